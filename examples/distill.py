@@ -1,0 +1,100 @@
+"""Distils a VidLanKD teacher into a BERT, on text alone.
+
+Without arguments: on the text of the grounded world below outputs/. World and teacher are made first if missing.
+With your own: --teacher (a folder or Hub id), --text (a file, a folder or a Hub data set), --student (a size or a BERT).
+"""
+
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from transformers import AutoTokenizer, HfArgumentParser, set_seed
+
+from vidlankd_hf import (
+    DistillationConfig,
+    DistillationTrainer,
+    VidLanKDStudent,
+    VidLanKDTeacher,
+    bert_config,
+    load_text_blocks,
+)
+from vidlankd_hf.configuration import SIZES
+from vidlankd_hf.data.vocabulary import check_same_vocabulary
+from vidlankd_hf.runs import build_if_missing, describe_launch, finish_run, open_run
+from vidlankd_hf.world.recipe import STUDENT_RECIPE
+
+WORLD, EXAMPLES = Path("outputs/world"), Path(__file__).parent
+
+
+@dataclass
+class DataArguments:
+    teacher: str = field(default="outputs/teacher", metadata={"help": "Folder or Hub id of a trained teacher."})
+    student: str = field(
+        default="small",
+        metadata={"help": f"Size of a new student ({', '.join(SIZES)}), or folder or Hub id of a BERT to start from."},
+    )
+    text: str = field(default=str(WORLD / "text"), metadata={"help": "Text file, folder or Hub data set (id:config)."})
+    held_out_text: float = field(default=0.02, metadata={"help": "Share of the blocks kept for evaluation."})
+    cache_dir: str = field(default="outputs/cache", metadata={"help": "Where tokenised text is kept."})
+    num_proc: int = field(default=1, metadata={"help": "Processes that tokenise."})
+
+
+def main() -> None:
+    parser = HfArgumentParser((DistillationConfig, DataArguments), description=__doc__)
+    embedded = "--text" not in sys.argv
+    if embedded:
+        parser.set_defaults(**STUDENT_RECIPE)
+    args, data_args = parser.parse_args_into_dataclasses()
+    print(f"Student: {describe_launch(args)}.")
+    if embedded:
+        build_if_missing(
+            args, WORLD / "world.json", "The grounded world", EXAMPLES / "make_world.py", "--output_dir", str(WORLD)
+        )
+    if data_args.teacher == "outputs/teacher":
+        build_if_missing(
+            args, "outputs/teacher/model.safetensors", "The teacher", EXAMPLES / "pretrain_teacher.py"
+        )
+    checkpoint = open_run(args, asdict(data_args))
+
+    set_seed(args.seed)
+    tokenizer = AutoTokenizer.from_pretrained(data_args.teacher)
+    if data_args.student in SIZES:
+        student = VidLanKDStudent(bert_config(data_args.student, tokenizer))
+    else:
+        check_same_vocabulary(tokenizer, AutoTokenizer.from_pretrained(data_args.student))
+        student = VidLanKDStudent.from_pretrained(data_args.student)
+    teacher = VidLanKDTeacher.from_pretrained(data_args.teacher) if args.objectives else None
+    with args.main_process_first(local=False):
+        blocks = load_text_blocks(data_args.text, tokenizer, data_args.cache_dir, num_proc=data_args.num_proc)
+    batch = args.per_device_eval_batch_size
+    train, held_out = blocks.split(max(1, round(data_args.held_out_text * len(blocks) / batch)) * batch)
+
+    trainer = DistillationTrainer(
+        model=student,
+        teacher=teacher,
+        args=args,
+        train_dataset=train,
+        eval_dataset=held_out,
+        processing_class=tokenizer,
+    )
+    print(f"{len(train)} blocks of text to train on, {len(held_out)} to evaluate on.")
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.evaluate()
+    trainer.save_model()
+    trainer.save_state()
+    finish_run(args)
+    print(
+        f"The student is in {args.output_dir}, an ordinary BERT:\n\n"
+        "    from transformers import AutoModelForMaskedLM, AutoTokenizer\n"
+        f'    tokenizer = AutoTokenizer.from_pretrained("{args.output_dir}")\n'
+        f'    model = AutoModelForMaskedLM.from_pretrained("{args.output_dir}")\n'
+    )
+    if embedded and args.process_index == 0:
+        from vidlankd_hf.world.probe import print_probe
+
+        print_probe(args.output_dir, WORLD)
+    trainer.accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Trains a VidLanKD teacher on captioned video.
+
+Without arguments: on the grounded world below outputs/, which is made first if it is missing.
+With your own data: --features (from extract_features.py), --captions (jsonl) and --tokenizer.
+"""
+
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from transformers import AutoTokenizer, HfArgumentParser, set_seed
+
+from vidlankd_hf import TeacherConfig, TeacherTrainer, VidLanKDTeacher, VidLanKDTeacherConfig, bert_config, load_video_text
+from vidlankd_hf.configuration import CONTRASTS, SIZES
+from vidlankd_hf.data.pairing import split_by_video
+from vidlankd_hf.data.shards import FeatureStore
+from vidlankd_hf.runs import build_if_missing, describe_launch, finish_run, open_run
+from vidlankd_hf.teacher import video_config_like
+from vidlankd_hf.world.recipe import TEACHER_RECIPE
+
+WORLD = Path("outputs/world")
+
+
+@dataclass
+class DataArguments:
+    features: str = field(default=str(WORLD / "features"), metadata={"help": "Folder that extract_features.py wrote."})
+    captions: str = field(
+        default=str(WORLD / "captions.jsonl"), metadata={"help": "jsonl file with video, start, end and text."}
+    )
+    tokenizer: str = field(default=str(WORLD / "tokenizer"), metadata={"help": "Hub id or folder of a BERT tokenizer."})
+    text_model: str = field(
+        default="small",
+        metadata={"help": f"Size of a new text encoder ({', '.join(SIZES)}), or Hub id or folder of a BERT to start from."},
+    )
+    contrast: str = field(default="infonce", metadata={"help": f"One of {', '.join(CONTRASTS)}; hinge is the paper's."})
+    held_out_videos: float = field(default=0.05, metadata={"help": "Share of the videos kept for evaluation."})
+    shuffle_videos: bool = field(
+        default=False, metadata={"help": "Control: pair every video's captions with another video's clips."}
+    )
+
+
+def main() -> None:
+    parser = HfArgumentParser((TeacherConfig, DataArguments), description=__doc__)
+    embedded = "--features" not in sys.argv
+    if embedded:
+        parser.set_defaults(**TEACHER_RECIPE)
+    args, data_args = parser.parse_args_into_dataclasses()
+    print(f"Teacher: {describe_launch(args)}.")
+    if embedded:
+        make_world = Path(__file__).with_name("make_world.py")
+        build_if_missing(args, WORLD / "world.json", "The grounded world", make_world, "--output_dir", str(WORLD))
+    checkpoint = open_run(args, asdict(data_args))
+
+    set_seed(args.seed)
+    tokenizer = AutoTokenizer.from_pretrained(data_args.tokenizer)
+    dataset = load_video_text(
+        data_args.features,
+        data_args.captions,
+        tokenizer,
+        max_length=args.max_length,
+        shuffle_videos_seed=args.seed if data_args.shuffle_videos else None,
+    )
+    train, held_out = split_by_video(dataset, data_args.held_out_videos)
+    feature_size = FeatureStore(data_args.features).feature_size
+    if data_args.text_model in SIZES:
+        text = bert_config(data_args.text_model, tokenizer)
+        video = video_config_like(text, feature_size)
+        teacher = VidLanKDTeacher(
+            VidLanKDTeacherConfig(text_config=text, video_config=video, contrast=data_args.contrast)
+        )
+    else:
+        teacher = VidLanKDTeacher.from_text_pretrained(
+            data_args.text_model, feature_size, contrast=data_args.contrast
+        )
+
+    trainer = TeacherTrainer(
+        model=teacher, args=args, train_dataset=train, eval_dataset=held_out, processing_class=tokenizer
+    )
+    print(f"{len(train)} windows to train on, {len(held_out)} of other videos to evaluate on.")
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.evaluate()
+    trainer.save_model()
+    trainer.save_state()
+    finish_run(args)
+    print(f"The teacher is in {args.output_dir}. Next: accelerate launch examples/distill.py --teacher {args.output_dir}")
+    trainer.accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Small models, data and runs that several tests use."""
+
+import numpy as np
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from vidlankd_hf import VidLanKDStudent, VidLanKDTeacher, VidLanKDTeacherConfig, bert_config
+from vidlankd_hf.teacher import video_config_like
+
+FEATURE_SIZE = 6
+WORDS = [f"word{i}" for i in range(60)]
+MINI = {"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
+
+
+def make_tokenizer(words=WORDS) -> PreTrainedTokenizerFast:
+    vocabulary = {token: i for i, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    )
+
+
+def make_config(tokenizer, dropout: float = 0.1, **shape):
+    return bert_config(
+        "tiny", tokenizer, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, **{**MINI, **shape}
+    )
+
+
+def make_teacher(tokenizer, seed: int = 0, dropout: float = 0.1, shape=MINI, **config) -> VidLanKDTeacher:
+    torch.manual_seed(seed)
+    text = make_config(tokenizer, dropout, **shape)
+    video = video_config_like(text, FEATURE_SIZE)
+    video.hidden_dropout_prob = video.attention_probs_dropout_prob = dropout
+    return VidLanKDTeacher(VidLanKDTeacherConfig(text_config=text, video_config=video, **config))
+
+
+def make_student(tokenizer, seed: int = 1, dropout: float = 0.1, shape=MINI) -> VidLanKDStudent:
+    torch.manual_seed(seed)
+    return VidLanKDStudent(make_config(tokenizer, dropout, **shape))
+
+
+def make_texts(count: int, seed: int = 0, lengths=(1, 20)) -> list[dict]:
+    """Ragged texts, as ids without special tokens."""
+    rng = np.random.default_rng(seed)
+    return [{"input_ids": rng.integers(5, 5 + len(WORDS), rng.integers(*lengths))} for _ in range(count)]
+
+
+def make_video_text(count: int, seed: int = 0) -> Dataset:
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i in range(count):
+        text = " ".join(WORDS[j] for j in rng.integers(0, len(WORDS), rng.integers(2, 12)))
+        features = rng.normal(size=(rng.integers(1, 5), FEATURE_SIZE)).astype(np.float32)
+        rows.append({"id": f"v{i}", "video": f"v{i // 2}", "text": text, "video_features": features})
+    return Dataset.from_list(rows)
+
+
+def train(kind: str, output_dir, objectives=None, resume=None, dropout: float = 0.0, stop_after=None, **arguments):
+    """A small run of the teacher or of a student; returns the trainer."""
+    from transformers import TrainerCallback
+
+    from vidlankd_hf import DistillationConfig, DistillationTrainer, TeacherConfig, TeacherTrainer
+
+    class StopAfter(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            control.should_training_stop = control.should_training_stop or state.global_step == stop_after
+            return control
+
+    tokenizer = make_tokenizer()
+    arguments = {
+        "per_device_train_batch_size": 4,
+        "per_device_eval_batch_size": 4,
+        "max_steps": 3,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "seed": 5,
+        "learning_rate": 1e-3,
+        "use_cpu": True,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "output_dir": str(output_dir),
+        **arguments,
+    }
+    if kind == "teacher":
+        args = TeacherConfig(**arguments)
+        trainer = TeacherTrainer(
+            model=make_teacher(tokenizer, dropout=dropout),
+            args=args,
+            train_dataset=make_video_text(48),
+            eval_dataset=make_video_text(13, seed=1),
+            processing_class=tokenizer,
+        )
+    else:
+        args = DistillationConfig(**arguments, objectives=objectives or {})
+        trainer = DistillationTrainer(
+            model=make_student(tokenizer, dropout=dropout),
+            teacher=make_teacher(tokenizer, dropout=dropout) if objectives else None,
+            args=args,
+            train_dataset=make_texts(50),
+            eval_dataset=make_texts(13, seed=1),
+            processing_class=tokenizer,
+        )
+    trainer.add_callback(StopAfter())
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer
+
+
+def logged(trainer, *names) -> list[dict]:
+    """The logged training steps, with only these values."""
+    return [{n: entry[n] for n in names} for entry in trainer.state.log_history if "loss" in entry]

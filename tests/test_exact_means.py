@@ -1,0 +1,105 @@
+"""Loss, gradients and evaluation do not depend on how a step's samples are split over micro-batches and processes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers import logged, train
+
+MEAN_OBJECTIVES = {"nst": 30.0, "regression": 1.0}
+NAMES = ("loss", "grad_norm", "mlm_loss", "nst_loss", "regression_loss")
+TESTS = Path(__file__).parent
+
+
+def assert_logs_close(first, second, rtol=2e-5):
+    assert len(first) == len(second) > 0
+    for a, b in zip(first, second):
+        assert a == pytest.approx(b, rel=rtol)
+
+
+def train_on_two_processes(tmp_path, **options):
+    result = tmp_path / "result.json"
+    options = {**options, "output_dir": str(tmp_path / "two"), "result": str(result)}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    run = subprocess.run([*command, str(TESTS / "distributed_run.py"), json.dumps(options)], capture_output=True, text=True, timeout=180)
+    assert run.returncode == 0, run.stderr[-3000:]
+    seen = json.loads(result.read_text())
+    assert seen["world_size"] == 2 and seen["distributed_type"] == "MULTI_CPU"
+    return seen
+
+
+def test_accumulation_changes_no_loss_and_no_gradient_on_ragged_batches(tmp_path):
+    runs = [
+        train("student", tmp_path / str(ga), MEAN_OBJECTIVES, per_device_train_batch_size=16 // ga,
+              gradient_accumulation_steps=ga, max_steps=7)
+        for ga in (1, 4)
+    ]  # fmt: skip
+    assert_logs_close(*(logged(run, *NAMES) for run in runs))
+    for a, b in zip(runs[0].model.parameters(), runs[1].model.parameters()):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_logged_components_are_the_naive_means_of_the_whole_step(tmp_path):
+    """One step of 4 x 4 ragged sequences, against the model run on each sequence alone."""
+    trainer = train("student", tmp_path, MEAN_OBJECTIVES, per_device_train_batch_size=4, gradient_accumulation_steps=4,
+                    max_steps=1, learning_rate=0.0)  # fmt: skip
+    keys = list(trainer._get_train_sampler())[:16]
+    sums, counts = dict.fromkeys(NAMES[2:], 0.0), dict.fromkeys(NAMES[2:], 0)
+    for key in keys:
+        batch = trainer.data_collator([trainer.train_dataset[key]])
+        trainer.model.eval()
+        with torch.no_grad():
+            losses = trainer.model(**trainer.model_inputs(batch)).losses
+        items = {"mlm": (batch["masked_labels"] != -100).sum(), "regression": batch["attention_mask"].sum(), "nst": 1}
+        for name, value in losses.items():
+            sums[f"{name}_loss"] += float(value * items[name])
+            counts[f"{name}_loss"] += int(items[name])
+    means = {name: sums[name] / counts[name] for name in sums}
+    (seen,) = logged(trainer, *NAMES)
+    assert {name: seen[name] for name in means} == pytest.approx(means, rel=1e-5)
+    assert seen["loss"] == pytest.approx(
+        means["mlm_loss"] + 30 * means["nst_loss"] + means["regression_loss"], rel=1e-5
+    )
+
+
+def test_two_processes_equal_one(tmp_path):
+    one = train("student", tmp_path / "one", MEAN_OBJECTIVES, per_device_train_batch_size=8, max_steps=8)
+    evaluation = one.evaluate()
+    two = train_on_two_processes(
+        tmp_path, kind="student", objectives=MEAN_OBJECTIVES, per_device_train_batch_size=4, max_steps=8
+    )
+    steps = [{n: e[n] for n in NAMES} for e in two["log_history"] if "loss" in e]
+    assert_logs_close(logged(one, *NAMES), steps)
+    for name in ("eval_mlm_loss", "eval_nst_loss", "eval_regression_loss", "eval_perplexity"):
+        assert two["evaluation"][name] == pytest.approx(evaluation[name], rel=2e-5)
+
+
+def test_teacher_evaluation_on_two_processes_equals_one(tmp_path):
+    """13 samples on 2 x 4: the last global batch is padded by repeated samples, which must not count."""
+    one = train("teacher", tmp_path / "one", learning_rate=0.0).evaluate()
+    two = train_on_two_processes(tmp_path, kind="teacher", learning_rate=0.0)["evaluation"]
+    names = ["eval_mlm_loss", *(f"eval_{d}_r@{k}" for d in ("text_to_video", "video_to_text") for k in (1, 5, 10))]
+    assert {n: two[n] for n in names} == pytest.approx({n: one[n] for n in names}, rel=2e-5)
+
+
+def test_batch_without_masked_tokens_adds_exactly_zero(tmp_path):
+    trainer = train("student", tmp_path, {"nst": 1.0}, max_steps=1)
+    batch = trainer.data_collator([trainer.train_dataset[0], trainer.train_dataset[1]])
+    batch["masked_labels"] = torch.full_like(batch["masked_labels"], -100)
+    trainer.model.zero_grad()
+    loss, outputs = trainer.compute_loss(trainer.model, batch, return_outputs=True)
+    assert outputs.losses["mlm"] == 0
+    outputs.losses["mlm"].backward(retain_graph=True)
+    assert all(p.grad is not None and (p.grad == 0).all() for p in trainer.model.cls.parameters())
+    assert torch.isfinite(loss) and loss > 0
+
+
+def test_evaluation_masks_are_always_those_of_epoch_0(tmp_path):
+    trainer = train("student", tmp_path, max_steps=30, learning_rate=0.0)
+    assert trainer.state.epoch > 2
+    before = train("student", tmp_path / "b", max_steps=1, learning_rate=0.0).evaluate()
+    assert trainer.evaluate()["eval_mlm_loss"] == before["eval_mlm_loss"]

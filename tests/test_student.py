@@ -1,0 +1,207 @@
+"""The student: a plain BERT with heads while it learns, a plain BERT for anyone after."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from helpers import MINI, logged, make_config, make_student, make_teacher, make_texts, make_tokenizer, train
+from vidlankd_hf import DistillationConfig, DistillationTrainer, VidLanKDStudent
+from vidlankd_hf.losses import OBJECTIVES, CRDLoss, NSTLoss
+from vidlankd_hf.student import unit_states
+
+ALL = {"nst": 10.0, "crd": 1.0, "infonce": 1.0, "regression": 1.0}
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return make_tokenizer()
+
+
+def test_student_without_masked_positions_is_the_bert_it_holds_and_exporting_draws_no_random_number(tokenizer):
+    student = make_student(tokenizer).eval()
+    ids = torch.randint(5, 60, (3, 9))
+    output = student(input_ids=ids, labels=ids)
+    state = torch.get_rng_state()
+    student.export()
+    assert torch.equal(state, torch.get_rng_state())
+    assert torch.equal(output.logits, student.export().eval()(input_ids=ids).logits)
+    assert output.loss > 0
+
+
+def test_mlm_at_masked_positions_equals_the_loss_on_full_logits(tokenizer):
+    trainer = train("student", "unused", max_steps=1)
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])
+    model = trainer.model.eval()
+    labels = torch.full_like(batch["input_ids"], -100)
+    rows = torch.arange(4)[:, None].expand_as(batch["masked_labels"])
+    used = batch["masked_labels"] != -100
+    labels[rows[used], batch["masked_positions"][used]] = batch["masked_labels"][used]
+    full = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels).loss
+    torch.testing.assert_close(model(**batch).losses["mlm"], full)
+
+
+def test_losses_see_unit_vectors_from_heads_and_from_the_teacher(tokenizer):
+    student = make_student(tokenizer).eval()
+    student.add_objectives({"regression": 2.0}, teacher_hidden_size=48)
+    ids, mask = torch.randint(5, 60, (3, 9)), torch.ones(3, 9, dtype=torch.long)
+    teacher_states = 7 * torch.randn(3, 9, 48)
+    output = student(ids, mask, torch.zeros(3, 1, dtype=torch.long), ids[:, :1], teacher_states=teacher_states)
+    heads = student.distillation_heads["regression"](output.last_hidden_state)
+    torch.testing.assert_close(heads.norm(dim=-1), torch.ones(3, 9))
+    expected = (heads - unit_states(teacher_states)).square().sum(-1).mean()
+    torch.testing.assert_close(output.losses["regression"], expected)
+    torch.testing.assert_close(output.loss, output.losses["mlm"] + 2 * expected)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_teacher_and_student_of_different_depth_and_width_work(tokenizer, tmp_path, name):
+    wide = {"num_hidden_layers": 2, "hidden_size": 48, "num_attention_heads": 4, "intermediate_size": 64}
+    args = DistillationConfig(
+        output_dir=str(tmp_path), objectives={name: 1.0}, max_steps=2, per_device_train_batch_size=4, use_cpu=True,
+        report_to="none", disable_tqdm=True, save_strategy="no", logging_steps=1,
+    )  # fmt: skip
+    trainer = DistillationTrainer(
+        model=make_student(tokenizer), teacher=make_teacher(tokenizer, shape=wide), args=args,
+        train_dataset=make_texts(20), processing_class=tokenizer,
+    )  # fmt: skip
+    trainer.train()
+    assert all(torch.isfinite(p).all() for p in trainer.model.parameters())
+    assert logged(trainer, f"{name}_loss")[0][f"{name}_loss"] > 0
+
+
+def test_teacher_does_not_move_and_is_in_no_checkpoint(tmp_path, tokenizer):
+    before = make_teacher(tokenizer).state_dict()
+    trainer = train("student", tmp_path, ALL, dropout=0.1, save_strategy="steps", save_steps=3, weight_decay=0.1)
+    after = trainer.teacher.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not trainer.teacher.training
+    trainer.save_model()
+    for folder in (tmp_path, tmp_path / "checkpoint-3"):
+        names = set(load_file(folder / "model.safetensors"))
+        assert names and not any("teacher" in name or "video" in name for name in names)
+
+
+def test_every_parameter_of_encoder_and_heads_is_trained(tmp_path, tokenizer):
+    torch.manual_seed(0)
+    before = {n: p.clone() for n, p in make_student(tokenizer, dropout=0.0).named_parameters()}
+    after = dict(train("student", tmp_path, ALL).model.named_parameters())
+    assert [n for n, p in before.items() if torch.equal(p, after[n])] == []
+    heads = {n.split(".")[1] for n in after if n.startswith("distillation_heads.")}
+    assert heads == set(ALL) and all(p.grad is None or p.requires_grad for p in after.values())
+
+
+def test_run_leaves_a_plain_bert_a_recipe_and_heads(tmp_path, tokenizer):
+    trainer = train("student", tmp_path, ALL, save_strategy="steps", save_steps=3)
+    trainer.save_model()
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["architectures"] == ["BertForMaskedLM"] and "distillation" not in config
+    assert json.loads((tmp_path / "distillation/recipe.json").read_text())["objectives"]["nst"]["weight"] == 10.0
+    assert not list(tmp_path.rglob("training_args.bin")), "settings are JSON, never a pickle"
+    assert "crd" in (tmp_path / "README.md").read_text()
+
+    restored = VidLanKDStudent.from_pretrained(tmp_path)
+    checkpoint = VidLanKDStudent.from_pretrained(tmp_path / "checkpoint-3")
+    expected = trainer.model.state_dict()
+    for student in (restored, checkpoint):
+        assert student.loss_terms == trainer.model.loss_terms
+        assert all(torch.equal(expected[n], t) for n, t in student.state_dict().items())
+
+
+def test_student_loads_anywhere_without_this_package(tmp_path, tokenizer):
+    trainer = train("student", tmp_path, {"nst": 1.0})
+    trainer.save_model()
+    code = f"""
+import sys
+sys.modules["vidlankd_hf"] = None
+from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, pipeline
+model, info = AutoModelForMaskedLM.from_pretrained({str(tmp_path)!r}, output_loading_info=True)
+assert not any(info.values()), info
+_, info = AutoModelForSequenceClassification.from_pretrained({str(tmp_path)!r}, output_loading_info=True)
+assert all(key.startswith("cls.") for key in info["unexpected_keys"]), info
+assert all(key.startswith(("classifier.", "bert.pooler.")) for key in info["missing_keys"]), info
+fill = pipeline("fill-mask", {str(tmp_path)!r})
+assert len(fill("word1 [MASK] word3")) == 5
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-2000:]
+
+
+def test_objectives_may_be_instances_with_options(tokenizer, tmp_path):
+    student = make_student(tokenizer)
+    student.add_objectives({"crd": (0.5, CRDLoss(temperature=0.2)), "nst": {"weight": 3.0}}, teacher_hidden_size=32)
+    student.save_pretrained(tmp_path)
+    loaded = VidLanKDStudent.from_pretrained(tmp_path)
+    assert loaded.objectives["crd"].temperature == 0.2
+    assert loaded.loss_terms == {"mlm": (1.0, "masked_tokens"), "crd": (0.5, "tokens"), "nst": (3.0, "sequences")}
+
+
+@pytest.mark.parametrize(
+    "objectives, message",
+    [
+        ({"ntk": 1.0}, "unknown objective 'ntk'.*nst, crd"),
+        ({"nst": 0.0}, "'nst' has weight 0.0"),
+        ({"nst": float("nan")}, "weight nan"),
+        ({"nst": "much"}, "weight 'much'"),
+        ({"crd": {"weight": 1.0, "tau": 1}}, "'crd' does not take.*tau"),
+        ({"crd": {"weight": 1.0, "temperature": -1}}, "temperature must be greater than 0"),
+        ({"crd": (1.0, NSTLoss())}, "NSTLoss was given"),
+        ("{nst: 1}", "not JSON"),
+        ("[1]", "mapping of names"),
+    ],
+)
+def test_bad_objectives_are_an_error_before_anything_runs(tmp_path, objectives, message):
+    with pytest.raises(ValueError, match=message):
+        DistillationConfig(output_dir=str(tmp_path), objectives=objectives, use_cpu=True, report_to="none")
+
+
+def construct(tmp_path, student, teacher, tokenizer, objectives=None, **arguments):
+    args = DistillationConfig(
+        output_dir=str(tmp_path), objectives={"crd": 1.0} if objectives is None else objectives, use_cpu=True,
+        report_to="none", **arguments,
+    )  # fmt: skip
+    return DistillationTrainer(
+        model=student, teacher=teacher, args=args, train_dataset=make_texts(20), processing_class=tokenizer
+    )
+
+
+def test_pairs_that_do_not_fit_are_errors_at_construction(tmp_path, tokenizer):
+    other = make_tokenizer([f"word{i}" for i in range(50)])
+    renamed = make_tokenizer([f"other{i}" for i in range(60)])
+    wide = {**MINI, "hidden_size": 48}
+    with pytest.raises(ValueError, match="teacher's vocabulary has 65 tokens, the student's 55"):
+        construct(tmp_path, make_student(other), make_teacher(tokenizer), other)
+    with pytest.raises(ValueError, match="need a teacher"):
+        construct(tmp_path, make_student(tokenizer), None, tokenizer)
+    with pytest.raises(ValueError, match="VidLanKDStudent.from_pretrained"):
+        construct(tmp_path, make_student(tokenizer).export(), make_teacher(tokenizer), tokenizer)
+    with pytest.raises(ValueError, match="tokenizer has 65 tokens.*embeddings for 55"):
+        construct(tmp_path, make_student(other), make_teacher(tokenizer), tokenizer)
+    with pytest.raises(ValueError, match="at least 2 sequences"):
+        construct(tmp_path, make_student(tokenizer), make_teacher(tokenizer), tokenizer, per_device_train_batch_size=1)
+
+    taught = train("teacher", tmp_path / "t", max_steps=1).model
+    with pytest.raises(ValueError, match="another vocabulary"):
+        construct(tmp_path, make_student(tokenizer), taught, renamed)
+
+    student = make_student(tokenizer)
+    student.add_objectives({"crd": 1.0}, teacher_hidden_size=32)
+    with pytest.raises(ValueError, match="width 32.*48"):
+        construct(tmp_path, student, make_teacher(tokenizer, shape=wide), tokenizer)
+    with pytest.raises(ValueError, match="heads for crd.*nst"):
+        construct(tmp_path, student, make_teacher(tokenizer), tokenizer, {"nst": 1.0})
+
+    shifted = make_config(tokenizer)
+    shifted.pad_token_id = 3
+    with pytest.raises(ValueError, match="padding token has id 0 for the teacher and 3"):
+        construct(tmp_path, VidLanKDStudent(shifted), make_teacher(tokenizer), tokenizer)
+
+
+def test_text_only_baseline_needs_no_teacher_and_has_no_heads(tmp_path):
+    trainer = train("student", tmp_path, {})
+    assert list(trainer.model.distillation_heads) == []
+    trainer.save_model()
+    assert not (tmp_path / "distillation").exists()

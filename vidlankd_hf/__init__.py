@@ -1,0 +1,41 @@
+"""VidLanKD for Hugging Face: language models that learn from what can be seen."""
+
+from importlib import import_module
+
+from transformers import AutoConfig, AutoModel
+
+from .configuration import VidLanKDTeacherConfig, VidLanKDVideoConfig, bert_config
+from .student import VidLanKDStudent
+from .teacher import VidLanKDTeacher
+
+__version__ = "0.1.0"
+
+AutoConfig.register("vidlankd_video", VidLanKDVideoConfig)
+AutoConfig.register("vidlankd_teacher", VidLanKDTeacherConfig)
+AutoModel.register(VidLanKDTeacherConfig, VidLanKDTeacher)
+
+# Imported when asked for: the models alone need nothing but torch and transformers.
+_LAZY = {
+    "DistillationConfig": "distillation_config",
+    "DistillationTrainer": "distillation_trainer",
+    "TeacherConfig": "teacher_trainer",
+    "TeacherTrainer": "teacher_trainer",
+    "TextCollator": "data.collators",
+    "VideoTextCollator": "data.collators",
+    "load_text_blocks": "data.text_blocks",
+    "load_video_text": "data.pairing",
+}
+__all__ = [
+    "VidLanKDStudent",
+    "VidLanKDTeacher",
+    "VidLanKDTeacherConfig",
+    "VidLanKDVideoConfig",
+    "bert_config",
+    *_LAZY,
+]
+
+
+def __getattr__(name):
+    if name in _LAZY:
+        return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,145 @@
+"""Samples -> batches: special tokens, padding to the longest, masks, clips with their true masks."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from .masking import mask_tokens
+
+
+class _MaskingCollator:
+    """What both collators share: token ids of any lengths -> a masked batch."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, seed: int = 0, mlm_probability: float = 0.15):
+        for name in ("cls", "sep", "mask", "pad"):
+            if getattr(tokenizer, f"{name}_token_id") is None:
+                raise ValueError(f"the tokenizer has no [{name.upper()}] token: use a BERT-like tokenizer")
+        if not 0 < mlm_probability < 1:
+            raise ValueError(f"mlm_probability is {mlm_probability}: give a share between 0 and 1, such as 0.15")
+        self.tokenizer, self.seed, self.mlm_probability = tokenizer, seed, mlm_probability
+        self.ordinary_ids = np.setdiff1d(np.arange(len(tokenizer)), tokenizer.all_special_ids)
+
+    def _text_batch(self, sequences: list, samples: list[dict]) -> dict[str, torch.Tensor]:
+        tokenizer, lengths = self.tokenizer, np.array([len(s) for s in sequences])
+        tokens = np.full((len(sequences), lengths.max() + 2), tokenizer.pad_token_id, np.int64)
+        places = np.arange(tokens.shape[1])
+        ordinary = (places > 0) & (places <= lengths[:, None])
+        tokens[ordinary] = np.concatenate(sequences)
+        tokens[:, 0] = tokenizer.cls_token_id
+        tokens[np.arange(len(tokens)), lengths + 1] = tokenizer.sep_token_id
+        masked, positions, labels = mask_tokens(
+            tokens,
+            ordinary,
+            np.array([sample["sample_id"] for sample in samples]),
+            np.array([sample["epoch"] for sample in samples]),
+            seed=self.seed,
+            mask_token_id=tokenizer.mask_token_id,
+            ordinary_ids=self.ordinary_ids,
+            probability=self.mlm_probability,
+        )
+        batch = {
+            "input_ids": masked,
+            "attention_mask": (places <= lengths[:, None] + 1).astype(np.int64),
+            "masked_positions": positions,
+            "masked_labels": labels,
+        }
+        return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+
+class TextCollator(_MaskingCollator):
+    """Blocks of token ids -> `input_ids`, `attention_mask` `[B, L]`, `masked_positions`, `masked_labels` `[B, M]`.
+
+    A sample is `{"input_ids": ids without special tokens, "sample_id", "epoch"}`, as [`EpochDataset`] over
+    [`load_text_blocks`] gives it. For full blocks L and M are the same in every batch.
+
+    Args:
+        tokenizer: BERT-like.
+        seed: Of the masks.
+        mlm_probability: Share of ordinary tokens that is masked.
+    """
+
+    def __call__(self, samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        return self._text_batch([sample["input_ids"] for sample in samples], samples)
+
+
+class VideoTextCollator(_MaskingCollator):
+    """Captioned clips -> [`TextCollator`]'s fields, `video_features` `[B, T, F]`, `video_mask` `[B, T]`, `video_ids` `[B]`.
+
+    A sample is `{"text", "video_features" [T, F], "sample_id", "epoch"}`, with `"video"` (which video it is from; `"id"`
+    if not given). Clips of more than `max_video_length` steps are subsampled evenly. `video_ids` are equal for samples
+    of one video, which are never each other's negative.
+
+    Args:
+        tokenizer: BERT-like.
+        seed: Of the masks.
+        mlm_probability: Share of ordinary tokens that is masked.
+        max_length: Most tokens of a text, special ones included. A longer text is an error: windows are made by
+            [`load_video_text`], nothing is cut here.
+        max_video_length: Most steps of a clip.
+        feature_size: Expected width F; checked if given.
+
+    Raises:
+        ValueError: An empty or overlong text, features of another shape or width, or not finite, or a batch in which
+            all samples are of one video (there would be no negative).
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        seed: int = 0,
+        mlm_probability: float = 0.15,
+        max_length: int = 128,
+        max_video_length: int = 384,
+        feature_size: int | None = None,
+    ):
+        super().__init__(tokenizer, seed, mlm_probability)
+        self.max_length, self.max_video_length, self.feature_size = max_length, max_video_length, feature_size
+
+    def __call__(self, samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        names = [str(sample.get("video", sample.get("id", sample["sample_id"]))) for sample in samples]
+        if len(samples) > 1 and len(set(names)) == 1:
+            raise ValueError(
+                f"all {len(samples)} samples of a batch are of the video {names[0]!r}, so none has a negative: "
+                "use a larger batch or data with more videos"
+            )
+        sequences = self.tokenizer([sample["text"] for sample in samples], add_special_tokens=False)["input_ids"]
+        for sample, sequence in zip(samples, sequences):
+            if not 0 < len(sequence) <= self.max_length - 2:
+                raise ValueError(
+                    f"the text of sample {sample.get('id', sample['sample_id'])!r} has {len(sequence)} tokens, but 1 to "
+                    f"{self.max_length - 2} are allowed: make windows with load_video_text(max_length={self.max_length})"
+                )
+        batch = self._text_batch(sequences, samples)
+        clips = [self._clip(sample) for sample in samples]
+        batch["video_features"] = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)
+        steps = torch.tensor([len(clip) for clip in clips])
+        batch["video_mask"] = (torch.arange(int(steps.max())) < steps[:, None]).long()
+        batch["video_ids"] = torch.tensor([_stable_id(name) for name in names])
+        return batch
+
+    def _clip(self, sample: dict) -> torch.Tensor:
+        features = torch.as_tensor(np.asarray(sample["video_features"], np.float32))
+        name = sample.get("id", sample["sample_id"])
+        if features.ndim != 2 or not len(features):
+            raise ValueError(
+                f"the video features of sample {name!r} have shape {list(features.shape)}, but [T, F] with at least one "
+                "step is needed: extract them with extract_features"
+            )
+        if self.feature_size is not None and features.shape[1] != self.feature_size:
+            raise ValueError(
+                f"the video features of sample {name!r} have width {features.shape[1]}, but the teacher takes "
+                f"{self.feature_size}: extract with the same models, or make a teacher for this width"
+            )
+        if not torch.isfinite(features).all():
+            raise ValueError(f"the video features of sample {name!r} are not finite: extract this video again")
+        if len(features) > self.max_video_length:
+            features = features[torch.linspace(0, len(features) - 1, self.max_video_length).round().long()]
+        return features
+
+
+def _stable_id(name: str) -> int:
+    """A 63-bit id of a video's name, the same in every process and run."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") >> 1

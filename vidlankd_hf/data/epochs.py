@@ -1,0 +1,63 @@
+"""Order of the samples, and the epoch and id that travel with each one."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset, Sampler
+
+
+class EpochSampler(Sampler[int]):
+    """The order of epoch e is a pure function of (seed, e); every key says its epoch: `key = e * size + index`.
+
+    An epoch holds whole optimizer steps only, so that it is the same however a step is split into processes and
+    micro-batches. The few samples that do not fill one are others in each epoch.
+
+    Args:
+        size: Number of samples.
+        samples_per_step: Samples of one optimizer step: processes x micro-batch x accumulation.
+        seed: Of the run.
+    """
+
+    def __init__(self, size: int, samples_per_step: int, seed: int):
+        if size < samples_per_step:
+            raise ValueError(
+                f"the training data has {size} samples, fewer than one optimizer step takes ({samples_per_step} = "
+                "processes x --per_device_train_batch_size x --gradient_accumulation_steps): lower these or add data"
+            )
+        self.size, self.seed, self.epoch = size, seed, 0
+        self.length = size - size % samples_per_step
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.Generator(np.random.PCG64([self.seed, self.epoch])).permutation(self.size)[: self.length]
+        yield from (order + self.epoch * self.size).tolist()
+
+
+class EpochDataset(Dataset):
+    """`dataset` read by the keys of [`EpochSampler`]: each sample also carries `sample_id` and `epoch`.
+
+    A plain index is a key of epoch 0, which is what evaluation uses.
+    """
+
+    def __init__(self, dataset: Any):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: int) -> dict:
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: list[int]) -> list[dict]:
+        epochs, indices = zip(*(divmod(key, len(self.dataset)) for key in keys))
+        if hasattr(self.dataset, "__getitems__"):
+            samples = self.dataset.__getitems__(list(indices))
+        else:
+            samples = [self.dataset[index] for index in indices]
+        return [{**s, "sample_id": i, "epoch": e} for s, i, e in zip(samples, indices, epochs)]

@@ -1,0 +1,80 @@
+"""Which tokens are masked, and by what: a pure function of (seed, epoch, sample id, position).
+
+No generator is advanced, so workers, ranks, batch size, order and resuming change no mask. Bit for bit, with all
+arithmetic on unsigned 64-bit integers modulo 2^64:
+
+    mix(z)  = splitmix64's output for state z:
+              z += 0x9E3779B97F4A7C15;  z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9
+              z = (z ^ z >> 27) * 0x94D049BB133111EB;  z ^ z >> 31
+    row     = mix(mix(mix(seed) ^ epoch) ^ sample_id)
+    rank    = mix(row ^ 2 * position)        the tokens with the smallest ranks are masked
+    draw    = mix(row ^ (2 * position + 1))  for each masked token
+
+Of a sequence's n ordinary tokens exactly max(1, round(probability * n)) are masked (none if n = 0; halves go to the
+even neighbour, as Python rounds). With u = (draw >> 32) / 2^32: u < 0.8 becomes [MASK]; u < 0.9 becomes
+`ordinary_ids[(draw mod 2^32) mod len(ordinary_ids)]`, so never a special token; the rest stay.
+"""
+
+import numpy as np
+
+MASK_SHARE, RANDOM_SHARE = 0.8, 0.1
+
+
+def _mix(z: np.ndarray) -> np.ndarray:
+    z = z + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def mask_tokens(
+    input_ids: np.ndarray,
+    ordinary: np.ndarray,
+    sample_ids: np.ndarray,
+    epochs: np.ndarray,
+    *,
+    seed: int,
+    mask_token_id: int,
+    ordinary_ids: np.ndarray,
+    probability: float = 0.15,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Masks a batch for masked language modelling (Devlin et al. 2019, section 3.1).
+
+    Args:
+        input_ids: `[B, L]` token ids.
+        ordinary: `[B, L]` bool, true for tokens that may be masked: neither special nor padding.
+        sample_ids, epochs: `[B]`, non-negative.
+        seed: Of the run, non-negative.
+        mask_token_id: Id of [MASK].
+        ordinary_ids: Ids a random replacement is drawn from.
+        probability: Share of the ordinary tokens that is masked.
+
+    Returns:
+        masked input ids `[B, L]`; masked positions `[B, M]` in ascending order, M the largest count of the batch (at
+        least 1), unused places 0; labels `[B, M]`, the true ids, -100 in unused places. All int64.
+    """
+    batch, length = input_ids.shape
+    with np.errstate(over="ignore"):
+        row = _mix(np.full(batch, seed, np.uint64))
+        for part in (epochs, sample_ids):
+            row = _mix(row ^ np.asarray(part).astype(np.uint64))
+        rank = _mix(row[:, None] ^ np.arange(0, 2 * length, 2, dtype=np.uint64))
+        rank[~ordinary] = np.iinfo(np.uint64).max
+        available = ordinary.sum(1)
+        counts = np.maximum(np.round(probability * available).astype(np.int64), available > 0)
+        width = max(1, int(counts.max(initial=0)))
+        used = np.arange(width) < counts[:, None]
+        chosen = np.argpartition(rank, width - 1, axis=1)[:, :width] if width < length else np.argsort(rank, axis=1)
+        if (counts != width).any():
+            chosen = np.take_along_axis(chosen, np.argsort(np.take_along_axis(rank, chosen, 1), axis=1), 1)
+        positions = np.sort(np.where(used, chosen, length), axis=1)
+        positions[~used] = 0
+        draw = _mix(row[:, None] ^ (2 * positions + 1).astype(np.uint64))
+    share = (draw >> np.uint64(32)).astype(np.float64) / 2.0**32
+    random_ids = ordinary_ids[(draw & np.uint64(0xFFFFFFFF)) % np.uint64(len(ordinary_ids))]
+    true_ids = np.take_along_axis(input_ids, positions, 1).astype(np.int64)
+    replaced = np.where(share < MASK_SHARE, mask_token_id, np.where(share < MASK_SHARE + RANDOM_SHARE, random_ids, true_ids))
+    replaced = np.where(used, replaced, np.where(used[:, :1], replaced[:, :1], true_ids))
+    masked = input_ids.astype(np.int64)
+    np.put_along_axis(masked, np.where(used, positions, positions[:, :1]), replaced, 1)
+    return masked, positions, np.where(used, true_ids, -100)

@@ -1,0 +1,312 @@
+"""Feature shards: pre-extracted video features on disk, read at random by video and time span.
+
+A folder holds
+
+- ``shard-00000.safetensors``, ...: for each stream ``{stream}.features`` [N, F] float16 and ``{stream}.times`` [N]
+  float32 (seconds, centre of what was seen), the videos of the shard one after another;
+- ``index.jsonl``: for each video its id, shard, duration and, for each stream, offset and length in that shard;
+- ``manifest.json``, written last: format version, streams (model, rate, clip length, width), counts, sha256 per shard.
+  A folder without it is not finished.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+
+FORMAT_VERSION = 1
+
+
+def write_atomically(path: str | Path, content: bytes | str) -> None:
+    """Writes a file that appears whole or not at all: temporary file, fsync, rename."""
+    path = Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def read_manifest(folder: str | Path) -> dict | None:
+    """The manifest of a finished shard folder, or None where there is none."""
+    path = Path(folder) / "manifest.json"
+    if not path.is_file():
+        return None
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise ValueError(
+            f"{path}: format_version is {manifest.get('format_version')!r}, this version reads {FORMAT_VERSION}. "
+            "Extract the features again with examples/extract_features.py."
+        )
+    return manifest
+
+
+class ShardWriter:
+    """Writes a new shard folder: :meth:`add` every video, then :meth:`close`.
+
+    Args:
+        folder: created where it is missing. Shards that an interrupted run left are removed; a finished folder is
+            refused.
+        streams: for each stream its settings, ``{"frame": {"model": ..., "rate": ..., "clip_length": ...}, ...}``.
+            The first stream's time stamps are the ones that :class:`FeatureStore` reads the others onto.
+        shard_bytes: a shard is written once it holds as many bytes of features.
+
+    Raises:
+        ValueError: the folder is finished, or no stream is given.
+    """
+
+    def __init__(self, folder: str | Path, streams: dict[str, dict], shard_bytes: int = 256 * 2**20):
+        self.folder = Path(folder)
+        if not streams:
+            raise ValueError("streams is empty: give at least one, e.g. {'frame': {'model': ..., 'rate': 1.0}}.")
+        if read_manifest(self.folder) is not None:
+            raise ValueError(
+                f"{self.folder} already holds finished features. Give another folder, or remove this one."
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in self.folder.glob("shard-*.safetensors*"):
+            path.unlink()
+        self.streams = {name: dict(settings) for name, settings in streams.items()}
+        self.shard_bytes = shard_bytes
+        self.index: list[dict] = []
+        self.sha256: dict[str, str] = {}
+        self._seen: set[str] = set()
+        self._start_shard()
+
+    def _start_shard(self) -> None:
+        self._pending = {name: ([], []) for name in self.streams}
+        self._lengths = dict.fromkeys(self.streams, 0)
+        self._bytes = 0
+
+    def add(self, video: str, duration: float, features: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Appends one video.
+
+        Args:
+            video: its id, unique in the folder.
+            duration: seconds.
+            features: for each stream ``(features [N, F], times [N])``, N >= 1, times increasing.
+
+        Raises:
+            ValueError: known id, missing or extra stream, empty or unequal lengths, another width than before, values
+                that are not finite in float16, or times that do not increase.
+        """
+        if video in self._seen:
+            raise ValueError(f"Video {video!r} was added before: ids must be unique. Rename one of the two files.")
+        if set(features) != set(self.streams):
+            raise ValueError(f"Video {video!r} has streams {sorted(features)}, must have {sorted(self.streams)}.")
+        entry = {"video": video, "shard": self._shard_name(), "duration": float(duration), "streams": {}}
+        for name, settings in self.streams.items():
+            values, times = _checked(video, name, settings.get("width"), *features[name])
+            settings["width"] = values.shape[1]
+            entry["streams"][name] = [self._lengths[name], len(values)]
+            self._pending[name][0].append(values)
+            self._pending[name][1].append(times)
+            self._lengths[name] += len(values)
+            self._bytes += values.nbytes + times.nbytes
+        self.index.append(entry)
+        self._seen.add(video)
+        if self._bytes >= self.shard_bytes:
+            self._write_shard()
+
+    def close(self) -> None:
+        """Writes the last shard, the index and, last of all, the manifest.
+
+        Raises:
+            ValueError: no video was added.
+        """
+        if not self.index:
+            raise ValueError(f"{self.folder}: no video was added, so there is nothing to write. Add at least one.")
+        if self._bytes:
+            self._write_shard()
+        write_atomically(self.folder / "index.jsonl", "".join(json.dumps(entry) + "\n" for entry in self.index))
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "streams": self.streams,
+            "num_videos": len(self.index),
+            "num_steps": {name: sum(entry["streams"][name][1] for entry in self.index) for name in self.streams},
+            "seconds": sum(entry["duration"] for entry in self.index),
+            "sha256": self.sha256,
+        }
+        write_atomically(self.folder / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+
+    def _shard_name(self) -> str:
+        return f"shard-{len(self.sha256):05d}.safetensors"
+
+    def _write_shard(self) -> None:
+        tensors = {}
+        for name, (values, times) in self._pending.items():
+            tensors[f"{name}.features"] = torch.cat(values)
+            tensors[f"{name}.times"] = torch.cat(times)
+        content = save(tensors)
+        name = self._shard_name()
+        write_atomically(self.folder / name, content)
+        self.sha256[name] = hashlib.sha256(content).hexdigest()
+        self._start_shard()
+
+
+def _checked(video, stream, width, values, times) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features as float16 and times as float32, or a ValueError."""
+    values, times = torch.as_tensor(values).to("cpu", torch.float16), torch.as_tensor(times).to("cpu", torch.float32)
+    where = f"Video {video!r}, stream {stream!r}"
+    if values.ndim != 2 or times.ndim != 1 or len(values) != len(times) or len(values) == 0:
+        raise ValueError(
+            f"{where}: features {list(values.shape)} and times {list(times.shape)} must be [N, F] and [N] with N >= 1."
+        )
+    if width not in (None, values.shape[1]):
+        raise ValueError(f"{where}: width {values.shape[1]}, but the videos before have {width}. Use one model.")
+    if not values.isfinite().all():
+        raise ValueError(f"{where}: features are not finite in float16 (largest value is 65504). Use another model.")
+    if not (times.isfinite().all() and (times.diff() > 0).all()):
+        raise ValueError(f"{where}: times must be finite and increase from step to step.")
+    return values.contiguous(), times.contiguous()
+
+
+class FeatureStore:
+    """Random access to a finished shard folder; only the steps asked for are read (memory-mapped).
+
+    It may be used in DataLoader workers, forked or spawned: each process opens the shards for itself when it first
+    reads from them.
+
+    Args:
+        folder: a folder that :class:`ShardWriter` finished.
+
+    Attributes:
+        streams: for each stream ``{"model", "rate", "clip_length", "width"}``, in the order of concatenation.
+        feature_size: F, the sum of the streams' widths.
+        video_ids: the ids, in the order of extraction.
+
+    Raises:
+        FileNotFoundError: no such folder, no manifest in it (extraction did not finish), or a shard is missing.
+        ValueError: written by another version of the format.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        remedy = "Make it with examples/extract_features.py."
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f"Feature folder {self.folder} does not exist. {remedy}")
+        manifest = read_manifest(self.folder)
+        if manifest is None:
+            raise FileNotFoundError(
+                f"Feature folder {self.folder} has no manifest.json: extraction did not finish, or it is another kind "
+                f"of folder. {remedy}"
+            )
+        for name in manifest["sha256"]:
+            if not (self.folder / name).is_file():
+                raise FileNotFoundError(
+                    f"Feature folder {self.folder} lacks {name}, which its manifest lists. {remedy}"
+                )
+        self.streams: dict[str, dict] = manifest["streams"]
+        self.feature_size: int = sum(settings["width"] for settings in self.streams.values())
+        self._sha256: dict[str, str] = manifest["sha256"]
+        with open(self.folder / "index.jsonl", encoding="utf-8") as file:
+            self._index = {entry["video"]: entry for entry in map(json.loads, file)}
+        self.video_ids: list[str] = list(self._index)
+        self._open_shards: dict[str, safe_open] = {}
+        self._pid = os.getpid()
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __contains__(self, video: str) -> bool:
+        return video in self._index
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_open_shards": {}}
+
+    def duration(self, video: str) -> float:
+        """Seconds of a video.
+
+        Raises:
+            KeyError: no such video.
+        """
+        return self._entry(video)["duration"]
+
+    def read(self, video: str, start: float = 0.0, end: float | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """The features of a span of a video, all streams on the first stream's time stamps.
+
+        Args:
+            video: its id.
+            start, end: seconds; None is the end of the video, and an end beyond it means the same.
+
+        Returns:
+            ``(features [T, F] float16, times [T] float32)``, T >= 1: the first stream's steps with start <= time <=
+            end, or, where none lies inside, the one nearest to the middle of the span; beside each, the step of every
+            other stream that is nearest in time (the earlier one of two equally near).
+
+        Raises:
+            KeyError: no such video.
+            ValueError: the span starts outside the video or is empty.
+        """
+        entry = self._entry(video)
+        end = entry["duration"] if end is None else min(end, entry["duration"])
+        if not 0 <= start < entry["duration"] or end <= start:
+            raise ValueError(
+                f"Video {video!r} lasts {entry['duration']:.3f} s: the span from {start} to {end} s must start inside "
+                "it and end after its start. Correct or drop the caption that asks for it."
+            )
+        shard = self._shard(entry["shard"])
+        base, *others = self.streams
+        times = self._times(shard, entry, base)
+        inside = ((times >= start) & (times <= end)).nonzero().flatten()
+        if len(inside) == 0:
+            inside = _nearest(times, torch.tensor([(start + end) / 2]))
+        first, last = int(inside[0]), int(inside[-1])
+        times = times[first : last + 1]
+        parts = [self._features(shard, entry, base, first, last)]
+        for name in others:
+            nearest = _nearest(self._times(shard, entry, name), times)
+            first, last = int(nearest[0]), int(nearest[-1])
+            parts.append(self._features(shard, entry, name, first, last)[nearest - first])
+        return torch.cat(parts, dim=-1), times
+
+    def verify(self) -> None:
+        """Reads every shard and compares it with its sha256.
+
+        Raises:
+            ValueError: a shard is not as it was written.
+        """
+        for name, expected in self._sha256.items():
+            if hashlib.sha256((self.folder / name).read_bytes()).hexdigest() != expected:
+                raise ValueError(
+                    f"{self.folder / name} is damaged: its sha256 is not the manifest's. Remove the folder and "
+                    "extract the features again."
+                )
+
+    def _entry(self, video: str) -> dict:
+        if video not in self._index:
+            known = ", ".join(map(repr, self.video_ids[:3]))
+            raise KeyError(
+                f"No features of video {video!r} in {self.folder}, which holds {len(self)} videos ({known}, ...). "
+                "Extract it too, or drop its captions."
+            )
+        return self._index[video]
+
+    def _shard(self, name: str) -> safe_open:
+        if self._pid != os.getpid():
+            self._open_shards, self._pid = {}, os.getpid()
+        if name not in self._open_shards:
+            self._open_shards[name] = safe_open(self.folder / name, framework="pt")
+        return self._open_shards[name]
+
+    @staticmethod
+    def _times(shard: safe_open, entry: dict, stream: str) -> torch.Tensor:
+        offset, length = entry["streams"][stream]
+        return shard.get_slice(f"{stream}.times")[offset : offset + length]
+
+    @staticmethod
+    def _features(shard: safe_open, entry: dict, stream: str, first: int, last: int) -> torch.Tensor:
+        offset, _ = entry["streams"][stream]
+        return shard.get_slice(f"{stream}.features")[offset + first : offset + last + 1]
+
+
+def _nearest(times: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """For each of the targets [M] the index [M] of the nearest of the increasing times [N]."""
+    right = torch.searchsorted(times, targets).clamp(max=len(times) - 1)
+    left = (right - 1).clamp(min=0)
+    return torch.where(targets - times[left] <= times[right] - targets, left, right)

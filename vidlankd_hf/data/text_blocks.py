@@ -1,0 +1,167 @@
+"""Any text source -> full blocks of token ids, tokenised once, memory-mapped."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, load_dataset
+from torch.utils.data import Dataset as TorchDataset
+from transformers import PreTrainedTokenizerBase
+
+from .vocabulary import vocabulary_fingerprint
+
+BLOCK_TOKENS = 126  # with [CLS] and [SEP]: 128
+
+
+class TextBlocks(TorchDataset):
+    """Blocks of ordinary token ids: `blocks[i]` is `{"input_ids": [126] unsigned integers}`, read from disk when asked.
+
+    Args:
+        folder: What [`load_text_blocks`] wrote.
+        start, stop: The blocks of the folder this object holds.
+    """
+
+    def __init__(self, folder: str | Path, start: int = 0, stop: int | None = None):
+        self.folder = Path(folder)
+        self.info = json.loads((self.folder / "info.json").read_text())
+        self.start, self.stop = start, self.info["blocks"] if stop is None else stop
+        self._array = None
+
+    @property
+    def array(self) -> np.ndarray:
+        if self._array is None:
+            self._array = np.load(self.folder / "blocks.npy", mmap_mode="r", allow_pickle=False)
+        return self._array
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_array": None}  # a worker maps the file itself
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"block {index} of {len(self)}")
+        return {"input_ids": self.array[self.start + index]}
+
+    def __getitems__(self, indices: list[int]) -> list[dict[str, np.ndarray]]:
+        return [{"input_ids": row} for row in self.array[self.start + np.asarray(indices)]]
+
+    def split(self, held_out: int) -> tuple["TextBlocks", "TextBlocks"]:
+        """The first blocks for training and the last `held_out` for evaluation."""
+        if not 0 < held_out < len(self):
+            raise ValueError(f"cannot hold out {held_out} of {len(self)} blocks: give 1 to {len(self) - 1}")
+        middle = self.stop - held_out
+        return TextBlocks(self.folder, self.start, middle), TextBlocks(self.folder, middle, self.stop)
+
+
+def load_text(source: str, split: str = "train", text_column: str = "text") -> Dataset:
+    """Opens a text source as a `datasets.Dataset` with the one column `text`.
+
+    Args:
+        source: A file or a folder of `.txt`, `.jsonl`, `.json` or `.parquet` files, or a Hub id, with a configuration
+            after a colon where it has several (`"Salesforce/wikitext:wikitext-103-raw-v1"`).
+        split: Of a Hub data set; in a folder, the files whose names begin with it (all files if none begins with
+            `train`).
+        text_column: Column that holds the text.
+
+    Raises:
+        ValueError: Nothing there, no such column, or no text in it.
+    """
+    path = Path(source)
+    if path.exists():
+        files = sorted(p for p in ([path] if path.is_file() else path.iterdir()) if p.suffix in _LOADERS)
+        if not files:
+            raise ValueError(f"{source} holds no text file: put {', '.join(_LOADERS)} files there")
+        of_split = [p for p in files if p.stem.startswith(split)]
+        if not of_split and split != "train":
+            raise ValueError(f"no file in {source} begins with {split!r}: it holds {', '.join(p.name for p in files)}")
+        files = of_split or files
+        kinds = {_LOADERS[p.suffix] for p in files}
+        if len(kinds) > 1:
+            raise ValueError(f"{source} holds files of several kinds ({', '.join(sorted(kinds))}): keep one kind a folder")
+        dataset = load_dataset(kinds.pop(), data_files=[str(p) for p in files], split="train")
+    elif path.is_absolute() or source.startswith(".") or path.suffix in _LOADERS or source.count("/") > 1:
+        raise ValueError(f"{source} does not exist: give a file, a folder or a Hub data set id")
+    else:
+        name, _, configuration = source.partition(":")
+        dataset = load_dataset(name, configuration or None, split=split)
+    if text_column not in dataset.column_names:
+        raise ValueError(f"{source} has no column {text_column!r}: it has {', '.join(dataset.column_names)}")
+    return dataset.select_columns(text_column).rename_columns({} if text_column == "text" else {text_column: "text"})
+
+
+def load_text_blocks(
+    source: str | Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    cache_dir: str | Path = "outputs/cache",
+    split: str = "train",
+    num_proc: int | None = None,
+    block_tokens: int = BLOCK_TOKENS,
+) -> TextBlocks:
+    """Tokenises a text source once and cuts it into full blocks; a second call opens what the first one wrote.
+
+    All texts are joined in order and cut every `block_tokens` tokens, so that no step computes padding. Only the last
+    few tokens, fewer than a block, are left over; `info.json` counts them. The ids are stored in as few bytes as the
+    vocabulary allows.
+
+    Args:
+        source: As in [`load_text`], or a `datasets.Dataset` with a column `text`.
+        tokenizer: The student's and the teacher's.
+        cache_dir: Blocks are kept below it, in a folder named after the text and the vocabulary.
+        split: Of the source.
+        num_proc: Processes that tokenise.
+        block_tokens: Ordinary tokens a block.
+
+    Raises:
+        ValueError: The source is missing, or has not enough text for one block.
+    """
+    dataset = load_text(source, split) if isinstance(source, str) else source
+    identity = f"{dataset._fingerprint} {vocabulary_fingerprint(tokenizer)} {block_tokens}"
+    folder = Path(cache_dir) / f"blocks-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+    if not (folder / "info.json").exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".blocks-", dir=folder.parent))
+        try:
+            info = _write_blocks(dataset, tokenizer, temporary, num_proc, block_tokens)
+            info["source"] = source if isinstance(source, str) else dataset._fingerprint
+            (temporary / "info.json").write_text(json.dumps(info, indent=2) + "\n")
+            os.rename(temporary, folder)
+        except OSError:
+            if not (folder / "info.json").exists():  # otherwise another process was first, with the same blocks
+                raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return TextBlocks(folder)
+
+
+def _write_blocks(dataset: Dataset, tokenizer: Any, folder: Path, num_proc: int | None, block_tokens: int) -> dict:
+    def tokenize(batch: dict) -> dict:
+        texts = [text for text in batch["text"] if text and not text.isspace()]
+        ids = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+        return {"ids": [np.concatenate([np.asarray(i, np.uint32) for i in ids]) if ids else np.zeros(0, np.uint32)]}
+
+    tokenized = dataset.map(
+        tokenize, batched=True, remove_columns=dataset.column_names, num_proc=num_proc, desc="tokenizing text"
+    ).with_format("numpy")
+    total = sum(len(row["ids"]) for row in tokenized)
+    blocks = total // block_tokens
+    if blocks == 0:
+        raise ValueError(f"the text has {total} tokens, fewer than one block of {block_tokens}: give more text")
+    dtype = np.uint16 if len(tokenizer) <= 2**16 else np.uint32
+    out = np.lib.format.open_memmap(folder / "blocks.npy", mode="w+", dtype=dtype, shape=(blocks, block_tokens))
+    flat, written = out.reshape(-1), 0
+    for row in tokenized:
+        piece = row["ids"][: len(flat) - written]
+        flat[written : written + len(piece)] = piece
+        written += len(piece)
+    out.flush()
+    return {"tokens": total, "blocks": blocks, "block_tokens": block_tokens, "left_over": total - blocks * block_tokens}
+
+
+_LOADERS = {".txt": "text", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}

@@ -1,0 +1,40 @@
+"""Teacher and student must read the same ids: a fingerprint of a tokenizer, and a check that says where two differ."""
+
+import hashlib
+import json
+
+from transformers import PreTrainedTokenizerBase
+
+SPECIAL_TOKENS = ("pad", "unk", "cls", "sep", "mask")
+
+
+def _special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | None]:
+    return {name: getattr(tokenizer, f"{name}_token_id") for name in SPECIAL_TOKENS}
+
+
+def vocabulary_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Hexadecimal sha256 of the vocabulary (token to id) and the ids of the special tokens."""
+    content = json.dumps([sorted(tokenizer.get_vocab().items()), _special_ids(tokenizer)])
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def check_same_vocabulary(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase) -> None:
+    """Raises a `ValueError` that names the first difference between two tokenizers' vocabularies or special ids."""
+    if vocabulary_fingerprint(teacher) == vocabulary_fingerprint(student):
+        return
+    remedy = "train the student with the teacher's tokenizer, or choose a teacher and a student of one vocabulary"
+    ours, theirs = teacher.get_vocab(), student.get_vocab()
+    if len(ours) != len(theirs):
+        raise ValueError(f"the teacher's vocabulary has {len(ours)} tokens, the student's {len(theirs)}: {remedy}")
+    for token, index in sorted(ours.items(), key=lambda item: item[1]):
+        if theirs.get(token) != index:
+            raise ValueError(
+                f"token {token!r} has id {index} in the teacher's vocabulary and {theirs.get(token)} in the student's: "
+                f"{remedy}"
+            )
+    for name, index in _special_ids(teacher).items():
+        if _special_ids(student)[name] != index:
+            raise ValueError(
+                f"the {name} token has id {index} for the teacher and {_special_ids(student)[name]} for the student: "
+                f"{remedy}"
+            )

@@ -1,0 +1,158 @@
+"""Distils a teacher's token states into a student, on text alone."""
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+
+from .data.collators import TextCollator
+from .distillation_config import DistillationConfig
+from .model_card import write_student_card
+from .student import VidLanKDStudent
+from .teacher import VidLanKDTeacher
+from .trainer import PretrainingTrainer, check_vocabulary_size
+
+
+class DistillationTrainer(PretrainingTrainer):
+    """Trains a [`VidLanKDStudent`] by MLM and the objectives of `args`, beside a frozen [`VidLanKDTeacher`].
+
+    Both read the same masked ids. The teacher runs in eval mode without gradients and without its MLM head, and is in
+    no checkpoint. `checkpoint-*/` hold the whole student, for resuming; `save_model()` writes the plain BERT, with
+    heads and recipe in `distillation/` beside it.
+
+    Args:
+        model: The student. If it has no objectives yet, those of `args` are added.
+        teacher: May be `None` if there are no objectives.
+        train_dataset, eval_dataset: As [`load_text_blocks`] gives them, or any map-style data set of `input_ids`
+            without special tokens.
+        processing_class: The tokenizer, the same for both.
+
+    Raises:
+        ValueError: At construction, if teacher and student do not fit.
+
+    Example:
+
+        trainer = DistillationTrainer(
+            model=student, teacher=teacher, args=DistillationConfig(objectives={"nst": 1000.0}),
+            train_dataset=blocks, processing_class=tokenizer,
+        )
+        trainer.train()
+        trainer.save_model()
+    """
+
+    def __init__(
+        self,
+        model: VidLanKDStudent,
+        teacher: VidLanKDTeacher | None = None,
+        args: DistillationConfig | None = None,
+        train_dataset=None,
+        eval_dataset=None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        **kwargs,
+    ):
+        args = DistillationConfig() if args is None else args
+        if not isinstance(model, VidLanKDStudent):
+            raise ValueError(
+                f"the student is a {type(model).__name__}: load it with VidLanKDStudent.from_pretrained, which takes any "
+                "BERT checkpoint"
+            )
+        if processing_class is None:
+            raise ValueError("give the tokenizer as processing_class: it makes the special tokens and the masks")
+        check_vocabulary_size(processing_class, "student", model.config.vocab_size)
+        if args.objectives and not model.objectives:
+            if teacher is None:
+                raise ValueError(f"the objectives {', '.join(args.objectives)} need a teacher; {{}} trains on text only")
+            model.add_objectives(args.objectives, teacher.config.hidden_size)
+        if model.objectives:
+            self._check_pair(model, teacher, args, processing_class)
+        collator = TextCollator(processing_class, seed=args.seed, mlm_probability=args.mlm_probability)
+        super().__init__(
+            model,
+            args,
+            train_dataset,
+            eval_dataset,
+            processing_class=processing_class,
+            data_collator=kwargs.pop("data_collator", collator),
+            **kwargs,
+        )
+        self.teacher = None
+        if model.objectives:
+            self.teacher = self._prepare_teacher(teacher)
+        if eval_dataset is not None and {"crd", "infonce"} & set(model.objectives):
+            self.give_evaluation_negatives(list(range(len(eval_dataset))))
+
+    @staticmethod
+    def _check_pair(student, teacher, args: DistillationConfig, tokenizer) -> None:
+        if teacher is None:
+            raise ValueError(f"the objectives {', '.join(student.objectives)} need a teacher")
+        asked, has = set(args.objectives), set(student.objectives)
+        if asked != has:
+            raise ValueError(
+                f"the student has heads for {', '.join(sorted(has))}, but args.objectives names "
+                f"{', '.join(sorted(asked)) or 'none'}: name the same, or start from its exported BERT"
+            )
+        width = student.config.distillation["teacher_hidden_size"]
+        if width != teacher.config.hidden_size:
+            raise ValueError(
+                f"the student's heads are for teacher states of width {width}, but this teacher's have "
+                f"{teacher.config.hidden_size}: use the teacher it was made for, or start from its exported BERT"
+            )
+        text = teacher.config.text_config
+        if text.vocab_size != student.config.vocab_size:
+            raise ValueError(
+                f"the teacher's vocabulary has {text.vocab_size} tokens, the student's {student.config.vocab_size}: "
+                "make the student with the teacher's tokenizer"
+            )
+        if text.pad_token_id != student.config.pad_token_id:
+            raise ValueError(
+                f"the padding token has id {text.pad_token_id} for the teacher and {student.config.pad_token_id} for the "
+                "student: make the student with the teacher's tokenizer"
+            )
+        check_vocabulary_size(tokenizer, "teacher", text.vocab_size, teacher.config.vocabulary)
+        if "crd" in has or "infonce" in has:
+            if args.per_device_train_batch_size < 2:
+                raise ValueError(
+                    f"per_device_train_batch_size is {args.per_device_train_batch_size}, but CRD and InfoNCE need at "
+                    "least 2 sequences in a batch"
+                )
+
+    def _prepare_teacher(self, teacher: VidLanKDTeacher):
+        """Frozen, in eval mode, on the device; sharded by an engine of its own under ZeRO-3."""
+        teacher.requires_grad_(False)
+        teacher.eval()
+        if is_deepspeed_zero3_enabled():
+            return _zero3_engine(teacher, self.accelerator.state.deepspeed_plugin.deepspeed_config)
+        return self.accelerator.prepare_model(teacher, evaluation_mode=True)
+
+    def model_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        if self.teacher is None:
+            return inputs
+        with torch.inference_mode():
+            output = self.teacher(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
+        return {**inputs, "teacher_states": output.last_hidden_state}
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Writes the finished student to `output_dir`: plain BERT, tokenizer, card, and `distillation/`."""
+        self._exporting = not _internal_call
+        super().save_model(output_dir, _internal_call)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        if not self._exporting:
+            super()._save(output_dir, state_dict)
+        elif self.args.should_save:
+            output_dir = output_dir or self.args.output_dir
+            student: VidLanKDStudent = self.accelerator.unwrap_model(self.model)
+            student.export(state_dict).save_pretrained(output_dir)
+            student.save_distillation(output_dir, state_dict)
+            self.processing_class.save_pretrained(output_dir)
+            write_student_card(output_dir, student, self)
+
+
+def _zero3_engine(teacher: VidLanKDTeacher, config: dict):
+    import deepspeed
+
+    keep = ("train_micro_batch_size_per_gpu", "zero_optimization", "bf16", "fp16", "zero_force_ds_cpu_optimizer")
+    config = {key: config[key] for key in keep if key in config}
+    engine, *_ = deepspeed.initialize(model=teacher, config=config)
+    engine.module.eval()
+    return engine

@@ -1,0 +1,118 @@
+"""A run's folder: started, resumed or refused, never overwritten; and what a launch really is."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainingArguments
+
+RUN_FILE = "run.json"
+# What a run may change when it is resumed. Everything else must be as it was.
+FREE_SETTINGS = (
+    "logging_", "eval_", "save_", "report_to", "run_name", "disable_tqdm", "dataloader_", "hub_", "push_to_hub",
+    "log_", "skip_memory_metrics", "debug", "local_rank", "ddp_timeout", "resume_from_checkpoint", "output_dir",
+    "load_best_model_at_end", "metric_for_best_model", "greater_is_better", "project", "trackio",
+)  # fmt: skip
+
+
+def open_run(args: TrainingArguments, settings: dict[str, Any]) -> str | None:
+    """Opens `args.output_dir` for a run of these `settings`.
+
+    Returns:
+        The newest complete checkpoint to resume from, or `None` for a new run.
+
+    Raises:
+        ValueError: The folder holds a finished run, a run of other settings, or files that are not of a run.
+    """
+    folder = Path(args.output_dir)
+    settings = json.loads(json.dumps({**args.to_dict(), **settings}, default=str))
+    contents = sorted(p.name for p in folder.iterdir()) if folder.exists() else []
+    if not contents:
+        if args.process_index == 0:
+            write_run(folder, settings, finished=False)
+        return None
+    if RUN_FILE not in contents:
+        raise ValueError(
+            f"{folder} holds files that are not of a run ({', '.join(contents[:3])}): choose another --output_dir"
+        )
+    run = json.loads((folder / RUN_FILE).read_text())
+    if run["finished"]:
+        raise ValueError(f"{folder} holds a finished run: choose another --output_dir, or remove it to train again")
+    changed = [
+        f"{name} was {run['settings'].get(name)!r} and is now {value!r}"
+        for name, value in settings.items()
+        if not name.startswith(FREE_SETTINGS) and run["settings"].get(name) != value
+    ]
+    if changed:
+        raise ValueError(
+            f"{folder} holds a run of other settings ({'; '.join(changed[:3])}): repeat its settings to resume it, or "
+            "choose another --output_dir"
+        )
+    return newest_checkpoint(folder)
+
+
+def write_run(folder: Path, settings: dict[str, Any], finished: bool) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"command": shlex.join(sys.argv), "finished": finished, "settings": settings}
+    temporary = folder / f".{RUN_FILE}.tmp"
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(temporary, folder / RUN_FILE)
+
+
+def finish_run(args: TrainingArguments) -> None:
+    """Marks the run as finished: what it wrote is complete."""
+    if args.process_index == 0:
+        folder = Path(args.output_dir)
+        write_run(folder, json.loads((folder / RUN_FILE).read_text())["settings"], finished=True)
+
+
+def is_finished(folder: str | Path) -> bool:
+    path = Path(folder) / RUN_FILE
+    return path.exists() and json.loads(path.read_text())["finished"]
+
+
+def newest_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end (`trainer_state.json` is what the Trainer writes last)."""
+    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True)
+    for checkpoint in checkpoints:
+        if (checkpoint / "trainer_state.json").exists():
+            print(f"Resuming from {checkpoint}.")
+            return str(checkpoint)
+        print(f"Skipping {checkpoint}: it was not written to its end.")
+    return None
+
+
+def describe_launch(args: TrainingArguments) -> str:
+    """What this launch really runs on, in a line: processes, how they are joined, device and precision."""
+    kind = "DeepSpeed ZeRO-" + str(args.hf_deepspeed_config.config["zero_optimization"]["stage"]) if args.deepspeed_plugin else (
+        args.distributed_state.distributed_type.value
+    )  # fmt: skip
+    precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"
+    return f"{args.world_size} process(es), {kind}, {args.device.type}, {precision}"
+
+
+def build_if_missing(args: TrainingArguments, made: str | Path, what: str, script: Path, *arguments: str) -> None:
+    """Runs an example script in a process of its own if `made` is missing; every rank waits for it.
+
+    Args:
+        args: Of this run; built already, so that ranks know each other.
+        made: The file whose existence says that the work is done.
+        what: In words, for the message.
+        script: The example to run.
+        arguments: Its command-line arguments.
+    """
+    with args.main_process_first(local=False):
+        if not Path(made).exists():
+            command = [sys.executable, str(script), *arguments]
+            print(f"{what} is missing: making it now with `{shlex.join(['python', *command[1:]])}`.", flush=True)
+            subprocess.run(command, env=_environment_of_one_process(), check=True)
+
+
+def _environment_of_one_process() -> dict[str, str]:
+    launcher = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_",
+                "ACCELERATE_", "FSDP_")  # fmt: skip
+    return {name: value for name, value in os.environ.items() if not name.startswith(launcher)}

@@ -1,0 +1,229 @@
+"""The student: a plain BERT that carries distillation heads and objectives while it learns, and sheds them after."""
+
+import copy
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import BertConfig, BertForMaskedLM
+from transformers.utils import ModelOutput, cached_file
+
+from .losses import OBJECTIVES
+from .mlm_head import mlm_loss
+
+DISTILLATION_FOLDER, HEADS_FILE, RECIPE_FILE = "distillation", "heads.safetensors", "recipe.json"
+
+
+@dataclass
+class VidLanKDStudentOutput(ModelOutput):
+    """What one batch gives.
+
+    Args:
+        loss: MLM plus the weighted objectives.
+        losses: The components by name, unweighted, each a mean over its own items (see
+            [`VidLanKDStudent.loss_terms`]).
+        last_hidden_state: `[B, L, H]` token states, before any head.
+    """
+
+    loss: Tensor | None = None
+    losses: dict[str, Tensor] | None = None
+    last_hidden_state: Tensor | None = None
+
+
+class DistillationHead(nn.Module):
+    """Linear-GELU-LayerNorm-Linear to the teacher's width, then unit length per token: `[B, L, Ds] -> [B, L, Dt]`.
+
+    It lets the student keep a representation of its own. Without it every downstream score is lower (VidLanKD,
+    appendix).
+    """
+
+    def __init__(self, hidden_size: int, teacher_hidden_size: int, layer_norm_eps: float = 1e-12):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(hidden_size, hidden_size),
+            nn.GELU(),
+            nn.LayerNorm(hidden_size, eps=layer_norm_eps),
+            nn.Linear(hidden_size, teacher_hidden_size),
+        )
+
+    def forward(self, states: Tensor) -> Tensor:
+        return unit_states(self.layers(states))
+
+
+class VidLanKDStudent(BertForMaskedLM):
+    """`BertForMaskedLM` with one distillation head per objective.
+
+    Its own weights sit at the root of the state dict, so a checkpoint loads with any `AutoModel...`; [`export`] also
+    drops the heads. Used as a `BertForMaskedLM` (without `masked_positions`) it is one.
+
+    Example:
+
+        student = VidLanKDStudent(bert_config("small", tokenizer))
+        student.add_objectives({"nst": 100.0, "crd": 1.0}, teacher_hidden_size=768)
+    """
+
+    def __init__(self, config: BertConfig):
+        super().__init__(config)
+        self.objectives, self.distillation_heads = nn.ModuleDict(), nn.ModuleDict()
+        recipe = getattr(config, "distillation", None)
+        if recipe:
+            self._build(recipe)
+
+    def add_objectives(self, objectives: dict, teacher_hidden_size: int) -> None:
+        """Gives the student the objectives it is to learn by, each with a new head.
+
+        Args:
+            objectives: Name to weight (`{"nst": 100.0}`), to weight and options
+                (`{"crd": {"weight": 1.0, "temperature": 0.1}}`) or to weight and instance
+                (`{"crd": (1.0, CRDLoss(temperature=0.1))}`).
+            teacher_hidden_size: Width Dt of the teacher's token states.
+
+        Raises:
+            ValueError: An unknown objective, a weight that is not positive, or objectives there already.
+        """
+        if self.objectives:
+            raise ValueError(f"this student has its objectives already: {', '.join(self.objectives)}")
+        recipe = {"objectives": objectives_recipe(objectives), "teacher_hidden_size": teacher_hidden_size}
+        self._build(recipe)
+        for head in self.distillation_heads.values():
+            head.apply(self._initialize_weights)
+        self.config.distillation = recipe
+
+    def _build(self, recipe: dict) -> None:
+        for name, options in recipe["objectives"].items():
+            options = {key: value for key, value in options.items() if key != "weight"}
+            self.objectives[name] = OBJECTIVES[name](**options)
+            self.distillation_heads[name] = DistillationHead(
+                self.config.hidden_size, recipe["teacher_hidden_size"], self.config.layer_norm_eps
+            )
+
+    @property
+    def loss_terms(self) -> dict[str, tuple[float, str]]:
+        """Name of each component -> its weight and what it is a mean over."""
+        terms = {"mlm": (1.0, "masked_tokens")}
+        for name, objective in self.objectives.items():
+            terms[name] = (self.config.distillation["objectives"][name]["weight"], objective.mean_over)
+        return terms
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        masked_positions: Tensor | None = None,
+        masked_labels: Tensor | None = None,
+        teacher_states: Tensor | None = None,
+        **kwargs,
+    ):
+        """Losses of one batch; without `masked_positions`, what `BertForMaskedLM` returns.
+
+        Args:
+            input_ids: `[B, L]`, masked.
+            attention_mask: `[B, L]`, 1 for real tokens (special tokens too).
+            masked_positions, masked_labels: `[B, M]`, as in [`~vidlankd_hf.mlm_head.mlm_loss`].
+            teacher_states: `[B, L, Dt]` raw states of the teacher for the same `input_ids`.
+
+        Raises:
+            ValueError: Objectives without teacher states.
+        """
+        if masked_positions is None:
+            return super().forward(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+        if self.objectives and teacher_states is None:
+            raise ValueError(f"the objectives {', '.join(self.objectives)} need teacher_states [B, L, Dt]")
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        states = self.bert(input_ids, attention_mask=attention_mask, **kwargs).last_hidden_state
+        losses = {"mlm": mlm_loss(self, states, masked_positions, masked_labels)}
+        if self.objectives:
+            teacher_states = unit_states(teacher_states.detach())
+            for name, objective in self.objectives.items():
+                student_states = self.distillation_heads[name](states)
+                with torch.autocast(states.device.type, enabled=False):
+                    losses[name] = objective(student_states, teacher_states, attention_mask)
+        loss = sum(self.loss_terms[name][0] * value for name, value in losses.items())
+        return VidLanKDStudentOutput(loss=loss, losses=losses, last_hidden_state=states)
+
+    def export(self, state_dict: dict[str, Tensor] | None = None) -> BertForMaskedLM:
+        """The plain `BertForMaskedLM` inside, without heads; of `state_dict` if given (a consolidated ZeRO one)."""
+        state_dict = self.state_dict() if state_dict is None else state_dict
+        config = copy.deepcopy(self.config)
+        config.__dict__.pop("distillation", None)
+        config.architectures = ["BertForMaskedLM"]
+        with torch.random.fork_rng(devices=[]):  # exporting during a run must not change it
+            bert = BertForMaskedLM(config)
+        weights = {k: v for k, v in state_dict.items() if not k.startswith(("distillation_heads.", "objectives."))}
+        bert.load_state_dict(weights)
+        return bert
+
+    def save_distillation(self, output_dir: str | Path, state_dict: dict[str, Tensor] | None = None) -> None:
+        """Writes heads and recipe to `output_dir/distillation/`, for [`from_pretrained`]; nothing without objectives."""
+        if not self.objectives:
+            return
+        state_dict = self.state_dict() if state_dict is None else state_dict
+        prefix = "distillation_heads."
+        heads = {k[len(prefix) :]: v.contiguous() for k, v in state_dict.items() if k.startswith(prefix)}
+        folder = Path(output_dir) / DISTILLATION_FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(heads, folder / HEADS_FILE, metadata={"format": "pt"})
+        (folder / RECIPE_FILE).write_text(json.dumps(self.config.distillation, indent=2) + "\n")
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """Loads a checkpoint of this class, an exported student with the heads beside it, or any BERT checkpoint."""
+        student = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model = student[0] if isinstance(student, tuple) else student
+        if not model.objectives:
+            files = {
+                name: cached_file(
+                    pretrained_model_name_or_path,
+                    name,
+                    subfolder=DISTILLATION_FOLDER,
+                    **{key: kwargs[key] for key in ("revision", "token", "cache_dir", "local_files_only") if key in kwargs},
+                    _raise_exceptions_for_missing_entries=False,
+                    _raise_exceptions_for_connection_errors=False,
+                )
+                for name in (RECIPE_FILE, HEADS_FILE)
+            }
+            if all(files.values()):
+                recipe = json.loads(Path(files[RECIPE_FILE]).read_text())
+                model.add_objectives(recipe["objectives"], recipe["teacher_hidden_size"])
+                model.distillation_heads.load_state_dict(load_file(files[HEADS_FILE]))
+                model.distillation_heads.to(model.device, model.dtype)
+        return student
+
+
+def unit_states(states: Tensor) -> Tensor:
+    """`[..., D]` scaled to unit length per token, in float32 or better."""
+    return F.normalize(states.to(torch.promote_types(states.dtype, torch.float32)), dim=-1)
+
+
+def objectives_recipe(objectives: dict) -> dict[str, dict]:
+    """Objectives as a user gives them -> `{name: {"weight": w, **options}}`, which JSON holds."""
+    recipe = {}
+    for name, value in sorted(objectives.items()):  # the order of the sum, the same after loading
+        if name not in OBJECTIVES:
+            raise ValueError(f"unknown objective {name!r}: choose from {', '.join(OBJECTIVES)}")
+        if isinstance(value, (tuple, list)):
+            weight, instance = value
+            if type(instance) is not OBJECTIVES[name]:
+                raise ValueError(
+                    f"objective {name!r} is a {OBJECTIVES[name].__name__}, but a {type(instance).__name__} was given: "
+                    "put your class into vidlankd_hf.losses.OBJECTIVES under a name of its own"
+                )
+            options = {k: v for k, v in vars(instance).items() if not k.startswith("_") and k != "training"}
+        elif isinstance(value, dict):
+            options = dict(value)
+            weight = options.pop("weight", None)
+        else:
+            weight, options = value, {}
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < float("inf"):
+            raise ValueError(f"objective {name!r} has weight {weight!r}: give a number greater than 0")
+        try:
+            OBJECTIVES[name](**options)
+        except TypeError as error:
+            raise ValueError(f"objective {name!r} does not take the options {options}: {error}") from error
+        recipe[name] = {"weight": float(weight), **options}
+    return recipe

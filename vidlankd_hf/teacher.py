@@ -1,0 +1,144 @@
+"""The teacher: a BERT-like text encoder and a video encoder, trained together on captioned video."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AutoModelForMaskedLM, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from .configuration import VidLanKDTeacherConfig, VidLanKDVideoConfig
+from .losses import VideoTextContrast
+from .mlm_head import mlm_loss
+from .video_encoder import VideoEncoder
+
+
+@dataclass
+class VidLanKDTeacherOutput(ModelOutput):
+    """What one batch gives.
+
+    Args:
+        loss: Sum of `losses`; `None` without masked positions and video.
+        losses: The components by name, each a mean over its own items (see [`VidLanKDTeacher.loss_terms`]).
+        last_hidden_state: `[B, L, H]` raw token states.
+        text_embeds: `[B, H]` mean over real tokens of the unit token states: its product with `video_embeds` is the
+            mean similarity of a sentence's tokens to a clip.
+        video_embeds: `[B, H]` unit vectors.
+    """
+
+    loss: Tensor | None = None
+    losses: dict[str, Tensor] | None = None
+    last_hidden_state: Tensor | None = None
+    text_embeds: Tensor | None = None
+    video_embeds: Tensor | None = None
+
+
+class VidLanKDTeacher(PreTrainedModel):
+    """Text encoder with MLM head, and a video encoder, trained by `contrast + MLM` (VidLanKD, eq. 1 to 3).
+
+    Example:
+
+        teacher = VidLanKDTeacher.from_pretrained("outputs/teacher")
+        states = teacher.encode_text(**tokenizer(["now take the dax"], return_tensors="pt"))  # [1, L, H]
+    """
+
+    config_class = VidLanKDTeacherConfig
+    base_model_prefix = "teacher"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    main_input_name = "input_ids"
+    # Mean over which items each component of the loss is, and its weight.
+    loss_terms = {"contrast": (1.0, "tokens"), "mlm": (1.0, "masked_tokens")}
+
+    def __init__(self, config: VidLanKDTeacherConfig):
+        super().__init__(config)
+        self.text_model = AutoModelForMaskedLM.from_config(config.text_config)
+        self.video_encoder = VideoEncoder(config.video_config, output_size=config.hidden_size)
+        self.contrast = VideoTextContrast(config.contrast, config.margin, config.temperature)
+        self.post_init()
+
+    @classmethod
+    def from_text_pretrained(cls, text_model: str, feature_size: int, video_layers: int | None = None, **config):
+        """A teacher whose text encoder starts from a pretrained BERT-like model; its video encoder starts anew.
+
+        Args:
+            text_model: Hub id or folder of a BERT-like encoder, with or without a masked-language-model head.
+            feature_size: Width F of the video features.
+            video_layers: Layers of the video encoder; as many as the text encoder's if not given.
+            config: Further fields of [`VidLanKDTeacherConfig`], such as `contrast`.
+        """
+        text = AutoModelForMaskedLM.from_pretrained(text_model)
+        video = video_config_like(text.config, feature_size)
+        if video_layers is not None:
+            video.num_hidden_layers = video_layers
+        teacher = cls(VidLanKDTeacherConfig(text_config=text.config, video_config=video, **config))
+        teacher.text_model.load_state_dict(text.state_dict())
+        return teacher
+
+    def get_input_embeddings(self):
+        return self.text_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value):
+        self.text_model.set_input_embeddings(value)
+
+    def get_output_embeddings(self):
+        return self.text_model.get_output_embeddings()
+
+    def encode_text(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs) -> Tensor:
+        """Raw last hidden states `[B, L, H]` of `input_ids [B, L]`."""
+        return self.text_model.base_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs).last_hidden_state
+
+    def encode_video(self, video_features: Tensor, video_mask: Tensor | None = None) -> Tensor:
+        """Unit vectors `[B, H]` of clips `video_features [B, T, F]` with `video_mask [B, T]` (all real if `None`)."""
+        if video_mask is None:
+            video_mask = torch.ones(video_features.shape[:2], dtype=torch.long, device=video_features.device)
+        return self.video_encoder(video_features, video_mask)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        video_features: Tensor | None = None,
+        video_mask: Tensor | None = None,
+        video_ids: Tensor | None = None,
+        masked_positions: Tensor | None = None,
+        masked_labels: Tensor | None = None,
+        return_dict: bool | None = None,
+    ) -> VidLanKDTeacherOutput:
+        """States of text, and of video where given, with the losses that the inputs allow.
+
+        Args:
+            input_ids: `[B, L]`, masked for training.
+            attention_mask: `[B, L]`, 1 for real tokens.
+            video_features: `[B, T, F]`.
+            video_mask: `[B, T]`, 1 for real steps.
+            video_ids: `[B]`, equal for windows of one video; all different if not given.
+            masked_positions, masked_labels: `[B, M]`, as in [`~vidlankd_hf.mlm_head.mlm_loss`].
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        states = self.encode_text(input_ids, attention_mask)
+        output = VidLanKDTeacherOutput(last_hidden_state=states, losses={})
+        if video_features is not None:
+            if video_ids is None:
+                video_ids = torch.arange(len(input_ids), device=input_ids.device)
+            with torch.autocast(states.device.type, enabled=False):
+                tokens = F.normalize(states.float(), dim=-1)
+                weights = attention_mask.float()[..., None]
+                output.text_embeds = (tokens * weights).sum(1) / weights.sum(1).clamp(min=1)
+            output.video_embeds = self.encode_video(video_features, video_mask)
+            with torch.autocast(states.device.type, enabled=False):
+                output.losses["contrast"] = self.contrast(tokens, output.video_embeds, attention_mask, video_ids)
+        if masked_positions is not None:
+            output.losses["mlm"] = mlm_loss(self.text_model, states, masked_positions, masked_labels)
+        if output.losses:
+            output.loss = sum(self.loss_terms[name][0] * value for name, value in output.losses.items())
+        return output
+
+
+def video_config_like(text_config, feature_size: int) -> VidLanKDVideoConfig:
+    """A video encoder of the text encoder's shape (VidLanKD, section 4.1) for features of width `feature_size`."""
+    fields = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    return VidLanKDVideoConfig(feature_size=feature_size, **{name: getattr(text_config, name) for name in fields})

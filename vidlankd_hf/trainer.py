@@ -1,0 +1,244 @@
+"""What our trainers share: exact means over accumulation and ranks, component logging, evaluation, checkpoints.
+
+Stock transformers takes a mean of micro-batch means, which is wrong for ragged batches, and scales BERT's loss by the
+accumulation steps and ranks (transformers#47688). Here every component c of the loss is a mean over its own items
+(masked tokens, real tokens or sequences), and a micro-batch counts with its share of the optimizer step's items:
+
+    loss = sum_c weight_c * mean_c * items_c / items_c(all micro-batches, all ranks) * ranks
+
+(DDP and ZeRO divide by `ranks` again.) So a step's gradient does not depend on how its samples are split.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import Trainer, TrainingArguments
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+from transformers.trainer_utils import EvalLoopOutput
+from transformers.utils import logging
+
+from .data.epochs import EpochDataset, EpochSampler
+from .data.vocabulary import vocabulary_fingerprint
+
+logger = logging.get_logger(__name__)
+
+ITEMS = ("masked_tokens", "tokens", "sequences")
+
+
+@dataclass
+class PretrainingArguments(TrainingArguments):
+    """`TrainingArguments` with the defaults that pre-training on video and text needs.
+
+    Args:
+        mlm_probability: Share of a sequence's ordinary tokens that is masked.
+    """
+
+    mlm_probability: float = field(
+        default=0.15, metadata={"help": "Share of a sequence's ordinary tokens that is masked, strictly between 0 and 1."}
+    )
+    adam_epsilon: float = field(default=1e-6, metadata={"help": "Epsilon of AdamW; the paper's 1e-6."})
+    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of AdamW; the paper's 0.01."})
+    max_grad_norm: float = field(default=1.0, metadata={"help": "Gradients are clipped to this norm; the paper's 1.0."})
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Must stay false: the collators read columns that the model does not."}
+    )
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "False: a loss that is not finite is logged as it is, and no step waits for it."}
+    )
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "False: every parameter is used in every step."}
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 < self.mlm_probability < 1:
+            raise ValueError(f"mlm_probability is {self.mlm_probability}: give a share between 0 and 1, such as 0.15")
+        if self.remove_unused_columns:
+            raise ValueError("remove_unused_columns must be false: the collators read columns that the model does not")
+        if self.n_gpu > 1:
+            raise ValueError(
+                f"one process sees {self.n_gpu} GPUs; losses would be wrong under torch.nn.DataParallel: start it with "
+                "`accelerate launch`, or choose one GPU with CUDA_VISIBLE_DEVICES=0"
+            )
+
+
+class PretrainingTrainer(Trainer):
+    """Base of [`TeacherTrainer`] and [`DistillationTrainer`].
+
+    The model returns `losses`, a dict of component means, and says in `loss_terms` each one's weight and items. Train
+    and evaluation data are map-style; their samples reach the collator with `sample_id` and `epoch`.
+    """
+
+    def __init__(self, model, args: PretrainingArguments, train_dataset=None, eval_dataset=None, **kwargs):
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=None if train_dataset is None else EpochDataset(train_dataset),
+            eval_dataset=None if eval_dataset is None else EpochDataset(eval_dataset),
+            **kwargs,
+        )
+        # Makes the stock training_step leave the loss as compute_loss scaled it.
+        self.model_accepts_loss_kwargs = True
+        self.can_return_loss = True
+        self._totals: dict[str, Tensor] = {}
+
+    def _get_train_sampler(self, train_dataset=None) -> EpochSampler:
+        size = len(self.train_dataset if train_dataset is None else train_dataset)
+        args = self.args
+        return EpochSampler(size, args.train_batch_size * args.world_size * args.gradient_accumulation_steps, args.seed)
+
+    def _get_eval_sampler(self, eval_dataset) -> EpochSampler:
+        return EpochSampler(len(eval_dataset), 1, seed=0)
+
+    # ---- exact means ----
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict], device: torch.device) -> Tensor:
+        """Items `[3]` (see `ITEMS`) of one optimizer step: of all its micro-batches, on all ranks."""
+        items = torch.stack([_count_items(batch) for batch in batch_samples]).sum(0).to(device)
+        return self.accelerator.reduce(items, "sum")
+
+    def model_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
+        """What the model is called with; the distillation trainer adds the teacher's states."""
+        return inputs
+
+    def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch: Tensor | None = None):
+        items = _count_items(inputs)
+        outputs = model(**self.model_inputs(inputs))
+        all_items = self.accelerator.reduce(items, "sum") if num_items_in_batch is None else num_items_in_batch
+        shares = items / all_items.clamp(min=1) * self.accelerator.num_processes
+        loss = sum(
+            weight * shares[ITEMS.index(unit)] * outputs.losses[name]
+            for name, (weight, unit) in self.model.loss_terms.items()
+        )
+        self._accumulate(self._totals, outputs.losses, items)
+        return (loss, outputs) if return_outputs else loss
+
+    def _accumulate(self, totals: dict[str, Tensor], losses: dict[str, Tensor], items: Tensor) -> None:
+        """Adds each component's (sum, items) to `totals` on the device."""
+        for name, (_, unit) in self.model.loss_terms.items():
+            count = items[ITEMS.index(unit)]
+            pair = torch.stack([losses[name].detach().double() * count, count.double()])
+            totals[name] = totals[name] + pair if name in totals else pair
+
+    def _component_means(self, totals: dict[str, Tensor]) -> dict[str, float]:
+        """Exact means over all ranks of what was accumulated: one collective, one transfer to the host."""
+        if not totals:
+            return {}
+        sums = self.accelerator.reduce(torch.stack(list(totals.values())), "sum").cpu()
+        return {name: (total / count).item() if count else 0.0 for name, (total, count) in zip(totals, sums)}
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            means = self._component_means(self._totals)
+            logs.update({f"{name}_loss": value for name, value in means.items()})
+            self._totals = {}
+        super().log(logs, start_time)
+
+    # ---- evaluation ----
+
+    def evaluation_loop(
+        self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
+    ) -> EvalLoopOutput:
+        """Exact means of every component over the whole evaluation data, the same on any number of ranks.
+
+        Masks are those of epoch 0, always. Contrastive components see the negatives of their batch.
+        """
+        model = self._prepare_for_evaluation()
+        size, batch_size = len(dataloader.dataset), self.args.eval_batch_size
+        totals: dict[str, Tensor] = {}
+        collected: list[dict[str, Tensor]] = []
+        hidden = self.args.disable_tqdm or not self.is_world_process_zero()
+        for step, batch in enumerate(tqdm(dataloader, desc=description, leave=False, disable=hidden)):
+            batch = self._prepare_inputs(batch)
+            # Ranks get whole batches in turn; those past the end repeat samples from the beginning.
+            first = (step * self.args.world_size + self.args.process_index) * batch_size
+            real = min(max(size - first, 0), len(batch["input_ids"]))
+            kept = {name: value[:real] for name, value in batch.items()} if real else batch
+            with torch.no_grad(), self.compute_loss_context_manager():
+                outputs = model(**self.model_inputs(kept))
+            self._accumulate(totals, outputs.losses, _count_items(kept) * (real > 0))
+            collected.append(self.collect(outputs, real))
+        means = self._component_means(totals)
+        metrics = {f"{metric_key_prefix}_{name}_loss": value for name, value in means.items()}
+        metrics[f"{metric_key_prefix}_loss"] = sum(w * means[name] for name, (w, _) in self.model.loss_terms.items())
+        metrics[f"{metric_key_prefix}_perplexity"] = float(torch.tensor(means["mlm"]).exp())
+        for name, value in self.collected_metrics(collected, size).items():
+            metrics[f"{metric_key_prefix}_{name}"] = value
+        return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=size)
+
+    def _prepare_for_evaluation(self):
+        """The model as training wrapped it, or wrapped for evaluation alone, in eval mode."""
+        if not self.accelerator._models and self.model_wrapped is self.model:
+            if is_deepspeed_zero3_enabled():
+                raise ValueError("ZeRO-3 cannot evaluate before training: train first, or evaluate without DeepSpeed")
+            self.model_wrapped = self.accelerator.prepare_model(self.model, evaluation_mode=True)
+        self.model_wrapped.eval()
+        return self.model_wrapped
+
+    def give_evaluation_negatives(self, groups: list) -> None:
+        """Moves the evaluation batch size to the nearest at which every batch of a contrastive model holds a negative.
+
+        Args:
+            groups: Of each evaluation sample; samples of one group are not each other's negative.
+
+        Raises:
+            ValueError: There is no such size up to twice the one asked for.
+        """
+        asked = self.args.per_device_eval_batch_size
+        order = [groups[i] for i in self._get_eval_sampler(groups)]
+        for size in sorted(range(2, 2 * asked + 1), key=lambda size: (abs(size - asked), size)):
+            if all(len(set(order[first : first + size])) > 1 for first in range(0, len(order), size)):
+                if size != asked:
+                    logger.warning(
+                        f"Evaluating {size} samples at a time instead of {asked}, so that each batch holds a negative."
+                    )
+                self.args.per_device_eval_batch_size = size
+                return
+        raise ValueError(
+            f"the evaluation data ({len(order)} samples of {len(set(groups))} videos or texts) cannot be divided into "
+            f"batches of about {asked} that all hold a negative: hold out more, or change --per_device_eval_batch_size"
+        )
+
+    def collect(self, outputs, real: int) -> dict[str, Tensor]:
+        """What of a batch's first `real` samples is kept for [`collected_metrics`]: nothing, unless overridden."""
+        return {}
+
+    def collected_metrics(self, collected: list[dict[str, Tensor]], size: int) -> dict[str, float]:
+        """Metrics over the whole evaluation data from what [`collect`] kept on this rank."""
+        return {}
+
+    # ---- checkpoints ----
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Model and tokenizer; no pickled arguments (`run.json` holds the settings)."""
+        if self.args.should_save:
+            output_dir = output_dir or self.args.output_dir
+            self.accelerator.unwrap_model(self.model).save_pretrained(output_dir, state_dict=state_dict)
+            if self.processing_class is not None:
+                self.processing_class.save_pretrained(output_dir)
+
+
+def _count_items(batch: dict[str, Tensor]) -> Tensor:
+    """`[3]` float tensor on the batch's device: masked tokens, real tokens, sequences."""
+    mask = batch["attention_mask"]
+    sequences = torch.full((), len(mask), device=mask.device)
+    return torch.stack([(batch["masked_labels"] != -100).sum(), mask.sum(), sequences]).float()
+
+
+def check_vocabulary_size(tokenizer, model_name: str, vocab_size: int, recorded: str | None = None) -> str:
+    """Fingerprint of `tokenizer`, once it is known to fit a model of `vocab_size` (and `recorded`, if it has one)."""
+    fingerprint = vocabulary_fingerprint(tokenizer)
+    if len(tokenizer) > vocab_size:
+        raise ValueError(
+            f"the tokenizer has {len(tokenizer)} tokens, but the {model_name} has embeddings for {vocab_size}: "
+            f"use the {model_name}'s own tokenizer"
+        )
+    if recorded is not None and recorded != fingerprint:
+        raise ValueError(
+            f"the {model_name} was trained with another vocabulary ({recorded[:12]}) than the tokenizer's "
+            f"({fingerprint[:12]}): use the tokenizer saved beside the {model_name}"
+        )
+    return fingerprint

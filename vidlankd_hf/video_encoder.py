@@ -1,0 +1,75 @@
+"""The video encoder: frame features [B, T, F] -> one unit vector [B, H] a clip."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import BertConfig, BertModel
+
+from .configuration import VidLanKDVideoConfig
+
+
+TRANSFORMER_FIELDS = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "max_position_embeddings",
+    "initializer_range",
+    "layer_norm_eps",
+)
+
+
+class VideoEncoder(nn.Module):
+    """Linear F -> P -> H, position and token-type embeddings, a Transformer, mean over real steps, MLP, L2 norm.
+
+    Source: VidLanKD (arXiv 2107.02681), section 3.2, with the temporal mean of the paper's text.
+    """
+
+    def __init__(self, config: VidLanKDVideoConfig, output_size: int):
+        super().__init__()
+        self.config = config
+        self.projection = nn.Sequential(
+            nn.Linear(config.feature_size, config.projection_size), nn.Linear(config.projection_size, config.hidden_size)
+        )
+        transformer = BertConfig(vocab_size=1, **{name: getattr(config, name) for name in TRANSFORMER_FIELDS})
+        self.transformer = BertModel(transformer, add_pooling_layer=False)
+        # Frames come as embeddings. A word table nobody reads would get no gradient, which DDP refuses.
+        self.transformer.embeddings.word_embeddings = None
+        self.head = nn.Sequential(
+            nn.Linear(config.hidden_size, config.hidden_size),
+            nn.ReLU(),
+            nn.Dropout(config.hidden_dropout_prob),
+            nn.Linear(config.hidden_size, output_size),
+        )
+
+    def forward(self, video_features: Tensor, video_mask: Tensor) -> Tensor:
+        """Encodes clips.
+
+        Args:
+            video_features: `[B, T, F]` features of one clip a row, padded.
+            video_mask: `[B, T]`, 1 for real steps.
+
+        Returns:
+            `[B, H]` unit vectors.
+
+        Raises:
+            ValueError: The features' width or the number of steps does not fit the configuration.
+        """
+        steps, width = video_features.shape[1:]
+        if width != self.config.feature_size:
+            raise ValueError(
+                f"video features have width {width}, but this model was made for {self.config.feature_size}: "
+                f"extract with the models its teacher was trained with, or make a teacher with feature_size={width}"
+            )
+        if steps > self.config.max_position_embeddings:
+            raise ValueError(
+                f"a clip has {steps} steps, but this model takes at most {self.config.max_position_embeddings}: "
+                "subsample it (VideoTextCollator does, with max_video_length)"
+            )
+        embeddings = self.projection(video_features.to(self.projection[0].weight.dtype))
+        states = self.transformer(inputs_embeds=embeddings, attention_mask=video_mask).last_hidden_state
+        weights = video_mask.to(states.dtype)[..., None]
+        pooled = (states * weights).sum(1) / weights.sum(1).clamp(min=1)
+        return F.normalize(self.head(pooled).float(), dim=-1)

@@ -1,0 +1,155 @@
+"""The grounded world's pictures: coloured, shaped, moving objects, rendered with numpy and encoded as mp4.
+
+An object is a triple of attributes. Its size, place, direction, speed and exact tint vary, as do the background and
+the grey clutter in it, and the picture is noisy; so nothing but the attributes is common to two renderings of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+
+
+COLOURS = {  # hue in degrees
+    "red": 0,
+    "yellow": 55,
+    "green": 120,
+    "cyan": 180,
+    "blue": 230,
+    "magenta": 300,
+}
+SHAPES = ("disc", "square", "triangle", "cross")
+MOTIONS = ("rests", "slides", "bounces", "spins")
+ATTRIBUTES = {"colour": tuple(COLOURS), "shape": SHAPES, "motion": MOTIONS}
+
+PICTURE_SIZE = 64  # pixels, square
+FPS = 12  # extraction samples at 24, so that a clip of 16 frames holds 8 different ones: 2/3 of a second
+
+
+@dataclass(frozen=True)
+class Look:
+    """What an object looks like and how it moves: values of :data:`ATTRIBUTES`."""
+
+    colour: str
+    shape: str
+    motion: str
+
+
+def render_scene(looks: Sequence[Look], num_frames: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Renders a few objects over a cluttered background.
+
+    Args:
+        looks: one to three objects.
+        num_frames: length at :data:`FPS`.
+        rng: decides everything else: size, place, speed, tint, background, noise.
+
+    Returns:
+        ``(frames, visible)``: ``[num_frames, 64, 64, 3]`` uint8 RGB, and for each object the share of each pixel that
+        shows it, ``[len(looks), num_frames, 64, 64]`` float32 in 0..1.
+    """
+    frames = np.repeat(_background(rng)[None], num_frames, axis=0)
+    visible = np.zeros((len(looks), *frames.shape[:3]), dtype=np.float32)
+    time = np.arange(num_frames, dtype=np.float32) / FPS + rng.uniform(0, 10)
+    for i, (look, (x, y)) in enumerate(zip(looks, _places(len(looks), rng))):
+        dx, dy, angle = _movement(look.motion, time, rng)
+        angle = angle + rng.uniform(0, 2 * np.pi)
+        window, coverage, lit = _cover(look.shape, rng.uniform(10, 14), x + dx, y + dy, angle)
+        # One half is darker, so that turning shows on a disc too.
+        shaded = np.where(lit, np.float32(1), np.float32(0.7))[..., None] * _tint(look.colour, rng)
+        frames[window] += coverage[..., None] * (shaded - frames[window])
+        visible[:, *window] *= 1 - coverage
+        visible[i, *window] = coverage
+    noise = rng.standard_normal(frames.shape[:3], dtype=np.float32) * rng.uniform(1, 5)
+    frames += noise[..., None]
+    return frames.clip(0, 255, out=frames).astype(np.uint8), visible
+
+
+def write_video(path: str | Path, frames: np.ndarray) -> None:
+    """Encodes ``[T, height, width, 3]`` uint8 frames as h264 in mp4, at :data:`FPS`; the same bytes each time."""
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=FPS, options={"crf": "20", "preset": "veryfast"})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.thread_count = 1
+        for image in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _places(count: int, rng: np.random.Generator) -> np.ndarray:
+    """Centres [count, 2], the best spread of a few draws."""
+    draws = rng.uniform(16, PICTURE_SIZE - 16, (30, count, 2))
+    distances = np.linalg.norm(draws[:, :, None] - draws[:, None], axis=-1) + 1e3 * np.eye(count)
+    return draws[distances.min(axis=(1, 2)).argmax()]
+
+
+def _movement(motion: str, time: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(dx, dy, angle), each [T]: pixels, pixels, radians."""
+    still = np.zeros_like(time)
+    if motion == "slides":  # to and fro, roughly level, at an even speed
+        reach, speed, slope = rng.uniform(9, 15), rng.uniform(18, 30), rng.uniform(-0.35, 0.35)
+        phase = time * speed / (2 * reach) % 2
+        way = reach * (2 * np.abs(phase - 1) - 1)
+        return way * np.cos(slope), way * np.sin(slope), still
+    if motion == "bounces":
+        height, period = rng.uniform(11, 18), rng.uniform(0.5, 0.8)
+        return still, height * (0.5 - np.abs(np.sin(np.pi * time / period))), still
+    if motion == "spins":
+        turns = rng.uniform(0.6, 1.1) * rng.choice([-1, 1])
+        return still, still, 2 * np.pi * turns * time
+    return still, still, still
+
+
+def _cover(shape: str, radius: float, x, y, angle) -> tuple[tuple[slice, ...], np.ndarray, np.ndarray]:
+    """An object's part of the picture: the window of it that it ever reaches, and in there, [T, rows, columns], its
+    anti-aliased coverage in 0..1 and which half of it each pixel lies in. Its centre and angle are [T]."""
+    columns, rows = _reached(x, radius), _reached(y, radius)
+    x, y, angle = (np.asarray(value, dtype=np.float32)[:, None, None] for value in (x, y, angle))
+    right = (np.arange(columns.start, columns.stop, dtype=np.float32) - x) / radius
+    down = (np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] - y) / radius
+    u = np.cos(angle) * right + np.sin(angle) * down
+    v = np.cos(angle) * down - np.sin(angle) * right
+    coverage = (0.5 - _DISTANCES[shape](u, v) * radius).clip(0, 1)
+    return (slice(None), rows, columns), coverage, u < 0
+
+
+def _reached(centres: np.ndarray, radius: float) -> slice:
+    """The pixels along one axis that an object touches in any frame (its outline ends 1.2 radii from its centre)."""
+    low, high = centres.min() - 1.2 * radius, centres.max() + 1.2 * radius
+    return slice(max(0, int(low)), min(PICTURE_SIZE, int(high) + 2))
+
+
+# Signed distance to the outline in units of the radius, negative inside; areas are about equal.
+_DISTANCES = {
+    "disc": lambda u, v: np.sqrt(u * u + v * v) - 0.85,
+    "square": lambda u, v: np.maximum(np.abs(u), np.abs(v)) - 0.76,
+    "triangle": lambda u, v: np.maximum(np.abs(u) * 0.866 - v * 0.5, v) - 0.58,
+    "cross": lambda u, v: np.maximum(
+        np.minimum(np.abs(u), np.abs(v)) - 0.3,
+        np.maximum(np.abs(u), np.abs(v)) - 1.0,
+    ),
+}
+
+
+def _tint(colour: str, rng: np.random.Generator) -> np.ndarray:
+    """RGB [3] in 0..255 of a hue near the colour's, by the usual HSV formula."""
+    hue = (COLOURS[colour] + rng.uniform(-10, 10)) / 60
+    saturation, value = rng.uniform(0.75, 1), rng.uniform(0.75, 1)
+    k = (np.array([5, 3, 1]) + hue) % 6
+    return (255 * value * (1 - saturation * np.minimum(k, 4 - k).clip(0, 1))).astype(np.float32)
+
+
+def _background(rng: np.random.Generator) -> np.ndarray:
+    """A dull gradient with grey blobs, [64, 64, 3] float32 in 0..255."""
+    grid = np.arange(PICTURE_SIZE, dtype=np.float32)
+    slope = rng.uniform(-0.15, 0.15, 2) / PICTURE_SIZE
+    light = rng.uniform(0.25, 0.6) + slope[0] * grid[None, :] + slope[1] * grid[:, None]
+    for _ in range(rng.integers(2, 6)):
+        x, y = rng.uniform(0, PICTURE_SIZE, 2)
+        width, height = rng.uniform(2, 7, 2)
+        blob = ((grid[None, :] - x) / width) ** 2 + ((grid[:, None] - y) / height) ** 2 < 1
+        light = np.where(blob, light + rng.uniform(-0.25, 0.25), light)
+    dull = rng.uniform(0.9, 1.1, 3)
+    return (255 * light[..., None] * dull).astype(np.float32)
