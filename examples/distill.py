@@ -20,10 +20,10 @@ from vidlankd_hf import (
 )
 from vidlankd_hf.configuration import SIZES
 from vidlankd_hf.data.vocabulary import check_same_vocabulary
-from vidlankd_hf.runs import build_if_missing, describe_launch, finish_run, open_run
+from vidlankd_hf.runs import build_if_missing, describe_launch, finish_run, open_run, say
 from vidlankd_hf.world.recipe import STUDENT_RECIPE
 
-WORLD, EXAMPLES = Path("outputs/world"), Path(__file__).parent
+EXAMPLES = Path(__file__).parent
 
 
 @dataclass
@@ -33,7 +33,11 @@ class DataArguments:
         default="small",
         metadata={"help": f"Size of a new student ({', '.join(SIZES)}), or folder or Hub id of a BERT to start from."},
     )
-    text: str = field(default=str(WORLD / "text"), metadata={"help": "Text file, folder or Hub data set (id:config)."})
+    text: str | None = field(
+        default=None, metadata={"help": "Text file, folder or Hub data set (id:config); default: the world's."}
+    )
+    world: str = field(default="outputs/world", metadata={"help": "Grounded world, used where --text is not given."})
+    no_probe: bool = field(default=False, metadata={"help": "Do not probe the student of the grounded world."})
     held_out_text: float = field(default=0.02, metadata={"help": "Share of the blocks kept for evaluation."})
     cache_dir: str = field(default="outputs/cache", metadata={"help": "Where tokenised text is kept."})
     num_proc: int = field(default=1, metadata={"help": "Processes that tokenise."})
@@ -41,18 +45,20 @@ class DataArguments:
 
 def main() -> None:
     parser = HfArgumentParser((DistillationConfig, DataArguments), description=__doc__)
-    embedded = "--text" not in sys.argv
-    if embedded:
+    if "--text" not in sys.argv:
         parser.set_defaults(**STUDENT_RECIPE)
     args, data_args = parser.parse_args_into_dataclasses()
-    print(f"Student: {describe_launch(args)}.")
+    say(args, f"Student: {describe_launch(args)}.")
+    world = Path(data_args.world)
+    embedded = data_args.text is None
     if embedded:
-        build_if_missing(
-            args, WORLD / "world.json", "The grounded world", EXAMPLES / "make_world.py", "--output_dir", str(WORLD)
-        )
+        data_args.text = str(world / "text")
+        make_world = ["--output_dir", str(world)]
+        build_if_missing(args, world / "world.json", "The grounded world", EXAMPLES / "make_world.py", *make_world)
     if data_args.teacher == "outputs/teacher":
+        pretrain = ["--world", str(world), "--report_to", "none"]
         build_if_missing(
-            args, "outputs/teacher/model.safetensors", "The teacher", EXAMPLES / "pretrain_teacher.py"
+            args, "outputs/teacher/model.safetensors", "The teacher", EXAMPLES / "pretrain_teacher.py", *pretrain
         )
     checkpoint = open_run(args, asdict(data_args))
 
@@ -77,22 +83,23 @@ def main() -> None:
         eval_dataset=held_out,
         processing_class=tokenizer,
     )
-    print(f"{len(train)} blocks of text to train on, {len(held_out)} to evaluate on.")
+    say(args, f"{len(train)} blocks of text to train on, {len(held_out)} to evaluate on.")
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.evaluate()
     trainer.save_model()
     trainer.save_state()
     finish_run(args)
-    print(
+    say(
+        args,
         f"The student is in {args.output_dir}, an ordinary BERT:\n\n"
         "    from transformers import AutoModelForMaskedLM, AutoTokenizer\n"
         f'    tokenizer = AutoTokenizer.from_pretrained("{args.output_dir}")\n'
-        f'    model = AutoModelForMaskedLM.from_pretrained("{args.output_dir}")\n'
+        f'    model = AutoModelForMaskedLM.from_pretrained("{args.output_dir}")\n',
     )
-    if embedded and args.process_index == 0:
+    if embedded and not data_args.no_probe and args.process_index == 0:
         from vidlankd_hf.world.probe import print_probe
 
-        print_probe(args.output_dir, WORLD)
+        print_probe(args.output_dir, world)
     trainer.accelerator.end_training()
 
 

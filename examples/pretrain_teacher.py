@@ -10,29 +10,45 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, HfArgumentParser, set_seed
 
-from vidlankd_hf import TeacherConfig, TeacherTrainer, VidLanKDTeacher, VidLanKDTeacherConfig, bert_config, load_video_text
+from vidlankd_hf import (
+    TeacherConfig,
+    TeacherTrainer,
+    VidLanKDTeacher,
+    VidLanKDTeacherConfig,
+    bert_config,
+    load_video_text,
+)
 from vidlankd_hf.configuration import CONTRASTS, SIZES
 from vidlankd_hf.data.pairing import split_by_video
 from vidlankd_hf.data.shards import FeatureStore
-from vidlankd_hf.runs import build_if_missing, describe_launch, finish_run, open_run
+from vidlankd_hf.runs import build_if_missing, describe_launch, finish_run, open_run, say
 from vidlankd_hf.teacher import video_config_like
 from vidlankd_hf.world.recipe import TEACHER_RECIPE
-
-WORLD = Path("outputs/world")
 
 
 @dataclass
 class DataArguments:
-    features: str = field(default=str(WORLD / "features"), metadata={"help": "Folder that extract_features.py wrote."})
-    captions: str = field(
-        default=str(WORLD / "captions.jsonl"), metadata={"help": "jsonl file with video, start, end and text."}
+    features: str | None = field(
+        default=None, metadata={"help": "Folder that extract_features.py wrote; default: the world's."}
     )
-    tokenizer: str = field(default=str(WORLD / "tokenizer"), metadata={"help": "Hub id or folder of a BERT tokenizer."})
+    captions: str | None = field(
+        default=None, metadata={"help": "jsonl file with video, start, end and text; default: the world's."}
+    )
+    tokenizer: str | None = field(
+        default=None, metadata={"help": "Hub id or folder of a BERT tokenizer; default: the world's."}
+    )
+    world: str = field(
+        default="outputs/world", metadata={"help": "Grounded world, used where --features is not given."}
+    )
     text_model: str = field(
         default="small",
-        metadata={"help": f"Size of a new text encoder ({', '.join(SIZES)}), or Hub id or folder of a BERT to start from."},
+        metadata={
+            "help": f"Size of a new text encoder ({', '.join(SIZES)}), or Hub id or folder of a BERT to start from."
+        },
     )
-    contrast: str = field(default="infonce", metadata={"help": f"One of {', '.join(CONTRASTS)}; hinge is the paper's."})
+    contrast: str = field(
+        default="infonce", metadata={"help": f"One of {', '.join(CONTRASTS)}; hinge is the paper's."}
+    )
     held_out_videos: float = field(default=0.05, metadata={"help": "Share of the videos kept for evaluation."})
     shuffle_videos: bool = field(
         default=False, metadata={"help": "Control: pair every video's captions with another video's clips."}
@@ -45,10 +61,15 @@ def main() -> None:
     if embedded:
         parser.set_defaults(**TEACHER_RECIPE)
     args, data_args = parser.parse_args_into_dataclasses()
-    print(f"Teacher: {describe_launch(args)}.")
+    say(args, f"Teacher: {describe_launch(args)}.")
     if embedded:
-        make_world = Path(__file__).with_name("make_world.py")
-        build_if_missing(args, WORLD / "world.json", "The grounded world", make_world, "--output_dir", str(WORLD))
+        world, make_world = Path(data_args.world), Path(__file__).with_name("make_world.py")
+        build_if_missing(args, world / "world.json", "The grounded world", make_world, "--output_dir", str(world))
+        data_args.features = str(world / "features")
+        data_args.captions = data_args.captions or str(world / "captions.jsonl")
+        data_args.tokenizer = data_args.tokenizer or str(world / "tokenizer")
+    elif not data_args.captions or not data_args.tokenizer:
+        raise ValueError("--features needs --captions and --tokenizer beside it")
     checkpoint = open_run(args, asdict(data_args))
 
     set_seed(args.seed)
@@ -69,20 +90,19 @@ def main() -> None:
             VidLanKDTeacherConfig(text_config=text, video_config=video, contrast=data_args.contrast)
         )
     else:
-        teacher = VidLanKDTeacher.from_text_pretrained(
-            data_args.text_model, feature_size, contrast=data_args.contrast
-        )
+        teacher = VidLanKDTeacher.from_text_pretrained(data_args.text_model, feature_size, contrast=data_args.contrast)
 
     trainer = TeacherTrainer(
         model=teacher, args=args, train_dataset=train, eval_dataset=held_out, processing_class=tokenizer
     )
-    print(f"{len(train)} windows to train on, {len(held_out)} of other videos to evaluate on.")
+    say(args, f"{len(train)} windows to train on, {len(held_out)} of other videos to evaluate on.")
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.evaluate()
     trainer.save_model()
     trainer.save_state()
     finish_run(args)
-    print(f"The teacher is in {args.output_dir}. Next: accelerate launch examples/distill.py --teacher {args.output_dir}")
+    next_command = f"accelerate launch examples/distill.py --teacher {args.output_dir}"
+    say(args, f"The teacher is in {args.output_dir}. Next: {next_command}")
     trainer.accelerator.end_training()
 
 

@@ -4,7 +4,6 @@ import json
 import sys
 
 import torch
-
 from helpers import train
 
 

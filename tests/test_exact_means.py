@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from helpers import logged, train
 
 MEAN_OBJECTIVES = {"nst": 30.0, "regression": 1.0}
@@ -25,7 +24,9 @@ def train_on_two_processes(tmp_path, **options):
     result = tmp_path / "result.json"
     options = {**options, "output_dir": str(tmp_path / "two"), "result": str(result)}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    run = subprocess.run([*command, str(TESTS / "distributed_run.py"), json.dumps(options)], capture_output=True, text=True, timeout=180)
+    run = subprocess.run(
+        [*command, str(TESTS / "distributed_run.py"), json.dumps(options)], capture_output=True, text=True, timeout=180
+    )
     assert run.returncode == 0, run.stderr[-3000:]
     seen = json.loads(result.read_text())
     assert seen["world_size"] == 2 and seen["distributed_type"] == "MULTI_CPU"

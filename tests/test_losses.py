@@ -192,7 +192,10 @@ CONTRASTS = {
 def test_video_text_contrast_equals_naive_loops_in_value_and_gradient(kind):
     mask, results = ragged_mask(), []
     contrast = VideoTextContrast(kind)
-    for function in (lambda t, v: contrast(t, v, mask, torch.tensor(VIDEOS)), lambda t, v: CONTRASTS[kind](t, v, mask)):
+    for function in (
+        lambda t, v: contrast(t, v, mask, torch.tensor(VIDEOS)),
+        lambda t, v: CONTRASTS[kind](t, v, mask),
+    ):
         tokens, clips = unit(4, 5, 8, seed=1).requires_grad_(), unit(4, 8, seed=2).requires_grad_()
         value = function(tokens, clips)
         value.backward()

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-
 from helpers import WORDS, make_texts, make_tokenizer
+
 from vidlankd_hf import TextCollator
 from vidlankd_hf.data.epochs import EpochDataset
 from vidlankd_hf.data.masking import mask_tokens
@@ -95,7 +95,9 @@ def test_masks_change_with_seed_epoch_and_sample(changed):
     first = mask_tokens(ids, ordinary, samples, epochs, **options)[1]
     if changed == "seed":
         options["seed"] = 4
-    second = mask_tokens(ids, ordinary, samples + 8 * (changed == "sample"), epochs + (changed == "epoch"), **options)[1]
+    second = mask_tokens(ids, ordinary, samples + 8 * (changed == "sample"), epochs + (changed == "epoch"), **options)[
+        1
+    ]
     assert (first != second).any(1).all()
 
 

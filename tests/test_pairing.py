@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-
 from helpers import WORDS, make_tokenizer
+
 from vidlankd_hf import VideoTextCollator, load_video_text
 from vidlankd_hf.data.captions import read_captions
 from vidlankd_hf.data.epochs import EpochDataset
@@ -74,7 +74,9 @@ def test_windows_cover_all_captions_of_a_video(tmp_path, tokenizer, features):
 def test_caption_longer_than_a_window_is_divided_and_nothing_lost(tmp_path, tokenizer, features):
     text = " ".join(WORDS[i % 60] for i in range(100))
     path = write_captions(tmp_path / "c.jsonl", [caption("a.mp4", 0, 20, text), *REST])
-    rows = [r for r in load_video_text(features, path, tokenizer, max_length=32).with_format(None) if r["video"] == "a.mp4"]
+    rows = [
+        r for r in load_video_text(features, path, tokenizer, max_length=32).with_format(None) if r["video"] == "a.mp4"
+    ]
     assert " ".join(r["text"] for r in rows) == text
     assert [len(r["text"].split()) for r in rows] == [30, 30, 30, 10]
     assert [(round(r["start"], 6), round(r["end"], 6)) for r in rows] == [(0, 6), (6, 12), (12, 18), (18, 20)]

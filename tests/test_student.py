@@ -6,9 +6,9 @@ import sys
 
 import pytest
 import torch
+from helpers import MINI, logged, make_config, make_student, make_teacher, make_texts, make_tokenizer, train
 from safetensors.torch import load_file
 
-from helpers import MINI, logged, make_config, make_student, make_teacher, make_texts, make_tokenizer, train
 from vidlankd_hf import DistillationConfig, DistillationTrainer, VidLanKDStudent
 from vidlankd_hf.losses import OBJECTIVES, CRDLoss, NSTLoss
 from vidlankd_hf.student import unit_states

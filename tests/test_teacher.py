@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import pytest
 import torch
+from helpers import FEATURE_SIZE, WORDS, make_config, make_teacher, make_tokenizer, make_video_text, train
 from transformers import AutoConfig, AutoModel, BertModel, RobertaConfig, RobertaForMaskedLM
 
-from helpers import FEATURE_SIZE, WORDS, make_config, make_teacher, make_tokenizer, make_video_text, train
-from vidlankd_hf import TeacherConfig, TeacherTrainer, VidLanKDTeacher, VidLanKDTeacherConfig, VideoTextCollator
+from vidlankd_hf import TeacherConfig, TeacherTrainer, VideoTextCollator, VidLanKDTeacher, VidLanKDTeacherConfig
 from vidlankd_hf.data.epochs import EpochDataset, EpochSampler
 from vidlankd_hf.teacher_trainer import recall_at
 
@@ -84,14 +84,19 @@ def test_teacher_learns_to_retrieve(tmp_path):
     rng = np.random.default_rng(0)
     prototypes = rng.normal(size=(40, FEATURE_SIZE)).astype(np.float32)
     dataset = make_video_text(40).map(
-        lambda row, i: {"video": str(i), "text": 4 * f"{WORDS[i]} ", "video_features": [prototypes[i].tolist()]}, with_indices=True
+        lambda row, i: {"video": str(i), "text": 4 * f"{WORDS[i]} ", "video_features": [prototypes[i].tolist()]},
+        with_indices=True,
     )
     args = TeacherConfig(
         output_dir=str(tmp_path), max_steps=150, per_device_train_batch_size=20, learning_rate=3e-3, seed=0,
         use_cpu=True, report_to="none", disable_tqdm=True, save_strategy="no",
     )  # fmt: skip
     trainer = TeacherTrainer(
-        model=make_teacher(tokenizer), args=args, train_dataset=dataset, eval_dataset=dataset, processing_class=tokenizer
+        model=make_teacher(tokenizer),
+        args=args,
+        train_dataset=dataset,
+        eval_dataset=dataset,
+        processing_class=tokenizer,
     )
     assert trainer.evaluate()["eval_text_to_video_r@5"] < 0.35
     trainer.train()

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 from datasets import Dataset
-
 from helpers import WORDS, make_tokenizer
+
 from vidlankd_hf import TextCollator, load_text_blocks
 from vidlankd_hf.data.epochs import EpochDataset
 from vidlankd_hf.data.text_blocks import load_text

@@ -23,8 +23,10 @@ class DistillationConfig(PretrainingArguments):
     learning_rate: float = field(default=2e-4, metadata={"help": "Peak learning rate of AdamW; the paper's 2e-4."})
     objectives: dict[str, Any] | str | None = field(
         default_factory=lambda: dict(DEFAULT_OBJECTIVES),
-        metadata={"help": """What to learn from the teacher, name to weight, as JSON: '{"nst": 1000, "crd": 1}'. """
-                  "{} trains on text only."},
+        metadata={
+            "help": """What to learn from the teacher, name to weight, as JSON: '{"nst": 1000, "crd": 1}'. """
+            "{} trains on text only."
+        },
     )
 
     def __post_init__(self):
@@ -35,7 +37,9 @@ class DistillationConfig(PretrainingArguments):
             except ValueError as error:
                 raise ValueError(f"objectives {self.objectives!r} is not JSON: write '{{\"nst\": 1000}}'") from error
         if not isinstance(self.objectives, dict):
-            raise ValueError(f"objectives is {self.objectives!r}: give a mapping of names to weights, {{}} for text only")
+            raise ValueError(
+                f"objectives is {self.objectives!r}: give a mapping of names to weights, {{}} for text only"
+            )
         objectives_recipe(self.objectives)
 
     def to_dict(self) -> dict:

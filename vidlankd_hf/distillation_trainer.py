@@ -61,7 +61,9 @@ class DistillationTrainer(PretrainingTrainer):
         check_vocabulary_size(processing_class, "student", model.config.vocab_size)
         if args.objectives and not model.objectives:
             if teacher is None:
-                raise ValueError(f"the objectives {', '.join(args.objectives)} need a teacher; {{}} trains on text only")
+                raise ValueError(
+                    f"the objectives {', '.join(args.objectives)} need a teacher; {{}} trains on text only"
+                )
             model.add_objectives(args.objectives, teacher.config.hidden_size)
         if model.objectives:
             self._check_pair(model, teacher, args, processing_class)

@@ -103,7 +103,10 @@ class CRDLoss(nn.Module):
 
     def __init__(self, temperature: float = 0.07, noise_ratio: float = 1.0):
         super().__init__()
-        self.temperature, self.noise_ratio = _positive("temperature", temperature), _positive("noise_ratio", noise_ratio)
+        self.temperature, self.noise_ratio = (
+            _positive("temperature", temperature),
+            _positive("noise_ratio", noise_ratio),
+        )
 
     def forward(self, student_states: Tensor, teacher_states: Tensor, mask: Tensor) -> Tensor:
         student, teacher = _precise(student_states, teacher_states)
@@ -207,7 +210,9 @@ class VideoTextContrast(nn.Module):
         paired = torch.diagonal(similarities, dim1=0, dim2=2).T[..., None]
         clip_hinge = F.relu(self.margin - paired + similarities)
         sentence_hinge = F.relu(self.margin - paired + sentence_similarities)
-        return _token_mean(_mean_where(clip_hinge, clip_negatives) + _mean_where(sentence_hinge, sentence_negatives), mask)
+        return _token_mean(
+            _mean_where(clip_hinge, clip_negatives) + _mean_where(sentence_hinge, sentence_negatives), mask
+        )
 
 
 def _diagonal_cross_entropy(logits: Tensor, candidates: Tensor) -> Tensor:
@@ -219,7 +224,9 @@ def _diagonal_cross_entropy(logits: Tensor, candidates: Tensor) -> Tensor:
 def _next_of_another_video(other: Tensor) -> Tensor:
     """`[B, B]` bool: for each sample, the first of the samples after it (cyclically) that is of another video."""
     size = len(other)
-    distance = (torch.arange(size, device=other.device)[None] - torch.arange(size, device=other.device)[:, None]) % size
+    distance = (
+        torch.arange(size, device=other.device)[None] - torch.arange(size, device=other.device)[:, None]
+    ) % size
     distance = distance.masked_fill(~other, size)
     return (distance == distance.amin(dim=1, keepdim=True)) & other
 

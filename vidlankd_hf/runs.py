@@ -86,11 +86,18 @@ def newest_checkpoint(folder: Path) -> str | None:
     return None
 
 
+def say(args: TrainingArguments, message: str) -> None:
+    """Prints on the first process only."""
+    if args.process_index == 0:
+        print(message, flush=True)
+
+
 def describe_launch(args: TrainingArguments) -> str:
     """What this launch really runs on, in a line: processes, how they are joined, device and precision."""
-    kind = "DeepSpeed ZeRO-" + str(args.hf_deepspeed_config.config["zero_optimization"]["stage"]) if args.deepspeed_plugin else (
-        args.distributed_state.distributed_type.value
-    )  # fmt: skip
+    if args.deepspeed_plugin is not None:
+        kind = f"DeepSpeed ZeRO-{args.deepspeed_plugin.zero_stage}"
+    else:
+        kind = args.distributed_state.distributed_type.value
     precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"
     return f"{args.world_size} process(es), {kind}, {args.device.type}, {precision}"
 

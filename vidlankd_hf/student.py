@@ -181,7 +181,11 @@ class VidLanKDStudent(BertForMaskedLM):
                     pretrained_model_name_or_path,
                     name,
                     subfolder=DISTILLATION_FOLDER,
-                    **{key: kwargs[key] for key in ("revision", "token", "cache_dir", "local_files_only") if key in kwargs},
+                    **{
+                        key: kwargs[key]
+                        for key in ("revision", "token", "cache_dir", "local_files_only")
+                        if key in kwargs
+                    },
                     _raise_exceptions_for_missing_entries=False,
                     _raise_exceptions_for_connection_errors=False,
                 )

@@ -88,7 +88,9 @@ class VidLanKDTeacher(PreTrainedModel):
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs) -> Tensor:
         """Raw last hidden states `[B, L, H]` of `input_ids [B, L]`."""
-        return self.text_model.base_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs).last_hidden_state
+        return self.text_model.base_model(
+            input_ids=input_ids, attention_mask=attention_mask, **kwargs
+        ).last_hidden_state
 
     def encode_video(self, video_features: Tensor, video_mask: Tensor | None = None) -> Tensor:
         """Unit vectors `[B, H]` of clips `video_features [B, T, F]` with `video_mask [B, T]` (all real if `None`)."""

@@ -37,16 +37,20 @@ class PretrainingArguments(TrainingArguments):
     """
 
     mlm_probability: float = field(
-        default=0.15, metadata={"help": "Share of a sequence's ordinary tokens that is masked, strictly between 0 and 1."}
+        default=0.15,
+        metadata={"help": "Share of a sequence's ordinary tokens that is masked, strictly between 0 and 1."},
     )
     adam_epsilon: float = field(default=1e-6, metadata={"help": "Epsilon of AdamW; the paper's 1e-6."})
     weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of AdamW; the paper's 0.01."})
-    max_grad_norm: float = field(default=1.0, metadata={"help": "Gradients are clipped to this norm; the paper's 1.0."})
+    max_grad_norm: float = field(
+        default=1.0, metadata={"help": "Gradients are clipped to this norm; the paper's 1.0."}
+    )
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Must stay false: the collators read columns that the model does not."}
     )
     logging_nan_inf_filter: bool = field(
-        default=False, metadata={"help": "False: a loss that is not finite is logged as it is, and no step waits for it."}
+        default=False,
+        metadata={"help": "False: a loss that is not finite is logged as it is, and no step waits for it."},
     )
     ddp_find_unused_parameters: bool | None = field(
         default=False, metadata={"help": "False: every parameter is used in every step."}
@@ -88,7 +92,9 @@ class PretrainingTrainer(Trainer):
     def _get_train_sampler(self, train_dataset=None) -> EpochSampler:
         size = len(self.train_dataset if train_dataset is None else train_dataset)
         args = self.args
-        return EpochSampler(size, args.train_batch_size * args.world_size * args.gradient_accumulation_steps, args.seed)
+        return EpochSampler(
+            size, args.train_batch_size * args.world_size * args.gradient_accumulation_steps, args.seed
+        )
 
     def _get_eval_sampler(self, eval_dataset) -> EpochSampler:
         return EpochSampler(len(eval_dataset), 1, seed=0)

@@ -6,7 +6,6 @@ from transformers import BertConfig, BertModel
 
 from .configuration import VidLanKDVideoConfig
 
-
 TRANSFORMER_FIELDS = (
     "hidden_size",
     "num_hidden_layers",
@@ -31,7 +30,8 @@ class VideoEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.projection = nn.Sequential(
-            nn.Linear(config.feature_size, config.projection_size), nn.Linear(config.projection_size, config.hidden_size)
+            nn.Linear(config.feature_size, config.projection_size),
+            nn.Linear(config.projection_size, config.hidden_size),
         )
         transformer = BertConfig(vocab_size=1, **{name: getattr(config, name) for name in TRANSFORMER_FIELDS})
         self.transformer = BertModel(transformer, add_pooling_layer=False)

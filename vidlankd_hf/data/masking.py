@@ -73,7 +73,9 @@ def mask_tokens(
     share = (draw >> np.uint64(32)).astype(np.float64) / 2.0**32
     random_ids = ordinary_ids[(draw & np.uint64(0xFFFFFFFF)) % np.uint64(len(ordinary_ids))]
     true_ids = np.take_along_axis(input_ids, positions, 1).astype(np.int64)
-    replaced = np.where(share < MASK_SHARE, mask_token_id, np.where(share < MASK_SHARE + RANDOM_SHARE, random_ids, true_ids))
+    replaced = np.where(
+        share < MASK_SHARE, mask_token_id, np.where(share < MASK_SHARE + RANDOM_SHARE, random_ids, true_ids)
+    )
     replaced = np.where(used, replaced, np.where(used[:, :1], replaced[:, :1], true_ids))
     masked = input_ids.astype(np.int64)
     np.put_along_axis(masked, np.where(used, positions, positions[:, :1]), replaced, 1)

@@ -51,7 +51,9 @@ def load_video_text(
     for video in sorted(by_video):
         duration = store.duration(video)
         lines = sorted((_within(caption, duration) for caption in by_video[video]), key=lambda c: (c.start, c.end))
-        rows += [{"id": f"{video}#{i}", **window} for i, window in enumerate(_windows(lines, tokenizer, max_length - 2))]
+        rows += [
+            {"id": f"{video}#{i}", **window} for i, window in enumerate(_windows(lines, tokenizer, max_length - 2))
+        ]
     if shuffle_videos_seed is not None:
         _pair_with_other_videos(rows, store, shuffle_videos_seed)
 
@@ -107,10 +109,14 @@ def _windows(lines: list[Caption], tokenizer: PreTrainedTokenizerBase, max_token
     encoded = tokenizer([c.text for c in lines], add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     for caption, offsets in zip(lines, encoded["offset_mapping"]):
         if not offsets:
-            raise ValueError(f"the caption {caption.text!r} of {caption.video} has no token in the vocabulary: remove it")
+            raise ValueError(
+                f"the caption {caption.text!r} of {caption.video} has no token in the vocabulary: remove it"
+            )
         for piece, tokens in _pieces(caption, offsets, max_tokens):
             if not windows or used + tokens > max_tokens:
-                windows.append({"video": piece.video, "clip_video": piece.video, "text": [], "start": piece.start, "end": 0.0})
+                windows.append(
+                    {"video": piece.video, "clip_video": piece.video, "text": [], "start": piece.start, "end": 0.0}
+                )
                 used = 0
             windows[-1]["text"].append(piece.text)
             windows[-1]["end"] = max(windows[-1]["end"], piece.end)

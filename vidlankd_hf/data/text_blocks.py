@@ -84,7 +84,9 @@ def load_text(source: str, split: str = "train", text_column: str = "text") -> D
         files = of_split or files
         kinds = {_LOADERS[p.suffix] for p in files}
         if len(kinds) > 1:
-            raise ValueError(f"{source} holds files of several kinds ({', '.join(sorted(kinds))}): keep one kind a folder")
+            raise ValueError(
+                f"{source} holds files of several kinds ({', '.join(sorted(kinds))}): keep one kind a folder"
+            )
         dataset = load_dataset(kinds.pop(), data_files=[str(p) for p in files], split="train")
     elif path.is_absolute() or source.startswith(".") or path.suffix in _LOADERS or source.count("/") > 1:
         raise ValueError(f"{source} does not exist: give a file, a folder or a Hub data set id")
@@ -161,7 +163,12 @@ def _write_blocks(dataset: Dataset, tokenizer: Any, folder: Path, num_proc: int 
         flat[written : written + len(piece)] = piece
         written += len(piece)
     out.flush()
-    return {"tokens": total, "blocks": blocks, "block_tokens": block_tokens, "left_over": total - blocks * block_tokens}
+    return {
+        "tokens": total,
+        "blocks": blocks,
+        "block_tokens": block_tokens,
+        "left_over": total - blocks * block_tokens,
+    }
 
 
 _LOADERS = {".txt": "text", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}

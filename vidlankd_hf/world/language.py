@@ -11,21 +11,69 @@ import numpy as np
 
 from .render import ATTRIBUTES, Look
 
-
 # Words that name an attribute or hint at one; none of them, nor a word that begins with one, may occur.
 FORBIDDEN_STEMS = (
     *("red", "yellow", "green", "cyan", "blue", "magenta", "pink", "purple", "orange", "colo", "bright", "dark"),
-    *("disc", "disk", "square", "triang", "cross", "round", "circ", "corner", "edge", "shape", "flat", "point", "curv"),
+    *(
+        "disc",
+        "disk",
+        "square",
+        "triang",
+        "cross",
+        "round",
+        "circ",
+        "corner",
+        "edge",
+        "shape",
+        "flat",
+        "point",
+        "curv",
+    ),
     *("rest", "still", "slid", "glid", "bounc", "jump", "hop", "spin", "turn", "rotat", "roll", "mov", "motion"),
 )
 
 NOUNS_PER_BALANCED_SET = 48
 
-_ONSETS = ("b", "bl", "d", "dr", "f", "fl", "g", "gr", "j", "k", "kr", "l", "m", "n", "p", "pl", "s", "sn", "t", "tr", "v", "w", "z")
+_ONSETS = (
+    "b",
+    "bl",
+    "d",
+    "dr",
+    "f",
+    "fl",
+    "g",
+    "gr",
+    "j",
+    "k",
+    "kr",
+    "l",
+    "m",
+    "n",
+    "p",
+    "pl",
+    "s",
+    "sn",
+    "t",
+    "tr",
+    "v",
+    "w",
+    "z",
+)
 _VOWELS = ("a", "e", "i", "o", "u", "oo", "ee")
 _CODAS = ("b", "g", "k", "l", "m", "n", "p", "x", "ck", "ft", "nd", "sp")
 
-_CAPTION_OPENINGS = ("", "now", "okay so", "alright", "and then", "so", "next up", "first of all", "after that", "here")
+_CAPTION_OPENINGS = (
+    "",
+    "now",
+    "okay so",
+    "alright",
+    "and then",
+    "so",
+    "next up",
+    "first of all",
+    "after that",
+    "here",
+)
 _CAPTION_BODIES = (
     "we have the {a}",
     "i want to show you the {a}",
@@ -42,7 +90,16 @@ _CAPTION_BODIES = (
     "my friend gave me this {a} last week",
     "watch the {a} for a moment",
 )
-_CAPTION_ENDINGS = ("", "", "", "as you can see", "and that is it", "just like this", "you know", "if you want to try it at home")
+_CAPTION_ENDINGS = (
+    "",
+    "",
+    "",
+    "as you can see",
+    "and that is it",
+    "just like this",
+    "you know",
+    "if you want to try it at home",
+)
 
 _TEXT_SUBJECTS = (
     *("the baker", "my aunt", "an old sailor", "the teacher", "a young farmer", "our neighbour", "the museum"),

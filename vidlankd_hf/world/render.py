@@ -11,7 +11,6 @@ from pathlib import Path
 import av
 import numpy as np
 
-
 COLOURS = {  # hue in degrees
     "red": 0,
     "yellow": 55,
@@ -55,12 +54,13 @@ def render_scene(looks: Sequence[Look], num_frames: int, rng: np.random.Generato
     for i, (look, (x, y)) in enumerate(zip(looks, _places(len(looks), rng))):
         dx, dy, angle = _movement(look.motion, time, rng)
         angle = angle + rng.uniform(0, 2 * np.pi)
-        window, coverage, lit = _cover(look.shape, rng.uniform(10, 14), x + dx, y + dy, angle)
+        rows, columns, coverage, lit = _cover(look.shape, rng.uniform(10, 14), x + dx, y + dy, angle)
         # One half is darker, so that turning shows on a disc too.
         shaded = np.where(lit, np.float32(1), np.float32(0.7))[..., None] * _tint(look.colour, rng)
-        frames[window] += coverage[..., None] * (shaded - frames[window])
-        visible[:, *window] *= 1 - coverage
-        visible[i, *window] = coverage
+        window = frames[:, rows, columns]
+        window += coverage[..., None] * (shaded - window)
+        visible[:, :, rows, columns] *= 1 - coverage
+        visible[i, :, rows, columns] = coverage
     noise = rng.standard_normal(frames.shape[:3], dtype=np.float32) * rng.uniform(1, 5)
     frames += noise[..., None]
     return frames.clip(0, 255, out=frames).astype(np.uint8), visible
@@ -102,9 +102,9 @@ def _movement(motion: str, time: np.ndarray, rng: np.random.Generator) -> tuple[
     return still, still, still
 
 
-def _cover(shape: str, radius: float, x, y, angle) -> tuple[tuple[slice, ...], np.ndarray, np.ndarray]:
-    """An object's part of the picture: the window of it that it ever reaches, and in there, [T, rows, columns], its
-    anti-aliased coverage in 0..1 and which half of it each pixel lies in. Its centre and angle are [T]."""
+def _cover(shape: str, radius: float, x, y, angle) -> tuple[slice, slice, np.ndarray, np.ndarray]:
+    """The rows and columns that an object ever reaches and, in there, [T, rows, columns], its anti-aliased coverage in
+    0..1 and which half of it each pixel lies in. Its centre and angle are [T]."""
     columns, rows = _reached(x, radius), _reached(y, radius)
     x, y, angle = (np.asarray(value, dtype=np.float32)[:, None, None] for value in (x, y, angle))
     right = (np.arange(columns.start, columns.stop, dtype=np.float32) - x) / radius
@@ -112,7 +112,7 @@ def _cover(shape: str, radius: float, x, y, angle) -> tuple[tuple[slice, ...], n
     u = np.cos(angle) * right + np.sin(angle) * down
     v = np.cos(angle) * down - np.sin(angle) * right
     coverage = (0.5 - _DISTANCES[shape](u, v) * radius).clip(0, 1)
-    return (slice(None), rows, columns), coverage, u < 0
+    return rows, columns, coverage, u < 0
 
 
 def _reached(centres: np.ndarray, radius: float) -> slice:

@@ -1,0 +1,33 @@
+# Each target makes the environment it needs. On a machine that has the environment already: make test PYTHON=python
+VENV ?= .venv
+PYTHON ?= $(VENV)/bin/python
+READY := $(if $(filter $(VENV)/bin/python,$(PYTHON)),$(VENV)/.installed,)
+
+.PHONY: demo evidence test test-slow style docs clean
+
+demo: $(READY)  ## the main job on the grounded world: world, teacher, students, probe, report
+	$(PYTHON) examples/demo.py
+
+evidence: $(READY)  ## the demo over three seeds of world and training, cell by cell
+	$(PYTHON) examples/demo.py --output_dir outputs/evidence --seeds 0 1 2
+
+test: $(READY)  ## the tests that take seconds
+	$(PYTHON) -m pytest -m "not slow"
+
+test-slow: $(READY)  ## all tests
+	$(PYTHON) -m pytest
+
+style: $(READY)  ## lint and format
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+docs: $(READY)  ## the documentation, strictly, into site/
+	$(PYTHON) -m mkdocs build --strict
+
+clean:
+	rm -rf $(VENV) site build *.egg-info
+
+$(VENV)/.installed: setup.py constraints.txt
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install -q -c constraints.txt -e ".[dev]"
+	touch $@
