@@ -30,7 +30,8 @@ def cells_of(seed: int, folder: Path, thorough: bool) -> list[dict]:
 
     def student(model: str, name: str, weights: dict, taught_by: str = "teacher") -> dict:
         command = ["distill.py", "--output_dir", str(folder / "students" / name), *common,
-                   "--teacher", str(folder / taught_by), "--objectives", json.dumps(weights), "--no_probe"]  # fmt: skip
+                   "--teacher", str(folder / taught_by), "--objectives", json.dumps(weights),
+                   "--no_probe"]  # fmt: skip
         return {
             "name": name,
             "command": command,
@@ -87,8 +88,8 @@ def main() -> None:
     write_report(args.output_dir / "results.json", args.output_dir)
     print(f"\n{(args.output_dir / 'report.md').read_text()}")
     print(
-        f"Done in {(time.monotonic() - started) / 60:.1f} min. The report is in {args.output_dir / 'report.md'}, its figure "
-        "in report.png.\nNext: accelerate launch examples/distill.py, or your own videos: docs/data.md"
+        f"Done in {(time.monotonic() - started) / 60:.1f} min. The report is in {args.output_dir / 'report.md'}, its "
+        "figure in report.png.\nNext: accelerate launch examples/distill.py, or your own videos: docs/data.md"
     )
 
 

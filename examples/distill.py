@@ -1,7 +1,7 @@
 """Distils a VidLanKD teacher into a BERT, on text alone.
 
 Without arguments: on the text of the grounded world below outputs/. World and teacher are made first if missing.
-With your own: --teacher (a folder or Hub id), --text (a file, a folder or a Hub data set), --student (a size or a BERT).
+With your own: --teacher (folder or Hub id), --text (file, folder or Hub data set), --student (a size or a BERT).
 """
 
 import sys

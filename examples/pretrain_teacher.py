@@ -82,7 +82,8 @@ def main() -> None:
         shuffle_videos_seed=args.seed if data_args.shuffle_videos else None,
     )
     train, held_out = split_by_video(dataset, data_args.held_out_videos)
-    feature_size = FeatureStore(data_args.features).feature_size
+    store = FeatureStore(data_args.features)
+    feature_size = store.feature_size
     if data_args.text_model in SIZES:
         text = bert_config(data_args.text_model, tokenizer)
         video = video_config_like(text, feature_size)
@@ -91,6 +92,8 @@ def main() -> None:
         )
     else:
         teacher = VidLanKDTeacher.from_text_pretrained(data_args.text_model, feature_size, contrast=data_args.contrast)
+
+    teacher.set_feature_statistics(*store.statistics())
 
     trainer = TeacherTrainer(
         model=teacher, args=args, train_dataset=train, eval_dataset=held_out, processing_class=tokenizer

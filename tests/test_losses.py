@@ -1,4 +1,4 @@
-"""Every loss against its formula written as plain loops in float64: values, gradients, and what padding may not change."""
+"""Every loss against its formula as plain loops in float64: values, gradients, and what padding may not change."""
 
 import itertools
 

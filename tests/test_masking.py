@@ -1,4 +1,4 @@
-"""Masks: exact counts, exact documented bits, and nothing but (seed, epoch, sample, position) that could change them."""
+"""Masks: exact counts, the documented bits, and nothing but (seed, epoch, sample, position) that could change them."""
 
 import numpy as np
 import pytest

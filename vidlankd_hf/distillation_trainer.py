@@ -53,8 +53,8 @@ class DistillationTrainer(PretrainingTrainer):
         args = DistillationConfig() if args is None else args
         if not isinstance(model, VidLanKDStudent):
             raise ValueError(
-                f"the student is a {type(model).__name__}: load it with VidLanKDStudent.from_pretrained, which takes any "
-                "BERT checkpoint"
+                f"the student is a {type(model).__name__}: load it with VidLanKDStudent.from_pretrained, which takes "
+                "any BERT checkpoint"
             )
         if processing_class is None:
             raise ValueError("give the tokenizer as processing_class: it makes the special tokens and the masks")
@@ -107,8 +107,8 @@ class DistillationTrainer(PretrainingTrainer):
             )
         if text.pad_token_id != student.config.pad_token_id:
             raise ValueError(
-                f"the padding token has id {text.pad_token_id} for the teacher and {student.config.pad_token_id} for the "
-                "student: make the student with the teacher's tokenizer"
+                f"the padding token has id {text.pad_token_id} for the teacher and {student.config.pad_token_id} for "
+                "the student: make the student with the teacher's tokenizer"
             )
         check_vocabulary_size(tokenizer, "teacher", text.vocab_size, teacher.config.vocabulary)
         if "crd" in has or "infonce" in has:

@@ -159,7 +159,7 @@ class VidLanKDStudent(BertForMaskedLM):
         return bert
 
     def save_distillation(self, output_dir: str | Path, state_dict: dict[str, Tensor] | None = None) -> None:
-        """Writes heads and recipe to `output_dir/distillation/`, for [`from_pretrained`]; nothing without objectives."""
+        """Writes heads and recipe to `output_dir/distillation/`, for `from_pretrained`; nothing without objectives."""
         if not self.objectives:
             return
         state_dict = self.state_dict() if state_dict is None else state_dict

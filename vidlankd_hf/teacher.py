@@ -77,6 +77,11 @@ class VidLanKDTeacher(PreTrainedModel):
         teacher.text_model.load_state_dict(text.state_dict())
         return teacher
 
+    def set_feature_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Standardises video features by these `mean` and `std`, both `[F]` (see `FeatureStore.statistics`)."""
+        self.video_encoder.feature_mean.copy_(mean)
+        self.video_encoder.feature_std.copy_(std.clamp(min=1e-6))
+
     def get_input_embeddings(self):
         return self.text_model.get_input_embeddings()
 

@@ -27,7 +27,7 @@ class TeacherConfig(PretrainingArguments):
 
 
 class TeacherTrainer(PretrainingTrainer):
-    """Trains a [`VidLanKDTeacher`] on a data set with `id`, `text`, `video_features` (and `video`, see `load_video_text`).
+    """Trains a [`VidLanKDTeacher`] on a data set with `id`, `text`, `video_features` (see `load_video_text`).
 
     Evaluation adds text-to-video and video-to-text recall at 1, 5 and 10 over the whole evaluation data.
 
@@ -53,8 +53,8 @@ class TeacherTrainer(PretrainingTrainer):
             raise ValueError("give the tokenizer as processing_class: the texts are tokenised as they are read")
         if args.per_device_train_batch_size < 2:
             raise ValueError(
-                f"per_device_train_batch_size is {args.per_device_train_batch_size}, but the contrast needs at least 2 "
-                "samples in a batch"
+                f"per_device_train_batch_size is {args.per_device_train_batch_size}, but the contrast needs at least "
+                "2 samples in a batch"
             )
         model.config.vocabulary = check_vocabulary_size(processing_class, "teacher", model.config.vocab_size)
         collator = VideoTextCollator(

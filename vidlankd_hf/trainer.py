@@ -64,8 +64,8 @@ class PretrainingArguments(TrainingArguments):
             raise ValueError("remove_unused_columns must be false: the collators read columns that the model does not")
         if self.n_gpu > 1:
             raise ValueError(
-                f"one process sees {self.n_gpu} GPUs; losses would be wrong under torch.nn.DataParallel: start it with "
-                "`accelerate launch`, or choose one GPU with CUDA_VISIBLE_DEVICES=0"
+                f"one process sees {self.n_gpu} GPUs; losses would be wrong under torch.nn.DataParallel: start it "
+                "with `accelerate launch`, or choose one GPU with CUDA_VISIBLE_DEVICES=0"
             )
 
 

@@ -1,5 +1,6 @@
 """The video encoder: frame features [B, T, F] -> one unit vector [B, H] a clip."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
@@ -23,12 +24,17 @@ TRANSFORMER_FIELDS = (
 class VideoEncoder(nn.Module):
     """Linear F -> P -> H, position and token-type embeddings, a Transformer, mean over real steps, MLP, L2 norm.
 
+    Features are standardised first, by `feature_mean` and `feature_std`: backbones differ in scale, and what all clips
+    have in common would drown what tells them apart. They are part of the weights; 0 and 1 until set.
+
     Source: VidLanKD (arXiv 2107.02681), section 3.2, with the temporal mean of the paper's text.
     """
 
     def __init__(self, config: VidLanKDVideoConfig, output_size: int):
         super().__init__()
         self.config = config
+        self.register_buffer("feature_mean", torch.zeros(config.feature_size))
+        self.register_buffer("feature_std", torch.ones(config.feature_size))
         self.projection = nn.Sequential(
             nn.Linear(config.feature_size, config.projection_size),
             nn.Linear(config.projection_size, config.hidden_size),
@@ -68,7 +74,8 @@ class VideoEncoder(nn.Module):
                 f"a clip has {steps} steps, but this model takes at most {self.config.max_position_embeddings}: "
                 "subsample it (VideoTextCollator does, with max_video_length)"
             )
-        embeddings = self.projection(video_features.to(self.projection[0].weight.dtype))
+        features = (video_features.to(self.feature_mean.dtype) - self.feature_mean) / self.feature_std
+        embeddings = self.projection(features)
         states = self.transformer(inputs_embeds=embeddings, attention_mask=video_mask).last_hidden_state
         weights = video_mask.to(states.dtype)[..., None]
         pooled = (states * weights).sum(1) / weights.sum(1).clamp(min=1)

@@ -66,11 +66,11 @@ class TextCollator(_MaskingCollator):
 
 
 class VideoTextCollator(_MaskingCollator):
-    """Captioned clips -> [`TextCollator`]'s fields, `video_features` `[B, T, F]`, `video_mask` `[B, T]`, `video_ids` `[B]`.
+    """Captioned clips: [`TextCollator`]'s fields, `video_features` `[B, T, F]`, `video_mask` `[B, T]`, `video_ids`.
 
-    A sample is `{"text", "video_features" [T, F], "sample_id", "epoch"}`, with `"video"` (which video it is from; `"id"`
-    if not given). Clips of more than `max_video_length` steps are subsampled evenly. `video_ids` are equal for samples
-    of one video, which are never each other's negative.
+    A sample is `{"text", "video_features" [T, F], "sample_id", "epoch"}`, with `"video"` (which video it is from;
+    `"id"` if not given). Clips of more than `max_video_length` steps are subsampled evenly. `video_ids` are equal
+    for samples of one video, which are never each other's negative.
 
     Args:
         tokenizer: BERT-like.
@@ -109,8 +109,8 @@ class VideoTextCollator(_MaskingCollator):
         for sample, sequence in zip(samples, sequences):
             if not 0 < len(sequence) <= self.max_length - 2:
                 raise ValueError(
-                    f"the text of sample {sample.get('id', sample['sample_id'])!r} has {len(sequence)} tokens, but 1 to "
-                    f"{self.max_length - 2} are allowed: make windows with load_video_text(max_length={self.max_length})"
+                    f"the text of sample {sample.get('id', sample['sample_id'])!r} has {len(sequence)} tokens, but 1 "
+                    f"to {self.max_length - 2} are allowed: make windows with load_video_text(max_length=...)"
                 )
         batch = self._text_batch(sequences, samples)
         clips = [self._clip(sample) for sample in samples]
@@ -125,8 +125,8 @@ class VideoTextCollator(_MaskingCollator):
         name = sample.get("id", sample["sample_id"])
         if features.ndim != 2 or not len(features):
             raise ValueError(
-                f"the video features of sample {name!r} have shape {list(features.shape)}, but [T, F] with at least one "
-                "step is needed: extract them with extract_features"
+                f"the video features of sample {name!r} have shape {list(features.shape)}, but [T, F] with at least "
+                "one step is needed: extract them with extract_features"
             )
         if self.feature_size is not None and features.shape[1] != self.feature_size:
             raise ValueError(

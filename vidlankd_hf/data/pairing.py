@@ -89,8 +89,8 @@ def _check_pairs(store: FeatureStore, by_video: dict, features: str | Path, capt
     silent = sorted(set(store.video_ids) - set(by_video))
     if silent:
         raise ValueError(
-            f"{len(silent)} videos in {features} have no caption in {captions}, such as {silent[0]!r}: add captions, or "
-            "extract features without these videos"
+            f"{len(silent)} videos in {features} have no caption in {captions}, such as {silent[0]!r}: add captions, "
+            "or extract features without these videos"
         )
 
 
@@ -98,8 +98,8 @@ def _within(caption: Caption, duration: float) -> Caption:
     end = duration if caption.end is None else caption.end
     if caption.start >= duration or end > duration + END_TOLERANCE:
         raise ValueError(
-            f"the caption {caption.text!r} of {caption.video} is from {caption.start} s to {end} s, but the video ends at "
-            f"{duration:.2f} s: correct its times or remove it"
+            f"the caption {caption.text!r} of {caption.video} is from {caption.start} s to {end} s, but the video "
+            f"ends at {duration:.2f} s: correct its times or remove it"
         )
     return caption._replace(end=min(end, duration))
 

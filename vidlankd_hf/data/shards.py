@@ -265,6 +265,12 @@ class FeatureStore:
             parts.append(self._features(shard, entry, name, first, last)[nearest - first])
         return torch.cat(parts, dim=-1), times
 
+    def statistics(self, max_videos: int = 1000) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and standard deviation, [F] float32 each, of the features of at most so many videos, evenly chosen."""
+        step = max(1, len(self) // max_videos)
+        features = torch.cat([self.read(video)[0] for video in self.video_ids[::step]]).double()
+        return features.mean(0).float(), features.std(0, correction=0).float()
+
     def verify(self) -> None:
         """Reads every shard and compares it with its sha256.
 

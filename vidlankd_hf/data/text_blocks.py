@@ -19,7 +19,7 @@ BLOCK_TOKENS = 126  # with [CLS] and [SEP]: 128
 
 
 class TextBlocks(TorchDataset):
-    """Blocks of ordinary token ids: `blocks[i]` is `{"input_ids": [126] unsigned integers}`, read from disk when asked.
+    """Blocks of ordinary token ids: `blocks[i]` is `{"input_ids": [126] unsigned integers}`, mapped from disk.
 
     Args:
         folder: What [`load_text_blocks`] wrote.

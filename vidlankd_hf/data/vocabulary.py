@@ -29,8 +29,8 @@ def check_same_vocabulary(teacher: PreTrainedTokenizerBase, student: PreTrainedT
     for token, index in sorted(ours.items(), key=lambda item: item[1]):
         if theirs.get(token) != index:
             raise ValueError(
-                f"token {token!r} has id {index} in the teacher's vocabulary and {theirs.get(token)} in the student's: "
-                f"{remedy}"
+                f"token {token!r} has id {index} in the teacher's vocabulary and {theirs.get(token)} in the "
+                f"student's: {remedy}"
             )
     for name, index in _special_ids(teacher).items():
         if _special_ids(student)[name] != index:

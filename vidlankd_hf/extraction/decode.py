@@ -7,6 +7,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+ROUNDING = 1e-3  # seconds; some containers round time stamps to a millisecond
 REMEDY = "Give a video that FFmpeg reads (mp4, webm, mkv, avi, ...), or leave this file out."
 
 
@@ -54,7 +55,7 @@ class VideoReader:
         for end, frame in self._shown_frames():
             image = None
             for i, rate in enumerate(rates):
-                while (time := taken[i] / rate) < end:
+                while (time := taken[i] / rate) < end - ROUNDING:
                     image = _to_rgb(frame, reformatter) if image is None else image
                     yield i, time, image
                     taken[i] += 1

@@ -6,7 +6,7 @@ VideoMAE also which motions) are where in the picture. They know what things loo
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -31,7 +31,7 @@ VISIBLE_SHARE = 0.2  # of a cell's pixels (and of the clip's time) that an objec
 REPEAT = round(CLIP_FRAME_RATE / FPS)  # extraction sees each rendered frame as often
 CLIP_PICTURE_SIZE = 32
 BATCH_SIZE = 32
-LEARNING_RATE = 2e-3
+LEARNING_RATES = {"frame": 7e-3, "clip": 2e-3}
 
 
 def pretrain_backbones(output_dir: str | Path, seed: int, num_scenes: int, frame_steps: int, clip_steps: int) -> None:
@@ -47,8 +47,19 @@ def pretrain_backbones(output_dir: str | Path, seed: int, num_scenes: int, frame
     clips, labels = render_labelled_clips(num_scenes, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        _pretrain_frame_backbone(output_dir / "frame", clips, labels, frame_steps, seed)
-        _pretrain_clip_backbone(output_dir / "clip", clips, labels, clip_steps, seed)
+        frame, clip = _frame_backbone(output_dir / "frame", seed), _clip_backbone(output_dir / "clip")
+
+    def train(backbone: tuple, steps: int, name: str, line: int) -> None:
+        torch.set_num_threads(1)  # of the thread that calls it
+        what = f"pre-training the {name} backbone"
+        batches = tqdm(_batches(clips, labels, steps, seed), desc=what, total=steps, unit="step", position=line)
+        _train(*backbone, batches, LEARNING_RATES[name])
+
+    # Side by side: models this small do not share out over torch's own threads.
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(train, (frame, clip), (frame_steps, clip_steps), ("frame", "clip"), (0, 1)))
+    for backbone, name in ((frame, "frame"), (clip, "clip")):
+        backbone[0].eval().save_pretrained(output_dir / name)
 
 
 def render_labelled_clips(num_scenes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -72,14 +83,14 @@ def render_labelled_clips(num_scenes: int, seed: int) -> tuple[np.ndarray, np.nd
         return frames, np.einsum("ntij,na->tija", share, has.astype(np.float32)).astype(np.float16)
 
     with ThreadPoolExecutor() as pool:
-        rendered = list(
-            tqdm(pool.map(render, range(num_scenes)), total=num_scenes, desc="rendering scenes to pre-train on")
-        )
+        scenes = pool.map(render, range(num_scenes))
+        rendered = list(tqdm(scenes, total=num_scenes, desc="rendering scenes to pre-train on", unit="scene"))
     clips, labels = zip(*rendered)
     return np.stack(clips), np.stack(labels)
 
 
-def _pretrain_frame_backbone(folder: Path, clips: np.ndarray, labels: np.ndarray, steps: int, seed: int) -> None:
+def _frame_backbone(folder: Path, seed: int) -> tuple[PreTrainedModel, torch.nn.Module, Callable]:
+    """A new ResNet, its head for pre-training, and their loss on a batch; its image processor is saved."""
     config = ResNetConfig(embedding_size=16, hidden_sizes=[16, 32, 64], depths=[1, 1, 1], layer_type="basic")
     model = ResNetModel(config)
     processor = _save_processor(folder, "ViTImageProcessor", PICTURE_SIZE)
@@ -93,11 +104,11 @@ def _pretrain_frame_backbone(folder: Path, clips: np.ndarray, labels: np.ndarray
         states = model(pixel_values=to_pixel_values(clips[drawn], processor)).last_hidden_state
         return _loss_per_attribute(head(states.permute(0, 2, 3, 1)), labels[drawn] > VISIBLE_SHARE)
 
-    _train(model, head, loss, _batches(clips, labels, steps, seed), steps, "pre-training the frame backbone")
-    model.save_pretrained(folder)
+    return model, head, loss
 
 
-def _pretrain_clip_backbone(folder: Path, clips: np.ndarray, labels: np.ndarray, steps: int, seed: int) -> None:
+def _clip_backbone(folder: Path) -> tuple[PreTrainedModel, torch.nn.Module, Callable]:
+    """A new VideoMAE, its head for pre-training, and their loss on a batch; its image processor is saved."""
     config = VideoMAEConfig(
         image_size=CLIP_PICTURE_SIZE,
         patch_size=CLIP_PICTURE_SIZE // GRID,
@@ -122,8 +133,7 @@ def _pretrain_clip_backbone(folder: Path, clips: np.ndarray, labels: np.ndarray,
         share = labels.mean(axis=1, dtype=np.float32)
         return _loss_per_attribute(head(states.unflatten(1, (GRID, GRID))), share > VISIBLE_SHARE)
 
-    _train(model, head, loss, _batches(clips, labels, steps, seed), steps, "pre-training the clip backbone")
-    model.save_pretrained(folder)
+    return model, head, loss
 
 
 def _batches(clips: np.ndarray, labels: np.ndarray, steps: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -149,21 +159,19 @@ def _loss_per_attribute(logits: torch.Tensor, targets: np.ndarray) -> torch.Tens
     return loss
 
 
-def _train(model: PreTrainedModel, head: torch.nn.Module, loss_of, batches, steps: int, what: str) -> None:
+def _train(model: PreTrainedModel, head: torch.nn.Module, loss_of: Callable, batches: tqdm, rate: float) -> None:
     parameters = [*model.parameters(), *head.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.15)
+    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=batches.total, pct_start=0.15)
     model.train()
-    progress = tqdm(batches, total=steps, desc=what, unit="step")
-    for step, batch in enumerate(progress):
+    for step, batch in enumerate(batches):
         loss = loss_of(*batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
         if step % 20 == 0:
-            progress.set_postfix(loss=f"{loss.item():.3f}")
-    model.eval()
+            batches.set_postfix(loss=f"{loss.item():.3f}")
 
 
 @torch.no_grad()

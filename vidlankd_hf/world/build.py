@@ -3,12 +3,14 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from tqdm.auto import tqdm
 from transformers import AutoTokenizer, BertTokenizerFast
@@ -29,9 +31,9 @@ def build_world(
     num_nouns: int = 144,
     num_videos: int = 1440,
     num_sentences: int = 24000,
-    vocab_size: int = 512,
+    vocab_size: int = 768,
     num_pretrain_scenes: int = 4000,
-    frame_pretrain_steps: int = 1500,
+    frame_pretrain_steps: int = 1000,
     clip_pretrain_steps: int = 400,
 ) -> Path:
     """Builds a world in which what things look like is in the videos and never in the text.
@@ -83,19 +85,35 @@ def build_world(
     )
     _make_folder(output_dir / "videos", lambda folder: _render_videos(folder, nouns, cast, seed))
     print(f"Videos: {num_videos} clips in {output_dir / 'videos'}")
-    _make_folder(
-        output_dir / "backbones",
-        lambda folder: pretrain_backbones(
-            folder, seed, num_pretrain_scenes, frame_pretrain_steps, clip_pretrain_steps
-        ),
-    )
-    print(f"Backbones: a ResNet and a VideoMAE, pre-trained on rendered scenes, in {output_dir / 'backbones'}")
-    store = extract_features(
-        output_dir / "videos", output_dir / "features", output_dir / "backbones/frame", output_dir / "backbones/clip"
-    )
+    with _one_thread():
+        _make_folder(
+            output_dir / "backbones",
+            lambda folder: pretrain_backbones(
+                folder, seed, num_pretrain_scenes, frame_pretrain_steps, clip_pretrain_steps
+            ),
+        )
+        print(f"Backbones: a ResNet and a VideoMAE, pre-trained on rendered scenes, in {output_dir / 'backbones'}")
+        store = extract_features(
+            output_dir / "videos",
+            output_dir / "features",
+            output_dir / "backbones" / "frame",
+            output_dir / "backbones" / "clip",
+            device="cpu",
+        )
     print(f"Features: {len(store)} videos, {store.feature_size} values a second, in {output_dir / 'features'}")
     write_atomically(output_dir / "world.json", json.dumps({**settings, "counts": counts}, indent=2) + "\n")
     return output_dir
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The backbones are so small that torch's threads cost more than they bring, very much more on shared cores."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 def _begin(output_dir: Path, settings: dict) -> None:
@@ -109,7 +127,8 @@ def _begin(output_dir: Path, settings: dict) -> None:
                 f"{output_dir} holds a world with other settings (name: (there, asked for)): {differ}. Give another "
                 "folder, or remove this one."
             )
-    elif output_dir.is_dir() and any(output_dir.iterdir()):
+        return
+    if output_dir.is_dir() and any(output_dir.iterdir()):
         raise ValueError(f"{output_dir} is not empty and holds no world. Give another folder, or remove this one.")
     output_dir.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(settings, indent=2) + "\n")
@@ -158,7 +177,10 @@ def train_tokenizer(lines: list[str], vocab_size: int) -> BertTokenizerFast:
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS, show_progress=False)
+    # Letters are numbered here: the trainer would number them, and so break ties, in another order each time.
+    letters = sorted({letter for line in lines for letter in line.lower() if letter != " "})
+    first = [*SPECIAL_TOKENS, *letters, *(f"##{letter}" for letter in letters)]
+    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=first, show_progress=False)
     tokenizer.train_from_iterator(lines, trainer)
     return BertTokenizerFast(vocab=tokenizer.get_vocab(), do_lower_case=True, model_max_length=512)
 

@@ -141,7 +141,7 @@ PROBE_TEMPLATES = (
     "think of a {noun}",
     "i know the {noun} well",
     "they have a {noun} too",
-    "where is the {noun} ?",
+    "where is the {noun} now",
     "she needs the {noun} again",
 )
 
@@ -171,7 +171,7 @@ def balanced_looks(num_nouns: int) -> list[Look]:
 
 
 def invent_nouns(num_nouns: int, seed: int) -> dict[str, Look]:
-    """Distinct pronounceable nouns, each with its hidden look; a third has one syllable, a third two, a third three.
+    """Distinct pronounceable nouns, each with its hidden look; two thirds have two syllables, the others three.
 
     Raises:
         ValueError: see :func:`balanced_looks`.
@@ -181,7 +181,7 @@ def invent_nouns(num_nouns: int, seed: int) -> dict[str, Look]:
     taken = set(_template_words())
     nouns: list[str] = []
     while len(nouns) < num_nouns:
-        syllables = 1 + len(nouns) % 3
+        syllables = 3 if len(nouns) % 3 == 2 else 2
         noun = "".join(str(rng.choice(_ONSETS)) + str(rng.choice(_VOWELS)) for _ in range(syllables))
         noun += str(rng.choice(_CODAS))
         if noun not in taken and not noun.startswith(FORBIDDEN_STEMS):

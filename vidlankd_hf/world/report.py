@@ -102,8 +102,8 @@ def _markdown(entries: list[dict], chance: dict, nouns: int, seeds: list) -> str
         lines.append(f"| {entry['label']} | {' | '.join(cells)} | {entry['mean']:.2f} | {closed} |")
     lines += [
         "",
-        "`gap closed` is the way from the text-only student to the teacher. `text_only` reads the same text for as many",
-        "steps without a teacher. `shuffled` learns from a teacher whose clips were paired with wrong captions.",
+        "`gap closed` is the way from the text-only student to the teacher. `text_only` reads the same text for as",
+        "many steps without a teacher. `shuffled` learns from a teacher whose clips were paired with wrong captions.",
         "All students start from the same weights.",
         "",
         "![report](report.png)",

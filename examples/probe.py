@@ -1,0 +1,48 @@
+"""Scores what a text encoder knows about how the grounded world's nouns look, by a linear probe of its frozen states.
+
+    python examples/probe.py --model outputs/student --world outputs/world --output_json outputs/probe.json
+
+Any BERT checkpoint that `AutoModel` loads can be scored; every noun is scored by a probe that never saw it.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from transformers import AutoModel, AutoTokenizer
+
+import vidlankd_hf  # noqa: F401  (so that AutoModel knows the teacher)
+from vidlankd_hf.world import probe_model
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--model", default="outputs/student", help="a student, a teacher or any BERT, with tokenizer")
+    parser.add_argument("--world", default="outputs/world", help="the folder with nouns.json")
+    parser.add_argument("--output_json", help="where to write the scores; default: nowhere")
+    parser.add_argument("--folds", type=int, default=4, help="of the cross-validation over nouns")
+    parser.add_argument("--seed", type=int, default=0, help="of the folds")
+    args = parser.parse_args()
+
+    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    model = AutoModel.from_pretrained(args.model)
+    scores = probe_model(model, tokenizer, args.world, folds=args.folds, seed=args.seed)
+
+    print(f"{'attribute':<10} {'accuracy':>8} {'95 % interval':>15} {'chance':>7} {'nouns':>6}")
+    for score in scores:
+        interval = f"{score['low']:.2f} - {score['high']:.2f}"
+        print(
+            f"{score['attribute']:<10} {score['accuracy']:>8.3f} {interval:>15} {score['chance']:>7.2f} "
+            f"{score['num_nouns']:>6}"
+        )
+    if args.output_json:
+        Path(args.output_json).parent.mkdir(parents=True, exist_ok=True)
+        Path(args.output_json).write_text(json.dumps(scores, indent=2) + "\n")
+        print(f"Scores written to {args.output_json}.")
+    print("Next: accelerate launch examples/pretrain_teacher.py, then accelerate launch examples/distill.py")
+
+
+if __name__ == "__main__":
+    main()
