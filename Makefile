@@ -9,7 +9,7 @@ demo: $(READY)  ## the main job on the grounded world: world, teacher, students,
 	$(PYTHON) examples/demo.py
 
 evidence: $(READY)  ## the demo over three seeds of world and training, cell by cell
-	$(PYTHON) examples/demo.py --output_dir outputs/evidence --seeds 0 1 2
+	$(PYTHON) examples/demo.py --output_dir outputs/evidence --seeds 1 2 3 --thorough
 
 test: $(READY)  ## the tests that take seconds
 	$(PYTHON) -m pytest -m "not slow"

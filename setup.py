@@ -7,7 +7,7 @@ ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "vidlankd_hf" / "__init__.py").read_text()).group(1)
 
 deepspeed = ["deepspeed>=0.16"]
-world = ["matplotlib>=3.8", "scikit-learn>=1.4"]
+world = ["matplotlib>=3.8", "scikit-learn>=1.4", "scipy>=1.11"]
 test = ["pytest>=8", "tensorboard>=2.16", *deepspeed, *world]
 docs = ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
 

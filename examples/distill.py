@@ -38,6 +38,9 @@ class DataArguments:
     )
     world: str = field(default="outputs/world", metadata={"help": "Grounded world, used where --text is not given."})
     no_probe: bool = field(default=False, metadata={"help": "Do not probe the student of the grounded world."})
+    block_tokens: int = field(
+        default=126, metadata={"help": "Ordinary tokens a block; no more than the teacher's texts had."}
+    )
     held_out_text: float = field(default=0.02, metadata={"help": "Share of the blocks kept for evaluation."})
     cache_dir: str = field(default="outputs/cache", metadata={"help": "Where tokenised text is kept."})
     num_proc: int = field(default=1, metadata={"help": "Processes that tokenise."})
@@ -71,7 +74,13 @@ def main() -> None:
         student = VidLanKDStudent.from_pretrained(data_args.student)
     teacher = VidLanKDTeacher.from_pretrained(data_args.teacher) if args.objectives else None
     with args.main_process_first(local=False):
-        blocks = load_text_blocks(data_args.text, tokenizer, data_args.cache_dir, num_proc=data_args.num_proc)
+        blocks = load_text_blocks(
+            data_args.text,
+            tokenizer,
+            data_args.cache_dir,
+            num_proc=data_args.num_proc,
+            block_tokens=data_args.block_tokens,
+        )
     batch = args.per_device_eval_batch_size
     train, held_out = blocks.split(max(1, round(data_args.held_out_text * len(blocks) / batch)) * batch)
 

@@ -31,7 +31,7 @@ def build_world(
     num_nouns: int = 144,
     num_videos: int = 1440,
     num_sentences: int = 24000,
-    vocab_size: int = 768,
+    vocab_size: int = 864,
     num_pretrain_scenes: int = 4000,
     frame_pretrain_steps: int = 1000,
     clip_pretrain_steps: int = 400,
