@@ -79,8 +79,8 @@ def main() -> None:
     write_report(args.output_dir / "results.json", args.output_dir)
     print(f"\n{(args.output_dir / 'report.md').read_text()}")
     print(
-        f"Done in {(time.monotonic() - started) / 60:.1f} min. The report is {args.output_dir / 'report.md'}, its figure "
-        "report.png.\nNext: accelerate launch examples/distill.py, or your own videos: docs/data.md"
+        f"Done in {(time.monotonic() - started) / 60:.1f} min. The report is {args.output_dir / 'report.md'}, its "
+        "figure report.png.\nNext: accelerate launch examples/distill.py, or your own videos: docs/data.md"
     )
 
 

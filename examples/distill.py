@@ -20,7 +20,7 @@ from vidlankd_hf import (
 )
 from vidlankd_hf.configuration import SIZES
 from vidlankd_hf.data.vocabulary import check_same_vocabulary
-from vidlankd_hf.runs import build_if_missing, describe_launch, finish_run, open_run, say
+from vidlankd_hf.runs import build_if_missing, describe_launch, finish_run, open_run, run_script, say
 from vidlankd_hf.world.recipe import STUDENT_RECIPE
 
 EXAMPLES = Path(__file__).parent
@@ -106,9 +106,9 @@ def main() -> None:
         f'    model = AutoModelForMaskedLM.from_pretrained("{args.output_dir}")\n',
     )
     if embedded and not data_args.no_probe and args.process_index == 0:
-        from vidlankd_hf.world.probe import print_probe
-
-        print_probe(args.output_dir, world)
+        print("What it knows about looks it never read of:\n")
+        probe = ["--model", args.output_dir, "--world", str(world)]
+        run_script(EXAMPLES / "probe.py", *probe, "--output_json", str(Path(args.output_dir) / "probe.json"))
     trainer.accelerator.end_training()
 
 

@@ -39,7 +39,8 @@ def main() -> None:
     store = extract_features(**vars(args))
     hours = sum(map(store.duration, store.video_ids)) / 3600
     print(f"Features of {len(store)} videos ({hours:.2f} h), {store.feature_size} values a step, in {store.folder}.")
-    print("Next: accelerate launch examples/pretrain_teacher.py, then accelerate launch examples/distill.py")
+    features = f"--features {store.folder} --captions CAPTIONS.jsonl --tokenizer TOKENIZER"
+    print(f"Next: accelerate launch examples/pretrain_teacher.py {features}")
 
 
 if __name__ == "__main__":

@@ -41,7 +41,6 @@ def main() -> None:
         Path(args.output_json).parent.mkdir(parents=True, exist_ok=True)
         Path(args.output_json).write_text(json.dumps(scores, indent=2) + "\n")
         print(f"Scores written to {args.output_json}.")
-    print("Next: accelerate launch examples/pretrain_teacher.py, then accelerate launch examples/distill.py")
 
 
 if __name__ == "__main__":

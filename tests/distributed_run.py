@@ -14,14 +14,14 @@ def main() -> None:
     evaluation = trainer.evaluate()
     trainer.save_model()
     teacher = getattr(trainer, "teacher", None)
-    bytes_of_teacher = sum(p.numel() * p.element_size() for p in teacher.parameters()) if teacher is not None else 0
+    shards = [getattr(p, "ds_tensor", p) for p in teacher.parameters()] if teacher is not None else []
     if trainer.is_world_process_zero():
         seen = {
             "world_size": trainer.args.world_size,
             "distributed_type": trainer.accelerator.distributed_type.value,
             "log_history": trainer.state.log_history,
             "evaluation": evaluation,
-            "teacher_bytes": bytes_of_teacher,
+            "teacher_bytes_of_a_rank": sum(p.numel() * p.element_size() for p in shards),
         }
         with open(result, "w") as file:
             json.dump(seen, file)

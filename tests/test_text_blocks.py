@@ -1,6 +1,7 @@
 """Text: every token lands in a full block, once, and wrong input is refused."""
 
 import json
+import lzma
 
 import numpy as np
 import pytest
@@ -51,13 +52,14 @@ def test_second_call_opens_what_the_first_wrote(tmp_path, tokenizer, lines):
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([first.folder.name, other.folder.name])
 
 
-@pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("suffix", [".txt", ".txt.xz", ".jsonl", ".parquet"])
 def test_files_and_folders_of_text_are_read(tmp_path, suffix):
     dataset = Dataset.from_dict({"text": ["word1 word2", "word3"]})
     path = tmp_path / "in" / f"train{suffix}"
     path.parent.mkdir()
-    if suffix == ".txt":
-        path.write_text("word1 word2\nword3\n")
+    if suffix.startswith(".txt"):
+        with (lzma.open if suffix.endswith(".xz") else open)(path, "wt") as file:
+            file.write("word1 word2\nword3\n")
     elif suffix == ".jsonl":
         dataset.to_json(path)
     else:

@@ -2,9 +2,17 @@
 
 from transformers import AutoConfig, BertConfig, PreTrainedConfig
 
-# Layers and widths of the paper's models (section 4.1); `tiny` is for the grounded world and for tests.
+# Layers and widths of the paper's models (section 4.1). `tiny` is for the grounded world and for tests; a model this
+# small does not overfit, so it has no dropout.
 SIZES = {
-    "tiny": {"num_hidden_layers": 2, "hidden_size": 128, "num_attention_heads": 2, "intermediate_size": 512},
+    "tiny": {
+        "num_hidden_layers": 2,
+        "hidden_size": 128,
+        "num_attention_heads": 2,
+        "intermediate_size": 512,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    },
     "small": {"num_hidden_layers": 6, "hidden_size": 512, "num_attention_heads": 8, "intermediate_size": 2048},
     "base": {"num_hidden_layers": 12, "hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072},
 }

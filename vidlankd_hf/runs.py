@@ -114,12 +114,13 @@ def build_if_missing(args: TrainingArguments, made: str | Path, what: str, scrip
     """
     with args.main_process_first(local=False):
         if not Path(made).exists():
-            command = [sys.executable, str(script), *arguments]
-            print(f"{what} is missing: making it now with `{shlex.join(['python', *command[1:]])}`.", flush=True)
-            subprocess.run(command, env=_environment_of_one_process(), check=True)
+            print(f"{what} is missing: making it now with {script.name} {shlex.join(arguments)}", flush=True)
+            run_script(script, *arguments)
 
 
-def _environment_of_one_process() -> dict[str, str]:
+def run_script(script: Path, *arguments: str) -> None:
+    """Runs an example as one process, whatever launched this one."""
     launcher = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_",
                 "ACCELERATE_", "FSDP_")  # fmt: skip
-    return {name: value for name, value in os.environ.items() if not name.startswith(launcher)}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(launcher)}
+    subprocess.run([sys.executable, str(script), *arguments], env=environment, check=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AutoModelForMaskedLM, PreTrainedModel
+from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoModelForMaskedLM, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .configuration import VidLanKDTeacherConfig, VidLanKDVideoConfig
@@ -54,7 +54,8 @@ class VidLanKDTeacher(PreTrainedModel):
 
     def __init__(self, config: VidLanKDTeacherConfig):
         super().__init__(config)
-        self.text_model = AutoModelForMaskedLM.from_config(config.text_config)
+        # Not AutoModelForMaskedLM.from_config: under ZeRO-3 it would shard this part before its weights are drawn.
+        self.text_model = MODEL_FOR_MASKED_LM_MAPPING[type(config.text_config)](config.text_config)
         self.video_encoder = VideoEncoder(config.video_config, output_size=config.hidden_size)
         self.contrast = VideoTextContrast(config.contrast, config.margin, config.temperature)
         self.post_init()
@@ -148,4 +149,10 @@ class VidLanKDTeacher(PreTrainedModel):
 def video_config_like(text_config, feature_size: int) -> VidLanKDVideoConfig:
     """A video encoder of the text encoder's shape (VidLanKD, section 4.1) for features of width `feature_size`."""
     fields = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-    return VidLanKDVideoConfig(feature_size=feature_size, **{name: getattr(text_config, name) for name in fields})
+    dropout = {
+        name: getattr(text_config, name)
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")
+        if hasattr(text_config, name)  # ModernBERT, for one, has other names
+    }
+    shape = {name: getattr(text_config, name) for name in fields}
+    return VidLanKDVideoConfig(feature_size=feature_size, **shape, **dropout)

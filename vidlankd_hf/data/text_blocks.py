@@ -64,7 +64,7 @@ def load_text(source: str, split: str = "train", text_column: str = "text") -> D
     """Opens a text source as a `datasets.Dataset` with the one column `text`.
 
     Args:
-        source: A file or a folder of `.txt`, `.jsonl`, `.json` or `.parquet` files, or a Hub id, with a configuration
+        source: A file or a folder of `.txt`, `.jsonl`, `.json` or `.parquet` files (`.gz`, `.xz`, ... too), or a Hub id, with a configuration
             after a colon where it has several (`"Salesforce/wikitext:wikitext-103-raw-v1"`).
         split: Of a Hub data set; in a folder, the files whose names begin with it (all files if none begins with
             `train`).
@@ -75,20 +75,20 @@ def load_text(source: str, split: str = "train", text_column: str = "text") -> D
     """
     path = Path(source)
     if path.exists():
-        files = sorted(p for p in ([path] if path.is_file() else path.iterdir()) if p.suffix in _LOADERS)
+        files = sorted(p for p in ([path] if path.is_file() else path.iterdir()) if _kind(p))
         if not files:
             raise ValueError(f"{source} holds no text file: put {', '.join(_LOADERS)} files there")
         of_split = [p for p in files if p.stem.startswith(split)]
         if not of_split and split != "train":
             raise ValueError(f"no file in {source} begins with {split!r}: it holds {', '.join(p.name for p in files)}")
         files = of_split or files
-        kinds = {_LOADERS[p.suffix] for p in files}
+        kinds = {_kind(p) for p in files}
         if len(kinds) > 1:
             raise ValueError(
                 f"{source} holds files of several kinds ({', '.join(sorted(kinds))}): keep one kind a folder"
             )
         dataset = load_dataset(kinds.pop(), data_files=[str(p) for p in files], split="train")
-    elif path.is_absolute() or source.startswith(".") or path.suffix in _LOADERS or source.count("/") > 1:
+    elif path.is_absolute() or source.startswith(".") or _kind(path) or source.count("/") > 1:
         raise ValueError(f"{source} does not exist: give a file, a folder or a Hub data set id")
     else:
         name, _, configuration = source.partition(":")
@@ -172,3 +172,10 @@ def _write_blocks(dataset: Dataset, tokenizer: Any, folder: Path, num_proc: int 
 
 
 _LOADERS = {".txt": "text", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+_COMPRESSIONS = (".gz", ".xz", ".bz2", ".zst")
+
+
+def _kind(path: Path) -> str | None:
+    """Which loader of `datasets` reads a file, by its name without a compression's ending; `None` if none does."""
+    name = path.with_suffix("") if path.suffix in _COMPRESSIONS else path
+    return _LOADERS.get(name.suffix)
