@@ -4,7 +4,6 @@ Without arguments: on the text of the grounded world below outputs/. World and t
 With your own: --teacher (folder or Hub id), --text (file, folder or Hub data set), --student (a size or a BERT).
 """
 
-import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -20,15 +19,17 @@ from vidlankd_hf import (
 )
 from vidlankd_hf.configuration import SIZES
 from vidlankd_hf.data.vocabulary import check_same_vocabulary
-from vidlankd_hf.runs import build_if_missing, describe_launch, finish_run, open_run, run_script, say
-from vidlankd_hf.world.recipe import STUDENT_RECIPE
+from vidlankd_hf.runs import build_if_missing, describe_launch, finish_run, open_run, parse_arguments, run_script, say
+from vidlankd_hf.world.recipe import STUDENT_RECIPE, WORLD_SEED
 
 EXAMPLES = Path(__file__).parent
 
 
 @dataclass
 class DataArguments:
-    teacher: str = field(default="outputs/teacher", metadata={"help": "Folder or Hub id of a trained teacher."})
+    teacher: str | None = field(
+        default=None, metadata={"help": "Folder or Hub id of a trained teacher; default: the world's."}
+    )
     student: str = field(
         default="small",
         metadata={"help": f"Size of a new student ({', '.join(SIZES)}), or folder or Hub id of a BERT to start from."},
@@ -48,21 +49,23 @@ class DataArguments:
 
 def main() -> None:
     parser = HfArgumentParser((DistillationConfig, DataArguments), description=__doc__)
-    if "--text" not in sys.argv:
-        parser.set_defaults(**STUDENT_RECIPE)
-    args, data_args = parser.parse_args_into_dataclasses()
+    args, data_args = parse_arguments(parser, STUDENT_RECIPE, source="text")
     say(args, f"Student: {describe_launch(args)}.")
     world = Path(data_args.world)
     embedded = data_args.text is None
     if embedded:
         data_args.text = str(world / "text")
-        make_world = ["--output_dir", str(world)]
+        make_world = ["--output_dir", str(world), "--seed", str(WORLD_SEED)]
         build_if_missing(args, world / "world.json", "The grounded world", EXAMPLES / "make_world.py", *make_world)
-    if data_args.teacher == "outputs/teacher":
-        pretrain = ["--world", str(world), "--report_to", "none"]
-        build_if_missing(
-            args, "outputs/teacher/model.safetensors", "The teacher", EXAMPLES / "pretrain_teacher.py", *pretrain
+    elif data_args.teacher is None:
+        raise ValueError(
+            "--text needs --teacher beside it: the teacher whose vocabulary and knowledge the student takes"
         )
+    if data_args.teacher is None:
+        data_args.teacher = "outputs/teacher"
+        pretrain = ["--world", str(world), "--seed", str(WORLD_SEED), "--report_to", "none"]
+        weights = Path(data_args.teacher) / "model.safetensors"
+        build_if_missing(args, weights, "The teacher", EXAMPLES / "pretrain_teacher.py", *pretrain)
     checkpoint = open_run(args, asdict(data_args))
 
     set_seed(args.seed)
@@ -72,6 +75,9 @@ def main() -> None:
     else:
         check_same_vocabulary(tokenizer, AutoTokenizer.from_pretrained(data_args.student))
         student = VidLanKDStudent.from_pretrained(data_args.student)
+        if student.objectives and checkpoint is None:
+            say(args, f"{data_args.student} has heads for {', '.join(student.objectives)}: new ones are made.")
+            student.remove_objectives()
     teacher = VidLanKDTeacher.from_pretrained(data_args.teacher) if args.objectives else None
     with args.main_process_first(local=False):
         blocks = load_text_blocks(

@@ -4,7 +4,6 @@ Without arguments: on the grounded world below outputs/, which is made first if 
 With your own data: --features (from extract_features.py), --captions (jsonl) and --tokenizer.
 """
 
-import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -21,9 +20,9 @@ from vidlankd_hf import (
 from vidlankd_hf.configuration import CONTRASTS, SIZES
 from vidlankd_hf.data.pairing import split_by_video
 from vidlankd_hf.data.shards import FeatureStore
-from vidlankd_hf.runs import build_if_missing, describe_launch, finish_run, open_run, say
+from vidlankd_hf.runs import build_if_missing, describe_launch, finish_run, open_run, parse_arguments, say
 from vidlankd_hf.teacher import video_config_like
-from vidlankd_hf.world.recipe import TEACHER_RECIPE
+from vidlankd_hf.world.recipe import TEACHER_RECIPE, WORLD_SEED
 
 
 @dataclass
@@ -57,14 +56,12 @@ class DataArguments:
 
 def main() -> None:
     parser = HfArgumentParser((TeacherConfig, DataArguments), description=__doc__)
-    embedded = "--features" not in sys.argv
-    if embedded:
-        parser.set_defaults(**TEACHER_RECIPE)
-    args, data_args = parser.parse_args_into_dataclasses()
+    args, data_args = parse_arguments(parser, TEACHER_RECIPE, source="features")
     say(args, f"Teacher: {describe_launch(args)}.")
-    if embedded:
+    if data_args.features is None:
         world, make_world = Path(data_args.world), Path(__file__).with_name("make_world.py")
-        build_if_missing(args, world / "world.json", "The grounded world", make_world, "--output_dir", str(world))
+        arguments = ["--output_dir", str(world), "--seed", str(WORLD_SEED)]
+        build_if_missing(args, world / "world.json", "The grounded world", make_world, *arguments)
         data_args.features = str(world / "features")
         data_args.captions = data_args.captions or str(world / "captions.jsonl")
         data_args.tokenizer = data_args.tokenizer or str(world / "tokenizer")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import logged, train
+from helpers import logged, make_texts, train
 
 MEAN_OBJECTIVES = {"nst": 30.0, "regression": 1.0}
 NAMES = ("loss", "grad_norm", "mlm_loss", "nst_loss", "regression_loss")
@@ -97,6 +97,15 @@ def test_batch_without_masked_tokens_adds_exactly_zero(tmp_path):
     outputs.losses["mlm"].backward(retain_graph=True)
     assert all(p.grad is not None and (p.grad == 0).all() for p in trainer.model.cls.parameters())
     assert torch.isfinite(loss) and loss > 0
+
+
+def test_evaluation_takes_any_data_set_also_by_name(tmp_path):
+    trainer = train("student", tmp_path, {"nst": 1.0}, max_steps=1)
+    expected = trainer.evaluate()["eval_loss"]
+    assert trainer.evaluate(make_texts(13, seed=1))["eval_loss"] == expected
+    trainer.eval_dataset = {"a": make_texts(13, seed=1), "b": make_texts(9, seed=2)}
+    metrics = trainer.evaluate()
+    assert metrics["eval_a_loss"] == expected and metrics["eval_b_loss"] != expected
 
 
 def test_evaluation_masks_are_always_those_of_epoch_0(tmp_path):

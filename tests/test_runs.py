@@ -30,9 +30,21 @@ def test_interrupted_run_resumes_from_the_newest_complete_checkpoint(tmp_path, c
     assert newest_checkpoint(tmp_path / "nothing") is None
 
 
+def test_run_that_trained_nothing_yet_may_be_started_with_corrected_settings(tmp_path):
+    open_run(arguments(tmp_path), {"text": "typo.txt"})
+    assert open_run(arguments(tmp_path), {"text": "right.txt"}) is None
+    assert json.loads((tmp_path / "run.json").read_text())["settings"]["text"] == "right.txt"
+
+
+def complete_checkpoint(folder):
+    (folder / "checkpoint-5").mkdir()
+    (folder / "checkpoint-5" / "trainer_state.json").write_text("{}")
+
+
 @pytest.mark.parametrize("change", [{"seed": 1}, {"learning_rate": 1e-3}, {"objectives": {}}, {"max_steps": 9}])
 def test_other_settings_are_refused_and_named(tmp_path, change):
     open_run(arguments(tmp_path), {})
+    complete_checkpoint(tmp_path)
     with pytest.raises(ValueError, match=f"other settings.*{next(iter(change))}"):
         open_run(arguments(tmp_path, **change), {})
     with pytest.raises(ValueError, match="text was None and is now 'b'"):

@@ -86,12 +86,11 @@ def test_teacher_does_not_move_and_is_in_no_checkpoint(tmp_path, tokenizer):
 
 
 def test_every_parameter_of_encoder_and_heads_is_trained(tmp_path, tokenizer):
-    torch.manual_seed(0)
-    before = {n: p.clone() for n, p in make_student(tokenizer, dropout=0.0).named_parameters()}
-    after = dict(train("student", tmp_path, ALL).model.named_parameters())
-    assert [n for n, p in before.items() if torch.equal(p, after[n])] == []
-    heads = {n.split(".")[1] for n in after if n.startswith("distillation_heads.")}
-    assert heads == set(ALL) and all(p.grad is None or p.requires_grad for p in after.values())
+    trainer = train("student", tmp_path, ALL, save_strategy="steps", save_steps=1)
+    first, last = (load_file(tmp_path / f"checkpoint-{step}" / "model.safetensors") for step in (1, 3))
+    assert {name.split(".")[1] for name in first if name.startswith("distillation_heads.")} == set(ALL)
+    assert len(first) >= len(list(trainer.model.parameters()))
+    assert [name for name in first if torch.equal(first[name], last[name])] == []
 
 
 def test_run_leaves_a_plain_bert_a_recipe_and_heads(tmp_path, tokenizer):
@@ -109,6 +108,21 @@ def test_run_leaves_a_plain_bert_a_recipe_and_heads(tmp_path, tokenizer):
     for student in (restored, checkpoint):
         assert student.loss_terms == trainer.model.loss_terms
         assert all(torch.equal(expected[n], t) for n, t in student.state_dict().items())
+
+
+def test_pushing_internally_keeps_the_plain_bert_in_the_output_folder(tmp_path):
+    """The Trainer saves once more, internally, before it pushes."""
+    trainer = train("student", tmp_path, {"nst": 1.0})
+    trainer.save_model()
+    trainer.save_model(_internal_call=True)
+    trainer.create_model_card()
+    assert json.loads((tmp_path / "config.json").read_text())["architectures"] == ["BertForMaskedLM"]
+    assert "1 x nst" in (tmp_path / "README.md").read_text()
+
+
+def test_half_precision_checkpoint_is_trained_in_float32(tmp_path, tokenizer):
+    make_student(tokenizer).export().bfloat16().save_pretrained(tmp_path)
+    assert VidLanKDStudent.from_pretrained(tmp_path).dtype == torch.float32
 
 
 def test_student_loads_anywhere_without_this_package(tmp_path, tokenizer):
@@ -191,8 +205,13 @@ def test_pairs_that_do_not_fit_are_errors_at_construction(tmp_path, tokenizer):
     student.add_objectives({"crd": 1.0}, teacher_hidden_size=32)
     with pytest.raises(ValueError, match="width 32.*48"):
         construct(tmp_path, student, make_teacher(tokenizer, shape=wide), tokenizer)
-    with pytest.raises(ValueError, match="heads for crd.*nst"):
-        construct(tmp_path, student, make_teacher(tokenizer), tokenizer, {"nst": 1.0})
+    for other in ({"nst": 1.0}, {"crd": 2.0}, {}):
+        with pytest.raises(ValueError, match="made for the objectives .*crd.*remove_objectives"):
+            construct(tmp_path, student, make_teacher(tokenizer), tokenizer, other)
+    student.remove_objectives()
+    assert (
+        construct(tmp_path, student, make_teacher(tokenizer), tokenizer, {"nst": 1.0}).model.loss_terms["nst"][0] == 1
+    )
 
     shifted = make_config(tokenizer)
     shifted.pad_token_id = 3

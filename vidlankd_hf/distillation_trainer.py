@@ -1,5 +1,7 @@
 """Distils a teacher's token states into a student, on text alone."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -8,7 +10,7 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from .data.collators import TextCollator
 from .distillation_config import DistillationConfig
 from .model_card import write_student_card
-from .student import VidLanKDStudent
+from .student import VidLanKDStudent, objectives_recipe
 from .teacher import VidLanKDTeacher
 from .trainer import PretrainingTrainer, check_vocabulary_size
 
@@ -80,18 +82,19 @@ class DistillationTrainer(PretrainingTrainer):
         self.teacher = None
         if model.objectives:
             self.teacher = self._prepare_teacher(teacher)
-        if eval_dataset is not None and {"crd", "infonce"} & set(model.objectives):
+        contrastive = {"crd", "infonce"} & set(model.objectives)
+        if contrastive and eval_dataset is not None and not isinstance(eval_dataset, dict):
             self.give_evaluation_negatives(list(range(len(eval_dataset))))
 
     @staticmethod
     def _check_pair(student, teacher, args: DistillationConfig, tokenizer) -> None:
         if teacher is None:
             raise ValueError(f"the objectives {', '.join(student.objectives)} need a teacher")
-        asked, has = set(args.objectives), set(student.objectives)
+        has, asked = student.config.distillation["objectives"], objectives_recipe(args.objectives)
         if asked != has:
             raise ValueError(
-                f"the student has heads for {', '.join(sorted(has))}, but args.objectives names "
-                f"{', '.join(sorted(asked)) or 'none'}: name the same, or start from its exported BERT"
+                f"the student was made for the objectives {has}, but args.objectives says {asked}: give the same, or "
+                "call student.remove_objectives() first"
             )
         width = student.config.distillation["teacher_hidden_size"]
         if width != teacher.config.hidden_size:
@@ -135,8 +138,15 @@ class DistillationTrainer(PretrainingTrainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Writes the finished student to `output_dir`: plain BERT, tokenizer, card, and `distillation/`."""
-        self._exporting = not _internal_call
+        target = Path(output_dir or self.args.output_dir)
+        # The Trainer also calls this internally when it pushes `output_dir`, which holds the plain BERT.
+        self._exporting = not _internal_call or target == Path(self.args.output_dir)
         super().save_model(output_dir, _internal_call)
+
+    def create_model_card(self, *args, **kwargs) -> None:
+        """Writes our card, also where the Trainer would write its own (when pushing)."""
+        if self.is_world_process_zero():
+            write_student_card(self.args.output_dir, self.accelerator.unwrap_model(self.model), self)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if not self._exporting:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainingArguments
+from transformers import HfArgumentParser, TrainingArguments
 
 RUN_FILE = "run.json"
 # What a run may change when it is resumed. Everything else must be as it was.
@@ -30,18 +30,19 @@ def open_run(args: TrainingArguments, settings: dict[str, Any]) -> str | None:
     """
     folder = Path(args.output_dir)
     settings = json.loads(json.dumps({**args.to_dict(), **settings}, default=str))
-    contents = sorted(p.name for p in folder.iterdir()) if folder.exists() else []
-    if not contents:
-        if args.process_index == 0:
-            write_run(folder, settings, finished=False)
-        return None
-    if RUN_FILE not in contents:
+    contents = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.exists() else []
+    if contents and RUN_FILE not in contents:
         raise ValueError(
             f"{folder} holds files that are not of a run ({', '.join(contents[:3])}): choose another --output_dir"
         )
-    run = json.loads((folder / RUN_FILE).read_text())
+    run = json.loads((folder / RUN_FILE).read_text()) if contents else {"finished": False}
     if run["finished"]:
         raise ValueError(f"{folder} holds a finished run: choose another --output_dir, or remove it to train again")
+    checkpoint = newest_checkpoint(folder)
+    if checkpoint is None:  # nothing was trained yet, so nothing can be mixed up
+        if args.process_index == 0:
+            write_run(folder, settings, finished=False)
+        return None
     changed = [
         f"{name} was {run['settings'].get(name)!r} and is now {value!r}"
         for name, value in settings.items()
@@ -52,7 +53,8 @@ def open_run(args: TrainingArguments, settings: dict[str, Any]) -> str | None:
             f"{folder} holds a run of other settings ({'; '.join(changed[:3])}): repeat its settings to resume it, or "
             "choose another --output_dir"
         )
-    return newest_checkpoint(folder)
+    print(f"Resuming from {checkpoint}.")
+    return checkpoint
 
 
 def write_run(folder: Path, settings: dict[str, Any], finished: bool) -> None:
@@ -80,7 +82,6 @@ def newest_checkpoint(folder: Path) -> str | None:
     checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True)
     for checkpoint in checkpoints:
         if (checkpoint / "trainer_state.json").exists():
-            print(f"Resuming from {checkpoint}.")
             return str(checkpoint)
         print(f"Skipping {checkpoint}: it was not written to its end.")
     return None
@@ -90,6 +91,20 @@ def say(args: TrainingArguments, message: str) -> None:
     """Prints on the first process only."""
     if args.process_index == 0:
         print(message, flush=True)
+
+
+def parse_arguments(parser: HfArgumentParser, recipe: dict[str, Any], source: str) -> tuple:
+    """Parses the command line; where the data argument `source` is not given, with the grounded world's `recipe`.
+
+    `--num_train_epochs` then takes the place of the recipe's steps.
+    """
+    args, data_args = parser.parse_args_into_dataclasses()
+    if getattr(data_args, source) is None:
+        default_epochs = TrainingArguments.__dataclass_fields__["num_train_epochs"].default
+        epochs_given = args.num_train_epochs != default_epochs
+        parser.set_defaults(**{k: v for k, v in recipe.items() if k != "max_steps" or not epochs_given})
+        args, data_args = parser.parse_args_into_dataclasses()
+    return args, data_args
 
 
 def describe_launch(args: TrainingArguments) -> str:
@@ -118,9 +133,31 @@ def build_if_missing(args: TrainingArguments, made: str | Path, what: str, scrip
             run_script(script, *arguments)
 
 
-def run_script(script: Path, *arguments: str) -> None:
-    """Runs an example as one process, whatever launched this one."""
+def run_script(script: Path, *arguments: str, log: Path | None = None) -> None:
+    """Runs an example as one process on one device, whatever launched this one.
+
+    Args:
+        script: The example.
+        arguments: Its command-line arguments.
+        log: If given, it runs on one thread and its output is appended here instead of shown.
+
+    Raises:
+        subprocess.CalledProcessError: It failed, and its output was shown.
+        RuntimeError: It failed; holds the end of `log`.
+    """
     launcher = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_",
                 "ACCELERATE_", "FSDP_")  # fmt: skip
     environment = {name: value for name, value in os.environ.items() if not name.startswith(launcher)}
-    subprocess.run([sys.executable, str(script), *arguments], env=environment, check=True)
+    environment["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
+    environment["TOKENIZERS_PARALLELISM"] = "false"
+    command = [sys.executable, str(script), *arguments]
+    if log is None:
+        subprocess.run(command, env=environment, check=True)
+        return
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "a") as file:
+        environment["OMP_NUM_THREADS"] = "1"
+        done = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
+    if done.returncode:
+        end = "\n".join(log.read_text().splitlines()[-15:])
+        raise RuntimeError(f"{script.name} failed (exit code {done.returncode}). The end of {log}:\n{end}")

@@ -93,6 +93,11 @@ class VidLanKDStudent(BertForMaskedLM):
             head.apply(self._initialize_weights)
         self.config.distillation = recipe
 
+    def remove_objectives(self) -> None:
+        """Sheds objectives and heads; what is left is the BERT, ready for other objectives."""
+        self.objectives, self.distillation_heads = nn.ModuleDict(), nn.ModuleDict()
+        self.config.__dict__.pop("distillation", None)
+
     def _build(self, recipe: dict) -> None:
         for name, options in recipe["objectives"].items():
             options = {key: value for key, value in options.items() if key != "weight"}
@@ -173,6 +178,7 @@ class VidLanKDStudent(BertForMaskedLM):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
         """Loads a checkpoint of this class, an exported student with the heads beside it, or any BERT checkpoint."""
+        kwargs.setdefault("dtype", torch.float32)  # a student is trained; its checkpoint may be of half precision
         student = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = student[0] if isinstance(student, tuple) else student
         if not model.objectives:

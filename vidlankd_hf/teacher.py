@@ -1,11 +1,13 @@
 """The teacher: a BERT-like text encoder and a video encoder, trained together on captioned video."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoModelForMaskedLM, PreTrainedModel
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.utils import ModelOutput
 
 from .configuration import VidLanKDTeacherConfig, VidLanKDVideoConfig
@@ -70,18 +72,20 @@ class VidLanKDTeacher(PreTrainedModel):
             video_layers: Layers of the video encoder; as many as the text encoder's if not given.
             config: Further fields of [`VidLanKDTeacherConfig`], such as `contrast`.
         """
-        text = AutoModelForMaskedLM.from_pretrained(text_model)
+        text = AutoModelForMaskedLM.from_pretrained(text_model, dtype=torch.float32)
         video = video_config_like(text.config, feature_size)
         if video_layers is not None:
             video.num_hidden_layers = video_layers
         teacher = cls(VidLanKDTeacherConfig(text_config=text.config, video_config=video, **config))
-        teacher.text_model.load_state_dict(text.state_dict())
+        with _whole(text):
+            teacher.text_model.load_state_dict(text.state_dict())
         return teacher
 
     def set_feature_statistics(self, mean: Tensor, std: Tensor) -> None:
         """Standardises video features by these `mean` and `std`, both `[F]` (see `FeatureStore.statistics`)."""
         self.video_encoder.feature_mean.copy_(mean)
-        self.video_encoder.feature_std.copy_(std.clamp(min=1e-6))
+        # A feature that never varied in the sample is only centred.
+        self.video_encoder.feature_std.copy_(torch.where(std > 1e-6, std, 1.0))
 
     def get_input_embeddings(self):
         return self.text_model.get_input_embeddings()
@@ -144,6 +148,15 @@ class VidLanKDTeacher(PreTrainedModel):
         if output.losses:
             output.loss = sum(self.loss_terms[name][0] * value for name, value in output.losses.items())
         return output
+
+
+def _whole(model: PreTrainedModel):
+    """A context in which the weights of a model loaded under ZeRO-3 are whole."""
+    if not is_deepspeed_zero3_enabled():
+        return nullcontext()
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters(list(model.parameters()))
 
 
 def video_config_like(text_config, feature_size: int) -> VidLanKDVideoConfig:

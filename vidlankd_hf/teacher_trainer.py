@@ -74,20 +74,27 @@ class TeacherTrainer(PretrainingTrainer):
             data_collator=kwargs.pop("data_collator", collator),
             **kwargs,
         )
-        if eval_dataset is not None and "video" in getattr(eval_dataset, "column_names", ()):
-            self.give_evaluation_negatives(list(eval_dataset.with_format(None)["video"]))
+        if eval_dataset is not None and not isinstance(eval_dataset, dict):
+            has_videos = "video" in (getattr(eval_dataset, "column_names", None) or ())
+            size = len(eval_dataset)
+            self.give_evaluation_negatives(
+                list(eval_dataset.with_format(None)["video"] if has_videos else range(size))
+            )
 
-    def collect(self, outputs, real: int) -> dict[str, Tensor]:
-        return {"text": outputs.text_embeds[:real].float(), "video": outputs.video_embeds[:real].float()}
+    def collect(self, outputs, batch: dict[str, Tensor], real: int) -> dict[str, Tensor]:
+        text, video = outputs.text_embeds[:real].float(), outputs.video_embeds[:real].float()
+        return {"text": text, "video": video, "ids": batch["video_ids"][:real, None]}
 
     def collected_metrics(self, collected: list[dict[str, Tensor]], size: int) -> dict[str, float]:
-        text, video = (
+        text, video, ids = (
             self.accelerator.gather(self._pad_to_equal(torch.cat([c[name] for c in collected]), size))
-            for name in ("text", "video")
+            for name in ("text", "video", "ids")
         )
         real = text.abs().sum(-1) > 0
-        text, video = text[real], video[real]
+        text, video, ids = text[real], video[real], ids[real]
         scores = text @ video.T
+        siblings = (ids == ids.T) & ~torch.eye(len(ids), dtype=torch.bool, device=ids.device)
+        scores = scores.masked_fill(siblings, -torch.inf)  # windows of one video are not each other's wrong answer
         return {
             **{f"text_to_video_r@{k}": value for k, value in recall_at(scores).items()},
             **{f"video_to_text_r@{k}": value for k, value in recall_at(scores.T).items()},

@@ -81,7 +81,7 @@ class PretrainingTrainer(Trainer):
             model=model,
             args=args,
             train_dataset=None if train_dataset is None else EpochDataset(train_dataset),
-            eval_dataset=None if eval_dataset is None else EpochDataset(eval_dataset),
+            eval_dataset=eval_dataset,
             **kwargs,
         )
         # Makes the stock training_step leave the loss as compute_loss scaled it.
@@ -98,6 +98,13 @@ class PretrainingTrainer(Trainer):
 
     def _get_eval_sampler(self, eval_dataset) -> EpochSampler:
         return EpochSampler(len(eval_dataset), 1, seed=0)
+
+    def get_eval_dataloader(self, eval_dataset=None):
+        if eval_dataset is None:
+            eval_dataset = self.eval_dataset
+        elif isinstance(eval_dataset, str):
+            eval_dataset = self.eval_dataset[eval_dataset]
+        return super().get_eval_dataloader(None if eval_dataset is None else EpochDataset(eval_dataset))
 
     # ---- exact means ----
 
@@ -166,7 +173,7 @@ class PretrainingTrainer(Trainer):
             with torch.no_grad(), self.compute_loss_context_manager():
                 outputs = model(**self.model_inputs(kept))
             self._accumulate(totals, outputs.losses, _count_items(kept) * (real > 0))
-            collected.append(self.collect(outputs, real))
+            collected.append(self.collect(outputs, kept, real))
         means = self._component_means(totals)
         metrics = {f"{metric_key_prefix}_{name}_loss": value for name, value in means.items()}
         metrics[f"{metric_key_prefix}_loss"] = sum(w * means[name] for name, (w, _) in self.model.loss_terms.items())
@@ -177,7 +184,7 @@ class PretrainingTrainer(Trainer):
 
     def _prepare_for_evaluation(self):
         """The model as training wrapped it, or wrapped for evaluation alone, in eval mode."""
-        if not self.accelerator._models and self.model_wrapped is self.model:
+        if not any(self.accelerator.unwrap_model(model) is self.model for model in self.accelerator._models):
             if is_deepspeed_zero3_enabled():
                 raise ValueError("ZeRO-3 cannot evaluate before training: train first, or evaluate without DeepSpeed")
             self.model_wrapped = self.accelerator.prepare_model(self.model, evaluation_mode=True)
@@ -208,7 +215,7 @@ class PretrainingTrainer(Trainer):
             f"batches of about {asked} that all hold a negative: hold out more, or change --per_device_eval_batch_size"
         )
 
-    def collect(self, outputs, real: int) -> dict[str, Tensor]:
+    def collect(self, outputs, batch: dict[str, Tensor], real: int) -> dict[str, Tensor]:
         """What of a batch's first `real` samples is kept for [`collected_metrics`]: nothing, unless overridden."""
         return {}
 

@@ -267,9 +267,12 @@ class FeatureStore:
 
     def statistics(self, max_videos: int = 1000) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and standard deviation, [F] float32 each, of the features of at most so many videos, evenly chosen."""
-        step = max(1, len(self) // max_videos)
-        features = torch.cat([self.read(video)[0] for video in self.video_ids[::step]]).double()
-        return features.mean(0).float(), features.std(0, correction=0).float()
+        count, total, squares = 0, 0.0, 0.0
+        for video in self.video_ids[:: -(-len(self) // max_videos)]:
+            features = self.read(video)[0].double()
+            count, total, squares = count + len(features), total + features.sum(0), squares + features.square().sum(0)
+        mean = total / count
+        return mean.float(), (squares / count - mean.square()).clamp(min=0).sqrt().float()
 
     def verify(self) -> None:
         """Reads every shard and compares it with its sha256.

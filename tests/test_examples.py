@@ -1,0 +1,67 @@
+"""The commands a user runs, as processes, on a tiny world: what they write, resume and refuse."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+ROOT = Path(__file__).parent.parent
+QUICK = ["--max_steps", "4", "--save_steps", "2", "--report_to", "none", "--use_cpu", "true", "--warmup_steps", "0"]
+
+
+def run(script, *arguments, expect=0):
+    command = [sys.executable, str(ROOT / "examples" / script), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == expect, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def teacher(tiny_world, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "teacher"
+    output = run("pretrain_teacher.py", "--world", tiny_world, "--output_dir", folder, *QUICK)
+    assert f"accelerate launch examples/distill.py --teacher {folder}" in output
+    return folder
+
+
+def test_distill_writes_a_plain_bert_probes_it_and_refuses_to_overwrite_it(tiny_world, teacher, tmp_path):
+    student = tmp_path / "student"
+    options = ["--world", tiny_world, "--teacher", teacher, "--output_dir", student, "--cache_dir", tmp_path, *QUICK]
+    output = run("distill.py", *options, "--objectives", '{"nst": 5}')
+    assert "1 process(es)" in output and f'from_pretrained("{student}")' in output and "colour" in output
+    _, info = AutoModelForMaskedLM.from_pretrained(student, output_loading_info=True)
+    assert not any(info.values())
+    assert AutoTokenizer.from_pretrained(student).mask_token == "[MASK]"
+    assert json.loads((student / "run.json").read_text())["settings"]["objectives"] == {"nst": {"weight": 5.0}}
+    assert {row["attribute"] for row in json.loads((student / "probe.json").read_text())} == {
+        "colour",
+        "shape",
+        "motion",
+    }
+    assert "holds a finished run" in run("distill.py", *options, "--objectives", '{"nst": 5}', expect=1)
+
+
+def test_interrupted_run_goes_on_with_the_same_command(tiny_world, teacher, tmp_path):
+    options = ["--world", tiny_world, "--teacher", teacher, "--cache_dir", tmp_path, "--no_probe", *QUICK]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run("distill.py", *options, "--output_dir", whole)
+    run("distill.py", *options, "--output_dir", parts)
+    record = json.loads((parts / "run.json").read_text())
+    (parts / "run.json").write_text(json.dumps({**record, "finished": False}))  # as if stopped after step 2
+    for name in ("model.safetensors", "checkpoint-4/trainer_state.json"):
+        (parts / name).unlink()
+    output = run("distill.py", *options, "--output_dir", parts)
+    assert "Resuming from" in output and "Skipping" in output
+    assert (parts / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_own_data_never_falls_back_to_the_world(tiny_world, teacher, tmp_path):
+    assert "--text needs --teacher" in run("distill.py", "--text=x.txt", "--output_dir", tmp_path / "a", expect=1)
+    assert "--features needs --captions" in run(
+        "pretrain_teacher.py", f"--features={tiny_world}/features", "--output_dir", tmp_path / "b", expect=1
+    )
+    message = run("distill.py", "--text=x.txt", "--teacher", teacher, "--output_dir", tmp_path / "c", expect=1)
+    assert "x.txt does not exist" in message
