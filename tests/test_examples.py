@@ -45,7 +45,8 @@ def test_distill_writes_a_plain_bert_probes_it_and_refuses_to_overwrite_it(tiny_
 
 
 def test_interrupted_run_goes_on_with_the_same_command(tiny_world, teacher, tmp_path):
-    options = ["--world", tiny_world, "--teacher", teacher, "--cache_dir", tmp_path, "--no_probe", *QUICK]
+    common = ["--world", tiny_world, "--teacher", teacher, "--cache_dir", tmp_path]
+    options = [*common, "--no_probe", "--save_total_limit", 2, *QUICK]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     run("distill.py", *options, "--output_dir", whole)
     run("distill.py", *options, "--output_dir", parts)

@@ -64,8 +64,8 @@ def load_text(source: str, split: str = "train", text_column: str = "text") -> D
     """Opens a text source as a `datasets.Dataset` with the one column `text`.
 
     Args:
-        source: A file or a folder of `.txt`, `.jsonl`, `.json` or `.parquet` files (`.gz`, `.xz`, ... too), or a Hub id,
-            with a configuration after a colon where it has several (`"Salesforce/wikitext:wikitext-103-raw-v1"`).
+        source: A file or a folder of `.txt`, `.jsonl`, `.json` or `.parquet` files (`.gz`, `.xz`, ... too), or a Hub
+            id, with a configuration after a colon where it has several (`"Salesforce/wikitext:wikitext-103-raw-v1"`).
         split: Of a Hub data set; in a folder, the files whose names begin with it (all files if none begins with
             `train`).
         text_column: Column that holds the text.

@@ -23,7 +23,7 @@ def read_results(path: str | Path) -> list[dict]:
 
 def label(model: str, weights: dict[str, float]) -> str:
     """`nst+crd` with weights 1000 and 1 -> `1000 nst + 1 crd`; models without weights keep their name."""
-    parts = [f"{weight:g} {name}" for name, weight in weights.items()]
+    parts = [f"{weights[name]:g} {name}" for name in sorted(weights, reverse=True)]
     return f"{model} ({' + '.join(parts)})" if model == "shuffled" else " + ".join(parts) or model
 
 
