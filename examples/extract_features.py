@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vidlankd_hf.extraction import extract_features
 from vidlankd_hf.world import build_world
+from vidlankd_hf.world.recipe import WORLD_SEED
 
 WORLD = Path("outputs/world")
 
@@ -28,7 +29,7 @@ def main() -> None:
     if args.videos is None:
         if not (WORLD / "world.json").is_file():
             print(f"No --videos given: the grounded world is used, and built in {WORLD}, since it is not there.")
-            build_world(WORLD)
+            build_world(WORLD, seed=WORLD_SEED)
         args.videos = str(WORLD / "videos")
         args.output_dir = args.output_dir or str(WORLD / "features")
         args.frame_model = args.frame_model or str(WORLD / "backbones" / "frame")

@@ -11,6 +11,7 @@ import inspect
 import time
 
 from vidlankd_hf.world import build_world
+from vidlankd_hf.world.recipe import WORLD_SEED
 
 
 def main() -> None:
@@ -30,6 +31,7 @@ def main() -> None:
         "clip_pretrain_steps": "of the VideoMAE, 32 clips each",
     }.items():
         parser.add_argument(f"--{name}", type=int, default=defaults[name], help=what)
+    parser.set_defaults(seed=WORLD_SEED)
     args = parser.parse_args()
 
     begin = time.monotonic()

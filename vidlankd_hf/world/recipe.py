@@ -6,6 +6,7 @@ LENGTH = 32
 WORLD_SEED = 1  # of the embedded default
 
 TEACHER_RECIPE = {
+    "seed": WORLD_SEED,
     "text_model": "tiny",
     "max_length": LENGTH,
     "max_steps": 1500,
@@ -18,6 +19,7 @@ TEACHER_RECIPE = {
     "logging_steps": 50,
 }
 STUDENT_RECIPE = {
+    "seed": WORLD_SEED,
     "student": "tiny",
     "block_tokens": LENGTH - 2,
     "max_steps": 900,
