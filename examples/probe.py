@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 from transformers import AutoModel, AutoTokenizer
+from transformers.utils import logging
 
 import vidlankd_hf  # noqa: F401  (so that AutoModel knows the teacher)
 from vidlankd_hf.world import probe_model
@@ -26,6 +27,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the folds")
     args = parser.parse_args()
 
+    logging.set_verbosity_error()  # that a masked-language-model head is left aside is meant so
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     model = AutoModel.from_pretrained(args.model)
     scores = probe_model(model, tokenizer, args.world, folds=args.folds, seed=args.seed)

@@ -52,6 +52,10 @@ class PretrainingArguments(TrainingArguments):
         default=False,
         metadata={"help": "False: a loss that is not finite is logged as it is, and no step waits for it."},
     )
+    dataloader_pin_memory: bool = field(
+        default_factory=torch.cuda.is_available,
+        metadata={"help": "Pin batches in memory; default: where there is a GPU."},
+    )
     ddp_find_unused_parameters: bool | None = field(
         default=False, metadata={"help": "False: every parameter is used in every step."}
     )
