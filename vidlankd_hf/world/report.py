@@ -99,7 +99,7 @@ def _markdown(entries: list[dict], chance: dict, nouns: int, seeds: list) -> str
         several = len(entry["seeds"]) > 1
         cells = [f"{m:.2f} ± {s:.2f}" if several else f"{m:.2f}" for m, s in entry["accuracy"].values()]
         gap = entry["gap_closed"]
-        closed = "" if gap is None or entry["model"] in ("text_only", "teacher") else f"{100 * gap:.0f} %"
+        closed = "" if gap is None or entry["model"] in ("text_only", "teacher") else f"{round(100 * gap)} %"
         lines.append(f"| {entry['label']} | {' | '.join(cells)} | {entry['mean']:.2f} | {closed} |")
     lines += [
         "",
