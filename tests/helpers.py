@@ -63,7 +63,8 @@ def make_video_text(count: int, seed: int = 0) -> Dataset:
     return Dataset.from_list(rows)
 
 
-def train(kind: str, output_dir, objectives=None, resume=None, dropout: float = 0.0, stop_after=None, **arguments):
+def train(kind: str, output_dir, objectives=None, resume=None, dropout: float = 0.0, stop_after=None, callbacks=(),
+          teacher_dtype=torch.float32, shape=MINI, **arguments):  # fmt: skip
     """A small run of the teacher or of a student; returns the trainer."""
     from transformers import TrainerCallback
 
@@ -83,7 +84,6 @@ def train(kind: str, output_dir, objectives=None, resume=None, dropout: float = 
         "save_strategy": "no",
         "seed": 5,
         "learning_rate": 1e-3,
-        "use_cpu": True,
         "report_to": "none",
         "disable_tqdm": True,
         "output_dir": str(output_dir),
@@ -92,7 +92,7 @@ def train(kind: str, output_dir, objectives=None, resume=None, dropout: float = 
     if kind == "teacher":
         args = TeacherConfig(**arguments)
         trainer = TeacherTrainer(
-            model=make_teacher(tokenizer, dropout=dropout),
+            model=make_teacher(tokenizer, dropout=dropout, shape=shape),
             args=args,
             train_dataset=make_video_text(48),
             eval_dataset=make_video_text(13, seed=1),
@@ -101,14 +101,15 @@ def train(kind: str, output_dir, objectives=None, resume=None, dropout: float = 
     else:
         args = DistillationConfig(**arguments, objectives=objectives or {})
         trainer = DistillationTrainer(
-            model=make_student(tokenizer, dropout=dropout),
-            teacher=make_teacher(tokenizer, dropout=dropout) if objectives else None,
+            model=make_student(tokenizer, dropout=dropout, shape=shape),
+            teacher=make_teacher(tokenizer, dropout=dropout, shape=shape).to(teacher_dtype) if objectives else None,
             args=args,
             train_dataset=make_texts(50),
             eval_dataset=make_texts(13, seed=1),
             processing_class=tokenizer,
         )
-    trainer.add_callback(StopAfter())
+    for callback in (StopAfter(), *callbacks):
+        trainer.add_callback(callback)
     trainer.train(resume_from_checkpoint=resume)
     return trainer
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM
 from transformers.utils import ModelOutput, cached_file
 
+from .attention import key_mask
 from .losses import OBJECTIVES
 from .mlm_head import mlm_loss
 
@@ -127,7 +128,7 @@ class VidLanKDStudent(BertForMaskedLM):
 
         Args:
             input_ids: `[B, L]`, masked.
-            attention_mask: `[B, L]`, 1 for real tokens (special tokens too).
+            attention_mask: `[B, L]`, 1 for real tokens (special tokens too); all are if not given.
             masked_positions, masked_labels: `[B, M]`, as in [`~vidlankd_hf.mlm_head.mlm_loss`].
             teacher_states: `[B, L, Dt]` raw states of the teacher for the same `input_ids`.
 
@@ -138,9 +139,10 @@ class VidLanKDStudent(BertForMaskedLM):
             return super().forward(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
         if self.objectives and teacher_states is None:
             raise ValueError(f"the objectives {', '.join(self.objectives)} need teacher_states [B, L, Dt]")
+        mask = key_mask(attention_mask, self.config)
+        states = self.bert(input_ids, attention_mask=mask, **kwargs).last_hidden_state
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        states = self.bert(input_ids, attention_mask=attention_mask, **kwargs).last_hidden_state
         losses = {"mlm": mlm_loss(self, states, masked_positions, masked_labels)}
         if self.objectives:
             teacher_states = unit_states(teacher_states.detach())

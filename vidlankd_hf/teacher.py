@@ -10,6 +10,7 @@ from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoModelForMaskedLM, PreT
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.utils import ModelOutput
 
+from .attention import key_mask
 from .configuration import VidLanKDTeacherConfig, VidLanKDVideoConfig
 from .losses import VideoTextContrast
 from .mlm_head import mlm_loss
@@ -99,7 +100,7 @@ class VidLanKDTeacher(PreTrainedModel):
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs) -> Tensor:
         """Raw last hidden states `[B, L, H]` of `input_ids [B, L]`."""
         return self.text_model.base_model(
-            input_ids=input_ids, attention_mask=attention_mask, **kwargs
+            input_ids=input_ids, attention_mask=key_mask(attention_mask, self.config.text_config), **kwargs
         ).last_hidden_state
 
     def encode_video(self, video_features: Tensor, video_mask: Tensor | None = None) -> Tensor:
@@ -123,15 +124,15 @@ class VidLanKDTeacher(PreTrainedModel):
 
         Args:
             input_ids: `[B, L]`, masked for training.
-            attention_mask: `[B, L]`, 1 for real tokens.
+            attention_mask: `[B, L]`, 1 for real tokens; all are if not given.
             video_features: `[B, T, F]`.
             video_mask: `[B, T]`, 1 for real steps.
             video_ids: `[B]`, equal for windows of one video; all different if not given.
             masked_positions, masked_labels: `[B, M]`, as in [`~vidlankd_hf.mlm_head.mlm_loss`].
         """
+        states = self.encode_text(input_ids, attention_mask)
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        states = self.encode_text(input_ids, attention_mask)
         output = VidLanKDTeacherOutput(last_hidden_state=states, losses={})
         if video_features is not None:
             if video_ids is None:

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
+from .attention import key_mask
 from .configuration import VidLanKDVideoConfig
 
 TRANSFORMER_FIELDS = (
@@ -76,7 +77,8 @@ class VideoEncoder(nn.Module):
             )
         features = (video_features.to(self.feature_mean.dtype) - self.feature_mean) / self.feature_std
         embeddings = self.projection(features)
-        states = self.transformer(inputs_embeds=embeddings, attention_mask=video_mask).last_hidden_state
+        mask = key_mask(video_mask, self.transformer.config)
+        states = self.transformer(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
         weights = video_mask.to(states.dtype)[..., None]
         pooled = (states * weights).sum(1) / weights.sum(1).clamp(min=1)
         return F.normalize(self.head(pooled).float(), dim=-1)

@@ -40,12 +40,9 @@ class _MaskingCollator:
             ordinary_ids=self.ordinary_ids,
             probability=self.mlm_probability,
         )
-        batch = {
-            "input_ids": masked,
-            "attention_mask": (places <= lengths[:, None] + 1).astype(np.int64),
-            "masked_positions": positions,
-            "masked_labels": labels,
-        }
+        batch = {"input_ids": masked, "masked_positions": positions, "masked_labels": labels}
+        if (lengths < lengths.max()).any():  # without padding no mask: attention is faster for it
+            batch["attention_mask"] = (places <= lengths[:, None] + 1).astype(np.int64)
         return {name: torch.from_numpy(array) for name, array in batch.items()}
 
 
@@ -53,7 +50,8 @@ class TextCollator(_MaskingCollator):
     """Blocks of token ids -> `input_ids`, `attention_mask` `[B, L]`, `masked_positions`, `masked_labels` `[B, M]`.
 
     A sample is `{"input_ids": ids without special tokens, "sample_id", "epoch"}`, as [`EpochDataset`] over
-    [`load_text_blocks`] gives it. For full blocks L and M are the same in every batch.
+    [`load_text_blocks`] gives it. `attention_mask` is left out where nothing is padded. For full blocks L and M are
+    the same in every batch.
 
     Args:
         tokenizer: BERT-like.
