@@ -20,7 +20,8 @@ from vidlankd_hf import (
 from vidlankd_hf.configuration import CONTRASTS, SIZES
 from vidlankd_hf.data.pairing import split_by_video
 from vidlankd_hf.data.shards import FeatureStore
-from vidlankd_hf.runs import build_if_missing, describe_launch, finish_run, open_run, parse_arguments, say
+from vidlankd_hf.launch import describe_launch
+from vidlankd_hf.runs import build_if_missing, finish_run, open_run, parse_arguments, say
 from vidlankd_hf.teacher import video_config_like
 from vidlankd_hf.world.recipe import TEACHER_RECIPE, WORLD_SEED
 

@@ -1,4 +1,4 @@
-"""Launches are what they claim to be, and shard without changing a loss."""
+"""Launches are what they claim to be, shard without changing a loss, and leave a model that anyone can load."""
 
 import json
 import subprocess
@@ -6,57 +6,200 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import logged, train
+import torch
+from accelerate.commands.config import load_config_from_file
+from helpers import logged, make_texts, make_video_text, train
 from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM
 
+from vidlankd_hf import DistillationConfig, VidLanKDStudent, VidLanKDTeacher, bert_config, launch
+
 ROOT = Path(__file__).parent.parent
+CONFIGS = ROOT / "accelerate_configs"
 OBJECTIVES = {"nst": 30.0, "regression": 1.0}
-NAMES = ("loss", "mlm_loss", "nst_loss", "regression_loss")
+LOSSES = {
+    "student": ("loss", "mlm_loss", "nst_loss", "regression_loss"),
+    "teacher": ("loss", "mlm_loss", "contrast_loss"),
+}
+# ZeRO stage of each configuration that two CPU processes can run; None is DDP.
+STAGES = {"cpu.yaml": None, "zero1.yaml": 1, "zero2.yaml": 2, "zero3.yaml": 3, "zero3_offload.yaml": 3}
+ON_GPUS = ("gpu.yaml", "ddp.yaml", "fsdp2.yaml", "multi_node.yaml")
+TOLERANCE = 2e-4
 
 
-def launch(config: str, tmp_path, **options) -> dict:
-    result = tmp_path / "result.json"
-    options = {**options, "output_dir": str(tmp_path / "run"), "result": str(result)}
-    command = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--config_file",
-        str(ROOT / "accelerate_configs" / config),
-    ]
-    script = [str(ROOT / "tests" / "distributed_run.py"), json.dumps(options)]
-    run = subprocess.run([*command, "--main_process_port", "0", *script], capture_output=True, text=True, timeout=400)
+def run_launched(config: str, script: Path, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / config)]
+    command += ["--main_process_port", "0", str(script), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=400)
+
+
+def train_launched(config: str, folder: Path, **options) -> dict:
+    folder.mkdir()
+    options = {"per_device_train_batch_size": 4, "max_steps": 6, **options}
+    options = {**options, "output_dir": str(folder / "run"), "result": str(folder / "result.json")}
+    run = run_launched(config, ROOT / "tests" / "distributed_run.py", json.dumps(options))
     assert run.returncode == 0, run.stderr[-3000:]
-    return json.loads(result.read_text())
+    return json.loads((folder / "result.json").read_text())
+
+
+def steps_of(seen: dict, names) -> list[dict]:
+    return [{name: entry[name] for name in names} for entry in seen["log_history"] if "loss" in entry]
+
+
+def contrast_alike(kind: str) -> dict:
+    """Contrast takes its negatives from a micro-batch, so one process must split its batch as two do."""
+    if kind == "teacher":
+        return {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    return {"per_device_train_batch_size": 8}
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    return train("student", tmp_path_factory.mktemp("alone"), OBJECTIVES, per_device_train_batch_size=8, max_steps=6)
+    runs = {}
+
+    def run(kind: str):
+        if kind not in runs:
+            objectives = OBJECTIVES if kind == "student" else None
+            runs[kind] = train(kind, tmp_path_factory.mktemp(kind), objectives, max_steps=6, **contrast_alike(kind))
+        return runs[kind]
+
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["student", "teacher"])
+@pytest.mark.parametrize("config", STAGES)
+def test_launch_is_what_it_claims_and_changes_no_loss(tmp_path, alone, config, kind):
+    objectives = OBJECTIVES if kind == "student" else None
+    seen = train_launched(config, tmp_path / "whole", kind=kind, objectives=objectives, save_strategy="steps",
+                          save_steps=3)  # fmt: skip
+    stage = STAGES[config]
+    assert (seen["world_size"], seen["zero_stage"]) == (2, stage)
+    assert seen["distributed_type"] == ("MULTI_CPU" if stage is None else "DEEPSPEED")
+
+    one = alone(kind)
+    steps = steps_of(seen, LOSSES[kind])
+    assert len(steps) == 6
+    for ours, expected in zip(steps, logged(one, *LOSSES[kind])):
+        assert ours == pytest.approx(expected, rel=TOLERANCE)
+
+    whole = sum(p.numel() * p.element_size() for p in one.model.parameters())
+    ranks = 2 if stage == 3 else 1
+    assert seen["parameter_bytes_of_a_rank"] == pytest.approx(whole / ranks, rel=0.05)
+    assert seen["optimizer_bytes_of_a_rank"] == pytest.approx(2 * whole / (1 if stage is None else 2), rel=0.05)
+    if kind == "student":
+        teacher = sum(p.numel() * p.element_size() for p in one.teacher.parameters())
+        assert seen["teacher_bytes_of_a_rank"] == pytest.approx(teacher / ranks, rel=0.05)
+
+    # What it leaves is whole: a process without any launcher loads it and computes what the launch computed.
+    if kind == "student":
+        _, info = AutoModelForMaskedLM.from_pretrained(tmp_path / "whole" / "run", output_loading_info=True)
+        assert not any(info.values())
+        one.model.load_state_dict(VidLanKDStudent.from_pretrained(tmp_path / "whole" / "run").state_dict())
+    else:
+        one.model.load_state_dict(VidLanKDTeacher.from_pretrained(tmp_path / "whole" / "run").state_dict())
+    data = make_texts(13, seed=1) if kind == "student" else make_video_text(13, seed=1)
+    assert one.evaluate(data)["eval_mlm_loss"] == pytest.approx(seen["evaluation"]["eval_mlm_loss"], rel=1e-5)
+    assert "cls.predictions.decoder.weight" not in load_file(tmp_path / "whole" / "run" / "model.safetensors")
+
+    checkpoint = str(tmp_path / "whole" / "run" / "checkpoint-3")
+    resumed = train_launched(config, tmp_path / "resumed", kind=kind, objectives=objectives, resume=checkpoint)
+    assert steps_of(resumed, LOSSES[kind]) == steps, "resumed on as many processes, every later loss is the same"
+
+
+@pytest.mark.parametrize("config", [*STAGES, *ON_GPUS])
+def test_every_configuration_is_one_that_accelerate_reads(config):
+    assert load_config_from_file(str(CONFIGS / config)).num_processes >= 1
+    assert {path.name for path in CONFIGS.iterdir()} == {*STAGES, *ON_GPUS}
+
+
+PRINTS_LAUNCH = """
+import sys
+from vidlankd_hf import DistillationConfig
+from vidlankd_hf.launch import describe_launch
+print("REALLY", describe_launch(DistillationConfig(output_dir=sys.argv[1], report_to="none")), flush=True)
+"""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "config, kind", [("cpu.yaml", "MULTI_CPU"), ("zero2.yaml", "DEEPSPEED"), ("zero3.yaml", "DEEPSPEED")]
+    "config, changes, message",
+    [
+        ("cpu.yaml", {"MULTI_GPU": "MULTI_CPU"}, "2 processes were asked for, but this run has 1 "),
+        (
+            "fsdp2.yaml",
+            {"use_cpu: false": "use_cpu: true"},
+            "FSDP was asked for, but this run is 2 process",
+        ),
+        ("ddp.yaml", {}, "GPUs were asked for, but this run is 2 process(es), MULTI_CPU, cpu"),
+    ],
 )
-def test_launch_is_what_it_claims_and_changes_no_loss(tmp_path, alone, config, kind):
-    seen = launch(
-        config,
-        tmp_path,
-        kind="student",
-        objectives=OBJECTIVES,
-        per_device_train_batch_size=4,
-        max_steps=6,
-    )
-    assert (seen["world_size"], seen["distributed_type"]) == (2, kind)
-    steps = [{name: entry[name] for name in NAMES} for entry in seen["log_history"] if "loss" in entry]
-    assert len(steps) == 6
-    for ours, one in zip(steps, logged(alone, *NAMES)):
-        assert ours == pytest.approx(one, rel=2e-4)
-    _, info = AutoModelForMaskedLM.from_pretrained(tmp_path / "run", output_loading_info=True)
-    assert not any(info.values())
-    assert load_file(tmp_path / "run" / "distillation" / "heads.safetensors")
-    whole = sum(p.numel() * p.element_size() for p in alone.teacher.parameters())
-    share = seen["teacher_bytes_of_a_rank"] / whole
-    assert 0.5 <= share < 0.55 if config == "zero3.yaml" else share == 1, "ZeRO-3 shards the frozen teacher too"
+def test_launch_that_is_not_what_was_asked_for_stops(tmp_path, config, changes, message):
+    if config == "ddp.yaml" and torch.cuda.is_available():
+        pytest.skip("there are GPUs")
+    script, written = tmp_path / "prints.py", tmp_path / config
+    script.write_text(PRINTS_LAUNCH)
+    text = (CONFIGS / config).read_text()
+    for old, new in {"mixed_precision: bf16": "mixed_precision: 'no'", "num_processes: 4": "num_processes: 2",
+                     **changes}.items():  # fmt: skip
+        text = text.replace(old, new)
+    written.write_text(text)
+    run = run_launched(str(written), script, str(tmp_path))
+    assert run.returncode != 0 and "REALLY" not in run.stdout
+    assert message in run.stderr
+
+
+@pytest.mark.parametrize(
+    "options, expected",
+    [
+        (["--cpu", "--num_processes", "3", "x.py"], (3, True)),
+        (["--config_file", str(CONFIGS / "cpu.yaml"), "x.py", "--config_file", "of_the_script"], (2, True)),
+        (["--config_file", str(CONFIGS / "multi_node.yaml"), "--num_processes", "32", "x.py"], (32, False)),
+    ],
+)
+def test_what_was_asked_for_is_read_from_the_launcher(monkeypatch, options, expected):
+    class Launcher:
+        def __init__(self, pid):
+            pass
+
+        def cmdline(self):
+            return ["/bin/python", "/bin/accelerate", "launch", *options]
+
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setattr(launch.psutil, "Process", Launcher)
+    assert launch.asked_for() == expected
+    monkeypatch.setattr(Launcher, "cmdline", lambda self: ["make", "test"])
+    assert launch.asked_for() == (None, None)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert launch.asked_for() == (2, None)
+
+
+def test_processes_that_do_not_know_of_each_other_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, "asked_for", lambda: (2, None))
+    with pytest.raises(ValueError, match="2 processes were asked for, but this run has 1 "):
+        DistillationConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+
+
+@pytest.mark.slow
+def test_teacher_starts_from_a_pretrained_bert_under_zero3(tmp_path, tiny_world):
+    """Loaded after TrainingArguments, its weights come in shards; the teacher must begin with all of them."""
+    from transformers import AutoTokenizer, BertForMaskedLM
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_world / "tokenizer")
+    bert = BertForMaskedLM(bert_config("tiny", tokenizer))
+    bert.save_pretrained(tmp_path / "bert")
+    options = [
+        "--world",
+        str(tiny_world),
+        "--text_model",
+        str(tmp_path / "bert"),
+        "--output_dir",
+        str(tmp_path / "run"),
+    ]
+    options += ["--max_steps", "2", "--warmup_steps", "0", "--learning_rate", "0", "--weight_decay", "0"]
+    run = run_launched("zero3.yaml", ROOT / "examples" / "pretrain_teacher.py", *options, "--report_to", "none")
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "2 process(es), DeepSpeed ZeRO-3" in run.stdout
+    trained = VidLanKDTeacher.from_pretrained(tmp_path / "run").text_model.state_dict()
+    for name, value in bert.state_dict().items():
+        torch.testing.assert_close(trained[name], value)

@@ -133,7 +133,7 @@ class DistillationTrainer(PretrainingTrainer):
         if self.teacher is None:
             return inputs
         with torch.inference_mode():
-            output = self.teacher(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
+            output = self.teacher(input_ids=inputs["input_ids"], attention_mask=inputs.get("attention_mask"))
         return {**inputs, "teacher_states": output.last_hidden_state}
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -165,6 +165,8 @@ def _zero3_engine(teacher: VidLanKDTeacher, config: dict):
 
     keep = ("train_micro_batch_size_per_gpu", "zero_optimization", "bf16", "fp16", "zero_force_ds_cpu_optimizer")
     config = {key: config[key] for key in keep if key in config}
+    if teacher.dtype == torch.bfloat16:
+        config["bf16"] = {"enabled": True}
     engine, *_ = deepspeed.initialize(model=teacher, config=config)
     engine.module.eval()
     return engine

@@ -1,4 +1,4 @@
-"""A run's folder: started, resumed or refused, never overwritten; and what a launch really is."""
+"""A run's folder: started, resumed or refused, never overwritten."""
 
 import json
 import os
@@ -105,16 +105,6 @@ def parse_arguments(parser: HfArgumentParser, recipe: dict[str, Any], source: st
         parser.set_defaults(**{k: v for k, v in recipe.items() if k != "max_steps" or not epochs_given})
         args, data_args = parser.parse_args_into_dataclasses()
     return args, data_args
-
-
-def describe_launch(args: TrainingArguments) -> str:
-    """What this launch really runs on, in a line: processes, how they are joined, device and precision."""
-    if args.deepspeed_plugin is not None:
-        kind = f"DeepSpeed ZeRO-{args.deepspeed_plugin.zero_stage}"
-    else:
-        kind = args.distributed_state.distributed_type.value
-    precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"
-    return f"{args.world_size} process(es), {kind}, {args.device.type}, {precision}"
 
 
 def build_if_missing(args: TrainingArguments, made: str | Path, what: str, script: Path, *arguments: str) -> None:

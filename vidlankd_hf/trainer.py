@@ -22,10 +22,12 @@ from transformers.utils import logging
 
 from .data.epochs import EpochDataset, EpochSampler
 from .data.vocabulary import vocabulary_fingerprint
+from .launch import check_launch
 
 logger = logging.get_logger(__name__)
 
 ITEMS = ("masked_tokens", "tokens", "sequences")
+MATMUL_PRECISIONS = ("highest", "high", "medium")
 
 
 @dataclass
@@ -34,11 +36,19 @@ class PretrainingArguments(TrainingArguments):
 
     Args:
         mlm_probability: Share of a sequence's ordinary tokens that is masked.
+        matmul_precision: `torch.set_float32_matmul_precision`: "highest" is full float32; "high" and "medium" allow
+            TF32 on GPUs, bfloat16 on CPUs with AMX and faster float32 kernels on other CPUs.
     """
 
     mlm_probability: float = field(
         default=0.15,
         metadata={"help": "Share of a sequence's ordinary tokens that is masked, strictly between 0 and 1."},
+    )
+    matmul_precision: str = field(
+        default="highest",
+        metadata={
+            "help": "Precision of float32 matrix products: highest, high or medium (TF32 on GPUs, bf16 on AMX CPUs)."
+        },
     )
     adam_epsilon: float = field(default=1e-6, metadata={"help": "Epsilon of AdamW; the paper's 1e-6."})
     weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of AdamW; the paper's 0.01."})
@@ -61,9 +71,15 @@ class PretrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self):
+        # Otherwise processes that a launcher starts on a machine without GPUs would not know of each other.
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         super().__post_init__()
         if not 0 < self.mlm_probability < 1:
             raise ValueError(f"mlm_probability is {self.mlm_probability}: give a share between 0 and 1, such as 0.15")
+        if self.matmul_precision not in MATMUL_PRECISIONS:
+            raise ValueError(
+                f"matmul_precision is {self.matmul_precision!r}: choose one of {', '.join(MATMUL_PRECISIONS)}"
+            )
         if self.remove_unused_columns:
             raise ValueError("remove_unused_columns must be false: the collators read columns that the model does not")
         if self.n_gpu > 1:
@@ -71,6 +87,7 @@ class PretrainingArguments(TrainingArguments):
                 f"one process sees {self.n_gpu} GPUs; losses would be wrong under torch.nn.DataParallel: start it "
                 "with `accelerate launch`, or choose one GPU with CUDA_VISIBLE_DEVICES=0"
             )
+        check_launch(self)
 
 
 class PretrainingTrainer(Trainer):
@@ -81,6 +98,7 @@ class PretrainingTrainer(Trainer):
     """
 
     def __init__(self, model, args: PretrainingArguments, train_dataset=None, eval_dataset=None, **kwargs):
+        torch.set_float32_matmul_precision(args.matmul_precision)
         super().__init__(
             model=model,
             args=args,
@@ -240,9 +258,10 @@ class PretrainingTrainer(Trainer):
 
 def _count_items(batch: dict[str, Tensor]) -> Tensor:
     """`[3]` float tensor on the batch's device: masked tokens, real tokens, sequences."""
-    mask = batch["attention_mask"]
-    sequences = torch.full((), len(mask), device=mask.device)
-    return torch.stack([(batch["masked_labels"] != -100).sum(), mask.sum(), sequences]).float()
+    input_ids, mask = batch["input_ids"], batch.get("attention_mask")
+    tokens = torch.full((), input_ids.numel(), device=input_ids.device) if mask is None else mask.sum()
+    sequences = torch.full((), len(input_ids), device=input_ids.device)
+    return torch.stack([(batch["masked_labels"] != -100).sum(), tokens, sequences]).float()
 
 
 def check_vocabulary_size(tokenizer, model_name: str, vocab_size: int, recorded: str | None = None) -> str:

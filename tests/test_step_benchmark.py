@@ -1,0 +1,52 @@
+"""The step benchmark compares like with like, and fails where ours has become slow."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parent.parent / "benchmarks" / "step.py"
+
+
+@pytest.fixture
+def step(monkeypatch):
+    spec = importlib.util.spec_from_file_location("step", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def run(*arguments):
+        options = ["--sizes", "tiny", "--batch", "2", "--rounds", "1", "--precisions", "fp32", *arguments]
+        monkeypatch.setattr(sys, "argv", ["step.py", *map(str, options)])
+        module.main()
+
+    module.run = run
+    return module
+
+
+@pytest.mark.slow
+def test_it_times_every_way_and_its_parts_and_fails_below_a_floor(step, tmp_path, capsys):
+    floors = tmp_path / "floors.json"
+    floors.write_text(json.dumps({"tiny both: original fp32 / ours fp32": 0.01}))
+    step.run("--output_dir", tmp_path, "--floors", floors)
+    assert "loss and gradient norm agree" in capsys.readouterr().out
+    rows = {row["way"]: row for row in json.loads((tmp_path / "step.json").read_text())["rows"]}
+    assert set(rows) == {"original", "stock", "ours", "alone"}
+    assert all(row["seconds"] > 0 and row["parts"]["encoder"] > 0 for row in rows.values())
+    assert rows["alone"]["parts"]["teacher"] == rows["alone"]["parts"]["objectives"] == 0
+    assert rows["ours"]["parts"]["teacher"] > 0 < rows["ours"]["parts"]["objectives"]
+    assert rows["ours"]["model_flops"] > rows["alone"]["model_flops"]
+    assert (tmp_path / "step.png").stat().st_size > 0
+
+    floors.write_text(json.dumps({"tiny both: original fp32 / ours fp32": 1e6}))
+    with pytest.raises(SystemExit, match="too slow: tiny both: original fp32 / ours fp32"):
+        step.run("--floors", floors)
+
+
+def test_it_refuses_to_time_ways_that_compute_different_losses(step, monkeypatch, capsys):
+    original = step.Original.crd
+    monkeypatch.setattr(step.Stock, "crd", lambda self, s, t: 1.01 * original(self, s, t))
+    with pytest.raises(SystemExit, match="no speeds: .* by original, .* by stock"):
+        step.run()
+    assert "ms a step" not in capsys.readouterr().out

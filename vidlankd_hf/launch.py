@@ -1,0 +1,82 @@
+"""What a launch really is, and whether that is what was asked for.
+
+Some launches exit 0 while running something else: `MULTI_CPU` without mpirun is one process, FSDP on CPU is plain DDP,
+and processes of a GPU configuration on a machine without GPUs do not know of each other.
+"""
+
+import os
+from pathlib import Path
+
+import psutil
+from accelerate.commands.config import default_config_file, load_config_from_file
+from accelerate.commands.launch import launch_command_parser
+from accelerate.utils import DistributedType
+from transformers import TrainingArguments
+
+
+def describe_launch(args: TrainingArguments) -> str:
+    """What this launch really runs on, in a line: processes, how they are joined, device and precision."""
+    kind = args.distributed_state.distributed_type.value
+    if args.deepspeed_plugin is not None:
+        kind = f"DeepSpeed ZeRO-{args.deepspeed_plugin.zero_stage}"
+    precision = {"no": "fp32"}.get(args.mixed_precision, args.mixed_precision)
+    return f"{args.world_size} process(es), {kind}, {args.device.type}, {precision}"
+
+
+def check_launch(args: TrainingArguments) -> None:
+    """Compares what runs with what the environment and the command line of `accelerate launch` ask for.
+
+    Raises:
+        ValueError: Something else runs; it names both and the remedy.
+    """
+    processes, on_cpu = asked_for()
+    if processes is not None and processes != args.world_size:
+        raise ValueError(
+            f"{processes} processes were asked for, but this run has {args.world_size} ({describe_launch(args)}): on "
+            "CPU use accelerate_configs/cpu.yaml or torchrun; MULTI_CPU needs mpirun"
+        )
+    if on_cpu is False and args.device.type == "cpu":
+        raise ValueError(
+            f"GPUs were asked for, but this run is {describe_launch(args)}: check that they are visible, or use a "
+            "configuration with `use_cpu: true`, such as accelerate_configs/cpu.yaml"
+        )
+    fsdp = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    if fsdp and args.distributed_state.distributed_type != DistributedType.FSDP and args.device.type == "cpu":
+        raise ValueError(
+            f"FSDP was asked for, but this run is {describe_launch(args)}: accelerate has no FSDP on CPU; use "
+            "accelerate_configs/zero3.yaml to shard there"
+        )
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true" and args.deepspeed_plugin is None:
+        raise ValueError(
+            f"DeepSpeed was asked for, but this run is {describe_launch(args)}: start it with `accelerate launch "
+            "--config_file accelerate_configs/zero2.yaml`"
+        )
+
+
+def asked_for() -> tuple[int | None, bool | None]:
+    """How many processes, and whether on CPU, the launcher was asked for; `None` where nothing tells."""
+    words = _launcher_words()
+    if words is None:
+        return (int(os.environ["WORLD_SIZE"]) if "WORLD_SIZE" in os.environ else None), None
+    options, _ = launch_command_parser().parse_known_args(words)
+    if options.cpu:
+        return options.num_processes, True
+    if options.config_file is None and not os.path.isfile(default_config_file):
+        return options.num_processes, None
+    config = load_config_from_file(options.config_file)
+    return options.num_processes or config.num_processes, config.use_cpu
+
+
+def _launcher_words() -> list[str] | None:
+    """The command line after `accelerate launch`, where that is what started this process."""
+    try:
+        words = psutil.Process(os.getppid()).cmdline()
+    except psutil.Error:
+        return None
+    for i, word in enumerate(words):
+        name = Path(word).name
+        if name in ("accelerate.commands.launch", "accelerate-launch"):
+            return words[i + 1 :]
+        if name == "accelerate" and words[i + 1 : i + 2] == ["launch"]:
+            return words[i + 2 :]
+    return None
