@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= $(VENV)/bin/python
 READY := $(if $(filter $(VENV)/bin/python,$(PYTHON)),$(VENV)/.installed,)
 
-.PHONY: demo evidence test test-slow style docs clean
+.PHONY: demo evidence test test-slow bench style docs clean
 
 demo: $(READY)  ## the main job on the grounded world: world, teacher, students, probe, report
 	$(PYTHON) examples/demo.py
@@ -17,6 +17,9 @@ test: $(READY)  ## the tests that take seconds
 
 test-slow: $(READY)  ## all tests
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest
+
+bench: $(READY)  ## the step against the original's arithmetic and the stock way; fails below the committed ratios
+	$(PYTHON) benchmarks/step.py --precisions fp32 medium --rounds 3 --floors benchmarks/floors.json
 
 style: $(READY)  ## lint and format
 	$(PYTHON) -m ruff check .

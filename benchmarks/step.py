@@ -1,0 +1,532 @@
+"""Times one distillation step: the original's arithmetic, the stock way, ours, and the student alone.
+
+    python benchmarks/step.py --sizes small --objectives both
+
+Every way starts from the same weights and reads the same blocks. Before a speed is printed, all of them must agree on
+loss and gradient norm (dropout 0, fp32). They are timed in turn, round by round, so that a busy moment of the machine
+hits all of them. Needs torch and transformers; draws a figure where matplotlib is installed.
+
+Ways:
+  original   per-sample D x D NST, a loop over positions, full logits of both, host round trip, AdamW loop
+  stock      Trainer with BertForMaskedLM: full logits of both, vectorised D x D losses, stock collator, fused AdamW
+  ours       DistillationTrainer.training_step as shipped
+  compiled   the same under torch.compile
+  alone      DistillationTrainer without objectives and teacher: MLM
+Precisions: fp32; medium (torch.set_float32_matmul_precision: oneDNN on CPU, TF32 on GPU); bf16 (autocast).
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import transformers
+from transformers import BertTokenizer, DataCollatorForLanguageModeling
+
+from vidlankd_hf import (
+    DistillationConfig,
+    DistillationTrainer,
+    TextCollator,
+    VidLanKDStudent,
+    VidLanKDTeacher,
+    VidLanKDTeacherConfig,
+    bert_config,
+)
+from vidlankd_hf.mlm_head import mlm_loss
+from vidlankd_hf.student import unit_states
+from vidlankd_hf.teacher import video_config_like
+
+VOCABULARY, BLOCK = 30522, 126
+OBJECTIVES = {"none": {}, "nst": {"nst": 1.0}, "crd": {"crd": 1.0}, "both": {"nst": 1.0, "crd": 1.0}}
+PRECISIONS = ("fp32", "medium", "bf16")
+PARTS = ("data", "teacher", "encoder", "head", "objectives", "optimizer")
+AGREEMENT = 1e-5
+
+
+class Way:
+    """A way to do the step, in parts whose sum is the step: `collate, teach, encode, head, distil, update`."""
+
+    def __init__(self, teacher: VidLanKDTeacher, student: VidLanKDStudent, tokenizer, objectives: dict, device):
+        self.teacher, self.student, self.objectives, self.device = teacher, student, objectives, device
+        self.optimizer = self.make_optimizer([p for p in student.parameters() if p.requires_grad])
+        self.make_batch = DataCollatorForLanguageModeling(tokenizer)
+        self.special = (tokenizer.cls_token_id, tokenizer.sep_token_id)
+
+    def collate(self, rows: np.ndarray, epoch: int) -> dict:
+        cls, sep = self.special
+        batch = self.make_batch([{"input_ids": [cls, *row.tolist(), sep]} for row in rows])
+        return {name: value.to(self.device) for name, value in batch.items()}
+
+    def encode(self, batch: dict) -> torch.Tensor:
+        return self.student.bert(batch["input_ids"], batch["attention_mask"]).last_hidden_state
+
+    def head(self, states: torch.Tensor, batch: dict) -> torch.Tensor:
+        """Logits at every position, cross-entropy at the masked ones: what `BertForMaskedLM(labels=)` does."""
+        logits = self.student.cls(states)
+        return F.cross_entropy(logits.flatten(0, 1).float(), batch["labels"].flatten())
+
+    def distil(self, states: torch.Tensor, taught: torch.Tensor, batch: dict) -> torch.Tensor:
+        total = 0.0
+        for name, weight in self.objectives.items():
+            student = F.normalize(self.student.distillation_heads[name].layers(states).float(), dim=-1)
+            total = total + weight * getattr(self, name)(student, F.normalize(taught.float(), dim=-1))
+        return total
+
+    def step(self, rows: np.ndarray, epoch: int) -> torch.Tensor:
+        batch = self.collate(rows, epoch)
+        loss = self.loss(batch)
+        loss.backward()
+        self.update()
+        return loss
+
+    def loss(self, batch: dict) -> torch.Tensor:
+        taught = self.teach(batch) if self.objectives else None
+        states = self.encode(batch)
+        loss = self.head(states, batch)
+        return loss + self.distil(states, taught, batch) if self.objectives else loss
+
+    def update(self) -> None:
+        torch.nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+class Original(Way):
+    def make_optimizer(self, parameters):
+        return torch.optim.AdamW(parameters, lr=1e-5, eps=1e-6, foreach=False, fused=False)
+
+    def teach(self, batch):
+        with torch.no_grad():
+            states = self.teacher.encode_text(batch["input_ids"], batch["attention_mask"])
+            self.teacher.text_model.cls(states)
+        return torch.from_numpy(states.cpu().float().numpy()).to(self.device)
+
+    def nst(self, student, teacher):
+        total = 0.0
+        for s, t in zip(student, teacher):
+            s, t = F.normalize(s, dim=0).T, F.normalize(t, dim=0).T  # neurons [D, L]
+            kernels = [(a[:, None] * b[None]).sum(-1).square().mean() for a, b in ((s, s), (s, t), (t, t))]
+            total = total + kernels[0] - 2 * kernels[1] + kernels[2]
+        return total / len(student)
+
+    def crd(self, student, teacher):
+        total, (size, length, _) = 0.0, student.shape
+        for i in range(length):
+            z = student[:, i] @ teacher[:, i].T / 0.07
+            positive = torch.eye(size, dtype=torch.bool, device=z.device)
+            total = total + F.softplus(-z[positive]).sum() + F.softplus(z[~positive]).sum()
+        return total / (size * length)
+
+
+class Stock(Way):
+    def make_optimizer(self, parameters):
+        return torch.optim.AdamW(parameters, lr=1e-5, fused=True)
+
+    def teach(self, batch):
+        with torch.no_grad():
+            states = self.teacher.encode_text(batch["input_ids"], batch["attention_mask"])
+            self.teacher.text_model.cls(states)
+        return states
+
+    def loss(self, batch):
+        loss = super().loss(batch)
+        torch.isnan(loss).item()  # Trainer's logging_nan_inf_filter, on by default, waits for every loss
+        return loss
+
+    def nst(self, student, teacher):
+        s, t = F.normalize(student, dim=1), F.normalize(teacher, dim=1)
+        ss, st, tt = (torch.bmm(a.transpose(1, 2), b).square().mean((1, 2)) for a, b in ((s, s), (s, t), (t, t)))
+        return (ss - 2 * st + tt).mean()
+
+    def crd(self, student, teacher):
+        z = torch.einsum("bld,cld->lbc", student, teacher) / 0.07
+        positive = torch.eye(len(student), dtype=torch.bool, device=z.device)
+        return F.softplus(torch.where(positive, -z, z)).sum(-1).mean()
+
+
+class Ours(Way):
+    compiled = False
+
+    def __init__(self, teacher, student, tokenizer, objectives, device):
+        self.teacher, self.student, self.objectives, self.device = teacher, student, objectives, device
+        args = DistillationConfig(
+            output_dir=tempfile.mkdtemp(), objectives=objectives, use_cpu=device == "cpu", report_to="none",
+            learning_rate=1e-5, lr_scheduler_type="constant",
+        )  # fmt: skip
+        rows = [{"input_ids": np.zeros(BLOCK, np.uint16)}] * 2
+        self.trainer = DistillationTrainer(
+            model=student, teacher=teacher if objectives else None, args=args, train_dataset=rows,
+            processing_class=tokenizer,
+        )  # fmt: skip
+        self.trainer.create_optimizer_and_scheduler(1)
+        self.optimizer, self.make_batch = self.trainer.optimizer, self.trainer.data_collator
+        if self.compiled:
+            student.bert = torch.compile(student.bert)
+            if objectives:
+                teacher.text_model.bert = torch.compile(teacher.text_model.bert)
+
+    def collate(self, rows, epoch):
+        return self.make_batch([{"input_ids": row, "sample_id": i, "epoch": epoch} for i, row in enumerate(rows)])
+
+    def step(self, rows, epoch):
+        batch = self.collate(rows, epoch)
+        items = self.trainer._get_num_items_in_batch([batch], self.trainer.args.device)
+        loss = self.trainer.training_step(self.student, batch, items)
+        self.trainer.accelerator.clip_grad_norm_(self.student.parameters(), self.trainer.args.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss
+
+    def loss(self, batch):
+        return self.trainer.compute_loss(self.student, self.trainer._prepare_inputs(batch))
+
+    def teach(self, batch):
+        return self.trainer.model_inputs(batch)["teacher_states"]
+
+    def encode(self, batch):
+        return self.student.bert(batch["input_ids"]).last_hidden_state
+
+    def head(self, states, batch):
+        return mlm_loss(self.student, states, batch["masked_positions"], batch["masked_labels"])
+
+    def distil(self, states, taught, batch):
+        taught, total = unit_states(taught), 0.0
+        for name, weight in self.objectives.items():
+            student = self.student.distillation_heads[name](states)
+            with torch.autocast(self.device, enabled=False):
+                loss = self.student.objectives[name](student, taught, torch.ones_like(batch["input_ids"]))
+            total = total + weight * loss
+        return total
+
+
+class Compiled(Ours):
+    compiled = True
+
+
+WAYS = {"original": Original, "stock": Stock, "ours": Ours, "compiled": Compiled, "alone": Ours}
+
+
+def make_models(teacher_size: str, size: str, objectives: dict, tokenizer, dropout: float, device: str):
+    """Teacher and student with the same random weights each time."""
+    torch.manual_seed(0)
+    drop = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    text = bert_config(teacher_size, tokenizer, **drop)
+    video = video_config_like(text, feature_size=8)
+    video.num_hidden_layers = 1
+    teacher = VidLanKDTeacher(VidLanKDTeacherConfig(text_config=text, video_config=video)).requires_grad_(False).eval()
+    student = VidLanKDStudent(bert_config(size, tokenizer, **drop))
+    if objectives:
+        student.add_objectives(objectives, text.hidden_size)
+    return teacher.to(device), student.to(device).train()
+
+
+def check_agreement(teacher_size, size, objectives, tokenizer, rows, device) -> dict[str, tuple[float, float]]:
+    """(loss, gradient norm) of each way on the same masked batch, dropout 0, fp32; raises where they differ."""
+    torch.set_float32_matmul_precision("highest")
+    samples = [{"input_ids": row, "sample_id": i, "epoch": 0} for i, row in enumerate(rows)]
+    batch = {name: value.to(device) for name, value in TextCollator(tokenizer)(samples).items()}
+    labels = torch.full_like(batch["input_ids"], -100)
+    batch["attention_mask"] = torch.ones_like(labels)
+    batch["labels"] = labels.scatter(1, batch["masked_positions"], batch["masked_labels"])
+    seen = {}
+    for name in ("original", "stock", "ours"):
+        teacher, student = make_models(teacher_size, size, objectives, tokenizer, 0.0, device)
+        loss = WAYS[name](teacher, student, tokenizer, objectives, device).loss(batch)
+        loss.backward()
+        norm = torch.nn.utils.get_total_norm([p.grad for p in student.parameters() if p.grad is not None])
+        seen[name] = (loss.item(), norm.item())
+    for name, values in seen.items():
+        for value, reference in zip(values, seen["original"]):
+            if abs(value - reference) > AGREEMENT * abs(reference):
+                raise SystemExit(
+                    f"no speeds: (loss, gradient norm) is {seen['original']} by original, {values} by {name}"
+                )
+    return seen
+
+
+@contextmanager
+def at_precision(precision: str, device: str):
+    torch.set_float32_matmul_precision("medium" if precision == "medium" else "highest")
+    with torch.autocast(device, torch.bfloat16) if precision == "bf16" else nullcontext():
+        yield
+    torch.set_float32_matmul_precision("highest")
+
+
+def seconds(work, device: str) -> float:
+    """Wall-clock time of `work()`, the device's queue empty before and after."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    work()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def split(way: Way, rows: np.ndarray, epoch: int) -> dict[str, float]:
+    """Seconds of each part of one step; `head` and `objectives` with their backward passes, `encoder` with its own."""
+    times, kept = dict.fromkeys(PARTS, 0.0), {}
+
+    def part(name, work):
+        times[name] += seconds(lambda: kept.update(result=work()), way.device)
+        return kept["result"]
+
+    batch = part("data", lambda: {k: v.to(way.device) for k, v in way.collate(rows, epoch).items()})
+    taught = part("teacher", lambda: way.teach(batch)) if way.objectives else None
+    states = part("encoder", lambda: way.encode(batch))
+    leaf = states.detach().requires_grad_()
+    part("head", lambda: way.head(leaf, batch).backward())
+    if way.objectives:
+        part("objectives", lambda: way.distil(leaf, taught, batch).backward())
+    part("encoder", lambda: states.backward(leaf.grad))
+    part("optimizer", way.update)
+    return times
+
+
+def peak_memory(work, device: str) -> int | None:
+    """Most bytes that `work()` held beyond what was held before; `None` where this machine cannot tell."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        return torch.cuda.max_memory_allocated() - before
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak of the resident set starts anew
+    except OSError:
+        work()
+        return None
+    before = _status("VmRSS")
+    work()
+    return max(0, _status("VmHWM") - before)
+
+
+def _status(field: str) -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) * 1024
+
+
+def peak_rate(precision: str, device: str, size: int) -> float:
+    """FLOP/s of a product of two square matrices, best of 10: what this machine's kernel reaches."""
+    a, b = (torch.randn(size, size, device=device) for _ in range(2))
+    with at_precision(precision, device), torch.no_grad():
+        if precision == "bf16":
+            a, b = a.bfloat16(), b.bfloat16()
+        times = [seconds(lambda: a @ b, device) for _ in range(12)]
+    return 2 * size**3 / min(times[2:])
+
+
+def model_flops(teacher, student, objectives: dict, batch: int, masked: int) -> float:
+    """FLOP of the step's matrix products, nothing wasted: a product of [m, k] and [k, n] counts 2mkn."""
+    length, tokens = BLOCK + 2, batch * (BLOCK + 2)
+
+    def encoder(config) -> float:
+        width, inner = config.hidden_size, config.intermediate_size
+        return tokens * config.num_hidden_layers * (8 * width**2 + 4 * width * inner + 4 * length * width)
+
+    s, total = student.config, 3 * encoder(student.config)
+    total += 3 * masked * (2 * s.hidden_size**2 + 2 * s.hidden_size * s.vocab_size)
+    if objectives:
+        total += encoder(teacher.config.text_config)
+        total += 3 * len(objectives) * tokens * 2 * (s.hidden_size**2 + s.hidden_size * teacher.config.hidden_size)
+    return total
+
+
+def matmul_share(way: Way, rows, device: str) -> tuple[float, float]:
+    """Share of a step's time in matrix products (attention counted in), and their seconds, from torch's profiler."""
+    activity = torch.profiler.ProfilerActivity.CUDA if device == "cuda" else torch.profiler.ProfilerActivity.CPU
+    with torch.profiler.profile(activities=[activity]) as profile:
+        whole = seconds(lambda: way.step(rows, 0), device)
+    names = ("mm", "gemm", "attention", "linear", "cutlass", "nvjet", "flash", "fmha")
+    field = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
+    events = [e for e in profile.key_averages() if any(n in e.key.lower() for n in names)]
+    products = sum(getattr(event, field) for event in events) / 1e6
+    return products / whole, products
+
+
+def measure(args, size: str, name: str, tokenizer, device: str) -> list[dict]:
+    """Rows of the table for one student size and one set of objectives."""
+    objectives = OBJECTIVES[name]
+    rows = np.random.default_rng(0).integers(5, VOCABULARY, (args.rounds + 1, args.batch, BLOCK), dtype=np.uint16)
+    teacher_size = args.teacher or size
+    agreed = check_agreement(teacher_size, size, objectives, tokenizer, rows[0], device)
+    print(f"\n{teacher_size} -> {size}, {name}: loss and gradient norm agree ({agreed['ours'][0]:.6f}, "
+          f"{agreed['ours'][1]:.6f})", flush=True)  # fmt: skip
+    ways, cells = {}, []
+    for kind in args.ways:
+        own = {} if kind == "alone" else objectives
+        teacher, student = make_models(teacher_size, size, own, tokenizer, 0.1, device)
+        ways[kind] = WAYS[kind](teacher, student, tokenizer, own, device)
+        if kind == "original":  # it knows no other precision than what its kernels give it
+            cells += [(kind, p) for p in args.precisions if p != "bf16"]
+        elif kind == "compiled":
+            cells.append((kind, args.precisions[-1]))
+        else:
+            cells += [(kind, p) for p in args.precisions]
+    times, memory = {cell: [] for cell in cells}, {}
+    for kind, precision in cells:  # warm-up; compiles, tunes, allocates the optimizer's state
+        with at_precision(precision, device):
+            ways[kind].step(rows[-1], 0)
+            memory[kind, precision] = peak_memory(lambda: ways[kind].step(rows[-1], 0), device)  # noqa: B023
+    for turn in range(args.rounds):
+        for kind, precision in cells:
+            with at_precision(precision, device):
+                times[kind, precision].append(seconds(lambda: ways[kind].step(rows[turn], turn), device))  # noqa: B023
+    results = []
+    masked = args.batch * round(0.15 * BLOCK)
+    for kind, precision in cells:
+        way, step = ways[kind], median(times[kind, precision])
+        with at_precision(precision, device):
+            share, products = matmul_share(way, rows[0], device)
+            parts = {} if kind == "compiled" else split(way, rows[0], 0)
+        flops = model_flops(way.teacher, way.student, way.objectives, args.batch, masked)
+        row = {
+            "teacher": teacher_size if way.objectives else None, "student": size, "objectives": name, "way": kind,
+            "precision": precision, "seconds": step, "all_seconds": times[kind, precision],
+            "tokens_per_second": args.batch * (BLOCK + 2) / step, "step_memory": memory[kind, precision],
+            "model_flops": flops, "share_of_peak": flops / step / args.peaks[precision],
+            "matmul_share": share, "matmul_seconds": products, "parts": parts,
+        }  # fmt: skip
+        results.append(row)
+        print(line(row), flush=True)
+    return results
+
+
+HEADER = (
+    "| student | objectives | way | precision | ms a step | tokens/s | memory MiB | share of peak | in products | "
+    + " | ".join(PARTS)
+    + " |\n|"
+    + "---|" * (9 + len(PARTS))
+)
+
+
+def line(row: dict) -> str:
+    memory = "" if row["step_memory"] is None else f"{row['step_memory'] / 2**20:.0f}"
+    parts = [f"{1000 * row['parts'][p]:.1f}" if row["parts"] else "" for p in PARTS]
+    cells = [row["student"], row["objectives"], row["way"], row["precision"], f"{1000 * row['seconds']:.1f}",
+             f"{row['tokens_per_second']:.0f}", memory, f"{100 * row['share_of_peak']:.0f} %",
+             f"{100 * row['matmul_share']:.0f} %", *parts]  # fmt: skip
+    return "| " + " | ".join(cells) + " |"
+
+
+def ratios(rows: list[dict]) -> dict[str, float]:
+    """How many times faster ours is, by what it is compared with."""
+    by = {(r["student"], r["objectives"], r["way"], r["precision"]): r["seconds"] for r in rows}
+    found = {}
+    for (student, objectives, way, precision), slow in by.items():
+        ours = by.get((student, objectives, "ours", precision))
+        if way in ("original", "stock") and ours:
+            found[f"{student} {objectives}: {way} {precision} / ours {precision}"] = slow / ours
+        bf16 = by.get((student, objectives, "ours", "bf16"))
+        if way == "original" and precision == "fp32" and bf16:
+            found[f"{student} {objectives}: original fp32 / ours bf16"] = slow / bf16
+    return found
+
+
+def draw(rows: list[dict], machine: dict, path: Path) -> None:
+    try:
+        import matplotlib
+    except ImportError:
+        print("No figure: matplotlib is not installed.")
+        return
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    rows = [row for row in rows if row["parts"] and row["objectives"] == rows[-1]["objectives"]]
+    names = [f"{row['student']} {row['way']} {row['precision']}" for row in rows]
+    figure, axis = plt.subplots(figsize=(9, 0.4 * len(rows) + 1.5), layout="constrained")
+    left = np.zeros(len(rows))
+    for part, colour in zip(PARTS, ("#c9ced6", "#c98a1b", "#2f6fab", "#7fb2e5", "#3f9d6b", "#8d6cab")):
+        width = np.array([1000 * row["parts"][part] for row in rows])
+        axis.barh(names, width, left=left, label=part, color=colour)
+        left += width
+    for i, row in enumerate(rows):
+        axis.text(left[i], i, f" {row['tokens_per_second']:.0f} tokens/s", va="center", fontsize=8)
+    axis.invert_yaxis()
+    axis.set_xlim(0, left.max() * 1.2)
+    axis.set_xlabel(f"ms a step ({rows[0]['objectives']}), {machine['processor']}")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(fontsize=8, loc="lower right")
+    figure.savefig(path, dpi=120)
+
+
+def describe_machine(device: str) -> dict:
+    machine = {
+        "processor": torch.cuda.get_device_name() if device == "cuda" else _processor(),
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
+    }
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    machine["cpu_features"] = [f for f in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f in flags]
+    return machine
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    names = [li.partition(":")[2].strip() for li in path.read_text().splitlines() if li.startswith("model name")] \
+        if path.exists() else []  # fmt: skip
+    return f"{len(names)} x {names[0]}" if names else platform.processor()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", default=["small"], help="of the student: tiny, small, base")
+    parser.add_argument("--teacher", help="size of the teacher; default: the student's")
+    parser.add_argument("--objectives", nargs="+", choices=OBJECTIVES, default=["both"])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=["original", "stock", "ours", "alone"])
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
+    parser.add_argument("--batch", type=int, default=8, help="sequences of 128 tokens a step; default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=5, help="steps of each way; default: %(default)s")
+    parser.add_argument("--output_dir", type=Path, help="for step.json, step.md and step.png; default: only print")
+    parser.add_argument("--floors", type=Path, help="JSON of least ratios; the run fails below one")
+    args = parser.parse_args()
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    machine = describe_machine(device)
+    print(json.dumps(machine, indent=1))
+    side = 8192 if device == "cuda" else 2048
+    args.peaks = {precision: peak_rate(precision, device, side) for precision in args.precisions}
+    print("Matrix products reach", {p: f"{rate / 1e9:.0f} GFLOP/s" for p, rate in args.peaks.items()})
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(VOCABULARY - 5))]
+    tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate(words)})
+
+    rows = []
+    for size in args.sizes:
+        for name in args.objectives:
+            rows += measure(args, size, name, tokenizer, device)
+    compared = ratios(rows)
+    table = "\n".join([HEADER, *map(line, rows)])
+    print(f"\n{table}\n")
+    for what, ratio in compared.items():
+        print(f"{ratio:5.2f}x  {what}")
+    if args.output_dir:
+        args.output_dir.mkdir(parents=True, exist_ok=True)
+        peaks = {precision: rate for precision, rate in args.peaks.items()}
+        content = {"command": " ".join(sys.argv), "machine": machine, "peaks": peaks, "rows": rows, "ratios": compared}
+        (args.output_dir / "step.json").write_text(json.dumps(content, indent=1) + "\n")
+        (args.output_dir / "step.md").write_text(table + "\n")
+        draw(rows, machine, args.output_dir / "step.png")
+        print(f"Written: {args.output_dir}/step.json, step.md, step.png")
+    if args.floors:
+        floors = json.loads(args.floors.read_text())
+        slow = [f"{what}: {compared[what]:.2f}, at least {least}" for what, least in floors.items()
+                if compared[what] < least]  # fmt: skip
+        if slow:
+            raise SystemExit("too slow: " + "; ".join(slow))
+        print(f"All {len(floors)} ratios are above their floors ({args.floors}).")
+
+
+if __name__ == "__main__":
+    main()
