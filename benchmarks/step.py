@@ -12,10 +12,12 @@ Ways:
   ours       DistillationTrainer.training_step as shipped
   compiled   the same under torch.compile
   alone      DistillationTrainer without objectives and teacher: MLM
-Precisions: fp32; medium (torch.set_float32_matmul_precision: oneDNN on CPU, TF32 on GPU); bf16 (autocast).
+Precisions: fp32; medium (torch.set_float32_matmul_precision: oneDNN on CPU, TF32 on GPU); bf16 (autocast; the teacher
+of ours is loaded in bf16).
 """
 
 import argparse
+import ctypes
 import json
 import os
 import platform
@@ -300,8 +302,9 @@ def peak_memory(work, device: str) -> int | None:
         work()
         return torch.cuda.max_memory_allocated() - before
     try:
+        ctypes.CDLL(None).malloc_trim(0)  # else what was freed before would be used again unseen
         Path("/proc/self/clear_refs").write_text("5")  # the peak of the resident set starts anew
-    except OSError:
+    except (OSError, AttributeError):
         work()
         return None
     before = _status("VmRSS")
@@ -362,31 +365,36 @@ def measure(args, size: str, name: str, tokenizer, device: str) -> list[dict]:
           f"{agreed['ours'][1]:.6f})", flush=True)  # fmt: skip
     ways, cells = {}, []
     for kind in args.ways:
-        own = {} if kind == "alone" else objectives
-        teacher, student = make_models(teacher_size, size, own, tokenizer, 0.1, device)
-        ways[kind] = WAYS[kind](teacher, student, tokenizer, own, device)
-        if kind == "original":  # it knows no other precision than what its kernels give it
-            cells += [(kind, p) for p in args.precisions if p != "bf16"]
-        elif kind == "compiled":
-            cells.append((kind, args.precisions[-1]))
-        else:
-            cells += [(kind, p) for p in args.precisions]
+        own, made = {} if kind == "alone" else objectives, {}
+        for precision in args.precisions:
+            if kind == "original" and precision == "bf16":
+                continue  # it has no other precision than what its kernels give it
+            half_teacher = precision == "bf16" and kind in ("ours", "compiled")  # --teacher_dtype bfloat16
+            if half_teacher not in made:
+                teacher, student = make_models(teacher_size, size, own, tokenizer, 0.1, device)
+                teacher = teacher.to(torch.bfloat16) if half_teacher else teacher
+                made[half_teacher] = WAYS[kind](teacher, student, tokenizer, own, device)
+            ways[kind, precision] = made[half_teacher]
+            cells.append((kind, precision))
     times, memory = {cell: [] for cell in cells}, {}
     for kind, precision in cells:  # warm-up; compiles, tunes, allocates the optimizer's state
         with at_precision(precision, device):
-            ways[kind].step(rows[-1], 0)
-            memory[kind, precision] = peak_memory(lambda: ways[kind].step(rows[-1], 0), device)  # noqa: B023
+            step = ways[kind, precision].step
+            step(rows[-1], 0)
+            memory[kind, precision] = peak_memory(lambda: step(rows[-1], 0), device)  # noqa: B023
     for turn in range(args.rounds):
         for kind, precision in cells:
             with at_precision(precision, device):
-                times[kind, precision].append(seconds(lambda: ways[kind].step(rows[turn], turn), device))  # noqa: B023
+                step = ways[kind, precision].step
+                times[kind, precision].append(seconds(lambda: step(rows[turn], turn), device))  # noqa: B023
     results = []
     masked = args.batch * round(0.15 * BLOCK)
     for kind, precision in cells:
-        way, step = ways[kind], median(times[kind, precision])
+        way, step = ways[kind, precision], median(times[kind, precision])
         with at_precision(precision, device):
             share, products = matmul_share(way, rows[0], device)
-            parts = {} if kind == "compiled" else split(way, rows[0], 0)
+            splits = [] if kind == "compiled" else [split(way, rows[0], 0) for _ in range(3)]
+            parts = {part: median(s[part] for s in splits) for part in PARTS} if splits else {}
         flops = model_flops(way.teacher, way.student, way.objectives, args.batch, masked)
         row = {
             "teacher": teacher_size if way.objectives else None, "student": size, "objectives": name, "way": kind,

@@ -20,7 +20,7 @@ from vidlankd_hf import (
 )
 from vidlankd_hf.configuration import SIZES
 from vidlankd_hf.data.vocabulary import check_same_vocabulary
-from vidlankd_hf.launch import describe_launch
+from vidlankd_hf.launch import describe_launch, end_run
 from vidlankd_hf.runs import build_if_missing, finish_run, open_run, parse_arguments, run_script, say
 from vidlankd_hf.world.recipe import STUDENT_RECIPE, WORLD_SEED
 
@@ -122,7 +122,7 @@ def main() -> None:
         print("What it knows about looks it never read of:\n")
         probe = ["--model", args.output_dir, "--world", str(world)]
         run_script(EXAMPLES / "probe.py", *probe, "--output_json", str(Path(args.output_dir) / "probe.json"))
-    trainer.accelerator.end_training()
+    end_run(trainer)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from vidlankd_hf import (
 from vidlankd_hf.configuration import CONTRASTS, SIZES
 from vidlankd_hf.data.pairing import split_by_video
 from vidlankd_hf.data.shards import FeatureStore
-from vidlankd_hf.launch import describe_launch
+from vidlankd_hf.launch import describe_launch, end_run
 from vidlankd_hf.runs import build_if_missing, finish_run, open_run, parse_arguments, say
 from vidlankd_hf.teacher import video_config_like
 from vidlankd_hf.world.recipe import TEACHER_RECIPE, WORLD_SEED
@@ -104,7 +104,7 @@ def main() -> None:
     finish_run(args)
     next_command = f"accelerate launch examples/distill.py --teacher {args.output_dir}"
     say(args, f"The teacher is in {args.output_dir}. Next: {next_command}")
-    trainer.accelerator.end_training()
+    end_run(trainer)
 
 
 if __name__ == "__main__":

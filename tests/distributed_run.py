@@ -6,6 +6,8 @@ import sys
 import torch
 from helpers import train
 
+from vidlankd_hf.launch import end_run
+
 
 def bytes_of(tensors) -> int:
     return sum(t.numel() * t.element_size() for t in tensors)
@@ -43,7 +45,7 @@ def main() -> None:
     if trainer.is_world_process_zero():
         with open(result, "w") as file:
             json.dump(seen, file)
-    trainer.accelerator.end_training()
+    end_run(trainer)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,14 @@ and processes of a GPU configuration on a machine without GPUs do not know of ea
 """
 
 import os
+import sys
 from pathlib import Path
 
 import psutil
 from accelerate.commands.config import default_config_file, load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 from accelerate.utils import DistributedType
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 
 def describe_launch(args: TrainingArguments) -> str:
@@ -51,6 +52,21 @@ def check_launch(args: TrainingArguments) -> None:
             f"DeepSpeed was asked for, but this run is {describe_launch(args)}: start it with `accelerate launch "
             "--config_file accelerate_configs/zero2.yaml`"
         )
+
+
+def end_run(trainer: Trainer) -> None:
+    """The last line of a script: closes trackers and the process group, once all processes have come here.
+
+    Under DeepSpeed the process then ends without finalizing the interpreter. Its communication threads may still be
+    about to call into Python, which now and then ended a launch in SIGABRT ("terminate called without an active
+    exception") after everything was saved.
+    """
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
+    if trainer.args.deepspeed_plugin is not None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def asked_for() -> tuple[int | None, bool | None]:
