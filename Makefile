@@ -19,7 +19,7 @@ test-slow: $(READY)  ## all tests
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest
 
 bench: $(READY)  ## the step against the original's arithmetic and the stock way; fails below the committed ratios
-	$(PYTHON) benchmarks/step.py --precisions fp32 medium --rounds 3 --floors benchmarks/floors.json
+	$(PYTHON) benchmarks/step.py --precisions fp32 --rounds 3 --floors benchmarks/floors.json
 
 style: $(READY)  ## lint and format
 	$(PYTHON) -m ruff check .

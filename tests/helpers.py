@@ -84,6 +84,7 @@ def train(kind: str, output_dir, objectives=None, resume=None, dropout: float = 
         "save_strategy": "no",
         "seed": 5,
         "learning_rate": 1e-3,
+        "use_cpu": True,
         "report_to": "none",
         "disable_tqdm": True,
         "output_dir": str(output_dir),

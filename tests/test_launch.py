@@ -12,7 +12,7 @@ from helpers import logged, make_texts, make_video_text, train
 from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM
 
-from vidlankd_hf import DistillationConfig, VidLanKDStudent, VidLanKDTeacher, bert_config, launch
+from vidlankd_hf import DistillationConfig, VidLanKDStudent, VidLanKDTeacher, bert_config, launch, trainer
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "accelerate_configs"
@@ -27,15 +27,15 @@ ON_GPUS = ("gpu.yaml", "ddp.yaml", "fsdp2.yaml", "multi_node.yaml")
 TOLERANCE = 2e-4
 
 
-def run_launched(config: str, script: Path, *arguments: str) -> subprocess.CompletedProcess:
+def run_launched(config: str, script: Path, *arguments: str, processes: int = 2) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / config)]
-    command += ["--main_process_port", "0", str(script), *arguments]
+    command += ["--num_processes", str(processes), "--main_process_port", "0", str(script), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=400)
 
 
 def train_launched(config: str, folder: Path, **options) -> dict:
     folder.mkdir()
-    options = {"per_device_train_batch_size": 4, "max_steps": 6, **options}
+    options = {"per_device_train_batch_size": 4, "max_steps": 6, "use_cpu": False, **options}
     options = {**options, "output_dir": str(folder / "run"), "result": str(folder / "result.json")}
     run = run_launched(config, ROOT / "tests" / "distributed_run.py", json.dumps(options))
     assert run.returncode == 0, run.stderr[-3000:]
@@ -107,10 +107,17 @@ def test_launch_is_what_it_claims_and_changes_no_loss(tmp_path, alone, config, k
     assert steps_of(resumed, LOSSES[kind]) == steps, "resumed on as many processes, every later loss is the same"
 
 
-@pytest.mark.parametrize("config", [*STAGES, *ON_GPUS])
-def test_every_configuration_is_one_that_accelerate_reads(config):
-    assert load_config_from_file(str(CONFIGS / config)).num_processes >= 1
-    assert {path.name for path in CONFIGS.iterdir()} == {*STAGES, *ON_GPUS}
+def test_every_configuration_is_what_its_name_says():
+    kinds = {path.name: load_config_from_file(str(path)) for path in CONFIGS.iterdir()}
+    assert set(kinds) == {*STAGES, *ON_GPUS}
+    for name, stage in STAGES.items():
+        assert kinds[name].use_cpu and kinds[name].num_processes == 2
+        assert kinds[name].deepspeed_config.get("zero_stage") == stage
+    assert kinds["zero3_offload.yaml"].deepspeed_config["offload_param_device"] == "cpu"
+    assert not any(kinds[name].use_cpu for name in ON_GPUS)
+    assert [kinds[name].distributed_type.value for name in ON_GPUS] == ["NO", "MULTI_GPU", "FSDP", "MULTI_GPU"]
+    assert kinds["fsdp2.yaml"].fsdp_config["fsdp_version"] == 2
+    assert kinds["multi_node.yaml"].num_machines == 2
 
 
 PRINTS_LAUNCH = """
@@ -159,8 +166,8 @@ def test_launch_that_is_not_what_was_asked_for_stops(tmp_path, config, changes, 
 )
 def test_what_was_asked_for_is_read_from_the_launcher(monkeypatch, options, expected):
     class Launcher:
-        def __init__(self, pid):
-            pass
+        def parents(self):
+            return [self, self]
 
         def cmdline(self):
             return ["/bin/python", "/bin/accelerate", "launch", *options]
@@ -175,9 +182,33 @@ def test_what_was_asked_for_is_read_from_the_launcher(monkeypatch, options, expe
 
 
 def test_processes_that_do_not_know_of_each_other_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(launch, "asked_for", lambda: (2, None))
+    monkeypatch.setattr(trainer, "asked_for", lambda: (2, None))
     with pytest.raises(ValueError, match="2 processes were asked for, but this run has 1 "):
         DistillationConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+
+
+@pytest.mark.slow
+def test_run_of_two_processes_goes_on_with_one(tmp_path):
+    two = train_launched("cpu.yaml", tmp_path / "two", kind="student", objectives=OBJECTIVES, save_strategy="steps",
+                         save_steps=3)  # fmt: skip
+    checkpoint = str(tmp_path / "two" / "run" / "checkpoint-3")
+    one = train("student", tmp_path / "one", OBJECTIVES, max_steps=6, resume=checkpoint,
+                **contrast_alike("student"))  # fmt: skip
+    assert one.state.global_step == 6
+    for ours, expected in zip(logged(one, *LOSSES["student"]), steps_of(two, LOSSES["student"]), strict=True):
+        assert ours == pytest.approx(expected, rel=TOLERANCE)
+
+
+@pytest.mark.slow
+def test_zero_refuses_a_checkpoint_of_another_number_of_processes(tmp_path):
+    options = {"kind": "student", "objectives": OBJECTIVES, "per_device_train_batch_size": 4, "max_steps": 4,
+               "save_strategy": "steps", "save_steps": 2, "output_dir": str(tmp_path / "run"),
+               "use_cpu": False}  # fmt: skip
+    script, result = ROOT / "tests" / "distributed_run.py", str(tmp_path / "result.json")
+    assert run_launched("zero2.yaml", script, json.dumps({**options, "result": result})).returncode == 0
+    options.update(resume=str(tmp_path / "run" / "checkpoint-2"), per_device_train_batch_size=8, result=result)
+    run = run_launched("zero2.yaml", script, json.dumps(options), processes=1)
+    assert run.returncode != 0 and "world size" in run.stderr
 
 
 @pytest.mark.slow

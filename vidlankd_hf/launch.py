@@ -11,7 +11,6 @@ from pathlib import Path
 import psutil
 from accelerate.commands.config import default_config_file, load_config_from_file
 from accelerate.commands.launch import launch_command_parser
-from accelerate.utils import DistributedType
 from transformers import Trainer, TrainingArguments
 
 
@@ -20,37 +19,38 @@ def describe_launch(args: TrainingArguments) -> str:
     kind = args.distributed_state.distributed_type.value
     if args.deepspeed_plugin is not None:
         kind = f"DeepSpeed ZeRO-{args.deepspeed_plugin.zero_stage}"
+    elif _fsdp_asked_for() and args.device.type != "cpu":
+        kind = "FSDP"
     precision = {"no": "fp32"}.get(args.mixed_precision, args.mixed_precision)
     return f"{args.world_size} process(es), {kind}, {args.device.type}, {precision}"
 
 
-def check_launch(args: TrainingArguments) -> None:
-    """Compares what runs with what the environment and the command line of `accelerate launch` ask for.
+def check_launch(args: TrainingArguments, processes: int | None, on_gpus: bool) -> None:
+    """Compares what runs with what was asked for.
+
+    Args:
+        args: Of the run.
+        processes: How many were asked for, if anything tells.
+        on_gpus: Whether GPUs were asked for.
 
     Raises:
         ValueError: Something else runs; it names both and the remedy.
     """
-    processes, on_cpu = asked_for()
+    real = describe_launch(args)
     if processes is not None and processes != args.world_size:
         raise ValueError(
-            f"{processes} processes were asked for, but this run has {args.world_size} ({describe_launch(args)}): on "
-            "CPU use accelerate_configs/cpu.yaml or torchrun; MULTI_CPU needs mpirun"
+            f"{processes} processes were asked for, but this run has {args.world_size} ({real}): on CPU use "
+            "accelerate_configs/cpu.yaml or torchrun; MULTI_CPU needs mpirun"
         )
-    if on_cpu is False and args.device.type == "cpu":
+    if on_gpus and args.world_size > 1 and args.device.type == "cpu":
         raise ValueError(
-            f"GPUs were asked for, but this run is {describe_launch(args)}: check that they are visible, or use a "
-            "configuration with `use_cpu: true`, such as accelerate_configs/cpu.yaml"
+            f"GPUs were asked for, but this run is {real}: check that they are visible, or use a configuration with "
+            "`use_cpu: true`, such as accelerate_configs/cpu.yaml"
         )
-    fsdp = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-    if fsdp and args.distributed_state.distributed_type != DistributedType.FSDP and args.device.type == "cpu":
+    if _fsdp_asked_for() and args.device.type == "cpu":
         raise ValueError(
-            f"FSDP was asked for, but this run is {describe_launch(args)}: accelerate has no FSDP on CPU; use "
+            f"FSDP was asked for, but this run is {real}: accelerate has no FSDP on CPU; use "
             "accelerate_configs/zero3.yaml to shard there"
-        )
-    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true" and args.deepspeed_plugin is None:
-        raise ValueError(
-            f"DeepSpeed was asked for, but this run is {describe_launch(args)}: start it with `accelerate launch "
-            "--config_file accelerate_configs/zero2.yaml`"
         )
 
 
@@ -80,19 +80,26 @@ def asked_for() -> tuple[int | None, bool | None]:
     if options.config_file is None and not os.path.isfile(default_config_file):
         return options.num_processes, None
     config = load_config_from_file(options.config_file)
-    return options.num_processes or config.num_processes, config.use_cpu
+    return options.num_processes or getattr(config, "num_processes", None), config.use_cpu
+
+
+def _fsdp_asked_for() -> bool:
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
 def _launcher_words() -> list[str] | None:
-    """The command line after `accelerate launch`, where that is what started this process."""
+    """The command line after `accelerate launch`, where that started this process, or a shell that did."""
     try:
-        words = psutil.Process(os.getppid()).cmdline()
+        commands = [process.cmdline() for process in psutil.Process().parents()]
     except psutil.Error:
         return None
-    for i, word in enumerate(words):
-        name = Path(word).name
-        if name in ("accelerate.commands.launch", "accelerate-launch"):
-            return words[i + 1 :]
-        if name == "accelerate" and words[i + 1 : i + 2] == ["launch"]:
-            return words[i + 2 :]
+    for words in commands:
+        for i, word in enumerate(words):
+            name = Path(word).name
+            if name in ("accelerate.commands.launch", "accelerate-launch"):
+                return words[i + 1 :]
+            if name in ("accelerate", "accelerate.commands.accelerate_cli") and words[i + 1 : i + 2] == ["launch"]:
+                return words[i + 2 :]
+        if words and Path(words[0]).name.startswith("python"):
+            return None  # a program that starts others as it likes, as our scripts do
     return None

@@ -22,7 +22,7 @@ from transformers.utils import logging
 
 from .data.epochs import EpochDataset, EpochSampler
 from .data.vocabulary import vocabulary_fingerprint
-from .launch import check_launch
+from .launch import asked_for, check_launch
 
 logger = logging.get_logger(__name__)
 
@@ -66,13 +66,18 @@ class PretrainingArguments(TrainingArguments):
         default_factory=torch.cuda.is_available,
         metadata={"help": "Pin batches in memory; default: where there is a GPU."},
     )
+    accelerator_config: dict | str | None = field(
+        default_factory=lambda: {"non_blocking": True} if torch.cuda.is_available() else None,
+        metadata={"help": "Settings of accelerate as JSON; default: batches are copied to a GPU without waiting."},
+    )
     ddp_find_unused_parameters: bool | None = field(
         default=False, metadata={"help": "False: every parameter is used in every step."}
     )
 
     def __post_init__(self):
-        # Otherwise processes that a launcher starts on a machine without GPUs would not know of each other.
-        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        # The launcher tells its processes neither this nor that there is no GPU; they would not know of each other.
+        (processes, on_cpu), cpu_given = asked_for(), self.use_cpu
+        self.use_cpu = cpu_given or bool(on_cpu) or not torch.accelerator.is_available()
         super().__post_init__()
         if not 0 < self.mlm_probability < 1:
             raise ValueError(f"mlm_probability is {self.mlm_probability}: give a share between 0 and 1, such as 0.15")
@@ -87,7 +92,7 @@ class PretrainingArguments(TrainingArguments):
                 f"one process sees {self.n_gpu} GPUs; losses would be wrong under torch.nn.DataParallel: start it "
                 "with `accelerate launch`, or choose one GPU with CUDA_VISIBLE_DEVICES=0"
             )
-        check_launch(self)
+        check_launch(self, processes, on_gpus=on_cpu is False and not cpu_given)
 
 
 class PretrainingTrainer(Trainer):
