@@ -44,7 +44,7 @@ from vidlankd_hf import (
     VidLanKDTeacherConfig,
     bert_config,
 )
-from vidlankd_hf.mlm_head import mlm_loss
+from vidlankd_hf.mlm_head import masked_logits, mlm_loss
 from vidlankd_hf.student import unit_states
 from vidlankd_hf.teacher import video_config_like
 
@@ -206,7 +206,7 @@ class Ours(Way):
         return self.student.bert(batch["input_ids"]).last_hidden_state
 
     def head(self, states, batch):
-        return mlm_loss(self.student, states, batch["masked_positions"], batch["masked_labels"])
+        return mlm_loss(masked_logits(self.student, states, batch["masked_positions"]), batch["masked_labels"])
 
     def distil(self, states, taught, batch):
         taught, total = unit_states(taught), 0.0

@@ -9,8 +9,8 @@ import pytest
 import torch
 from helpers import logged, make_texts, train
 
-MEAN_OBJECTIVES = {"nst": 30.0, "regression": 1.0}
-NAMES = ("loss", "grad_norm", "mlm_loss", "nst_loss", "regression_loss")
+MEAN_OBJECTIVES = {"nst": 30.0, "regression": 1.0, "soft_label": 1.0}
+NAMES = ("loss", "grad_norm", "mlm_loss", "nst_loss", "regression_loss", "soft_label_loss")
 TESTS = Path(__file__).parent
 
 
@@ -55,7 +55,8 @@ def test_logged_components_are_the_naive_means_of_the_whole_step(tmp_path):
         trainer.model.eval()
         with torch.no_grad():
             losses = trainer.model(**trainer.model_inputs(batch)).losses
-        items = {"mlm": (batch["masked_labels"] != -100).sum(), "regression": batch["input_ids"].numel(), "nst": 1}
+        masked = (batch["masked_labels"] != -100).sum()
+        items = {"mlm": masked, "soft_label": masked, "regression": batch["input_ids"].numel(), "nst": 1}
         for name, value in losses.items():
             sums[f"{name}_loss"] += float(value * items[name])
             counts[f"{name}_loss"] += int(items[name])
@@ -63,7 +64,7 @@ def test_logged_components_are_the_naive_means_of_the_whole_step(tmp_path):
     (seen,) = logged(trainer, *NAMES)
     assert {name: seen[name] for name in means} == pytest.approx(means, rel=1e-5)
     assert seen["loss"] == pytest.approx(
-        means["mlm_loss"] + 30 * means["nst_loss"] + means["regression_loss"], rel=1e-5
+        means["mlm_loss"] + 30 * means["nst_loss"] + means["regression_loss"] + means["soft_label_loss"], rel=1e-5
     )
 
 
@@ -77,6 +78,18 @@ def test_two_processes_equal_one(tmp_path):
     assert_logs_close(logged(one, *NAMES), steps)
     for name in ("eval_mlm_loss", "eval_nst_loss", "eval_regression_loss", "eval_perplexity"):
         assert two["evaluation"][name] == pytest.approx(evaluation[name], rel=2e-5)
+
+
+def test_gathered_negatives_on_two_processes_equal_one_process_with_the_whole_batch(tmp_path):
+    objectives = {"crd": 1.0, "infonce": 1.0}
+    names = ("loss", "grad_norm", "crd_loss", "infonce_loss")
+    one = train("student", tmp_path / "one", objectives, per_device_train_batch_size=8, max_steps=6)
+    options = {"kind": "student", "objectives": objectives, "per_device_train_batch_size": 4, "max_steps": 6}
+    two = train_on_two_processes(tmp_path, **options, gather_negatives=True)
+    assert_logs_close(logged(one, *names), [{n: e[n] for n in names} for e in two["log_history"] if "loss" in e])
+    apart = train_on_two_processes(tmp_path, **options)
+    first = next(e for e in apart["log_history"] if "loss" in e)
+    assert first["crd_loss"] < 0.9 * logged(one, *names)[0]["crd_loss"], "without gathering there are fewer negatives"
 
 
 def test_teacher_evaluation_on_two_processes_equals_one(tmp_path):

@@ -5,7 +5,15 @@ import itertools
 import pytest
 import torch
 
-from vidlankd_hf.losses import OBJECTIVES, CRDLoss, InfoNCELoss, NSTLoss, RegressionLoss, VideoTextContrast
+from vidlankd_hf.losses import (
+    OBJECTIVES,
+    CRDLoss,
+    InfoNCELoss,
+    NSTLoss,
+    RegressionLoss,
+    SoftLabelLoss,
+    VideoTextContrast,
+)  # fmt: skip
 
 LENGTHS = [5, 3, 4, 1]
 
@@ -67,6 +75,27 @@ def naive_regression(student, teacher, mask):
     return sum(distances) / len(distances)
 
 
+def naive_nst_over_tokens(student, teacher, mask):
+    total = 0.0
+    for s, t, real in zip(student, teacher, mask.bool()):
+        s, t = s[real], t[real]
+
+        def kernel_mean(xs, ys):
+            return sum((x @ y) ** 2 for x, y in itertools.product(xs, ys)) / (len(xs) * len(ys))
+
+        total = total + kernel_mean(s, s) - 2 * kernel_mean(s, t) + kernel_mean(t, t)
+    return total / len(student)
+
+
+def naive_soft_label(student, teacher, mask, temperature=2.0):
+    terms = []
+    for b, i in mask.nonzero().tolist():
+        p, q = (torch.exp(x[b, i] / temperature) for x in (teacher, student))
+        p, q = p / p.sum(), q / q.sum()
+        terms.append(temperature**2 * sum(p[v] * (torch.log(p[v]) - torch.log(q[v])) for v in range(len(p))))
+    return sum(terms) / len(terms)
+
+
 CASES = {
     "nst": (NSTLoss(), naive_nst, 7),
     "crd": (CRDLoss(), naive_crd, 8),
@@ -77,6 +106,13 @@ CASES = {
     ),
     "infonce": (InfoNCELoss(), naive_infonce, 8),
     "regression": (RegressionLoss(), naive_regression, 8),
+    "nst over tokens": (NSTLoss(axis="tokens"), naive_nst_over_tokens, 8),
+    "soft label": (SoftLabelLoss(), naive_soft_label, 8),
+    "soft label, other temperature": (
+        SoftLabelLoss(temperature=0.5),
+        lambda *a: naive_soft_label(*a, temperature=0.5),
+        8,
+    ),
 }
 
 
@@ -130,6 +166,24 @@ def test_nst_is_zero_for_equal_states_and_for_permuted_neurons():
 
 
 @pytest.mark.parametrize("name", ["crd", "infonce"])
+def test_negatives_of_others_give_the_loss_of_one_batch_that_holds_all(name):
+    """The tokens of sequences 0 and 1, with 2 and 3 as others, and the other way round."""
+    loss, mask, teacher, whole = OBJECTIVES[name](), ragged_mask(), unit(4, 5, 8, seed=2), unit(4, 5, 8, seed=1)
+    split = whole.clone().requires_grad_()
+    whole.requires_grad_()
+    expected = loss(whole, teacher, mask)
+    expected.backward()
+    first, second = slice(0, 2), slice(2, 4)
+    value = sum(
+        loss(split[ours], teacher[ours], mask[ours], (teacher[other], mask[other])) * mask[ours].sum() / mask.sum()
+        for ours, other in ((first, second), (second, first))
+    )
+    value.backward()
+    torch.testing.assert_close(value, expected, rtol=1e-9, atol=0)
+    torch.testing.assert_close(split.grad, whole.grad, rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", ["crd", "infonce"])
 def test_contrast_without_negatives_is_an_error(name):
     with pytest.raises(ValueError, match="batch size of 2 or more"):
         OBJECTIVES[name]()(unit(1, 5, 8), unit(1, 5, 8), ragged_mask([5]))
@@ -141,10 +195,14 @@ def test_states_of_different_width_are_an_error_that_names_both(name):
         OBJECTIVES[name]()(unit(4, 5, 7), unit(4, 5, 8), ragged_mask())
 
 
-@pytest.mark.parametrize("options", [{"temperature": 0.0}, {"noise_ratio": -1.0}])
-def test_senseless_options_are_an_error(options):
+@pytest.mark.parametrize(
+    "loss, options",
+    [(CRDLoss, {"temperature": 0.0}), (CRDLoss, {"noise_ratio": -1.0}), (SoftLabelLoss, {"temperature": 0}),
+     (NSTLoss, {"axis": "time"})],
+)  # fmt: skip
+def test_senseless_options_are_an_error(loss, options):
     with pytest.raises(ValueError, match=next(iter(options))):
-        CRDLoss(**options)
+        loss(**options)
 
 
 VIDEOS = [0, 0, 1, 2]  # the first two sentences are of one video

@@ -17,6 +17,8 @@ class DistillationConfig(PretrainingArguments):
     Args:
         objectives: Name to weight, as in [`VidLanKDStudent.add_objectives`]; JSON on the command line. `{}` trains on
             text only.
+        gather_negatives: Contrastive objectives also see the negatives of the other processes: the loss is that of
+            one process with their batches together.
     """
 
     output_dir: str | None = field(default="outputs/student", metadata={"help": "Where the student is written."})
@@ -27,6 +29,9 @@ class DistillationConfig(PretrainingArguments):
             "help": """What to learn from the teacher, name to weight, as JSON: '{"nst": 1000, "crd": 1}'. """
             "{} trains on text only."
         },
+    )
+    gather_negatives: bool = field(
+        default=False, metadata={"help": "CRD and InfoNCE also take the negatives of the other processes' batches."}
     )
 
     def __post_init__(self):

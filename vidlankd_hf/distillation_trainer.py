@@ -9,6 +9,7 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from .data.collators import TextCollator
 from .distillation_config import DistillationConfig
+from .mlm_head import mlm_head
 from .model_card import write_student_card
 from .student import VidLanKDStudent, objectives_recipe
 from .teacher import VidLanKDTeacher
@@ -79,11 +80,10 @@ class DistillationTrainer(PretrainingTrainer):
             data_collator=kwargs.pop("data_collator", collator),
             **kwargs,
         )
-        self.teacher = None
+        self.teacher, self._student = None, model
         if model.objectives:
             self.teacher = self._prepare_teacher(teacher)
-        contrastive = {"crd", "infonce"} & set(model.objectives)
-        if contrastive and eval_dataset is not None and not isinstance(eval_dataset, dict):
+        if _contrastive(model) and eval_dataset is not None and not isinstance(eval_dataset, dict):
             self.give_evaluation_negatives(list(range(len(eval_dataset))))
 
     @staticmethod
@@ -114,12 +114,13 @@ class DistillationTrainer(PretrainingTrainer):
                 "the student: make the student with the teacher's tokenizer"
             )
         check_vocabulary_size(tokenizer, "teacher", text.vocab_size, teacher.config.vocabulary)
-        if "crd" in has or "infonce" in has:
-            if args.per_device_train_batch_size < 2:
-                raise ValueError(
-                    f"per_device_train_batch_size is {args.per_device_train_batch_size}, but CRD and InfoNCE need at "
-                    "least 2 sequences in a batch"
-                )
+        if "logits" in student.teacher_needs:
+            mlm_head(teacher.text_model)
+        batch, contrastive = args.per_device_train_batch_size, _contrastive(student)
+        if contrastive and batch * (args.world_size if args.gather_negatives else 1) < 2:
+            raise ValueError(
+                f"per_device_train_batch_size is {batch}, but {', '.join(contrastive)} need at least 2 sequences in a batch"
+            )
 
     def _prepare_teacher(self, teacher: VidLanKDTeacher):
         """Frozen, in eval mode, on the device; sharded by an engine of its own under ZeRO-3."""
@@ -132,9 +133,29 @@ class DistillationTrainer(PretrainingTrainer):
     def model_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         if self.teacher is None:
             return inputs
+        needs, seen = self._student.teacher_needs, {k: inputs.get(k) for k in ("input_ids", "attention_mask")}
+        if "logits" in needs:
+            seen["masked_positions"] = inputs["masked_positions"]
         with torch.inference_mode():
-            output = self.teacher(input_ids=inputs["input_ids"], attention_mask=inputs.get("attention_mask"))
-        return {**inputs, "teacher_states": output.last_hidden_state}
+            output = self.teacher(**seen)
+        taught = {"teacher_logits": output.logits} if "logits" in needs else {}
+        if "hidden" in needs:
+            taught["teacher_states"] = output.last_hidden_state
+            if self.args.gather_negatives and self._student.training and self.args.world_size > 1:
+                taught["other_teacher_states"] = self._states_of_other_processes(seen, output.last_hidden_state)
+        return {**inputs, **taught}
+
+    def _states_of_other_processes(self, seen: dict, states: Tensor) -> tuple[Tensor, Tensor]:
+        mask = seen["attention_mask"]
+        mask = torch.ones_like(seen["input_ids"]) if mask is None else mask
+        rank, ours = self.args.process_index, states.shape[1]
+        gathered = []
+        for tensor in (states, mask):
+            everywhere = self.accelerator.gather(self.accelerator.pad_across_processes(tensor, dim=1))
+            others = everywhere.unflatten(0, (self.args.world_size, -1))
+            # Positions that we do not have cannot be compared with ours.
+            gathered.append(torch.cat([others[:rank], others[rank + 1 :]]).flatten(0, 1)[:, :ours])
+        return tuple(gathered)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Writes the finished student to `output_dir`: plain BERT, tokenizer, card, and `distillation/`."""
@@ -158,6 +179,10 @@ class DistillationTrainer(PretrainingTrainer):
             student.save_distillation(output_dir, state_dict)
             self.processing_class.save_pretrained(output_dir)
             write_student_card(output_dir, student, self)
+
+
+def _contrastive(student: VidLanKDStudent) -> list[str]:
+    return [name for name, objective in student.objectives.items() if getattr(objective, "contrastive", False)]
 
 
 def _zero3_engine(teacher: VidLanKDTeacher, config: dict):

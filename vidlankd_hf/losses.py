@@ -2,11 +2,17 @@
 
 Shapes: B sequences, L tokens, Ds and Dt the widths of student and teacher states, H the width of the teacher.
 
-A distillation objective is called as `loss(student_states [B, L, Ds], teacher_states [B, L, Dt], mask [B, L])` and
-returns a scalar. It sees unit vectors per token ([`VidLanKDStudent`] normalises both sides once), applies only its own
-formula, has no parameters, and computes in float32 or better with autocast off. `mask` is the attention mask: special
-tokens count, padding changes nothing. `mean_over` names what the scalar is a mean over, so that a trainer can weigh
-micro-batches exactly; `needs` names what the teacher must compute.
+A distillation objective returns a scalar, applies only its own formula, has no parameters, and computes in float32 or
+better with autocast off. `mean_over` names what the scalar is a mean over, so that a trainer can weigh micro-batches
+exactly. `needs` says what it compares, and so what the teacher computes:
+
+- `{"hidden"}`: `loss(student_states [B, L, Ds], teacher_states [B, L, Dt], mask [B, L])`, unit vectors per token
+  ([`VidLanKDStudent`] normalises both sides once). `mask` is the attention mask: special tokens count, padding changes
+  nothing. `same_width` says whether Ds must be Dt.
+- `{"logits"}`: `loss(student_logits [B, M, V], teacher_logits [B, M, V], mask [B, M])`, at the masked positions, which
+  are where `mask` is true.
+
+A `contrastive` one also takes `others`, the (teacher_states, mask) of other processes, as further negatives.
 """
 
 import math
@@ -25,14 +31,20 @@ def _token_mean(values: Tensor, mask: Tensor) -> Tensor:
     return (values * mask).sum() / mask.sum().clamp(min=1)
 
 
-def _same_position_similarities(student: Tensor, teacher: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Similarity of each student token with the teacher's token at its position in every sequence of the batch.
+def _same_position_similarities(
+    student: Tensor, teacher: Tensor, mask: Tensor, others: tuple[Tensor, Tensor] | None
+) -> tuple[Tensor, Tensor]:
+    """Similarity of each student token with the teacher's token at its position in every sequence, then in `others`.
 
     Returns:
-        similarities `[B, L, B]`: `[b, i, c]` is student token i of sequence b . teacher token i of sequence c.
-        candidates `[B, L, B]` bool: where both tokens are real.
+        similarities `[B, L, C]`: `[b, i, c]` is student token i of sequence b . teacher token i of sequence c.
+        candidates `[B, L, C]` bool: where both tokens are real.
     """
-    if student.shape[0] < 2:
+    real = mask.bool()
+    everywhere, there = teacher, real
+    if others is not None:
+        everywhere, there = torch.cat([teacher, *_precise(others[0])]), torch.cat([real, others[1].bool()])
+    if len(everywhere) < 2:
         raise ValueError(
             "a contrastive objective needs negatives from other sequences, but the batch holds 1 sequence: "
             "use a batch size of 2 or more"
@@ -42,9 +54,8 @@ def _same_position_similarities(student: Tensor, teacher: Tensor, mask: Tensor) 
             f"a contrastive objective compares states of one width, but the student's have {student.shape[-1]} "
             f"features and the teacher's {teacher.shape[-1]}: keep the student's distillation head"
         )
-    similarities = torch.einsum("bld,cld->blc", student, teacher)
-    real = mask.bool()
-    return similarities, real[:, :, None] & real.T[None]
+    similarities = torch.einsum("bld,cld->blc", student, everywhere)
+    return similarities, real[:, :, None] & there.T[None]
 
 
 class NSTLoss(nn.Module):
@@ -61,6 +72,10 @@ class NSTLoss(nn.Module):
     Why over tokens: a neuron is described by what it selects in the input, and that description can be compared
     between networks whose neurons have nothing else in common.
 
+    Args:
+        axis: `"neurons"` compares neurons over tokens, as above. `"tokens"`, for an ablation, compares the sets of
+            tokens over neurons, each token being its states in R^D (so Ds must be Dt), with means over real tokens.
+
     Scale: about 0.1 at the start, falling to 0.01; a mean over sequences. At the weight of 1 it is next to nothing
     beside the MLM loss (about 6): see docs/objectives.md for measured weights.
 
@@ -68,11 +83,28 @@ class NSTLoss(nn.Module):
     """
 
     mean_over = "sequences"
-    needs = "hidden"
+    needs = frozenset({"hidden"})
+
+    def __init__(self, axis: str = "neurons"):
+        super().__init__()
+        if axis not in ("neurons", "tokens"):
+            raise ValueError(f"axis must be 'neurons' or 'tokens', not {axis!r}")
+        self.axis = axis
+
+    @property
+    def same_width(self) -> bool:
+        return self.axis == "tokens"
 
     def forward(self, student_states: Tensor, teacher_states: Tensor, mask: Tensor) -> Tensor:
         student, teacher = _precise(student_states, teacher_states)
         real = mask.bool()[:, :, None]
+        if self.axis == "tokens":
+            student, teacher = (F.normalize(states.masked_fill(~real, 0), dim=-1) for states in (student, teacher))
+            ss, st, tt = (
+                (x @ y.transpose(1, 2)).square().sum((1, 2))
+                for x, y in ((student, student), (student, teacher), (teacher, teacher))
+            )
+            return ((ss - 2 * st + tt) / real.sum((1, 2)).clamp(min=1).square()).mean()
         kernels = []
         for states in (student, teacher):
             activations = F.normalize(states.masked_fill(~real, 0), dim=1)
@@ -93,13 +125,12 @@ class CRDLoss(nn.Module):
             size of the data set, as in image CRD, nothing is learned from in-batch negatives; 1.0 works.
 
     Scale: grows with the number of sequences in the batch (a sum over negatives). Negatives come from the
-    micro-batch, so the loss depends on its size.
+    micro-batch (and from `others`), so the loss depends on its size.
 
     Source: Tian, Krishnan and Isola, ICLR 2020 (arXiv 1910.10699), eq. 9 and 10; VidLanKD, section 3.3.
     """
 
-    mean_over = "tokens"
-    needs = "hidden"
+    mean_over, needs, same_width, contrastive = "tokens", frozenset({"hidden"}), True, True
 
     def __init__(self, temperature: float = 0.07, noise_ratio: float = 1.0):
         super().__init__()
@@ -108,11 +139,11 @@ class CRDLoss(nn.Module):
             _positive("noise_ratio", noise_ratio),
         )
 
-    def forward(self, student_states: Tensor, teacher_states: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, student_states: Tensor, teacher_states: Tensor, mask: Tensor, others=None) -> Tensor:
         student, teacher = _precise(student_states, teacher_states)
-        similarities, candidates = _same_position_similarities(student, teacher, mask)
+        similarities, candidates = _same_position_similarities(student, teacher, mask, others)
         z = similarities / self.temperature - math.log(self.noise_ratio)
-        positive = torch.eye(len(z), dtype=torch.bool, device=z.device)[:, None]
+        positive = torch.eye(len(z), z.shape[-1], dtype=torch.bool, device=z.device)[:, None]
         terms = F.softplus(torch.where(positive, -z, z))
         return _token_mean((terms * candidates).sum(-1), mask)
 
@@ -128,16 +159,15 @@ class InfoNCELoss(nn.Module):
     Source: van den Oord et al. 2018 (arXiv 1807.03748), eq. 4.
     """
 
-    mean_over = "tokens"
-    needs = "hidden"
+    mean_over, needs, same_width, contrastive = "tokens", frozenset({"hidden"}), True, True
 
     def __init__(self, temperature: float = 0.1):
         super().__init__()
         self.temperature = _positive("temperature", temperature)
 
-    def forward(self, student_states: Tensor, teacher_states: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, student_states: Tensor, teacher_states: Tensor, mask: Tensor, others=None) -> Tensor:
         student, teacher = _precise(student_states, teacher_states)
-        similarities, candidates = _same_position_similarities(student, teacher, mask)
+        similarities, candidates = _same_position_similarities(student, teacher, mask, others)
         return _token_mean(_diagonal_cross_entropy(similarities / self.temperature, candidates), mask)
 
 
@@ -149,8 +179,7 @@ class RegressionLoss(nn.Module):
     Source: VidLanKD, section 5.2 (the regression objective of table 4); Romero et al. 2015 (FitNets, eq. 3).
     """
 
-    mean_over = "tokens"
-    needs = "hidden"
+    mean_over, needs, same_width = "tokens", frozenset({"hidden"}), True
 
     def forward(self, student_states: Tensor, teacher_states: Tensor, mask: Tensor) -> Tensor:
         student, teacher = _precise(student_states, teacher_states)
@@ -162,7 +191,40 @@ class RegressionLoss(nn.Module):
         return _token_mean((student - teacher).square().sum(-1), mask)
 
 
-OBJECTIVES = {"nst": NSTLoss, "crd": CRDLoss, "infonce": InfoNCELoss, "regression": RegressionLoss}
+class SoftLabelLoss(nn.Module):
+    r"""Match the teacher's predictions: `T^2 KL(softmax(t/T) || softmax(s/T))`, a mean over masked tokens.
+
+    At the masked positions only, where the student's language-model head runs anyway; it needs no head of its own.
+
+    Args:
+        temperature: T. The factor T^2 keeps the size of the gradients.
+
+    Scale: 0 where the predictions agree; of the size of the MLM loss at first.
+
+    Source: Hinton, Vinyals and Dean 2015 (arXiv 1503.02531), section 2; VidLanKD, section 5.2 (table 4).
+    """
+
+    mean_over, needs = "masked_tokens", frozenset({"logits"})
+
+    def __init__(self, temperature: float = 2.0):
+        super().__init__()
+        self.temperature = _positive("temperature", temperature)
+
+    def forward(self, student_logits: Tensor, teacher_logits: Tensor, mask: Tensor) -> Tensor:
+        student, teacher = (
+            F.log_softmax(logits / self.temperature, dim=-1) for logits in _precise(student_logits, teacher_logits)
+        )
+        divergence = F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1)
+        return self.temperature**2 * _token_mean(divergence, mask)
+
+
+OBJECTIVES = {
+    "nst": NSTLoss,
+    "crd": CRDLoss,
+    "infonce": InfoNCELoss,
+    "regression": RegressionLoss,
+    "soft_label": SoftLabelLoss,
+}
 
 
 class VideoTextContrast(nn.Module):
@@ -216,7 +278,7 @@ class VideoTextContrast(nn.Module):
 
 
 def _diagonal_cross_entropy(logits: Tensor, candidates: Tensor) -> Tensor:
-    """Cross-entropy `[B, L]` of candidate b for row b of `logits [B, L, B]`, over `candidates` only."""
+    """Cross-entropy `[B, L]` of candidate b for row b of `logits [B, L, C]`, over `candidates` only."""
     logits = logits.masked_fill(~candidates, torch.finfo(logits.dtype).min)
     return torch.logsumexp(logits, dim=-1) - torch.diagonal(logits, dim1=0, dim2=2).T
 

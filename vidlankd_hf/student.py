@@ -14,7 +14,7 @@ from transformers.utils import ModelOutput, cached_file
 
 from .attention import key_mask
 from .losses import OBJECTIVES
-from .mlm_head import mlm_loss
+from .mlm_head import masked_logits, mlm_loss
 
 DISTILLATION_FOLDER, HEADS_FILE, RECIPE_FILE = "distillation", "heads.safetensors", "recipe.json"
 
@@ -56,7 +56,7 @@ class DistillationHead(nn.Module):
 
 
 class VidLanKDStudent(BertForMaskedLM):
-    """`BertForMaskedLM` with one distillation head per objective.
+    """`BertForMaskedLM` with one distillation head per objective on token states.
 
     Its own weights sit at the root of the state dict, so a checkpoint loads with any `AutoModel...`; [`export`] also
     drops the heads. Used as a `BertForMaskedLM` (without `masked_positions`) it is one.
@@ -79,12 +79,13 @@ class VidLanKDStudent(BertForMaskedLM):
 
         Args:
             objectives: Name to weight (`{"nst": 100.0}`), to weight and options
-                (`{"crd": {"weight": 1.0, "temperature": 0.1}}`) or to weight and instance
-                (`{"crd": (1.0, CRDLoss(temperature=0.1))}`).
+                (`{"crd": {"weight": 1.0, "temperature": 0.1}}`; `"head": False` compares the student's own states) or
+                to weight and instance (`{"crd": (1.0, CRDLoss(temperature=0.1))}`).
             teacher_hidden_size: Width Dt of the teacher's token states.
 
         Raises:
-            ValueError: An unknown objective, a weight that is not positive, or objectives there already.
+            ValueError: An unknown objective, a weight that is not positive, an objective that compares states of one
+                width without a head between models of two, or objectives there already.
         """
         if self.objectives:
             raise ValueError(f"this student has its objectives already: {', '.join(self.objectives)}")
@@ -100,12 +101,25 @@ class VidLanKDStudent(BertForMaskedLM):
         self.config.__dict__.pop("distillation", None)
 
     def _build(self, recipe: dict) -> None:
+        widths = self.config.hidden_size, recipe["teacher_hidden_size"]
         for name, options in recipe["objectives"].items():
-            options = {key: value for key, value in options.items() if key != "weight"}
-            self.objectives[name] = OBJECTIVES[name](**options)
-            self.distillation_heads[name] = DistillationHead(
-                self.config.hidden_size, recipe["teacher_hidden_size"], self.config.layer_norm_eps
-            )
+            options = dict(options)
+            head, _ = options.pop("head", True), options.pop("weight")
+            objective = self.objectives[name] = OBJECTIVES[name](**options)
+            if "hidden" not in objective.needs:
+                continue
+            if head:
+                self.distillation_heads[name] = DistillationHead(*widths, self.config.layer_norm_eps)
+            elif objective.same_width and widths[0] != widths[1]:
+                raise ValueError(
+                    f"objective {name!r} compares states of one width, but the student's have {widths[0]} features "
+                    f"and the teacher's {widths[1]}: leave out 'head': false"
+                )
+
+    @property
+    def teacher_needs(self) -> set[str]:
+        """What the teacher must compute for the objectives: `"hidden"`, `"logits"`, both or nothing."""
+        return set().union(*(objective.needs for objective in self.objectives.values()))
 
     @property
     def loss_terms(self) -> dict[str, tuple[float, str]]:
@@ -122,6 +136,8 @@ class VidLanKDStudent(BertForMaskedLM):
         masked_positions: Tensor | None = None,
         masked_labels: Tensor | None = None,
         teacher_states: Tensor | None = None,
+        teacher_logits: Tensor | None = None,
+        other_teacher_states: tuple[Tensor, Tensor] | None = None,
         **kwargs,
     ):
         """Losses of one batch; without `masked_positions`, what `BertForMaskedLM` returns.
@@ -129,27 +145,45 @@ class VidLanKDStudent(BertForMaskedLM):
         Args:
             input_ids: `[B, L]`, masked.
             attention_mask: `[B, L]`, 1 for real tokens (special tokens too); all are if not given.
-            masked_positions, masked_labels: `[B, M]`, as in [`~vidlankd_hf.mlm_head.mlm_loss`].
+            masked_positions: `[B, M]` indices into L where the language-model head runs; unused places hold any index.
+            masked_labels: `[B, M]` token ids there, -100 in unused places.
             teacher_states: `[B, L, Dt]` raw states of the teacher for the same `input_ids`.
+            teacher_logits: `[B, M, V]` of the teacher's language-model head at `masked_positions`.
+            other_teacher_states: Raw states `[N, L, Dt]` and attention mask `[N, L]` of other processes' batches, as
+                further negatives.
 
         Raises:
-            ValueError: Objectives without teacher states.
+            ValueError: Objectives without what they need of the teacher.
         """
         if masked_positions is None:
             return super().forward(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
-        if self.objectives and teacher_states is None:
-            raise ValueError(f"the objectives {', '.join(self.objectives)} need teacher_states [B, L, Dt]")
+        given = {"hidden": teacher_states, "logits": teacher_logits}
+        for need in self.teacher_needs:
+            if given[need] is None:
+                raise ValueError(
+                    f"the objectives {', '.join(self.objectives)} need teacher_states [B, L, Dt]"
+                    + (" and teacher_logits [B, M, V]" if "logits" in self.teacher_needs else "")
+                )
         mask = key_mask(attention_mask, self.config)
         states = self.bert(input_ids, attention_mask=mask, **kwargs).last_hidden_state
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        losses = {"mlm": mlm_loss(self, states, masked_positions, masked_labels)}
-        if self.objectives:
+        logits = masked_logits(self, states, masked_positions)
+        losses = {"mlm": mlm_loss(logits, masked_labels)}
+        if "hidden" in self.teacher_needs:
             teacher_states = unit_states(teacher_states.detach())
-            for name, objective in self.objectives.items():
-                student_states = self.distillation_heads[name](states)
-                with torch.autocast(states.device.type, enabled=False):
-                    losses[name] = objective(student_states, teacher_states, attention_mask)
+            if other_teacher_states is not None:
+                other_teacher_states = unit_states(other_teacher_states[0]), other_teacher_states[1]
+        for name, objective in self.objectives.items():
+            if "hidden" in objective.needs:
+                head = self.distillation_heads[name] if name in self.distillation_heads else unit_states
+                compared = [head(states), teacher_states, attention_mask]
+                if getattr(objective, "contrastive", False):
+                    compared.append(other_teacher_states)
+            else:
+                compared = [logits, teacher_logits.detach(), masked_labels != -100]
+            with torch.autocast(states.device.type, enabled=False):
+                losses[name] = objective(*compared)
         loss = sum(self.loss_terms[name][0] * value for name, value in losses.items())
         return VidLanKDStudentOutput(loss=loss, losses=losses, last_hidden_state=states)
 
@@ -233,9 +267,14 @@ def objectives_recipe(objectives: dict) -> dict[str, dict]:
             weight, options = value, {}
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < float("inf"):
             raise ValueError(f"objective {name!r} has weight {weight!r}: give a number greater than 0")
+        head = options.pop("head", True)
+        if not isinstance(head, bool):
+            raise ValueError(f"objective {name!r} has head {head!r}: give true or false")
         try:
-            OBJECTIVES[name](**options)
+            objective = OBJECTIVES[name](**options)
         except TypeError as error:
             raise ValueError(f"objective {name!r} does not take the options {options}: {error}") from error
-        recipe[name] = {"weight": float(weight), **options}
+        if not head and "hidden" not in objective.needs:
+            raise ValueError(f"objective {name!r} compares logits and has no head: leave out 'head': false")
+        recipe[name] = {"weight": float(weight), **({} if head else {"head": False}), **options}
     return recipe

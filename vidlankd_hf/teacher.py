@@ -13,7 +13,7 @@ from transformers.utils import ModelOutput
 from .attention import key_mask
 from .configuration import VidLanKDTeacherConfig, VidLanKDVideoConfig
 from .losses import VideoTextContrast
-from .mlm_head import mlm_loss
+from .mlm_head import masked_logits, mlm_loss
 from .video_encoder import VideoEncoder
 
 
@@ -24,6 +24,7 @@ class VidLanKDTeacherOutput(ModelOutput):
     Args:
         loss: Sum of `losses`; `None` without masked positions and video.
         losses: The components by name, each a mean over its own items (see [`VidLanKDTeacher.loss_terms`]).
+        logits: `[B, M, V]` of the language-model head at the masked positions, where these were given.
         last_hidden_state: `[B, L, H]` raw token states.
         text_embeds: `[B, H]` mean over real tokens of the unit token states: its product with `video_embeds` is the
             mean similarity of a sentence's tokens to a clip.
@@ -32,6 +33,7 @@ class VidLanKDTeacherOutput(ModelOutput):
 
     loss: Tensor | None = None
     losses: dict[str, Tensor] | None = None
+    logits: Tensor | None = None
     last_hidden_state: Tensor | None = None
     text_embeds: Tensor | None = None
     video_embeds: Tensor | None = None
@@ -128,7 +130,8 @@ class VidLanKDTeacher(PreTrainedModel):
             video_features: `[B, T, F]`.
             video_mask: `[B, T]`, 1 for real steps.
             video_ids: `[B]`, equal for windows of one video; all different if not given.
-            masked_positions, masked_labels: `[B, M]`, as in [`~vidlankd_hf.mlm_head.mlm_loss`].
+            masked_positions: `[B, M]` indices into L where the language-model head runs; unused places hold any index.
+            masked_labels: `[B, M]` token ids there, -100 in unused places; without them there is no MLM loss.
         """
         states = self.encode_text(input_ids, attention_mask)
         if attention_mask is None:
@@ -145,7 +148,9 @@ class VidLanKDTeacher(PreTrainedModel):
             with torch.autocast(states.device.type, enabled=False):
                 output.losses["contrast"] = self.contrast(tokens, output.video_embeds, attention_mask, video_ids)
         if masked_positions is not None:
-            output.losses["mlm"] = mlm_loss(self.text_model, states, masked_positions, masked_labels)
+            output.logits = masked_logits(self.text_model, states, masked_positions)
+            if masked_labels is not None:
+                output.losses["mlm"] = mlm_loss(output.logits, masked_labels)
         if output.losses:
             output.loss = sum(self.loss_terms[name][0] * value for name, value in output.losses.items())
         return output
