@@ -239,7 +239,7 @@ def make_models(teacher_size: str, size: str, objectives: dict, tokenizer, dropo
     return teacher.to(device), student.to(device).train()
 
 
-def check_agreement(teacher_size, size, objectives, tokenizer, rows, device) -> dict[str, tuple[float, float]]:
+def check_agreement(names, teacher_size, size, objectives, tokenizer, rows, device) -> dict[str, tuple[float, float]]:
     """(loss, gradient norm) of each way on the same masked batch, dropout 0, fp32; raises where they differ."""
     torch.set_float32_matmul_precision("highest")
     samples = [{"input_ids": row, "sample_id": i, "epoch": 0} for i, row in enumerate(rows)]
@@ -248,10 +248,10 @@ def check_agreement(teacher_size, size, objectives, tokenizer, rows, device) -> 
     labels = labels.scatter(1, batch["masked_positions"], batch["masked_labels"])
     dense = {"input_ids": batch["input_ids"], "attention_mask": torch.ones_like(labels), "labels": labels}
     seen = {}
-    for name in ("original", "stock", "ours"):
+    for name in names:
         teacher, student = make_models(teacher_size, size, objectives, tokenizer, 0.0, device)
         way = WAYS[name](teacher, student, tokenizer, objectives, device, bf16=False)
-        loss = way.loss(batch if name == "ours" else dense)
+        loss = way.loss(batch if isinstance(way, Ours) else dense)
         loss.backward()
         norm = torch.nn.utils.get_total_norm([p.grad for p in student.parameters() if p.grad is not None])
         seen[name] = (loss.item(), norm.item())
@@ -372,7 +372,8 @@ def measure(args, size: str, name: str, tokenizer, device: str) -> list[dict]:
     objectives = OBJECTIVES[name]
     rows = np.random.default_rng(0).integers(5, VOCABULARY, (args.rounds + 1, args.batch, BLOCK), dtype=np.uint16)
     teacher_size = args.teacher or size
-    agreed = check_agreement(teacher_size, size, objectives, tokenizer, rows[0], device)
+    compared = ["original", "stock", "ours", *(["compiled"] if "compiled" in args.ways else [])]
+    agreed = check_agreement(compared, teacher_size, size, objectives, tokenizer, rows[0], device)
     print(f"\n{teacher_size} -> {size}, {name}: loss and gradient norm agree ({agreed['ours'][0]:.6f}, "
           f"{agreed['ours'][1]:.6f})", flush=True)  # fmt: skip
     ways, cells = {}, []

@@ -163,6 +163,9 @@ def test_objectives_may_be_instances_with_options(tokenizer, tmp_path):
         ({"crd": {"weight": 1.0, "tau": 1}}, "'crd' does not take.*tau"),
         ({"crd": {"weight": 1.0, "temperature": -1}}, "temperature must be greater than 0"),
         ({"crd": (1.0, NSTLoss())}, "NSTLoss was given"),
+        ({"soft_label": {"weight": 1.0, "head": False}}, "'soft_label' compares logits and has no head"),
+        ({"nst": {"weight": 1.0, "head": "no"}}, "'nst' has head 'no'"),
+        ({"nst": {"weight": 1.0, "axis": "time"}}, "axis must be 'neurons' or 'tokens'"),
         ("{nst: 1}", "not JSON"),
         ("[1]", "mapping of names"),
     ],
@@ -170,6 +173,43 @@ def test_objectives_may_be_instances_with_options(tokenizer, tmp_path):
 def test_bad_objectives_are_an_error_before_anything_runs(tmp_path, objectives, message):
     with pytest.raises(ValueError, match=message):
         DistillationConfig(output_dir=str(tmp_path), objectives=objectives, use_cpu=True, report_to="none")
+
+
+def test_objective_without_head_compares_the_students_own_states(tmp_path, tokenizer):
+    objectives = {"nst": {"weight": 2.0, "head": False}, "regression": 1.0}
+    trainer = train("student", tmp_path, objectives, max_steps=1)
+    assert list(trainer.model.distillation_heads) == ["regression"]
+    batch = trainer.model_inputs(trainer.data_collator([trainer.train_dataset[i] for i in range(4)]))
+    trainer.model.eval()
+    output = trainer.model(**batch)
+    own, taught = unit_states(output.last_hidden_state), unit_states(batch["teacher_states"])
+    torch.testing.assert_close(output.losses["nst"], NSTLoss()(own, taught, batch["attention_mask"]))
+    trainer.save_model()
+    loaded = VidLanKDStudent.from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(loaded(**batch).loss, output.loss)
+
+    wide = make_teacher(tokenizer, shape={**MINI, "hidden_size": 48})
+    construct(tmp_path / "a", make_student(tokenizer), wide, tokenizer, {"nst": {"weight": 1.0, "head": False}})
+    with pytest.raises(ValueError, match="'crd' compares states of one width, but the student's have 32.*48"):
+        construct(tmp_path / "b", make_student(tokenizer), wide, tokenizer, {"crd": {"weight": 1.0, "head": False}})
+
+
+def test_teacher_computes_only_what_the_objectives_need(tmp_path):
+    both = train("student", tmp_path / "both", {"soft_label": 1.0, "nst": 1.0}, max_steps=1)
+    soft = train("student", tmp_path / "soft", {"soft_label": 1.0}, max_steps=1)
+    hidden = train("student", tmp_path / "hidden", {"nst": 1.0}, max_steps=1)
+    batch = both.data_collator([both.train_dataset[i] for i in range(4)])
+
+    def taught(trainer):
+        return {name for name in trainer.model_inputs(batch) if name.startswith("teacher")}
+
+    assert taught(both) == {"teacher_states", "teacher_logits"}
+    assert taught(soft) == {"teacher_logits"} and not soft.model.distillation_heads
+    assert taught(hidden) == {"teacher_states"}
+    logits = soft.model_inputs(batch)["teacher_logits"]
+    everywhere = soft.teacher.text_model(batch["input_ids"], batch["attention_mask"]).logits
+    expected = everywhere.gather(1, batch["masked_positions"][..., None].expand(-1, -1, everywhere.shape[-1]))
+    torch.testing.assert_close(logits, expected)
 
 
 def construct(tmp_path, student, teacher, tokenizer, objectives=None, **arguments):

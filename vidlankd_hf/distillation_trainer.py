@@ -119,7 +119,8 @@ class DistillationTrainer(PretrainingTrainer):
         batch, contrastive = args.per_device_train_batch_size, _contrastive(student)
         if contrastive and batch * (args.world_size if args.gather_negatives else 1) < 2:
             raise ValueError(
-                f"per_device_train_batch_size is {batch}, but {', '.join(contrastive)} need at least 2 sequences in a batch"
+                f"per_device_train_batch_size is {batch}, but {', '.join(contrastive)} need at least 2 sequences in a "
+                "batch"
             )
 
     def _prepare_teacher(self, teacher: VidLanKDTeacher):

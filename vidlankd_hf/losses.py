@@ -99,7 +99,7 @@ class NSTLoss(nn.Module):
         student, teacher = _precise(student_states, teacher_states)
         real = mask.bool()[:, :, None]
         if self.axis == "tokens":
-            student, teacher = (F.normalize(states.masked_fill(~real, 0), dim=-1) for states in (student, teacher))
+            student, teacher = student.masked_fill(~real, 0), teacher.masked_fill(~real, 0)
             ss, st, tt = (
                 (x @ y.transpose(1, 2)).square().sum((1, 2))
                 for x, y in ((student, student), (student, teacher), (teacher, teacher))

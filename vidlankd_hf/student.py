@@ -110,7 +110,7 @@ class VidLanKDStudent(BertForMaskedLM):
                 continue
             if head:
                 self.distillation_heads[name] = DistillationHead(*widths, self.config.layer_norm_eps)
-            elif objective.same_width and widths[0] != widths[1]:
+            elif getattr(objective, "same_width", True) and widths[0] != widths[1]:
                 raise ValueError(
                     f"objective {name!r} compares states of one width, but the student's have {widths[0]} features "
                     f"and the teacher's {widths[1]}: leave out 'head': false"
