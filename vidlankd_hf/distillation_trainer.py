@@ -80,7 +80,7 @@ class DistillationTrainer(PretrainingTrainer):
             data_collator=kwargs.pop("data_collator", collator),
             **kwargs,
         )
-        self.teacher, self._student = None, model
+        self.teacher = None
         if model.objectives:
             self.teacher = self._prepare_teacher(teacher)
         if _contrastive(model) and eval_dataset is not None and not isinstance(eval_dataset, dict):
@@ -134,7 +134,7 @@ class DistillationTrainer(PretrainingTrainer):
     def model_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         if self.teacher is None:
             return inputs
-        needs, seen = self._student.teacher_needs, {k: inputs.get(k) for k in ("input_ids", "attention_mask")}
+        needs, seen = self.model.teacher_needs, {k: inputs.get(k) for k in ("input_ids", "attention_mask")}
         if "logits" in needs:
             seen["masked_positions"] = inputs["masked_positions"]
         with torch.inference_mode():
@@ -142,7 +142,7 @@ class DistillationTrainer(PretrainingTrainer):
         taught = {"teacher_logits": output.logits} if "logits" in needs else {}
         if "hidden" in needs:
             taught["teacher_states"] = output.last_hidden_state
-            if self.args.gather_negatives and self._student.training and self.args.world_size > 1:
+            if self.args.gather_negatives and self.model.training and self.args.world_size > 1:
                 taught["other_teacher_states"] = self._states_of_other_processes(seen, output.last_hidden_state)
         return {**inputs, **taught}
 
