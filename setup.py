@@ -33,6 +33,7 @@ setup(
         "numpy>=2.0",
         "av>=14",
         "pillow>=11",
+        "psutil>=5.9",
         "tqdm>=4.66",
     ],
     extras_require={
