@@ -33,7 +33,7 @@ class DataArguments:
         default=None, metadata={"help": "Folder or Hub id of a trained teacher; default: the world's."}
     )
     teacher_dtype: Literal["float32", "bfloat16"] = field(
-        default="float32", metadata={"help": "Precision of the frozen teacher; bfloat16 halves its time and memory."}
+        default="float32", metadata={"help": "Precision of the frozen teacher; bfloat16 halves its memory."}
     )
     student: str = field(
         default="small",

@@ -142,11 +142,13 @@ class DistillationTrainer(PretrainingTrainer):
         taught = {"teacher_logits": output.logits} if "logits" in needs else {}
         if "hidden" in needs:
             taught["teacher_states"] = output.last_hidden_state
-            if self.args.gather_negatives and self.model.training and self.args.world_size > 1:
+            gather = self.args.gather_negatives and self.args.world_size > 1 and self.model.training
+            if gather and _contrastive(self.model):
                 taught["other_teacher_states"] = self._states_of_other_processes(seen, output.last_hidden_state)
         return {**inputs, **taught}
 
     def _states_of_other_processes(self, seen: dict, states: Tensor) -> tuple[Tensor, Tensor]:
+        """States `[N, L, Dt]` and mask `[N, L]` of the others' batches; their length is asked of the device."""
         mask = seen["attention_mask"]
         mask = torch.ones_like(seen["input_ids"]) if mask is None else mask
         rank, ours = self.args.process_index, states.shape[1]

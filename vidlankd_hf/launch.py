@@ -57,8 +57,8 @@ def check_launch(args: TrainingArguments, processes: int | None, on_gpus: bool) 
 def end_run(trainer: Trainer) -> None:
     """The last line of a script: closes trackers and the process group, once all processes have come here.
 
-    Under DeepSpeed the process then ends without finalizing the interpreter, which now and then ended a launch in
-    SIGABRT ("terminate called without an active exception") after everything was saved.
+    Under DeepSpeed the process then ends without finalizing the interpreter: some launches ended in SIGABRT
+    ("terminate called without an active exception"), of a cause that was not found, and none since.
     """
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
