@@ -17,7 +17,7 @@ from vidlankd_hf import (
     bert_config,
     load_video_text,
 )
-from vidlankd_hf.configuration import CONTRASTS, SIZES
+from vidlankd_hf.configuration import CONTRASTS, SIZES, TEACHER_LOSSES
 from vidlankd_hf.data.pairing import split_by_video
 from vidlankd_hf.data.shards import FeatureStore
 from vidlankd_hf.launch import describe_launch, end_run
@@ -49,6 +49,18 @@ class DataArguments:
     contrast: str = field(
         default="infonce", metadata={"help": f"One of {', '.join(CONTRASTS)}; hinge is the paper's."}
     )
+    losses: str = field(
+        default="contrast+mlm",
+        metadata={"help": f"One of {', '.join(TEACHER_LOSSES)}; mlm is a control that reads the captions alone."},
+    )
+    margin: float = field(default=1.0, metadata={"help": "Margin of the hinges; the paper's 1, a vokenizer's 0.5."})
+    joint_size: int | None = field(
+        default=None, metadata={"help": "Compare tokens and clips in a space of this width; a vokenizer's is 64."}
+    )
+    streams: list[str] | None = field(
+        default=None,
+        metadata={"help": "Feature streams to see, such as frame; default: all. With --max_video_length 1: images."},
+    )
     held_out_videos: float = field(default=0.05, metadata={"help": "Share of the videos kept for evaluation."})
     shuffle_videos: bool = field(
         default=False, metadata={"help": "Control: pair every video's captions with another video's clips."}
@@ -78,20 +90,20 @@ def main() -> None:
         tokenizer,
         max_length=args.max_length,
         shuffle_videos_seed=args.seed if data_args.shuffle_videos else None,
+        streams=data_args.streams,
     )
     train, held_out = split_by_video(dataset, data_args.held_out_videos)
-    store = FeatureStore(data_args.features)
+    store = FeatureStore(data_args.features, data_args.streams)
     feature_size = store.feature_size
+    design = {name: getattr(data_args, name) for name in ("losses", "contrast", "margin", "joint_size")}
     if data_args.text_model in SIZES:
         text = bert_config(data_args.text_model, tokenizer)
         video = video_config_like(text, feature_size)
-        teacher = VidLanKDTeacher(
-            VidLanKDTeacherConfig(text_config=text, video_config=video, contrast=data_args.contrast)
-        )
+        teacher = VidLanKDTeacher(VidLanKDTeacherConfig(text_config=text, video_config=video, **design))
     else:
-        teacher = VidLanKDTeacher.from_text_pretrained(data_args.text_model, feature_size, contrast=data_args.contrast)
-
-    teacher.set_feature_statistics(*store.statistics())
+        teacher = VidLanKDTeacher.from_text_pretrained(data_args.text_model, feature_size, **design)
+    if teacher.video_encoder is not None:
+        teacher.set_feature_statistics(*store.statistics())
 
     trainer = TeacherTrainer(
         model=teacher, args=args, train_dataset=train, eval_dataset=held_out, processing_class=tokenizer

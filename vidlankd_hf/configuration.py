@@ -17,6 +17,7 @@ SIZES = {
     "base": {"num_hidden_layers": 12, "hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072},
 }
 CONTRASTS = ("hinge", "hinge_batch", "infonce")
+TEACHER_LOSSES = ("contrast+mlm", "contrast", "mlm")
 
 
 def bert_config(size: str, tokenizer=None, **overrides) -> BertConfig:
@@ -59,10 +60,14 @@ class VidLanKDTeacherConfig(PreTrainedConfig):
     Args:
         text_config: Configuration of any BERT-like masked language model.
         video_config: A [`VidLanKDVideoConfig`].
+        losses: What the teacher learns by: `"contrast+mlm"`, `"contrast"`, or `"mlm"`, a teacher that reads captions
+            and has no video encoder.
         contrast: `"infonce"` (every other video of the batch, softmax), `"hinge"` (the paper's: one unpaired video
             and one unpaired sentence, margin) or `"hinge_batch"` (the hinge, averaged over every other video).
         margin: Margin of the hinges (the paper's alpha).
         temperature: Temperature of `"infonce"`.
+        joint_size: Width of a space of their own in which tokens and clips are compared, each through an MLP (a
+            vokenizer's is 64). By default clips are compared with the token states themselves.
         vocabulary: Fingerprint of the tokenizer, written by [`TeacherTrainer`]. A student must share it.
     """
 
@@ -71,9 +76,11 @@ class VidLanKDTeacherConfig(PreTrainedConfig):
 
     text_config: dict | PreTrainedConfig | None = None
     video_config: dict | PreTrainedConfig | None = None
+    losses: str = "contrast+mlm"
     contrast: str = "infonce"
     margin: float = 1.0
     temperature: float = 0.1
+    joint_size: int | None = None
     initializer_range: float = 0.02
     vocabulary: str | None = None
 
@@ -88,6 +95,10 @@ class VidLanKDTeacherConfig(PreTrainedConfig):
             self.video_config = VidLanKDVideoConfig(**self.video_config)
         if self.contrast not in CONTRASTS:
             raise ValueError(f"unknown contrast {self.contrast!r}: choose one of {', '.join(CONTRASTS)}")
+        if self.losses not in TEACHER_LOSSES:
+            raise ValueError(f"unknown losses {self.losses!r}: choose one of {', '.join(TEACHER_LOSSES)}")
+        if self.joint_size is not None and self.joint_size < 1:
+            raise ValueError(f"joint_size is {self.joint_size}: give a width of 1 or more, or leave it out")
         super().__post_init__(**kwargs)
 
     @property

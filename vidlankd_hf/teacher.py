@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoModelForMaskedLM, PreTrainedModel
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.utils import ModelOutput
@@ -26,9 +26,9 @@ class VidLanKDTeacherOutput(ModelOutput):
         losses: The components by name, each a mean over its own items (see [`VidLanKDTeacher.loss_terms`]).
         logits: `[B, M, V]` of the language-model head at the masked positions, where these were given.
         last_hidden_state: `[B, L, H]` raw token states.
-        text_embeds: `[B, H]` mean over real tokens of the unit token states: its product with `video_embeds` is the
-            mean similarity of a sentence's tokens to a clip.
-        video_embeds: `[B, H]` unit vectors.
+        text_embeds: `[B, J]` mean over real tokens of their unit vectors: its product with `video_embeds` is the mean
+            similarity of a sentence's tokens to a clip. J is H, or `joint_size`.
+        video_embeds: `[B, J]` unit vectors.
     """
 
     loss: Tensor | None = None
@@ -54,16 +54,29 @@ class VidLanKDTeacher(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     main_input_name = "input_ids"
-    # Mean over which items each component of the loss is, and its weight.
-    loss_terms = {"contrast": (1.0, "tokens"), "mlm": (1.0, "masked_tokens")}
 
     def __init__(self, config: VidLanKDTeacherConfig):
         super().__init__(config)
         # Not AutoModelForMaskedLM.from_config: under ZeRO-3 it would shard this part before its weights are drawn.
         self.text_model = MODEL_FOR_MASKED_LM_MAPPING[type(config.text_config)](config.text_config)
-        self.video_encoder = VideoEncoder(config.video_config, output_size=config.hidden_size)
-        self.contrast = VideoTextContrast(config.contrast, config.margin, config.temperature)
+        self.video_encoder, self.text_projection, joint_size = None, None, config.joint_size
+        if "contrast" in config.losses:
+            self.video_encoder = VideoEncoder(config.video_config, output_size=joint_size or config.hidden_size)
+            self.contrast = VideoTextContrast(config.contrast, config.margin, config.temperature)
+            if joint_size:
+                width = config.hidden_size
+                self.text_projection = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, joint_size))
+        if "mlm" not in config.losses:  # a head that nothing trains gets no gradient, which DDP refuses
+            encoder = set(self.text_model.base_model.parameters())
+            for parameter in set(self.text_model.parameters()) - encoder:
+                parameter.requires_grad_(False)
         self.post_init()
+
+    @property
+    def loss_terms(self) -> dict[str, tuple[float, str]]:
+        """Name of each component -> its weight and what it is a mean over."""
+        terms = {"contrast": (1.0, "tokens"), "mlm": (1.0, "masked_tokens")}
+        return {name: term for name, term in terms.items() if name in self.config.losses}
 
     @classmethod
     def from_text_pretrained(cls, text_model: str, feature_size: int, video_layers: int | None = None, **config):
@@ -105,8 +118,20 @@ class VidLanKDTeacher(PreTrainedModel):
             input_ids=input_ids, attention_mask=key_mask(attention_mask, self.config.text_config), **kwargs
         ).last_hidden_state
 
+    def unit_tokens(self, states: Tensor) -> Tensor:
+        """Unit vectors `[B, L, J]` of token `states [B, L, H]`, to compare with [`encode_video`]'s."""
+        states = states if self.text_projection is None else self.text_projection(states)
+        with torch.autocast(states.device.type, enabled=False):
+            return F.normalize(states.float(), dim=-1)
+
     def encode_video(self, video_features: Tensor, video_mask: Tensor | None = None) -> Tensor:
-        """Unit vectors `[B, H]` of clips `video_features [B, T, F]` with `video_mask [B, T]` (all real if `None`)."""
+        """Unit vectors `[B, J]` of clips `video_features [B, T, F]` with `video_mask [B, T]` (all real if `None`).
+
+        Raises:
+            ValueError: This teacher was trained on text alone.
+        """
+        if self.video_encoder is None:
+            raise ValueError("this teacher has no video encoder: it was trained with losses='mlm', on text alone")
         if video_mask is None:
             video_mask = torch.ones(video_features.shape[:2], dtype=torch.long, device=video_features.device)
         return self.video_encoder(video_features, video_mask)
@@ -140,12 +165,10 @@ class VidLanKDTeacher(PreTrainedModel):
         if video_features is not None:
             if video_ids is None:
                 video_ids = torch.arange(len(input_ids), device=input_ids.device)
+            output.video_embeds, tokens = self.encode_video(video_features, video_mask), self.unit_tokens(states)
             with torch.autocast(states.device.type, enabled=False):
-                tokens = F.normalize(states.float(), dim=-1)
                 weights = attention_mask.float()[..., None]
                 output.text_embeds = (tokens * weights).sum(1) / weights.sum(1).clamp(min=1)
-            output.video_embeds = self.encode_video(video_features, video_mask)
-            with torch.autocast(states.device.type, enabled=False):
                 output.losses["contrast"] = self.contrast(tokens, output.video_embeds, attention_mask, video_ids)
         if masked_positions is not None:
             output.logits = masked_logits(self.text_model, states, masked_positions)

@@ -51,7 +51,7 @@ class TeacherTrainer(PretrainingTrainer):
             raise ValueError(f"TeacherTrainer trains a VidLanKDTeacher, not a {type(model).__name__}")
         if processing_class is None:
             raise ValueError("give the tokenizer as processing_class: the texts are tokenised as they are read")
-        if args.per_device_train_batch_size < 2:
+        if "contrast" in model.loss_terms and args.per_device_train_batch_size < 2:
             raise ValueError(
                 f"per_device_train_batch_size is {args.per_device_train_batch_size}, but the contrast needs at least "
                 "2 samples in a batch"
@@ -74,18 +74,28 @@ class TeacherTrainer(PretrainingTrainer):
             data_collator=kwargs.pop("data_collator", collator),
             **kwargs,
         )
-        if eval_dataset is not None and not isinstance(eval_dataset, dict):
+        if "contrast" in model.loss_terms and eval_dataset is not None and not isinstance(eval_dataset, dict):
             has_videos = "video" in (getattr(eval_dataset, "column_names", None) or ())
             size = len(eval_dataset)
             self.give_evaluation_negatives(
                 list(eval_dataset.with_format(None)["video"] if has_videos else range(size))
             )
 
+    def model_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Without what the model's losses leave unread: clips, or the places of its language-model head."""
+        unread = () if "contrast" in self.model.loss_terms else ("video_features", "video_mask", "video_ids")
+        unread += () if "mlm" in self.model.loss_terms else ("masked_positions", "masked_labels")
+        return {name: value for name, value in inputs.items() if name not in unread}
+
     def collect(self, outputs, batch: dict[str, Tensor], real: int) -> dict[str, Tensor]:
+        if outputs.video_embeds is None:
+            return {}
         text, video = outputs.text_embeds[:real].float(), outputs.video_embeds[:real].float()
         return {"text": text, "video": video, "ids": batch["video_ids"][:real, None]}
 
     def collected_metrics(self, collected: list[dict[str, Tensor]], size: int) -> dict[str, float]:
+        if "contrast" not in self.model.loss_terms:
+            return {}
         text, video, ids = (
             self.accelerator.gather(self._pad_to_equal(torch.cat([c[name] for c in collected]), size))
             for name in ("text", "video", "ids")

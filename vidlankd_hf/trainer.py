@@ -204,7 +204,8 @@ class PretrainingTrainer(Trainer):
         means = self._component_means(totals)
         metrics = {f"{metric_key_prefix}_{name}_loss": value for name, value in means.items()}
         metrics[f"{metric_key_prefix}_loss"] = sum(w * means[name] for name, (w, _) in self.model.loss_terms.items())
-        metrics[f"{metric_key_prefix}_perplexity"] = float(torch.tensor(means["mlm"]).exp())
+        if "mlm" in means:
+            metrics[f"{metric_key_prefix}_perplexity"] = float(torch.tensor(means["mlm"]).exp())
         for name, value in self.collected_metrics(collected, size).items():
             metrics[f"{metric_key_prefix}_{name}"] = value
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=size)

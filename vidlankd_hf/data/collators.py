@@ -67,8 +67,8 @@ class VideoTextCollator(_MaskingCollator):
     """Captioned clips: [`TextCollator`]'s fields, `video_features` `[B, T, F]`, `video_mask` `[B, T]`, `video_ids`.
 
     A sample is `{"text", "video_features" [T, F], "sample_id", "epoch"}`, with `"video"` (which video it is from;
-    `"id"` if not given). Clips of more than `max_video_length` steps are subsampled evenly. `video_ids` are equal
-    for samples of one video, which are never each other's negative.
+    `"id"` if not given). Clips of more than `max_video_length` steps are subsampled evenly (to 1: the one in the
+    middle). `video_ids` are equal for samples of one video, which are never each other's negative.
 
     Args:
         tokenizer: BERT-like.
@@ -134,7 +134,8 @@ class VideoTextCollator(_MaskingCollator):
         if not torch.isfinite(features).all():
             raise ValueError(f"the video features of sample {name!r} are not finite: extract this video again")
         if len(features) > self.max_video_length:
-            features = features[torch.linspace(0, len(features) - 1, self.max_video_length).round().long()]
+            steps = torch.linspace(0, len(features) - 1, self.max_video_length).round().long()
+            features = features[steps if len(steps) > 1 else [len(features) // 2]]
         return features
 
 

@@ -2,6 +2,7 @@
 
 import random
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from datasets import Dataset
@@ -19,6 +20,7 @@ def load_video_text(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int = 128,
     shuffle_videos_seed: int | None = None,
+    streams: Sequence[str] | None = None,
 ) -> Dataset:
     """Captioned video as a `datasets.Dataset` with the columns that [`VideoTextCollator`] takes.
 
@@ -37,11 +39,12 @@ def load_video_text(
         max_length: Most tokens of a window, [CLS] and [SEP] included.
         shuffle_videos_seed: If given, each video's captions are paired with *another* video's clips, chosen once: the
             control in which the teacher sees as much video but learns nothing true from it.
+        streams: Of the features, by name; all by default.
 
     Raises:
         ValueError: Captions of videos without features or outside their video, or videos without captions.
     """
-    store = FeatureStore(features)
+    store = FeatureStore(features, streams)
     by_video = defaultdict(list)
     for caption in read_captions(captions):
         by_video[caption.video].append(caption)

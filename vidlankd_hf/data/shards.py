@@ -12,6 +12,7 @@ A folder holds
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -174,6 +175,7 @@ class FeatureStore:
 
     Args:
         folder: a folder that :class:`ShardWriter` finished.
+        streams: names of the streams to read, the first giving the time stamps; all by default.
 
     Attributes:
         streams: for each stream ``{"model", "rate", "clip_length", "width"}``, in the order of concatenation.
@@ -182,10 +184,10 @@ class FeatureStore:
 
     Raises:
         FileNotFoundError: no such folder, no manifest in it (extraction did not finish), or a shard is missing.
-        ValueError: written by another version of the format.
+        ValueError: written by another version of the format, or without a stream that is asked for.
     """
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | Path, streams: Sequence[str] | None = None):
         self.folder = Path(folder)
         remedy = "Make it with examples/extract_features.py."
         if not self.folder.is_dir():
@@ -201,7 +203,13 @@ class FeatureStore:
                 raise FileNotFoundError(
                     f"Feature folder {self.folder} lacks {name}, which its manifest lists. {remedy}"
                 )
-        self.streams: dict[str, dict] = manifest["streams"]
+        unknown = sorted(set(streams or ()) - set(manifest["streams"]))
+        if unknown:
+            raise ValueError(
+                f"{self.folder} has no stream {unknown[0]!r}: it has {', '.join(manifest['streams'])}. "
+                "Choose of these, or extract it too."
+            )
+        self.streams: dict[str, dict] = {name: manifest["streams"][name] for name in streams or manifest["streams"]}
         self.feature_size: int = sum(settings["width"] for settings in self.streams.values())
         self._sha256: dict[str, str] = manifest["sha256"]
         with open(self.folder / "index.jsonl", encoding="utf-8") as file:
