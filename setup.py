@@ -34,6 +34,7 @@ setup(
         "av>=14",
         "pillow>=11",
         "psutil>=5.9",
+        "pyyaml>=6",
         "tqdm>=4.66",
     ],
     extras_require={

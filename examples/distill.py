@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from transformers import AutoTokenizer, HfArgumentParser, set_seed
+from transformers import AutoConfig, AutoTokenizer, HfArgumentParser, set_seed
 
 from vidlankd_hf import (
     DistillationConfig,
@@ -19,9 +19,11 @@ from vidlankd_hf import (
     load_text_blocks,
 )
 from vidlankd_hf.configuration import SIZES
+from vidlankd_hf.data.text_blocks import TextBlocks, read_vokens_info
 from vidlankd_hf.data.vocabulary import check_same_vocabulary
 from vidlankd_hf.launch import describe_launch, end_run
 from vidlankd_hf.runs import build_if_missing, finish_run, open_run, parse_arguments, run_script, say
+from vidlankd_hf.student import objectives_recipe
 from vidlankd_hf.world.recipe import STUDENT_RECIPE, WORLD_SEED
 
 EXAMPLES = Path(__file__).parent
@@ -37,7 +39,10 @@ class DataArguments:
     )
     student: str = field(
         default="small",
-        metadata={"help": f"Size of a new student ({', '.join(SIZES)}), or folder or Hub id of a BERT to start from."},
+        metadata={
+            "help": f"Size of a new student ({', '.join(SIZES)}), or folder or Hub id of a BERT to start from, or "
+            "of a teacher, whose text encoder the student then starts as."
+        },
     )
     text: str | None = field(
         default=None, metadata={"help": "Text file, folder or Hub data set (id:config); default: the world's."}
@@ -48,6 +53,9 @@ class DataArguments:
         default=126, metadata={"help": "Ordinary tokens a block; no more than the teacher's texts had."}
     )
     held_out_text: float = field(default=0.02, metadata={"help": "Share of the blocks kept for evaluation."})
+    vokens: str | None = field(
+        default=None, metadata={"help": "Folder that vokenize.py wrote for this text; the voken objective needs it."}
+    )
     cache_dir: str = field(default="outputs/cache", metadata={"help": "Where tokenised text is kept."})
     num_proc: int = field(default=1, metadata={"help": "Processes that tokenise."})
 
@@ -71,6 +79,12 @@ def main() -> None:
         pretrain = ["--world", str(world), "--seed", str(WORLD_SEED), "--report_to", "none"]
         weights = Path(data_args.teacher) / "model.safetensors"
         build_if_missing(args, weights, "The teacher", EXAMPLES / "pretrain_teacher.py", *pretrain)
+    if "voken" in args.objectives:
+        if data_args.vokens is None:
+            raise ValueError("the voken objective needs --vokens: the folder that examples/vokenize.py wrote")
+        recipe = objectives_recipe(args.objectives)
+        recipe["voken"]["num_vokens"] = read_vokens_info(data_args.vokens)["num_vokens"]
+        args.objectives = recipe
     checkpoint = open_run(args, asdict(data_args))
 
     set_seed(args.seed)
@@ -79,12 +93,15 @@ def main() -> None:
         student = VidLanKDStudent(bert_config(data_args.student, tokenizer))
     else:
         check_same_vocabulary(tokenizer, AutoTokenizer.from_pretrained(data_args.student))
-        student = VidLanKDStudent.from_pretrained(data_args.student)
+        if AutoConfig.from_pretrained(data_args.student).model_type == "vidlankd_teacher":
+            student = VidLanKDStudent.from_teacher(VidLanKDTeacher.from_pretrained(data_args.student))
+        else:
+            student = VidLanKDStudent.from_pretrained(data_args.student)
         if student.objectives and checkpoint is None:
             say(args, f"{data_args.student} has heads for {', '.join(student.objectives)}: new ones are made.")
             student.remove_objectives()
     teacher = None
-    if args.objectives:
+    if args.teacher_needs:
         teacher = VidLanKDTeacher.from_pretrained(data_args.teacher, dtype=data_args.teacher_dtype)
     with args.main_process_first(local=False):
         blocks = load_text_blocks(
@@ -94,6 +111,8 @@ def main() -> None:
             num_proc=data_args.num_proc,
             block_tokens=data_args.block_tokens,
         )
+    if data_args.vokens is not None:
+        blocks = TextBlocks(blocks.folder, vokens=data_args.vokens)
     batch = args.per_device_eval_batch_size
     train, held_out = blocks.split(max(1, round(data_args.held_out_text * len(blocks) / batch)) * batch)
 

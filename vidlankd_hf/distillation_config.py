@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from .losses import OBJECTIVES
 from .student import objectives_recipe
 from .trainer import PretrainingArguments
 
@@ -46,6 +47,11 @@ class DistillationConfig(PretrainingArguments):
                 f"objectives is {self.objectives!r}: give a mapping of names to weights, {{}} for text only"
             )
         objectives_recipe(self.objectives)
+
+    @property
+    def teacher_needs(self) -> set[str]:
+        """What a teacher must compute for the objectives: `"hidden"`, `"logits"`, both or nothing."""
+        return set().union(*(OBJECTIVES[name].needs for name in self.objectives)) & {"hidden", "logits"}
 
     def to_dict(self) -> dict:
         return {**super().to_dict(), "objectives": objectives_recipe(self.objectives)}

@@ -63,13 +63,16 @@ class DistillationTrainer(PretrainingTrainer):
             raise ValueError("give the tokenizer as processing_class: it makes the special tokens and the masks")
         check_vocabulary_size(processing_class, "student", model.config.vocab_size)
         if args.objectives and not model.objectives:
-            if teacher is None:
+            if teacher is None and args.teacher_needs:
                 raise ValueError(
                     f"the objectives {', '.join(args.objectives)} need a teacher; {{}} trains on text only"
                 )
-            model.add_objectives(args.objectives, teacher.config.hidden_size)
+            model.add_objectives(args.objectives, teacher.config.hidden_size if args.teacher_needs else None)
         if model.objectives:
-            self._check_pair(model, teacher, args, processing_class)
+            self._check_objectives(model, args)
+            _check_vokens(model, [data for data in (train_dataset, eval_dataset) if data is not None])
+        if model.teacher_needs:
+            self._check_pair(model, teacher, processing_class)
         collator = TextCollator(processing_class, seed=args.seed, mlm_probability=args.mlm_probability)
         super().__init__(
             model,
@@ -81,21 +84,30 @@ class DistillationTrainer(PretrainingTrainer):
             **kwargs,
         )
         self.teacher = None
-        if model.objectives:
+        if model.teacher_needs:
             self.teacher = self._prepare_teacher(teacher)
         if _contrastive(model) and eval_dataset is not None and not isinstance(eval_dataset, dict):
             self.give_evaluation_negatives(list(range(len(eval_dataset))))
 
     @staticmethod
-    def _check_pair(student, teacher, args: DistillationConfig, tokenizer) -> None:
-        if teacher is None:
-            raise ValueError(f"the objectives {', '.join(student.objectives)} need a teacher")
+    def _check_objectives(student, args: DistillationConfig) -> None:
         has, asked = student.config.distillation["objectives"], objectives_recipe(args.objectives)
         if asked != has:
             raise ValueError(
                 f"the student was made for the objectives {has}, but args.objectives says {asked}: give the same, or "
                 "call student.remove_objectives() first"
             )
+        batch, contrastive = args.per_device_train_batch_size, _contrastive(student)
+        if contrastive and batch * (args.world_size if args.gather_negatives else 1) < 2:
+            raise ValueError(
+                f"per_device_train_batch_size is {batch}, but {', '.join(contrastive)} need at least 2 sequences in a "
+                "batch"
+            )
+
+    @staticmethod
+    def _check_pair(student, teacher, tokenizer) -> None:
+        if teacher is None:
+            raise ValueError(f"the objectives {', '.join(student.objectives)} need a teacher")
         width = student.config.distillation["teacher_hidden_size"]
         if width != teacher.config.hidden_size:
             raise ValueError(
@@ -116,12 +128,11 @@ class DistillationTrainer(PretrainingTrainer):
         check_vocabulary_size(tokenizer, "teacher", text.vocab_size, teacher.config.vocabulary)
         if "logits" in student.teacher_needs:
             mlm_head(teacher.text_model)
-        batch, contrastive = args.per_device_train_batch_size, _contrastive(student)
-        if contrastive and batch * (args.world_size if args.gather_negatives else 1) < 2:
-            raise ValueError(
-                f"per_device_train_batch_size is {batch}, but {', '.join(contrastive)} need at least 2 sequences in a "
-                "batch"
-            )
+            if "mlm" not in teacher.loss_terms:
+                raise ValueError(
+                    "soft labels are a teacher's predictions, but this one was trained with losses='contrast', "
+                    "without MLM: distil its states (nst, crd), or train a teacher with losses='contrast+mlm'"
+                )
 
     def _prepare_teacher(self, teacher: VidLanKDTeacher):
         """Frozen, in eval mode, on the device; sharded by an engine of its own under ZeRO-3."""
@@ -186,6 +197,21 @@ class DistillationTrainer(PretrainingTrainer):
 
 def _contrastive(student: VidLanKDStudent) -> list[str]:
     return [name for name, objective in student.objectives.items() if getattr(objective, "contrastive", False)]
+
+
+def _check_vokens(student: VidLanKDStudent, datasets: list) -> None:
+    for dataset in datasets if "vokens" in student.needs else ():
+        if "voken_ids" not in dataset[0]:
+            raise ValueError(
+                "the voken objective needs voken_ids beside the text: make them with examples/vokenize.py and give "
+                "its folder (--vokens, or TextBlocks(..., vokens=...))"
+            )
+        asked = student.objectives["voken"].num_vokens
+        if getattr(dataset, "num_vokens", asked) != asked:
+            raise ValueError(
+                f"the text has {dataset.num_vokens} vokens, but the objective was made for {asked}: give the "
+                f'objective {{"weight": 1.0, "num_vokens": {dataset.num_vokens}}}'
+            )
 
 
 def _zero3_engine(teacher: VidLanKDTeacher, config: dict):

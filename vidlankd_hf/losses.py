@@ -11,6 +11,7 @@ exactly. `needs` says what it compares, and so what the teacher computes:
   nothing. `same_width` says whether Ds must be Dt.
 - `{"logits"}`: `loss(student_logits [B, M, V], teacher_logits [B, M, V], mask [B, M])`, at the masked positions, which
   are where `mask` is true.
+- `{"vokens"}`: `loss(voken_logits [B, L, K], voken_ids [B, L])`, of the student's own head over K vokens; no teacher.
 
 A `contrastive` one also takes `others`, the (teacher_states, mask) of other processes, as further negatives.
 """
@@ -218,12 +219,41 @@ class SoftLabelLoss(nn.Module):
         return self.temperature**2 * _token_mean(divergence, mask)
 
 
+class VokenLoss(nn.Module):
+    r"""Voken classification: `-log softmax(z_i)[v_i]`, v_i the clip (of K) nearest to token i, a mean over tokens.
+
+    Every ordinary token has a voken, masked or not; ids are -100 where there is none. The student's own head gives z.
+    What a voken cannot tell apart is lost: the paper's argument for distilling states instead.
+
+    Args:
+        num_vokens: K, the number of clips; 50,000 images in Vokenization.
+
+    Scale: log K at chance.
+
+    Source: Tan and Bansal, EMNLP 2020 (arXiv 2010.06775), section 3.1; VidLanKD, section 5.2 (table 4).
+    """
+
+    mean_over, needs = "vokens", frozenset({"vokens"})
+
+    def __init__(self, num_vokens: int = 50_000):
+        super().__init__()
+        if num_vokens < 2:
+            raise ValueError(f"num_vokens must be 2 or more, not {num_vokens!r}")
+        self.num_vokens = num_vokens
+
+    def forward(self, voken_logits: Tensor, voken_ids: Tensor) -> Tensor:
+        (logits,) = _precise(voken_logits)
+        total = F.cross_entropy(logits.flatten(0, 1), voken_ids.flatten(), ignore_index=-100, reduction="sum")
+        return total / (voken_ids != -100).sum().clamp(min=1)
+
+
 OBJECTIVES = {
     "nst": NSTLoss,
     "crd": CRDLoss,
     "infonce": InfoNCELoss,
     "regression": RegressionLoss,
     "soft_label": SoftLabelLoss,
+    "voken": VokenLoss,
 }
 
 

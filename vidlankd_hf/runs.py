@@ -5,12 +5,15 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
+import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 RUN_FILE = "run.json"
+CONFIG_SECTIONS = ("pretrain_teacher", "distill")
 # What a run may change when it is resumed. Everything else must be as it was.
 FREE_SETTINGS = (
     "logging_", "eval_", "save_", "report_to", "run_name", "disable_tqdm", "dataloader_", "hub_", "push_to_hub",
@@ -94,17 +97,55 @@ def say(args: TrainingArguments, message: str) -> None:
 
 
 def parse_arguments(parser: HfArgumentParser, recipe: dict[str, Any], source: str) -> tuple:
-    """Parses the command line; where the data argument `source` is not given, with the grounded world's `recipe`.
+    """Parses the command line over the settings of `--config`.
 
-    `--num_train_epochs` then takes the place of the recipe's steps.
+    Where neither gives the data argument `source`, the grounded world's `recipe` is below both; `--num_train_epochs`
+    then takes the place of the recipe's steps.
     """
-    args, data_args = parser.parse_args_into_dataclasses()
+    parser.add_argument("--config", help="YAML file of these settings, or with a section of them for each script.")
+    path = parser.parse_known_args()[0].config
+    given = {} if path is None else read_config(path, Path(sys.argv[0]).stem, vars(parser.parse_args([])))
+    parser.set_defaults(**given)
+    args, data_args, _ = parser.parse_args_into_dataclasses()
     if getattr(data_args, source) is None:
         default_epochs = TrainingArguments.__dataclass_fields__["num_train_epochs"].default
         epochs_given = args.num_train_epochs != default_epochs
-        parser.set_defaults(**{k: v for k, v in recipe.items() if k != "max_steps" or not epochs_given})
-        args, data_args = parser.parse_args_into_dataclasses()
+        recipe = {k: v for k, v in recipe.items() if k != "max_steps" or not epochs_given}
+        parser.set_defaults(**{**recipe, **given})
+        args, data_args, _ = parser.parse_args_into_dataclasses()
     return args, data_args
+
+
+def read_config(path: str | Path, section: str, known: Container[str]) -> dict[str, Any]:
+    """Settings of a YAML file: all of it, or its `section` if it has sections.
+
+    Raises:
+        ValueError: No such file or section, no mapping, or a setting that is not `known`.
+    """
+    if not Path(path).is_file():
+        raise ValueError(
+            f"--config {path} is no file: give a YAML file of settings, such as those in examples/recipes"
+        )
+    content = yaml.safe_load(Path(path).read_text())
+    if isinstance(content, dict) and set(content) & set(CONFIG_SECTIONS):
+        if section not in content:
+            raise ValueError(f"{path} has no section {section!r}: it has {', '.join(content)}")
+        content = content[section]
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no settings: write lines such as `learning_rate: 2e-4`")
+    unknown = sorted(set(content) - set(known))
+    if unknown:
+        raise ValueError(f"{path} has a setting {unknown[0]!r}, which {section}.py does not: see its --help")
+    return {name: float(v) if isinstance(v, str) and _is_number(v) else v for name, v in content.items()}
+
+
+def _is_number(text: str) -> bool:
+    """Whether YAML left a number as text, as it does with `2e-4`."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def build_if_missing(args: TrainingArguments, made: str | Path, what: str, script: Path, *arguments: str) -> None:
@@ -123,13 +164,14 @@ def build_if_missing(args: TrainingArguments, made: str | Path, what: str, scrip
             run_script(script, *arguments)
 
 
-def run_script(script: Path, *arguments: str, log: Path | None = None) -> None:
-    """Runs an example as one process on one device, whatever launched this one.
+def run_script(script: Path, *arguments: str, log: Path | None = None, launcher: list[str] | None = None) -> None:
+    """Runs an example, by default as one process on one device, whatever launched this one.
 
     Args:
         script: The example.
         arguments: Its command-line arguments.
         log: If given, it runs on one thread and its output is appended here instead of shown.
+        launcher: A command that starts scripts, such as `["accelerate", "launch"]`.
 
     Raises:
         subprocess.CalledProcessError: It failed, and its output was shown.
@@ -138,9 +180,10 @@ def run_script(script: Path, *arguments: str, log: Path | None = None) -> None:
     launcher = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_",
                 "ACCELERATE_", "FSDP_")  # fmt: skip
     environment = {name: value for name, value in os.environ.items() if not name.startswith(launcher)}
-    environment["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
+    if launcher is None:
+        environment["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
     environment["TOKENIZERS_PARALLELISM"] = "false"
-    command = [sys.executable, str(script), *arguments]
+    command = [*(launcher or [sys.executable]), str(script), *arguments]
     if log is None:
         subprocess.run(command, env=environment, check=True)
         return

@@ -19,6 +19,13 @@ from .mlm_head import masked_logits, mlm_loss
 DISTILLATION_FOLDER, HEADS_FILE, RECIPE_FILE = "distillation", "heads.safetensors", "recipe.json"
 
 
+NEEDED = {
+    "hidden": "teacher_states [B, L, Dt]",
+    "logits": "teacher_logits [B, M, V]",
+    "vokens": "voken_ids [B, L], which examples/vokenize.py makes",
+}
+
+
 @dataclass
 class VidLanKDStudentOutput(ModelOutput):
     """What one batch gives.
@@ -55,6 +62,13 @@ class DistillationHead(nn.Module):
         return unit_states(self.layers(states))
 
 
+class VokenHead(DistillationHead):
+    """The same layers to logits over K vokens: `[B, L, Ds] -> [B, L, K]`."""
+
+    def forward(self, states: Tensor) -> Tensor:
+        return self.layers(states)
+
+
 class VidLanKDStudent(BertForMaskedLM):
     """`BertForMaskedLM` with one distillation head per objective on token states.
 
@@ -74,14 +88,14 @@ class VidLanKDStudent(BertForMaskedLM):
         if recipe:
             self._build(recipe)
 
-    def add_objectives(self, objectives: dict, teacher_hidden_size: int) -> None:
+    def add_objectives(self, objectives: dict, teacher_hidden_size: int | None = None) -> None:
         """Gives the student the objectives it is to learn by, each with a new head.
 
         Args:
             objectives: Name to weight (`{"nst": 100.0}`), to weight and options
                 (`{"crd": {"weight": 1.0, "temperature": 0.1}}`; `"head": False` compares the student's own states) or
                 to weight and instance (`{"crd": (1.0, CRDLoss(temperature=0.1))}`).
-            teacher_hidden_size: Width Dt of the teacher's token states.
+            teacher_hidden_size: Width Dt of the teacher's token states; objectives without a teacher need none.
 
         Raises:
             ValueError: An unknown objective, a weight that is not positive, an objective that compares states of one
@@ -95,6 +109,13 @@ class VidLanKDStudent(BertForMaskedLM):
             head.apply(self._initialize_weights)
         self.config.distillation = recipe
 
+    @classmethod
+    def from_teacher(cls, teacher) -> "VidLanKDStudent":
+        """A student that starts as the text encoder of a [`VidLanKDTeacher`], language-model head included."""
+        student = cls(copy.deepcopy(teacher.config.text_config))
+        student.load_state_dict(teacher.text_model.state_dict())
+        return student
+
     def remove_objectives(self) -> None:
         """Sheds objectives and heads; what is left is the BERT, ready for other objectives."""
         self.objectives, self.distillation_heads = nn.ModuleDict(), nn.ModuleDict()
@@ -106,6 +127,9 @@ class VidLanKDStudent(BertForMaskedLM):
             options = dict(options)
             head, _ = options.pop("head", True), options.pop("weight")
             objective = self.objectives[name] = OBJECTIVES[name](**options)
+            if "vokens" in objective.needs:
+                size, eps = self.config.hidden_size, self.config.layer_norm_eps
+                self.distillation_heads[name] = VokenHead(size, objective.num_vokens, eps)
             if "hidden" not in objective.needs:
                 continue
             if head:
@@ -119,6 +143,11 @@ class VidLanKDStudent(BertForMaskedLM):
     @property
     def teacher_needs(self) -> set[str]:
         """What the teacher must compute for the objectives: `"hidden"`, `"logits"`, both or nothing."""
+        return self.needs & {"hidden", "logits"}
+
+    @property
+    def needs(self) -> set[str]:
+        """What the objectives compare: `"hidden"`, `"logits"`, `"vokens"`."""
         return set().union(*(objective.needs for objective in self.objectives.values()))
 
     @property
@@ -138,6 +167,7 @@ class VidLanKDStudent(BertForMaskedLM):
         teacher_states: Tensor | None = None,
         teacher_logits: Tensor | None = None,
         other_teacher_states: tuple[Tensor, Tensor] | None = None,
+        voken_ids: Tensor | None = None,
         **kwargs,
     ):
         """Losses of one batch; without `masked_positions`, what `BertForMaskedLM` returns.
@@ -151,19 +181,17 @@ class VidLanKDStudent(BertForMaskedLM):
             teacher_logits: `[B, M, V]` of the teacher's language-model head at `masked_positions`.
             other_teacher_states: Raw states `[N, L, Dt]` and attention mask `[N, L]` of other processes' batches, as
                 further negatives.
+            voken_ids: `[B, L]`, -100 for tokens without one.
 
         Raises:
-            ValueError: Objectives without what they need of the teacher.
+            ValueError: Objectives without what they need.
         """
         if masked_positions is None:
             return super().forward(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
-        given = {"hidden": teacher_states, "logits": teacher_logits}
-        for need in self.teacher_needs:
+        given = {"hidden": teacher_states, "logits": teacher_logits, "vokens": voken_ids}
+        for need in self.needs:
             if given[need] is None:
-                raise ValueError(
-                    f"the objectives {', '.join(self.objectives)} need teacher_states [B, L, Dt]"
-                    + (" and teacher_logits [B, M, V]" if "logits" in self.teacher_needs else "")
-                )
+                raise ValueError(f"the objectives {', '.join(self.objectives)} need {NEEDED[need]}")
         mask = key_mask(attention_mask, self.config)
         states = self.bert(input_ids, attention_mask=mask, **kwargs).last_hidden_state
         if attention_mask is None:
@@ -180,6 +208,8 @@ class VidLanKDStudent(BertForMaskedLM):
                 compared = [head(states), teacher_states, attention_mask]
                 if getattr(objective, "contrastive", False):
                     compared.append(other_teacher_states)
+            elif "vokens" in objective.needs:
+                compared = [self.distillation_heads[name](states), voken_ids]
             else:
                 compared = [logits, teacher_logits.detach(), masked_labels != -100]
             with torch.autocast(states.device.type, enabled=False):
@@ -275,6 +305,6 @@ def objectives_recipe(objectives: dict) -> dict[str, dict]:
         except TypeError as error:
             raise ValueError(f"objective {name!r} does not take the options {options}: {error}") from error
         if not head and "hidden" not in objective.needs:
-            raise ValueError(f"objective {name!r} compares logits and has no head: leave out 'head': false")
+            raise ValueError(f"objective {name!r} has no distillation head: leave out 'head': false")
         recipe[name] = {"weight": float(weight), **({} if head else {"head": False}), **options}
     return recipe

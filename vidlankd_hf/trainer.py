@@ -2,7 +2,7 @@
 
 Stock transformers takes a mean of micro-batch means, which is wrong for ragged batches, and scales BERT's loss by the
 accumulation steps and ranks (transformers#47688). Here every component c of the loss is a mean over its own items
-(masked tokens, real tokens or sequences), and a micro-batch counts with its share of the optimizer step's items:
+(masked tokens, real tokens, sequences, vokens), and a micro-batch counts with its share of the optimizer step's items:
 
     loss = sum_c weight_c * mean_c * items_c / items_c(all micro-batches, all ranks) * ranks
 
@@ -26,7 +26,7 @@ from .launch import asked_for, check_launch
 
 logger = logging.get_logger(__name__)
 
-ITEMS = ("masked_tokens", "tokens", "sequences")
+ITEMS = ("masked_tokens", "tokens", "sequences", "vokens")
 MATMUL_PRECISIONS = ("highest", "high", "medium")
 
 
@@ -136,7 +136,7 @@ class PretrainingTrainer(Trainer):
     # ---- exact means ----
 
     def _get_num_items_in_batch(self, batch_samples: list[dict], device: torch.device) -> Tensor:
-        """Items `[3]` (see `ITEMS`) of one optimizer step: of all its micro-batches, on all ranks."""
+        """Items `[4]` (see `ITEMS`) of one optimizer step: of all its micro-batches, on all ranks."""
         items = torch.stack([_count_items(batch) for batch in batch_samples]).sum(0).to(device)
         return self.accelerator.reduce(items, "sum")
 
@@ -263,11 +263,12 @@ class PretrainingTrainer(Trainer):
 
 
 def _count_items(batch: dict[str, Tensor]) -> Tensor:
-    """`[3]` float tensor on the batch's device: masked tokens, real tokens, sequences."""
-    input_ids, mask = batch["input_ids"], batch.get("attention_mask")
+    """`[4]` float tensor on the batch's device: masked tokens, real tokens, sequences, tokens with a voken."""
+    input_ids, mask, voken_ids = (batch.get(name) for name in ("input_ids", "attention_mask", "voken_ids"))
     tokens = torch.full((), input_ids.numel(), device=input_ids.device) if mask is None else mask.sum()
     sequences = torch.full((), len(input_ids), device=input_ids.device)
-    return torch.stack([(batch["masked_labels"] != -100).sum(), tokens, sequences]).float()
+    vokens = torch.zeros_like(tokens) if voken_ids is None else (voken_ids != -100).sum()
+    return torch.stack([(batch["masked_labels"] != -100).sum(), tokens, sequences, vokens]).float()
 
 
 def check_vocabulary_size(tokenizer, model_name: str, vocab_size: int, recorded: str | None = None) -> str:

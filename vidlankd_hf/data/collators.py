@@ -50,7 +50,8 @@ class TextCollator(_MaskingCollator):
     """Blocks of token ids -> `input_ids`, `attention_mask` `[B, L]`, `masked_positions`, `masked_labels` `[B, M]`.
 
     A sample is `{"input_ids": ids without special tokens, "sample_id", "epoch"}`, as [`EpochDataset`] over
-    [`load_text_blocks`] gives it. `attention_mask` is left out where nothing is padded. For full blocks L and M are
+    [`load_text_blocks`] gives it. With `"voken_ids"`, one a token, there are `voken_ids` `[B, L]` too, -100
+    for special tokens and padding. `attention_mask` is left out where nothing is padded. For full blocks L and M are
     the same in every batch.
 
     Args:
@@ -60,7 +61,14 @@ class TextCollator(_MaskingCollator):
     """
 
     def __call__(self, samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        return self._text_batch([sample["input_ids"] for sample in samples], samples)
+        batch = self._text_batch([sample["input_ids"] for sample in samples], samples)
+        if "voken_ids" in samples[0]:
+            places, lengths = np.arange(batch["input_ids"].shape[1]), [len(sample["voken_ids"]) for sample in samples]
+            voken_ids = np.full(batch["input_ids"].shape, -100)
+            ordinary = (places > 0) & (places <= np.array(lengths)[:, None])
+            voken_ids[ordinary] = np.concatenate([sample["voken_ids"] for sample in samples])
+            batch["voken_ids"] = torch.from_numpy(voken_ids)
+        return batch
 
 
 class VideoTextCollator(_MaskingCollator):

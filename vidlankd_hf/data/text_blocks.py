@@ -24,22 +24,39 @@ class TextBlocks(TorchDataset):
     Args:
         folder: What [`load_text_blocks`] wrote.
         start, stop: The blocks of the folder this object holds.
+        vokens: What [`vokenize`] wrote for these blocks; each block then has `voken_ids` too.
+
+    Raises:
+        ValueError: The vokens are of another text or tokenizer.
     """
 
-    def __init__(self, folder: str | Path, start: int = 0, stop: int | None = None):
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, start: int = 0, stop: int | None = None, vokens: str | Path | None = None):
+        self.folder, self.vokens = Path(folder), None if vokens is None else Path(vokens)
         self.info = json.loads((self.folder / "info.json").read_text())
         self.start, self.stop = start, self.info["blocks"] if stop is None else stop
-        self._array = None
+        self._arrays = {}
+        if self.vokens is not None:
+            info = read_vokens_info(self.vokens)
+            self.num_vokens = info["num_vokens"]
+            for name, what in (("vocabulary", "another tokenizer"), ("sha256", "another text")):
+                ours, theirs = self.info[name], info["text"][name]
+                if ours != theirs:
+                    raise ValueError(
+                        f"the vokens in {self.vokens} are of {what} ({theirs[:12]}) than {self.folder} ({ours[:12]}): "
+                        "make them for this one with examples/vokenize.py"
+                    )
 
     @property
     def array(self) -> np.ndarray:
-        if self._array is None:
-            self._array = np.load(self.folder / "blocks.npy", mmap_mode="r", allow_pickle=False)
-        return self._array
+        return self._map(self.folder / "blocks.npy")
+
+    def _map(self, path: Path) -> np.ndarray:
+        if path not in self._arrays:
+            self._arrays[path] = np.load(path, mmap_mode="r", allow_pickle=False)
+        return self._arrays[path]
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_array": None}  # a worker maps the file itself
+        return {**self.__dict__, "_arrays": {}}  # a worker maps the files itself
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -47,17 +64,36 @@ class TextBlocks(TorchDataset):
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         if not 0 <= index < len(self):
             raise IndexError(f"block {index} of {len(self)}")
-        return {"input_ids": self.array[self.start + index]}
+        return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, np.ndarray]]:
-        return [{"input_ids": row} for row in self.array[self.start + np.asarray(indices)]]
+        rows = self.start + np.asarray(indices)
+        if self.vokens is None:
+            return [{"input_ids": ids} for ids in self.array[rows]]
+        voken_ids = self._map(self.vokens / "vokens.npy")[rows]
+        return [{"input_ids": ids, "voken_ids": vokens} for ids, vokens in zip(self.array[rows], voken_ids)]
 
     def split(self, held_out: int) -> tuple["TextBlocks", "TextBlocks"]:
         """The first blocks for training and the last `held_out` for evaluation."""
         if not 0 < held_out < len(self):
             raise ValueError(f"cannot hold out {held_out} of {len(self)} blocks: give 1 to {len(self) - 1}")
         middle = self.stop - held_out
-        return TextBlocks(self.folder, self.start, middle), TextBlocks(self.folder, middle, self.stop)
+        return (
+            TextBlocks(self.folder, self.start, middle, self.vokens),
+            TextBlocks(self.folder, middle, self.stop, self.vokens),
+        )
+
+
+def read_vokens_info(folder: str | Path) -> dict:
+    """What [`vokenize`] says of the vokens in a folder.
+
+    Raises:
+        ValueError: It did not finish there.
+    """
+    path = Path(folder) / "info.json"
+    if not path.exists():
+        raise ValueError(f"{folder} holds no finished vokens: make them with examples/vokenize.py")
+    return json.loads(path.read_text())
 
 
 def load_text(source: str, split: str = "train", text_column: str = "text") -> Dataset:
@@ -124,13 +160,14 @@ def load_text_blocks(
         ValueError: The source is missing, or has not enough text for one block.
     """
     dataset = load_text(source, split) if isinstance(source, str) else source
-    identity = f"{dataset._fingerprint} {vocabulary_fingerprint(tokenizer)} {block_tokens}"
+    identity = f"v2 {dataset._fingerprint} {vocabulary_fingerprint(tokenizer)} {block_tokens}"
     folder = Path(cache_dir) / f"blocks-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     if not (folder / "info.json").exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".blocks-", dir=folder.parent))
         try:
             info = _write_blocks(dataset, tokenizer, temporary, num_proc, block_tokens)
+            info["vocabulary"] = vocabulary_fingerprint(tokenizer)
             info["source"] = source if isinstance(source, str) else dataset._fingerprint
             (temporary / "info.json").write_text(json.dumps(info, indent=2) + "\n")
             os.rename(temporary, folder)
@@ -157,10 +194,11 @@ def _write_blocks(dataset: Dataset, tokenizer: Any, folder: Path, num_proc: int 
         raise ValueError(f"the text has {total} tokens, fewer than one block of {block_tokens}: give more text")
     dtype = np.uint16 if len(tokenizer) <= 2**16 else np.uint32
     out = np.lib.format.open_memmap(folder / "blocks.npy", mode="w+", dtype=dtype, shape=(blocks, block_tokens))
-    flat, written = out.reshape(-1), 0
+    flat, written, sha256 = out.reshape(-1), 0, hashlib.sha256()
     for row in tokenized:
         piece = row["ids"][: len(flat) - written]
         flat[written : written + len(piece)] = piece
+        sha256.update(flat[written : written + len(piece)].tobytes())
         written += len(piece)
     out.flush()
     return {
@@ -168,6 +206,7 @@ def _write_blocks(dataset: Dataset, tokenizer: Any, folder: Path, num_proc: int 
         "blocks": blocks,
         "block_tokens": block_tokens,
         "left_over": total - blocks * block_tokens,
+        "sha256": sha256.hexdigest(),
     }
 
 

@@ -1,0 +1,1 @@
+"""The paper's comparisons as tables of runs: what is compared, the runs, and the report."""
