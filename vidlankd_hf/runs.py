@@ -177,9 +177,9 @@ def run_script(script: Path, *arguments: str, log: Path | None = None, launcher:
         subprocess.CalledProcessError: It failed, and its output was shown.
         RuntimeError: It failed; holds the end of `log`.
     """
-    launcher = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_",
+    launched = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_",
                 "ACCELERATE_", "FSDP_")  # fmt: skip
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(launcher)}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(launched)}
     if launcher is None:
         environment["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
     environment["TOKENIZERS_PARALLELISM"] = "false"

@@ -34,10 +34,10 @@ def _row(student: str, results: dict[int, dict[str, dict]]) -> dict:
     """Mean and standard deviation over the seeds that were run, of every value of a row."""
     runs = {seed: kept[student] for seed, kept in results.items() if student in kept}
     row = {"student": student, "what": STUDENTS[student].what, "seeds": sorted(runs)}
-    values = {"mlm_loss": [], "steps": [], "pflop": [], "mean": [], "teacher": [], "gap_closed": []}
+    values = {"mlm_loss": [], "steps": [], "tflop": [], "mean": [], "teacher": [], "gap_closed": []}
     values |= {attribute: [] for attribute in ATTRIBUTES}
     for seed, run in runs.items():
-        for key in ("mlm_loss", "steps", "pflop"):
+        for key in ("mlm_loss", "steps", "tflop"):
             values[key].append(run[key])
         if "probe" not in run:
             continue
@@ -81,7 +81,7 @@ def _markdown(title: str, rows: list[dict], results: dict) -> str:
         f"**{title}.** Seeds {', '.join(map(str, seeds))}{'; mean ± standard deviation' if len(seeds) > 1 else ''}."
     ]
     head = ["student"] + ([*ATTRIBUTES, "mean", "gap closed", "its teacher"] if probed else []) + ["MLM loss", "steps"]
-    head += ["PFLOP", "seeds"]
+    head += ["TFLOP", "seeds"]
     lines += ["", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     if probed:
         chance = {
@@ -96,7 +96,7 @@ def _markdown(title: str, rows: list[dict], results: dict) -> str:
             gap, cells = row["gap_closed"], cells + [_cell(row[key]) for key in (*ATTRIBUTES, "mean")]
             cells += [f"{100 * gap['mean']:.0f} %" if gap and row["student"] != "text_only" else ""]
             cells += [_cell(row["teacher"]) if taught else ""]
-        cells += [_cell(row["mlm_loss"]), f"{row['steps']['mean']:.0f}", f"{row['pflop']['mean']:.2f}"]
+        cells += [_cell(row["mlm_loss"]), f"{row['steps']['mean']:.0f}", f"{row['tflop']['mean']:.1f}"]
         lines.append(f"| {' | '.join(cells)} | {len(row['seeds'])} |")
     return "\n".join(lines) + "\n"
 

@@ -103,7 +103,7 @@ class SeedRuns:
         result = {
             **self._identity(name),
             "steps": state["global_step"],
-            "pflop": state["global_step"] * self._step_flops(name) / 1e15,
+            "tflop": state["global_step"] * self._step_flops(name) / 1e12,
             "seconds": last["train_runtime"],
             "mlm_loss": last["eval_mlm_loss"],
             "command": run["command"],
