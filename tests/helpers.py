@@ -64,7 +64,7 @@ def make_video_text(count: int, seed: int = 0) -> Dataset:
 
 
 def train(kind: str, output_dir, objectives=None, resume=None, dropout: float = 0.0, stop_after=None, callbacks=(),
-          teacher_dtype=torch.float32, shape=MINI, **arguments):  # fmt: skip
+          teacher_dtype=torch.float32, shape=MINI, design=None, texts=None, **arguments):  # fmt: skip
     """A small run of the teacher or of a student; returns the trainer."""
     from transformers import TrainerCallback
 
@@ -93,7 +93,7 @@ def train(kind: str, output_dir, objectives=None, resume=None, dropout: float = 
     if kind == "teacher":
         args = TeacherConfig(**arguments)
         trainer = TeacherTrainer(
-            model=make_teacher(tokenizer, dropout=dropout, shape=shape),
+            model=make_teacher(tokenizer, dropout=dropout, shape=shape, **design or {}),
             args=args,
             train_dataset=make_video_text(48),
             eval_dataset=make_video_text(13, seed=1),
@@ -105,8 +105,8 @@ def train(kind: str, output_dir, objectives=None, resume=None, dropout: float = 
             model=make_student(tokenizer, dropout=dropout, shape=shape),
             teacher=make_teacher(tokenizer, dropout=dropout, shape=shape).to(teacher_dtype) if objectives else None,
             args=args,
-            train_dataset=make_texts(50),
-            eval_dataset=make_texts(13, seed=1),
+            train_dataset=make_texts(50) if texts is None else texts,
+            eval_dataset=make_texts(13, seed=1) if texts is None else texts[:13],
             processing_class=tokenizer,
         )
     for callback in (StopAfter(), *callbacks):

@@ -148,6 +148,61 @@ def test_wrong_feature_width_reaches_the_user_from_the_model_too(tokenizer):
         make_teacher(tokenizer).encode_video(torch.zeros(1, 400, FEATURE_SIZE))
 
 
+def test_subsampled_to_one_step_a_clip_is_the_picture_in_its_middle(tokenizer):
+    samples = EpochDataset(make_video_text(4)).__getitems__([0, 1, 2, 3])
+    samples[1]["video_features"] = np.arange(9)[:, None].repeat(FEATURE_SIZE, 1)
+    batch = VideoTextCollator(tokenizer, max_video_length=1)(samples)
+    assert batch["video_features"].shape[1] == 1 and batch["video_features"][1, 0, 0] == 4
+
+
+@pytest.mark.parametrize(
+    "design, logged_losses, untouched",
+    [
+        ({"losses": "mlm"}, {"mlm_loss"}, ()),
+        ({"losses": "contrast"}, {"contrast_loss"}, ("text_model.cls.",)),
+        ({"joint_size": 8, "contrast": "hinge", "margin": 0.5}, {"mlm_loss", "contrast_loss"}, ()),
+    ],
+)
+def test_teacher_learns_by_the_losses_it_was_made_for_and_loads_again(
+    tmp_path, tokenizer, design, logged_losses, untouched
+):
+    """And every parameter that takes part is trained: DDP refuses others."""
+    before = {n: p.clone() for n, p in make_teacher(tokenizer, dropout=0.0, **design).named_parameters()}
+    trainer = train("teacher", tmp_path, design=design)
+    (entry, *_) = trainer.state.log_history
+    assert {n for n in entry if n.endswith("_loss")} == logged_losses
+    assert entry["loss"] == pytest.approx(sum(entry[name] for name in logged_losses), rel=1e-5)
+    for name, parameter in trainer.model.named_parameters():
+        moved = not torch.equal(parameter, before[name])
+        tied = name.endswith("embeddings.weight")
+        assert moved == parameter.requires_grad and (tied or moved != name.startswith(untouched or "nothing")), name
+    metrics = trainer.evaluate()
+    assert ("eval_text_to_video_r@1" in metrics) == ("contrast_loss" in logged_losses)
+    trainer.save_model()
+    loaded, info = AutoModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info.values()) and loaded.config.losses == trainer.model.config.losses
+    batch = trainer.model_inputs(batch_of(tokenizer))
+    assert torch.equal(loaded.eval()(**batch).loss, trainer.model.eval()(**batch).loss)
+
+
+def test_joint_space_is_what_tokens_and_clips_are_compared_in(tokenizer):
+    teacher, batch = make_teacher(tokenizer, joint_size=8).eval(), batch_of(tokenizer)
+    output = teacher(**batch)
+    assert output.video_embeds.shape == output.text_embeds.shape == (6, 8)
+    tokens = teacher.unit_tokens(output.last_hidden_state)
+    expected = teacher.contrast(tokens, output.video_embeds, batch["attention_mask"], batch["video_ids"])
+    assert output.losses["contrast"] == expected and output.last_hidden_state.shape[-1] == 32
+
+
+def test_teacher_without_video_says_so(tokenizer):
+    with pytest.raises(ValueError, match="no video encoder"):
+        make_teacher(tokenizer, losses="mlm").encode_video(torch.zeros(1, 2, FEATURE_SIZE))
+    with pytest.raises(ValueError, match="'video'.*contrast\\+mlm"):
+        make_teacher(tokenizer, losses="video")
+    with pytest.raises(ValueError, match="joint_size is 0"):
+        make_teacher(tokenizer, joint_size=0)
+
+
 def test_unknown_contrast_and_senseless_settings_are_errors(tokenizer, tmp_path):
     with pytest.raises(ValueError, match="'triplet'.*hinge"):
         make_teacher(tokenizer, contrast="triplet")

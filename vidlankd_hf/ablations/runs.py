@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from ..cells import Cell, flags, probe
 from ..compute import step_flops
-from ..configuration import SIZES, bert_config
+from ..configuration import SIZES, VidLanKDTeacherConfig, bert_config
 from ..data.shards import write_atomically
 from ..student import VidLanKDStudent, objectives_recipe
 from ..teacher import VidLanKDTeacher
@@ -141,9 +141,9 @@ class SeedRuns:
         return {unit: round(more) if unit == "max_steps" else more}
 
     def _step_flops(self, name: str) -> int:
-        """Of one process and micro-batch."""
+        """Of one process and micro-batch; weights do not matter."""
         chosen, recipe = STUDENTS[name], self.student_recipe
-        teacher = VidLanKDTeacher.from_pretrained(self.folder / chosen.teacher)
+        teacher = VidLanKDTeacher(VidLanKDTeacherConfig.from_pretrained(self.folder / chosen.teacher))
         tokenizer = AutoTokenizer.from_pretrained(self.folder / chosen.teacher)
         size = recipe.get("student", "small")
         if chosen.continues_teacher:
@@ -151,12 +151,11 @@ class SeedRuns:
         elif size in SIZES:
             student = VidLanKDStudent(bert_config(size, tokenizer))
         else:
-            student = VidLanKDStudent.from_pretrained(size)
+            student = VidLanKDStudent(AutoConfig.from_pretrained(size))
         if chosen.objectives:
             objectives = objectives_recipe(chosen.objectives)
             if chosen.num_vokens:
                 objectives["voken"]["num_vokens"] = chosen.num_vokens
-            student.remove_objectives()
             student.add_objectives(objectives, teacher.config.hidden_size)
         sequences, length = recipe.get("per_device_train_batch_size", 8), recipe.get("block_tokens", 126) + 2
         return step_flops(student, teacher, sequences, length, recipe.get("mlm_probability", 0.15))
