@@ -3,13 +3,16 @@ VENV ?= .venv
 PYTHON ?= $(VENV)/bin/python
 READY := $(if $(filter $(VENV)/bin/python,$(PYTHON)),$(VENV)/.installed,)
 
-.PHONY: demo evidence test test-slow bench style docs clean
+.PHONY: demo evidence ablations test test-slow bench style docs clean
 
 demo: $(READY)  ## the main job on the grounded world: world, teacher, students, probe, report
 	$(PYTHON) examples/demo.py
 
 evidence: $(READY)  ## the demo over three seeds of world and training, cell by cell
 	$(PYTHON) examples/demo.py --output_dir outputs/evidence --seeds 1 2 3 --thorough
+
+ablations: $(READY)  ## every comparison of the paper on the grounded world, one seed, cell by cell
+	$(PYTHON) examples/ablate.py
 
 # Models this small do not share out over threads, and threads that wait for a busy core cost a factor of ten.
 test: $(READY)  ## the tests that take seconds

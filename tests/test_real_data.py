@@ -1,7 +1,10 @@
 """Real captions and real text, where VIDLANKD_DATA names a folder of them."""
 
+import json
 import lzma
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,3 +29,39 @@ def test_real_compressed_text_is_read_line_by_line():
         lines = file.read().splitlines()
     texts = load_text(str(path))["text"][:]
     assert [t for t in texts if t.strip()] == [line for line in lines if line.strip()]
+
+
+@needs_data
+def test_real_text_is_vokenized_by_a_vokenizer_of_real_videos(tiny_world, tmp_path):
+    """Backbone and vokenizer have hardly been trained: what is tested is that every step takes real input."""
+    videos = sorted(
+        (p for p in (DATA / "videos").iterdir() if p.suffix in (".mp4", ".webm")), key=lambda p: p.stat().st_size
+    )
+    names = {path.stem for path in videos[:8]}
+    (tmp_path / "videos").mkdir()
+    for path in videos[:8]:
+        (tmp_path / "videos" / path.name).symlink_to(path)
+    lines = (DATA / "videos" / "captions.jsonl").read_text().splitlines()
+    kept = [line for line in lines if Path(json.loads(line)["video"]).stem in names]
+    (tmp_path / "captions.jsonl").write_text("\n".join(kept) + "\n")
+
+    def run(script, **options):
+        arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+        command = [sys.executable, str(Path(__file__).parent.parent / "examples" / script), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    data = {"features": tmp_path / "features", "captions": tmp_path / "captions.jsonl"}
+    text = {"text": DATA / "text" / "wikitext2-test.txt.xz", "cache_dir": tmp_path / "cache"}
+    quick = {"max_steps": 3, "report_to": "none", "use_cpu": "true", "per_device_train_batch_size": 2}
+    quick |= {"per_device_eval_batch_size": 2}
+    frame_model = tiny_world / "backbones" / "frame"
+    run("extract_features.py", videos=tmp_path / "videos", output_dir=data["features"], frame_model=frame_model)
+    vokenizer = tmp_path / "vokenizer"
+    run("pretrain_teacher.py", **data, **quick, tokenizer=tiny_world / "tokenizer", text_model="tiny", joint_size=8,
+        held_out_videos=0.3, output_dir=vokenizer)  # fmt: skip
+    run("vokenize.py", **data, **text, vokenizer=vokenizer, num_vokens=6, output_dir=tmp_path / "vokens")
+    run("distill.py", **text, **quick, teacher=vokenizer, vokens=tmp_path / "vokens", student="tiny",
+        objectives='{"voken": 1}', output_dir=tmp_path / "student")  # fmt: skip
+    state = json.loads((tmp_path / "student" / "trainer_state.json").read_text())
+    assert any(0 < entry.get("eval_voken_loss", 0) < 3 for entry in state["log_history"])
