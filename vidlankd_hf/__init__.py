@@ -5,7 +5,7 @@ from importlib import import_module
 from transformers import AutoConfig, AutoModel
 
 from .configuration import VidLanKDTeacherConfig, VidLanKDVideoConfig, bert_config
-from .student import VidLanKDStudent
+from .student import VidLanKDModernBertStudent, VidLanKDRobertaStudent, VidLanKDStudent, student_class
 from .teacher import VidLanKDTeacher
 
 __version__ = "0.1.0"
@@ -26,11 +26,14 @@ _LAZY = {
     "load_video_text": "data.pairing",
 }
 __all__ = [
+    "VidLanKDModernBertStudent",
+    "VidLanKDRobertaStudent",
     "VidLanKDStudent",
     "VidLanKDTeacher",
     "VidLanKDTeacherConfig",
     "VidLanKDVideoConfig",
     "bert_config",
+    "student_class",
     *_LAZY,
 ]
 

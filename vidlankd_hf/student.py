@@ -1,4 +1,4 @@
-"""The student: a plain BERT that carries distillation heads and objectives while it learns, and sheds them after."""
+"""The student: a plain BERT (or RoBERTa, ModernBERT) that carries heads and objectives, and sheds them after."""
 
 import copy
 import json
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import BertConfig, BertForMaskedLM
+from transformers import BertForMaskedLM, ModernBertForMaskedLM, PreTrainedConfig, PreTrainedModel, RobertaForMaskedLM
 from transformers.utils import ModelOutput, cached_file
 
 from .attention import key_mask
@@ -26,7 +26,7 @@ class VidLanKDStudentOutput(ModelOutput):
     Args:
         loss: MLM plus the weighted objectives.
         losses: The components by name, unweighted, each a mean over its own items (see
-            [`VidLanKDStudent.loss_terms`]).
+            [`DistillationStudent.loss_terms`]).
         last_hidden_state: `[B, L, H]` token states, before any head.
     """
 
@@ -55,19 +55,17 @@ class DistillationHead(nn.Module):
         return unit_states(self.layers(states))
 
 
-class VidLanKDStudent(BertForMaskedLM):
-    """`BertForMaskedLM` with one distillation head per objective on token states.
+class DistillationStudent:
+    """Makes a masked language model a student: a mix-in before its class, which is `plain_class`.
 
-    Its own weights sit at the root of the state dict, so a checkpoint loads with any `AutoModel...`; [`export`] also
-    drops the heads. Used as a `BertForMaskedLM` (without `masked_positions`) it is one.
-
-    Example:
-
-        student = VidLanKDStudent(bert_config("small", tokenizer))
-        student.add_objectives({"nst": 100.0, "crd": 1.0}, teacher_hidden_size=768)
+    One distillation head per objective sits on token states. The model's own weights stay at the root of the state
+    dict, so a checkpoint loads with any `AutoModel...`; [`export`] also drops the heads. Used without
+    `masked_positions`, the student is the plain model.
     """
 
-    def __init__(self, config: BertConfig):
+    plain_class: type[PreTrainedModel]
+
+    def __init__(self, config: PreTrainedConfig):
         super().__init__(config)
         self.objectives, self.distillation_heads = nn.ModuleDict(), nn.ModuleDict()
         recipe = getattr(config, "distillation", None)
@@ -96,12 +94,13 @@ class VidLanKDStudent(BertForMaskedLM):
         self.config.distillation = recipe
 
     def remove_objectives(self) -> None:
-        """Sheds objectives and heads; what is left is the BERT, ready for other objectives."""
+        """Sheds objectives and heads; what is left is the plain model, ready for other objectives."""
         self.objectives, self.distillation_heads = nn.ModuleDict(), nn.ModuleDict()
         self.config.__dict__.pop("distillation", None)
 
     def _build(self, recipe: dict) -> None:
         widths = self.config.hidden_size, recipe["teacher_hidden_size"]
+        norm_eps = getattr(self.config, "layer_norm_eps", None) or self.config.norm_eps  # ModernBERT's name
         for name, options in recipe["objectives"].items():
             options = dict(options)
             head, _ = options.pop("head", True), options.pop("weight")
@@ -109,7 +108,7 @@ class VidLanKDStudent(BertForMaskedLM):
             if "hidden" not in objective.needs:
                 continue
             if head:
-                self.distillation_heads[name] = DistillationHead(*widths, self.config.layer_norm_eps)
+                self.distillation_heads[name] = DistillationHead(*widths, norm_eps)
             elif getattr(objective, "same_width", True) and widths[0] != widths[1]:
                 raise ValueError(
                     f"objective {name!r} compares states of one width, but the student's have {widths[0]} features "
@@ -140,7 +139,7 @@ class VidLanKDStudent(BertForMaskedLM):
         other_teacher_states: tuple[Tensor, Tensor] | None = None,
         **kwargs,
     ):
-        """Losses of one batch; without `masked_positions`, what `BertForMaskedLM` returns.
+        """Losses of one batch; without `masked_positions`, what the plain model returns.
 
         Args:
             input_ids: `[B, L]`, masked.
@@ -165,7 +164,7 @@ class VidLanKDStudent(BertForMaskedLM):
                     + (" and teacher_logits [B, M, V]" if "logits" in self.teacher_needs else "")
                 )
         mask = key_mask(attention_mask, self.config)
-        states = self.bert(input_ids, attention_mask=mask, **kwargs).last_hidden_state
+        states = self.base_model(input_ids, attention_mask=mask, **kwargs).last_hidden_state
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         logits = masked_logits(self, states, masked_positions)
@@ -187,17 +186,17 @@ class VidLanKDStudent(BertForMaskedLM):
         loss = sum(self.loss_terms[name][0] * value for name, value in losses.items())
         return VidLanKDStudentOutput(loss=loss, losses=losses, last_hidden_state=states)
 
-    def export(self, state_dict: dict[str, Tensor] | None = None) -> BertForMaskedLM:
-        """The plain `BertForMaskedLM` inside, without heads; of `state_dict` if given (a consolidated ZeRO one)."""
+    def export(self, state_dict: dict[str, Tensor] | None = None) -> PreTrainedModel:
+        """The model of `plain_class` inside, without heads; of `state_dict` if given (a consolidated ZeRO one)."""
         state_dict = self.state_dict() if state_dict is None else state_dict
         config = copy.deepcopy(self.config)
         config.__dict__.pop("distillation", None)
-        config.architectures = ["BertForMaskedLM"]
+        config.architectures = [self.plain_class.__name__]
         with torch.random.fork_rng(devices=[]):  # exporting during a run must not change it
-            bert = BertForMaskedLM(config)
+            plain = self.plain_class(config)
         weights = {k: v for k, v in state_dict.items() if not k.startswith(("distillation_heads.", "objectives."))}
-        bert.load_state_dict(weights)
-        return bert
+        plain.load_state_dict(weights)
+        return plain
 
     def save_distillation(self, output_dir: str | Path, state_dict: dict[str, Tensor] | None = None) -> None:
         """Writes heads and recipe to `output_dir/distillation/`, for `from_pretrained`; nothing without objectives."""
@@ -213,8 +212,22 @@ class VidLanKDStudent(BertForMaskedLM):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        """Loads a checkpoint of this class, an exported student with the heads beside it, or any BERT checkpoint."""
+        """Loads a checkpoint of this class, an exported student with the heads beside it, or any plain checkpoint.
+
+        Raises:
+            ValueError: A checkpoint of another kind of model.
+        """
         kwargs.setdefault("dtype", torch.float32)  # a student is trained; its checkpoint may be of half precision
+        hub = {key: kwargs[key] for key in ("revision", "token", "cache_dir", "local_files_only") if key in kwargs}
+        config, _ = cls.config_class.get_config_dict(
+            pretrained_model_name_or_path, subfolder=kwargs.get("subfolder", ""), **hub
+        )
+        kind = config.get("model_type", cls.config_class.model_type)
+        if kind != cls.config_class.model_type:
+            raise ValueError(
+                f"{pretrained_model_name_or_path} is a {kind} checkpoint, but {cls.__name__} takes "
+                f"{cls.config_class.model_type}: use {student_class(kind).__name__}.from_pretrained"
+            )
         student = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = student[0] if isinstance(student, tuple) else student
         if not model.objectives:
@@ -223,11 +236,7 @@ class VidLanKDStudent(BertForMaskedLM):
                     pretrained_model_name_or_path,
                     name,
                     subfolder=DISTILLATION_FOLDER,
-                    **{
-                        key: kwargs[key]
-                        for key in ("revision", "token", "cache_dir", "local_files_only")
-                        if key in kwargs
-                    },
+                    **hub,
                     _raise_exceptions_for_missing_entries=False,
                     _raise_exceptions_for_connection_errors=False,
                 )
@@ -239,6 +248,40 @@ class VidLanKDStudent(BertForMaskedLM):
                 model.distillation_heads.load_state_dict(load_file(files[HEADS_FILE]))
                 model.distillation_heads.to(model.device, model.dtype)
         return student
+
+
+class VidLanKDStudent(DistillationStudent, BertForMaskedLM):
+    """A BERT as a student.
+
+    Example:
+
+        student = VidLanKDStudent(bert_config("small", tokenizer))
+        student.add_objectives({"nst": 100.0, "crd": 1.0}, teacher_hidden_size=768)
+    """
+
+    plain_class = BertForMaskedLM
+
+
+class VidLanKDRobertaStudent(DistillationStudent, RobertaForMaskedLM):
+    """A RoBERTa as a student."""
+
+    plain_class = RobertaForMaskedLM
+
+
+class VidLanKDModernBertStudent(DistillationStudent, ModernBertForMaskedLM):
+    """A ModernBERT as a student."""
+
+    plain_class = ModernBertForMaskedLM
+
+
+STUDENTS = {"bert": VidLanKDStudent, "roberta": VidLanKDRobertaStudent, "modernbert": VidLanKDModernBertStudent}
+
+
+def student_class(kind: str) -> type[DistillationStudent]:
+    """The student of a `kind` of model, which is its configuration's `model_type`."""
+    if kind not in STUDENTS:
+        raise ValueError(f"there is no student of kind {kind!r}: choose one of {', '.join(STUDENTS)}")
+    return STUDENTS[kind]
 
 
 def unit_states(states: Tensor) -> Tensor:
