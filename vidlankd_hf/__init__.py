@@ -4,9 +4,9 @@ from importlib import import_module
 
 from transformers import AutoConfig, AutoModel
 
-from .configuration import VidLanKDTeacherConfig, VidLanKDVideoConfig, bert_config
+from .configuration import VidLanKDTeacherConfig, VidLanKDVideoConfig, bert_config, student_config
 from .student import VidLanKDModernBertStudent, VidLanKDRobertaStudent, VidLanKDStudent, student_class
-from .teacher import VidLanKDTeacher
+from .teacher import VidLanKDTeacher, load_teacher
 
 __version__ = "0.1.0"
 
@@ -33,7 +33,9 @@ __all__ = [
     "VidLanKDTeacherConfig",
     "VidLanKDVideoConfig",
     "bert_config",
+    "load_teacher",
     "student_class",
+    "student_config",
     *_LAZY,
 ]
 

@@ -4,28 +4,30 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from .data.collators import TextCollator
 from .distillation_config import DistillationConfig
 from .mlm_head import mlm_head
 from .model_card import write_student_card
-from .student import VidLanKDStudent, objectives_recipe
-from .teacher import VidLanKDTeacher
+from .student import DistillationStudent, objectives_recipe
+from .teacher import VidLanKDTeacher, check_text_encoder, text_config
 from .trainer import PretrainingTrainer, check_vocabulary_size
 
 
 class DistillationTrainer(PretrainingTrainer):
-    """Trains a [`VidLanKDStudent`] by MLM and the objectives of `args`, beside a frozen [`VidLanKDTeacher`].
+    """Trains a [`DistillationStudent`] by MLM and the objectives of `args`, beside a frozen teacher.
 
     Both read the same masked ids. The teacher runs in eval mode without gradients and without its MLM head, and is in
-    no checkpoint. `checkpoint-*/` hold the whole student, for resuming; `save_model()` writes the plain BERT, with
+    no checkpoint. `checkpoint-*/` hold the whole student, for resuming; `save_model()` writes the plain model, with
     heads and recipe in `distillation/` beside it.
 
     Args:
-        model: The student. If it has no objectives yet, those of `args` are added.
-        teacher: May be `None` if there are no objectives.
+        model: The student ([`VidLanKDStudent`] or one of another kind). If it has no objectives yet, those of `args`
+            are added.
+        teacher: A [`VidLanKDTeacher`], or any text encoder that gives `last_hidden_state` (see [`load_teacher`]). May
+            be `None` if there are no objectives.
         train_dataset, eval_dataset: As [`load_text_blocks`] gives them, or any map-style data set of `input_ids`
             without special tokens.
         processing_class: The tokenizer, the same for both.
@@ -45,8 +47,8 @@ class DistillationTrainer(PretrainingTrainer):
 
     def __init__(
         self,
-        model: VidLanKDStudent,
-        teacher: VidLanKDTeacher | None = None,
+        model: DistillationStudent,
+        teacher: PreTrainedModel | None = None,
         args: DistillationConfig | None = None,
         train_dataset=None,
         eval_dataset=None,
@@ -54,11 +56,13 @@ class DistillationTrainer(PretrainingTrainer):
         **kwargs,
     ):
         args = DistillationConfig() if args is None else args
-        if not isinstance(model, VidLanKDStudent):
+        if not isinstance(model, DistillationStudent):
             raise ValueError(
                 f"the student is a {type(model).__name__}: load it with VidLanKDStudent.from_pretrained, which takes "
-                "any BERT checkpoint"
+                "any BERT checkpoint, or with that of the other student_class(kind)"
             )
+        if teacher is not None:
+            check_text_encoder(teacher)
         if processing_class is None:
             raise ValueError("give the tokenizer as processing_class: it makes the special tokens and the masks")
         check_vocabulary_size(processing_class, "student", model.config.vocab_size)
@@ -67,7 +71,7 @@ class DistillationTrainer(PretrainingTrainer):
                 raise ValueError(
                     f"the objectives {', '.join(args.objectives)} need a teacher; {{}} trains on text only"
                 )
-            model.add_objectives(args.objectives, teacher.config.hidden_size)
+            model.add_objectives(args.objectives, text_config(teacher.config).hidden_size)
         if model.objectives:
             self._check_pair(model, teacher, args, processing_class)
         collator = TextCollator(processing_class, seed=args.seed, mlm_probability=args.mlm_probability)
@@ -96,13 +100,12 @@ class DistillationTrainer(PretrainingTrainer):
                 f"the student was made for the objectives {has}, but args.objectives says {asked}: give the same, or "
                 "call student.remove_objectives() first"
             )
-        width = student.config.distillation["teacher_hidden_size"]
-        if width != teacher.config.hidden_size:
+        width, text = student.config.distillation["teacher_hidden_size"], text_config(teacher.config)
+        if width != text.hidden_size:
             raise ValueError(
                 f"the student's heads are for teacher states of width {width}, but this teacher's have "
-                f"{teacher.config.hidden_size}: use the teacher it was made for, or start from its exported BERT"
+                f"{text.hidden_size}: use the teacher it was made for, or start from its exported plain model"
             )
-        text = teacher.config.text_config
         if text.vocab_size != student.config.vocab_size:
             raise ValueError(
                 f"the teacher's vocabulary has {text.vocab_size} tokens, the student's {student.config.vocab_size}: "
@@ -113,8 +116,14 @@ class DistillationTrainer(PretrainingTrainer):
                 f"the padding token has id {text.pad_token_id} for the teacher and {student.config.pad_token_id} for "
                 "the student: make the student with the teacher's tokenizer"
             )
-        check_vocabulary_size(tokenizer, "teacher", text.vocab_size, teacher.config.vocabulary)
+        check_vocabulary_size(tokenizer, "teacher", text.vocab_size, getattr(teacher.config, "vocabulary", None))
         if "logits" in student.teacher_needs:
+            if not isinstance(teacher, VidLanKDTeacher):
+                names = [name for name, objective in student.objectives.items() if "logits" in objective.needs]
+                raise ValueError(
+                    f"{', '.join(names)} needs a teacher with a language-model head, but a {type(teacher).__name__} "
+                    "gives states alone: leave it out, or use a VidLanKDTeacher"
+                )
             mlm_head(teacher.text_model)
         batch, contrastive = args.per_device_train_batch_size, _contrastive(student)
         if contrastive and batch * (args.world_size if args.gather_negatives else 1) < 2:
@@ -123,7 +132,7 @@ class DistillationTrainer(PretrainingTrainer):
                 "batch"
             )
 
-    def _prepare_teacher(self, teacher: VidLanKDTeacher):
+    def _prepare_teacher(self, teacher: PreTrainedModel):
         """Frozen, in eval mode, on the device; sharded by an engine of its own under ZeRO-3."""
         teacher.requires_grad_(False)
         teacher.eval()
@@ -161,9 +170,9 @@ class DistillationTrainer(PretrainingTrainer):
         return tuple(gathered)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Writes the finished student to `output_dir`: plain BERT, tokenizer, card, and `distillation/`."""
+        """Writes the finished student to `output_dir`: plain model, tokenizer, card, and `distillation/`."""
         target = Path(output_dir or self.args.output_dir)
-        # The Trainer also calls this internally when it pushes `output_dir`, which holds the plain BERT.
+        # The Trainer also calls this internally when it pushes `output_dir`, which holds the plain model.
         self._exporting = not _internal_call or target == Path(self.args.output_dir)
         super().save_model(output_dir, _internal_call)
 
@@ -177,18 +186,18 @@ class DistillationTrainer(PretrainingTrainer):
             super()._save(output_dir, state_dict)
         elif self.args.should_save:
             output_dir = output_dir or self.args.output_dir
-            student: VidLanKDStudent = self.accelerator.unwrap_model(self.model)
+            student: DistillationStudent = self.accelerator.unwrap_model(self.model)
             student.export(state_dict).save_pretrained(output_dir)
             student.save_distillation(output_dir, state_dict)
             self.processing_class.save_pretrained(output_dir)
             write_student_card(output_dir, student, self)
 
 
-def _contrastive(student: VidLanKDStudent) -> list[str]:
+def _contrastive(student: DistillationStudent) -> list[str]:
     return [name for name, objective in student.objectives.items() if getattr(objective, "contrastive", False)]
 
 
-def _zero3_engine(teacher: VidLanKDTeacher, config: dict):
+def _zero3_engine(teacher: PreTrainedModel, config: dict):
     import deepspeed
 
     keep = ("train_micro_batch_size_per_gpu", "zero_optimization", "bf16", "fp16", "zero_force_ds_cpu_optimizer")
