@@ -4,7 +4,14 @@ import numpy as np
 import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import (
+    AlignConfig,
+    AlignModel,
+    FlavaConfig,
+    FlavaForPreTraining,
+    FlavaModel,
+    PreTrainedTokenizerFast,
+)
 
 from vidlankd_hf import VidLanKDTeacher, VidLanKDTeacherConfig, bert_config, student_class, student_config
 from vidlankd_hf.teacher import video_config_like
@@ -51,6 +58,23 @@ def make_student(tokenizer, seed: int = 1, dropout: float = 0.1, shape=MINI, kin
     else:
         dropouts = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), dropout)
     return student_class(kind)(student_config("tiny", tokenizer, kind, **dropouts, **shape))
+
+
+def make_vision_language_model(name, tokenizer, seed: int = 0):
+    """A whole FLAVA or ALIGN with random weights; its text states are wider than the students'."""
+    torch.manual_seed(seed)
+    text = {**MINI, "hidden_size": 48, "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    if name == "align":
+        vision = {"image_size": 32, "width_coefficient": 0.1, "depth_coefficient": 0.1, "hidden_dim": 32}
+        return AlignModel(AlignConfig(text_config=text, vision_config=vision, projection_dim=32))
+    config = FlavaConfig(
+        text_config=text,
+        image_config={**MINI, "image_size": 32, "patch_size": 16},
+        multimodal_config=MINI,
+        image_codebook_config={"hidden_size": 8, "num_groups": 1, "vocab_size": 16},
+        projection_dim=16,
+    )
+    return FlavaModel(config) if name == "flava" else FlavaForPreTraining(config)
 
 
 def make_texts(count: int, seed: int = 0, lengths=(1, 20)) -> list[dict]:
