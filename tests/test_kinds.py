@@ -77,6 +77,7 @@ def test_run_leaves_a_plain_model_that_anyone_loads_with_recipe_and_heads_beside
     student = trainer.model.eval()
     plain, info = AutoModelForMaskedLM.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(info.values()) and type(plain).__name__ == PLAIN[kind]
+    assert student.export().config.architectures == [PLAIN[kind]]
     assert json.loads((tmp_path / "config.json").read_text())["architectures"] == [PLAIN[kind]]
     ids, mask = torch.randint(5, 60, (2, 9)), torch.tensor([9 * [1], 6 * [1] + 3 * [0]])
     logits = plain.eval()(input_ids=ids, attention_mask=mask).logits
