@@ -20,6 +20,7 @@ from transformers import (
     AlignVisionModel,
     BertModel,
     FlavaImageModel,
+    LlavaConfig,
     T5Config,
     T5Model,
     ViTConfig,
@@ -82,11 +83,15 @@ def test_what_has_no_text_encoder_or_not_its_weights_is_refused(tmp_path, tokeni
     )
     with pytest.raises(ValueError, match="t5 is a t5 model"):
         load_teacher(tmp_path / "t5")
+    llava = LlavaConfig(text_config={"model_type": "llama", **MINI}, vision_config={"model_type": "clip_vision_model"})
+    llava.save_pretrained(tmp_path / "llava")
+    with pytest.raises(ValueError, match="llava is a llava model"):
+        load_teacher(tmp_path / "llava")
     make_vision_language_model("align", tokenizer).save_pretrained(tmp_path / "align")
     file = tmp_path / "align" / "model.safetensors"
     weights = {k: v for k, v in load_file(file).items() if "text_model.encoder" not in k}
     save_file(weights, file, metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="lacks weights of its text encoder, such as text_model.encoder.layer.0"):
+    with pytest.raises(ValueError, match="lacks weights of its text encoder, such as encoder.layer.0"):
         load_teacher(tmp_path / "align")
 
 

@@ -10,6 +10,7 @@ import transformers
 from torch import Tensor
 from transformers import (
     MODEL_FOR_MASKED_LM_MAPPING,
+    MODEL_MAPPING,
     AutoConfig,
     AutoModel,
     AutoModelForMaskedLM,
@@ -170,27 +171,33 @@ def load_teacher(path: str | Path, dtype: torch.dtype | str = torch.float32) -> 
 
     - a [`VidLanKDTeacher`] gives itself;
     - a vision-language model with a text tower of its own, `text_model` (FLAVA, ALIGN, ...), gives this tower; the
-      other weights are let go;
+      other weights are not loaded;
     - a text encoder (BERT, or a tower that was saved alone) gives itself, without a language-model head.
 
     Raises:
         ValueError: Another kind of model, or a checkpoint that lacks weights of the text encoder.
     """
     config = AutoConfig.from_pretrained(path)
-    model_class, has_tower = AutoModel, hasattr(config, "text_config")
+    model_class, options = None, {}
     if config.model_type.endswith("_text_model") and config.architectures:  # AutoModel knows few towers
-        model_class = getattr(transformers, config.architectures[0])
-    elif not has_tower and type(config) not in MODEL_FOR_MASKED_LM_MAPPING:
+        model_class = getattr(transformers, config.architectures[0], None)
+    elif isinstance(config, VidLanKDTeacherConfig) or type(config) in MODEL_FOR_MASKED_LM_MAPPING:
+        model_class = AutoModel
+    elif hasattr(config, "text_config") and type(config) in MODEL_MAPPING:
+        with torch.device("meta"):  # which class the tower is, without weights
+            whole = MODEL_MAPPING[type(config)](config)
+        if hasattr(whole, "text_model"):
+            model_class = type(whole.text_model)
+            options = {"config": config.text_config, "key_mapping": {r"^(.*\.)?text_model\.": ""}}
+    if model_class is None:
         raise ValueError(
             f"{path} is a {config.model_type} model: give a VidLanKDTeacher, a vision-language model with a text "
             "tower (FLAVA, ALIGN), or a text encoder like BERT"
         )
     with _only_errors():  # that all but the text encoder is left aside is meant so
-        model, info = model_class.from_pretrained(path, dtype=dtype, output_loading_info=True)
-    teacher = model if isinstance(model, VidLanKDTeacher) else getattr(model, "text_model", model)
+        teacher, info = model_class.from_pretrained(path, dtype=dtype, output_loading_info=True, **options)
     check_text_encoder(teacher)
-    tower = "" if teacher is model else "text_model."
-    missing = [key for key in info["missing_keys"] if key.startswith(tower) and "pooler." not in key]
+    missing = [key for key in info["missing_keys"] if "pooler." not in key]
     if missing:
         raise ValueError(f"{path} lacks weights of its text encoder, such as {min(missing)}: save the whole model")
     return teacher
