@@ -1,7 +1,7 @@
-"""Distils a VidLanKD teacher into a BERT, on text alone.
+"""Distils a teacher into a BERT, RoBERTa or ModernBERT, on text alone.
 
 Without arguments: on the text of the grounded world below outputs/. World and teacher are made first if missing.
-With your own: --teacher (folder or Hub id), --text (file, folder or Hub data set), --student (a size or a BERT).
+With your own: --teacher (folder or Hub id), --text (file, folder or Hub data set), --student (a size or a checkpoint).
 """
 
 from dataclasses import asdict, dataclass, field
@@ -13,17 +13,19 @@ from transformers import AutoConfig, AutoTokenizer, HfArgumentParser, set_seed
 from vidlankd_hf import (
     DistillationConfig,
     DistillationTrainer,
-    VidLanKDStudent,
-    VidLanKDTeacher,
-    bert_config,
+    VidLanKDTeacherConfig,
+    load_teacher,
     load_text_blocks,
+    student_class,
+    student_config,
 )
-from vidlankd_hf.configuration import SIZES
+from vidlankd_hf.configuration import KINDS, SIZES
 from vidlankd_hf.data.text_blocks import TextBlocks, read_vokens_info
 from vidlankd_hf.data.vocabulary import check_same_vocabulary
 from vidlankd_hf.launch import describe_launch, end_run
 from vidlankd_hf.runs import build_if_missing, finish_run, open_run, parse_arguments, run_script, say
 from vidlankd_hf.student import objectives_recipe
+from vidlankd_hf.teacher import text_config
 from vidlankd_hf.world.recipe import STUDENT_RECIPE, WORLD_SEED
 
 EXAMPLES = Path(__file__).parent
@@ -32,7 +34,11 @@ EXAMPLES = Path(__file__).parent
 @dataclass
 class DataArguments:
     teacher: str | None = field(
-        default=None, metadata={"help": "Folder or Hub id of a trained teacher; default: the world's."}
+        default=None,
+        metadata={
+            "help": "Folder or Hub id of a trained teacher, or of a vision-language model (facebook/flava-full) whose "
+            "text tower is to teach; default: the world's."
+        },
     )
     teacher_dtype: Literal["float32", "bfloat16"] = field(
         default="float32", metadata={"help": "Precision of the frozen teacher; bfloat16 halves its memory."}
@@ -40,9 +46,12 @@ class DataArguments:
     student: str = field(
         default="small",
         metadata={
-            "help": f"Size of a new student ({', '.join(SIZES)}), or folder or Hub id of a BERT to start from, or "
-            "of a teacher, whose text encoder the student then starts as."
+            "help": f"Size of a new student ({', '.join(SIZES)}), or folder or Hub id of a checkpoint to start from "
+            f"({', '.join(KINDS)}, or a teacher, whose text encoder the student then starts as)."
         },
+    )
+    student_kind: str | None = field(
+        default=None, metadata={"help": f"What a new student is: {', '.join(KINDS)}; default: bert."}
     )
     text: str | None = field(
         default=None, metadata={"help": "Text file, folder or Hub data set (id:config); default: the world's."}
@@ -90,19 +99,28 @@ def main() -> None:
     set_seed(args.seed)
     tokenizer = AutoTokenizer.from_pretrained(data_args.teacher)
     if data_args.student in SIZES:
-        student = VidLanKDStudent(bert_config(data_args.student, tokenizer))
+        kind = data_args.student_kind or "bert"
+        vocab_size = text_config(AutoConfig.from_pretrained(data_args.teacher)).vocab_size
+        student = student_class(kind)(student_config(data_args.student, tokenizer, kind, vocab_size=vocab_size))
     else:
         check_same_vocabulary(tokenizer, AutoTokenizer.from_pretrained(data_args.student))
-        if AutoConfig.from_pretrained(data_args.student).model_type == "vidlankd_teacher":
-            student = VidLanKDStudent.from_teacher(VidLanKDTeacher.from_pretrained(data_args.student))
+        start = AutoConfig.from_pretrained(data_args.student)
+        kind = text_config(start).model_type
+        if data_args.student_kind not in (None, kind):
+            raise ValueError(
+                f"--student_kind is {data_args.student_kind}, but {data_args.student} is a {kind} checkpoint: leave "
+                "--student_kind out, or give a size as --student"
+            )
+        if isinstance(start, VidLanKDTeacherConfig):
+            student = student_class(kind).from_teacher(load_teacher(data_args.student))
         else:
-            student = VidLanKDStudent.from_pretrained(data_args.student)
+            student = student_class(kind).from_pretrained(data_args.student)
         if student.objectives and checkpoint is None:
             say(args, f"{data_args.student} has heads for {', '.join(student.objectives)}: new ones are made.")
             student.remove_objectives()
     teacher = None
     if args.teacher_needs:
-        teacher = VidLanKDTeacher.from_pretrained(data_args.teacher, dtype=data_args.teacher_dtype)
+        teacher = load_teacher(data_args.teacher, dtype=data_args.teacher_dtype)
     with args.main_process_first(local=False):
         blocks = load_text_blocks(
             data_args.text,
@@ -132,7 +150,7 @@ def main() -> None:
     finish_run(args)
     say(
         args,
-        f"The student is in {args.output_dir}, an ordinary BERT:\n\n"
+        f"The student is in {args.output_dir}, an ordinary {student.plain_class.__name__}:\n\n"
         "    from transformers import AutoModelForMaskedLM, AutoTokenizer\n"
         f'    tokenizer = AutoTokenizer.from_pretrained("{args.output_dir}")\n'
         f'    model = AutoModelForMaskedLM.from_pretrained("{args.output_dir}")\n',

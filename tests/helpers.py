@@ -4,9 +4,16 @@ import numpy as np
 import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import (
+    AlignConfig,
+    AlignModel,
+    FlavaConfig,
+    FlavaForPreTraining,
+    FlavaModel,
+    PreTrainedTokenizerFast,
+)
 
-from vidlankd_hf import VidLanKDStudent, VidLanKDTeacher, VidLanKDTeacherConfig, bert_config
+from vidlankd_hf import VidLanKDTeacher, VidLanKDTeacherConfig, bert_config, student_class, student_config
 from vidlankd_hf.teacher import video_config_like
 
 FEATURE_SIZE = 6
@@ -42,9 +49,32 @@ def make_teacher(tokenizer, seed: int = 0, dropout: float = 0.1, shape=MINI, **c
     return VidLanKDTeacher(VidLanKDTeacherConfig(text_config=text, video_config=video, **config))
 
 
-def make_student(tokenizer, seed: int = 1, dropout: float = 0.1, shape=MINI) -> VidLanKDStudent:
+def make_student(tokenizer, seed: int = 1, dropout: float = 0.1, shape=MINI, kind: str = "bert"):
+    """A student of any kind; ModernBERT with three layers, two of which attend to four tokens on each side."""
     torch.manual_seed(seed)
-    return VidLanKDStudent(make_config(tokenizer, dropout, **shape))
+    if kind == "modernbert":
+        dropouts = dict.fromkeys(("embedding_dropout", "attention_dropout", "mlp_dropout"), dropout)
+        shape = {**shape, "num_hidden_layers": 3, "local_attention": 8}
+    else:
+        dropouts = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), dropout)
+    return student_class(kind)(student_config("tiny", tokenizer, kind, **dropouts, **shape))
+
+
+def make_vision_language_model(name, tokenizer, seed: int = 0):
+    """A whole FLAVA or ALIGN with random weights; its text states are wider than the students'."""
+    torch.manual_seed(seed)
+    text = {**MINI, "hidden_size": 48, "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    if name == "align":
+        vision = {"image_size": 32, "width_coefficient": 0.1, "depth_coefficient": 0.1, "hidden_dim": 32}
+        return AlignModel(AlignConfig(text_config=text, vision_config=vision, projection_dim=32))
+    config = FlavaConfig(
+        text_config=text,
+        image_config={**MINI, "image_size": 32, "patch_size": 16},
+        multimodal_config=MINI,
+        image_codebook_config={"hidden_size": 8, "num_groups": 1, "vocab_size": 16},
+        projection_dim=16,
+    )
+    return FlavaModel(config) if name == "flava" else FlavaForPreTraining(config)
 
 
 def make_texts(count: int, seed: int = 0, lengths=(1, 20)) -> list[dict]:
@@ -64,8 +94,9 @@ def make_video_text(count: int, seed: int = 0) -> Dataset:
 
 
 def train(kind: str, output_dir, objectives=None, resume=None, dropout: float = 0.0, stop_after=None, callbacks=(),
-          teacher_dtype=torch.float32, shape=MINI, design=None, texts=None, **arguments):  # fmt: skip
-    """A small run of the teacher or of a student; returns the trainer."""
+          teacher_dtype=torch.float32, shape=MINI, student_kind="bert", teacher=None, design=None, texts=None,
+          **arguments):  # fmt: skip
+    """A small run of the teacher or of a student, beside a new teacher or the one given; returns the trainer."""
     from transformers import TrainerCallback
 
     from vidlankd_hf import DistillationConfig, DistillationTrainer, TeacherConfig, TeacherTrainer
@@ -101,9 +132,11 @@ def train(kind: str, output_dir, objectives=None, resume=None, dropout: float = 
         )
     else:
         args = DistillationConfig(**arguments, objectives=objectives or {})
+        if objectives and teacher is None:
+            teacher = make_teacher(tokenizer, dropout=dropout, shape=shape).to(teacher_dtype)
         trainer = DistillationTrainer(
-            model=make_student(tokenizer, dropout=dropout, shape=shape),
-            teacher=make_teacher(tokenizer, dropout=dropout, shape=shape).to(teacher_dtype) if objectives else None,
+            model=make_student(tokenizer, dropout=dropout, shape=shape, kind=student_kind),
+            teacher=teacher,
             args=args,
             train_dataset=make_texts(50) if texts is None else texts,
             eval_dataset=make_texts(13, seed=1) if texts is None else texts[:13],

@@ -3,26 +3,27 @@
 import pytest
 import torch
 from helpers import make_config, make_student, make_tokenizer
-from transformers import BertModel, RobertaConfig
+from transformers import AlignTextConfig
 
 from vidlankd_hf.attention import key_mask
 
 
+@pytest.mark.parametrize("kind", ["bert", "roberta", "modernbert"])
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
-def test_key_mask_gives_what_transformers_gives_for_the_padding_mask(implementation):
-    config = make_config(make_tokenizer(), dropout=0.0)
-    bert = BertModel._from_config(config, attn_implementation=implementation).eval()
-    ids, mask = torch.randint(5, 60, (3, 7)), torch.arange(7) < torch.tensor([[7], [4], [1]])
-    states = bert(ids, attention_mask=key_mask(mask.long(), bert.config)).last_hidden_state
-    expected = bert(ids, attention_mask=mask.long()).last_hidden_state
+def test_key_mask_gives_what_transformers_gives_for_the_padding_mask(implementation, kind):
+    encoder = make_student(make_tokenizer(), kind=kind).base_model.eval()
+    encoder.set_attn_implementation(implementation)
+    ids, mask = torch.randint(5, 60, (3, 17)), torch.arange(17) < torch.tensor([[17], [14], [1]])
+    states = encoder(ids, attention_mask=key_mask(mask.long(), encoder.config)).last_hidden_state
+    expected = encoder(ids, attention_mask=mask.long()).last_hidden_state
     torch.testing.assert_close(states[mask], expected[mask])
-    with_other_padding = bert(ids.masked_fill(~mask, 9), attention_mask=key_mask(mask.long(), bert.config))
+    with_other_padding = encoder(ids.masked_fill(~mask, 9), attention_mask=key_mask(mask.long(), encoder.config))
     torch.testing.assert_close(with_other_padding.last_hidden_state[mask], states[mask])
 
 
 def test_other_models_get_the_mask_they_expect():
     mask = torch.ones(2, 3)
-    assert key_mask(mask, RobertaConfig()) is mask
+    assert key_mask(mask, AlignTextConfig(attn_implementation="sdpa")) is mask
     assert key_mask(None, make_config(make_tokenizer())) is None
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import WORDS, make_tokenizer, make_vision_language_model
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 ROOT = Path(__file__).parent.parent
@@ -66,3 +67,25 @@ def test_own_data_never_falls_back_to_the_world(tiny_world, teacher, tmp_path):
     )
     message = run("distill.py", "--text=x.txt", "--teacher", teacher, "--output_dir", tmp_path / "c", expect=1)
     assert "x.txt does not exist" in message
+
+
+def test_text_tower_of_flava_teaches_a_new_roberta_which_another_run_starts_from(tmp_path):
+    tokenizer = make_tokenizer()
+    make_vision_language_model("flava", tokenizer).save_pretrained(tmp_path / "flava")
+    tokenizer.save_pretrained(tmp_path / "flava")
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(" ".join(WORDS[(i * k) % 60] for k in range(1, 41)) for i in range(1, 201)) + "\n")
+    common = ["--teacher", tmp_path / "flava", "--text", text, "--cache_dir", tmp_path / "cache", *QUICK]
+    common += ["--block_tokens", 30, "--per_device_train_batch_size", 8]
+    first, second = tmp_path / "first", tmp_path / "second"
+    output = run("distill.py", *common, "--student", "tiny", "--student_kind", "roberta", "--output_dir", first)
+    assert "an ordinary RobertaForMaskedLM" in output
+    run("distill.py", *common, "--student", first, "--output_dir", second, "--objectives", '{"infonce": 1}')
+    for folder in (first, second):
+        model, info = AutoModelForMaskedLM.from_pretrained(folder, output_loading_info=True)
+        assert not any(info.values()) and type(model).__name__ == "RobertaForMaskedLM"
+        assert len(AutoTokenizer.from_pretrained(folder)) == model.config.vocab_size == len(tokenizer)
+    assert "infonce" in (second / "distillation" / "recipe.json").read_text()
+    message = run("distill.py", *common, "--student", first, "--student_kind", "bert", "--output_dir", tmp_path / "x",
+                  expect=1)  # fmt: skip
+    assert "--student_kind is bert, but" in message and "is a roberta checkpoint" in message

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.commands.config import load_config_from_file
-from helpers import logged, make_texts, make_video_text, train
+from helpers import WORDS, logged, make_texts, make_tokenizer, make_video_text, make_vision_language_model, train
 from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM
 
@@ -234,3 +234,27 @@ def test_teacher_starts_from_a_pretrained_bert_under_zero3(tmp_path, tiny_world)
     trained = VidLanKDTeacher.from_pretrained(tmp_path / "run").text_model.state_dict()
     for name, value in bert.state_dict().items():
         torch.testing.assert_close(trained[name], value)
+
+
+@pytest.mark.slow
+def test_text_tower_under_zero3_teaches_what_it_teaches_on_one_process(tmp_path):
+    """A whole FLAVA holds scalars, which cannot be sharded; only its tower is loaded."""
+    tokenizer = make_tokenizer()
+    make_vision_language_model("flava", tokenizer).save_pretrained(tmp_path / "flava")
+    tokenizer.save_pretrained(tmp_path / "flava")
+    lines = [" ".join(WORDS[(i * k) % 60] for k in range(1, 41)) for i in range(1, 201)]
+    (tmp_path / "text.txt").write_text("\n".join(lines) + "\n")
+    seen = []
+    for config, processes, batch in (("cpu.yaml", 1, 8), ("zero3.yaml", 2, 4)):
+        folder = tmp_path / config
+        options = {"teacher": tmp_path / "flava", "text": tmp_path / "text.txt", "cache_dir": tmp_path / "cache",
+                   "student": "tiny", "student_kind": "roberta", "block_tokens": 30, "max_steps": 3,
+                   "per_device_train_batch_size": batch, "gather_negatives": True, "logging_steps": 1,
+                   "save_strategy": "no", "use_cpu": True, "report_to": "none", "output_dir": folder}  # fmt: skip
+        command = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
+        run = run_launched(config, ROOT / "examples" / "distill.py", *command, processes=processes)
+        assert run.returncode == 0, run.stderr[-3000:]
+        seen.append(json.loads((folder / "trainer_state.json").read_text()))
+    names = ("loss", "grad_norm", "mlm_loss", "nst_loss", "crd_loss")
+    for a, b in zip(*(steps_of(state, names) for state in seen), strict=True):
+        assert a == pytest.approx(b, rel=1e-3)

@@ -61,12 +61,15 @@ class During(TrainerCallback):
             self.context.__exit__(None, None, None)
 
 
-@pytest.mark.parametrize("kind, objectives", [("student", {"nst": 1.0, "crd": 1.0, "infonce": 1.0, "regression": 1.0}),
-                                              ("student", {}), ("teacher", None)])  # fmt: skip
+@pytest.mark.parametrize("kind, objectives", [("bert", {"nst": 1.0, "crd": 1.0, "infonce": 1.0, "regression": 1.0}),
+                                              ("bert", {}), ("roberta", {"crd": 1.0}), ("modernbert", {"crd": 1.0}),
+                                              ("teacher", None)])  # fmt: skip
 def test_step_reads_nothing_back_to_the_host(tmp_path, kind, objectives):
     reads = HostReads()
-    trainer = train(kind, tmp_path, objectives, max_steps=6, logging_steps=100, gradient_accumulation_steps=2,
-                    dataloader_num_workers=1, callbacks=[During(reads, 1, 6)])  # fmt: skip
+    what = {"kind": "teacher"} if kind == "teacher" else {"kind": "student", "student_kind": kind}
+    trainer = train(**what, output_dir=tmp_path, objectives=objectives, max_steps=6, logging_steps=100,
+                    gradient_accumulation_steps=2, dataloader_num_workers=1,
+                    callbacks=[During(reads, 1, 6)])  # fmt: skip
     assert trainer.state.global_step == 6
     assert reads.seen == []
 

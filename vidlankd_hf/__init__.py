@@ -4,9 +4,9 @@ from importlib import import_module
 
 from transformers import AutoConfig, AutoModel
 
-from .configuration import VidLanKDTeacherConfig, VidLanKDVideoConfig, bert_config
-from .student import VidLanKDStudent
-from .teacher import VidLanKDTeacher
+from .configuration import VidLanKDTeacherConfig, VidLanKDVideoConfig, bert_config, student_config
+from .student import VidLanKDModernBertStudent, VidLanKDRobertaStudent, VidLanKDStudent, student_class
+from .teacher import VidLanKDTeacher, load_teacher
 
 __version__ = "0.1.0"
 
@@ -26,11 +26,16 @@ _LAZY = {
     "load_video_text": "data.pairing",
 }
 __all__ = [
+    "VidLanKDModernBertStudent",
+    "VidLanKDRobertaStudent",
     "VidLanKDStudent",
     "VidLanKDTeacher",
     "VidLanKDTeacherConfig",
     "VidLanKDVideoConfig",
     "bert_config",
+    "load_teacher",
+    "student_class",
+    "student_config",
     *_LAZY,
 ]
 

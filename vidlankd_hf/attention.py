@@ -1,15 +1,24 @@
 """Attention masks that are made without waiting for the device."""
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
 
-def key_mask(attention_mask: Tensor | None, config: PreTrainedConfig) -> Tensor | None:
+def key_mask(attention_mask: Tensor | None, config: PreTrainedConfig) -> Tensor | dict[str, Tensor] | None:
     """`attention_mask [B, L]` as the `[B, 1, 1, L]` that SDPA takes; `None`, for nothing padded, stays `None`.
 
     Given `[B, L]`, transformers looks whether anything is padded, and the host waits for the device in every forward
-    pass. Models other than BERT (some attend locally) and other attention implementations get what they expect.
+    pass. ModernBERT, some of whose layers attend locally, takes one mask for each kind of layer. Other models and
+    other attention implementations get what they expect.
     """
-    if attention_mask is None or config.model_type != "bert" or config._attn_implementation != "sdpa":
+    if attention_mask is None or config._attn_implementation != "sdpa":
         return attention_mask
-    return attention_mask.bool()[:, None, None]
+    if config.model_type not in ("bert", "roberta", "modernbert"):
+        return attention_mask
+    everywhere = attention_mask.bool()[:, None, None]
+    if config.model_type != "modernbert":
+        return everywhere
+    places = torch.arange(attention_mask.shape[1], device=attention_mask.device)
+    near = (places[:, None] - places).abs() <= config.sliding_window
+    return {"full_attention": everywhere, "sliding_attention": everywhere & near}

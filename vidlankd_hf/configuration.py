@@ -1,6 +1,6 @@
 """Configurations: the sizes of the paper, the video encoder, and the teacher that joins it to a text encoder."""
 
-from transformers import AutoConfig, BertConfig, PreTrainedConfig
+from transformers import AutoConfig, BertConfig, ModernBertConfig, PreTrainedConfig, RobertaConfig
 
 # Layers and widths of the paper's models (section 4.1). `tiny` is for the grounded world and for tests; a model this
 # small does not overfit, so it has no dropout.
@@ -16,17 +16,43 @@ SIZES = {
     "small": {"num_hidden_layers": 6, "hidden_size": 512, "num_attention_heads": 8, "intermediate_size": 2048},
     "base": {"num_hidden_layers": 12, "hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072},
 }
+KINDS = {"bert": BertConfig, "roberta": RobertaConfig, "modernbert": ModernBertConfig}
 CONTRASTS = ("hinge", "hinge_batch", "infonce")
 TEACHER_LOSSES = ("contrast+mlm", "contrast", "mlm")
 
 
 def bert_config(size: str, tokenizer=None, **overrides) -> BertConfig:
     """A `BertConfig` of one of our `SIZES`, its vocabulary and padding taken from `tokenizer` where one is given."""
+    return student_config(size, tokenizer, **overrides)
+
+
+def student_config(size: str, tokenizer=None, kind: str = "bert", **overrides) -> PreTrainedConfig:
+    """The configuration of a new student of a `kind` of model (`"bert"`, `"roberta"`, `"modernbert"`).
+
+    Args:
+        size: One of our `SIZES`. Layers and widths are the same for each kind; ModernBERT's feed-forward layers are
+            gated, so of the same width they have half again as many weights.
+        tokenizer: Gives the vocabulary's size and the ids of its special tokens: the teacher's.
+        overrides: Further fields of the configuration, by the names that it has for this kind.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"there is no student of kind {kind!r}: choose one of {', '.join(KINDS)}")
     if size not in SIZES:
         raise ValueError(f"unknown size {size!r}: choose one of {', '.join(SIZES)}, or give the path of a checkpoint")
+    fields = dict(SIZES[size])
+    if kind == "modernbert":  # its own dropouts are 0 by default, as it was published
+        fields = {name: value for name, value in fields.items() if "dropout" not in name}
     if tokenizer is not None:
-        overrides = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, **overrides}
-    return BertConfig(**{**SIZES[size], **overrides})
+        fields |= {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+        if kind != "bert":  # whose configuration names no other special token
+            fields |= {"bos_token_id": tokenizer.cls_token_id, "eos_token_id": tokenizer.sep_token_id}
+        if kind == "modernbert":
+            fields |= {"cls_token_id": tokenizer.cls_token_id, "sep_token_id": tokenizer.sep_token_id}
+    fields |= overrides
+    if kind == "roberta":  # its positions are counted from the padding token's id + 1
+        padding = fields.get("pad_token_id", RobertaConfig.pad_token_id)
+        fields.setdefault("max_position_embeddings", BertConfig.max_position_embeddings + padding + 1)
+    return KINDS[kind](**fields)
 
 
 class VidLanKDVideoConfig(PreTrainedConfig):

@@ -4,28 +4,30 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from .data.collators import TextCollator
 from .distillation_config import DistillationConfig
 from .mlm_head import mlm_head
 from .model_card import write_student_card
-from .student import VidLanKDStudent, objectives_recipe
-from .teacher import VidLanKDTeacher
+from .student import DistillationStudent, objectives_recipe
+from .teacher import VidLanKDTeacher, check_text_encoder, text_config
 from .trainer import PretrainingTrainer, check_vocabulary_size
 
 
 class DistillationTrainer(PretrainingTrainer):
-    """Trains a [`VidLanKDStudent`] by MLM and the objectives of `args`, beside a frozen [`VidLanKDTeacher`].
+    """Trains a [`DistillationStudent`] by MLM and the objectives of `args`, beside a frozen teacher.
 
     Both read the same masked ids. The teacher runs in eval mode without gradients and without its MLM head, and is in
-    no checkpoint. `checkpoint-*/` hold the whole student, for resuming; `save_model()` writes the plain BERT, with
+    no checkpoint. `checkpoint-*/` hold the whole student, for resuming; `save_model()` writes the plain model, with
     heads and recipe in `distillation/` beside it.
 
     Args:
-        model: The student. If it has no objectives yet, those of `args` are added.
-        teacher: May be `None` if there are no objectives.
+        model: The student ([`VidLanKDStudent`] or one of another kind). If it has no objectives yet, those of `args`
+            are added.
+        teacher: A [`VidLanKDTeacher`], or any text encoder that gives `last_hidden_state` (see [`load_teacher`]). May
+            be `None` if there are no objectives.
         train_dataset, eval_dataset: As [`load_text_blocks`] gives them, or any map-style data set of `input_ids`
             without special tokens.
         processing_class: The tokenizer, the same for both.
@@ -45,8 +47,8 @@ class DistillationTrainer(PretrainingTrainer):
 
     def __init__(
         self,
-        model: VidLanKDStudent,
-        teacher: VidLanKDTeacher | None = None,
+        model: DistillationStudent,
+        teacher: PreTrainedModel | None = None,
         args: DistillationConfig | None = None,
         train_dataset=None,
         eval_dataset=None,
@@ -54,11 +56,13 @@ class DistillationTrainer(PretrainingTrainer):
         **kwargs,
     ):
         args = DistillationConfig() if args is None else args
-        if not isinstance(model, VidLanKDStudent):
+        if not isinstance(model, DistillationStudent):
             raise ValueError(
                 f"the student is a {type(model).__name__}: load it with VidLanKDStudent.from_pretrained, which takes "
-                "any BERT checkpoint"
+                "any BERT checkpoint, or with that of the other student_class(kind)"
             )
+        if teacher is not None:
+            check_text_encoder(teacher)
         if processing_class is None:
             raise ValueError("give the tokenizer as processing_class: it makes the special tokens and the masks")
         check_vocabulary_size(processing_class, "student", model.config.vocab_size)
@@ -67,12 +71,17 @@ class DistillationTrainer(PretrainingTrainer):
                 raise ValueError(
                     f"the objectives {', '.join(args.objectives)} need a teacher; {{}} trains on text only"
                 )
-            model.add_objectives(args.objectives, teacher.config.hidden_size if args.teacher_needs else None)
+            width = text_config(teacher.config).hidden_size if args.teacher_needs else None
+            model.add_objectives(args.objectives, width)
         if model.objectives:
             self._check_objectives(model, args)
-            _check_vokens(model, [data for data in (train_dataset, eval_dataset) if data is not None])
+            _check_vokens(model, train_dataset, eval_dataset)
         if model.teacher_needs:
             self._check_pair(model, teacher, processing_class)
+        if train_dataset is not None:
+            _check_length(model.config, "student", train_dataset)
+            if model.teacher_needs:
+                _check_length(text_config(teacher.config), "teacher", train_dataset)
         collator = TextCollator(processing_class, seed=args.seed, mlm_probability=args.mlm_probability)
         super().__init__(
             model,
@@ -108,13 +117,12 @@ class DistillationTrainer(PretrainingTrainer):
     def _check_pair(student, teacher, tokenizer) -> None:
         if teacher is None:
             raise ValueError(f"the objectives {', '.join(student.objectives)} need a teacher")
-        width = student.config.distillation["teacher_hidden_size"]
-        if width != teacher.config.hidden_size:
+        width, text = student.config.distillation["teacher_hidden_size"], text_config(teacher.config)
+        if width != text.hidden_size:
             raise ValueError(
                 f"the student's heads are for teacher states of width {width}, but this teacher's have "
-                f"{teacher.config.hidden_size}: use the teacher it was made for, or start from its exported BERT"
+                f"{text.hidden_size}: use the teacher it was made for, or start from its exported plain model"
             )
-        text = teacher.config.text_config
         if text.vocab_size != student.config.vocab_size:
             raise ValueError(
                 f"the teacher's vocabulary has {text.vocab_size} tokens, the student's {student.config.vocab_size}: "
@@ -125,8 +133,14 @@ class DistillationTrainer(PretrainingTrainer):
                 f"the padding token has id {text.pad_token_id} for the teacher and {student.config.pad_token_id} for "
                 "the student: make the student with the teacher's tokenizer"
             )
-        check_vocabulary_size(tokenizer, "teacher", text.vocab_size, teacher.config.vocabulary)
+        check_vocabulary_size(tokenizer, "teacher", text.vocab_size, getattr(teacher.config, "vocabulary", None))
         if "logits" in student.teacher_needs:
+            if not isinstance(teacher, VidLanKDTeacher):
+                names = [name for name, objective in student.objectives.items() if "logits" in objective.needs]
+                raise ValueError(
+                    f"{', '.join(names)} needs a teacher with a language-model head, but a {type(teacher).__name__} "
+                    "gives states alone: leave it out, or use a VidLanKDTeacher"
+                )
             mlm_head(teacher.text_model)
             if "mlm" not in teacher.loss_terms:
                 raise ValueError(
@@ -134,7 +148,7 @@ class DistillationTrainer(PretrainingTrainer):
                     "without MLM: distil its states (nst, crd), or train a teacher with losses='contrast+mlm'"
                 )
 
-    def _prepare_teacher(self, teacher: VidLanKDTeacher):
+    def _prepare_teacher(self, teacher: PreTrainedModel):
         """Frozen, in eval mode, on the device; sharded by an engine of its own under ZeRO-3."""
         teacher.requires_grad_(False)
         teacher.eval()
@@ -172,9 +186,9 @@ class DistillationTrainer(PretrainingTrainer):
         return tuple(gathered)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Writes the finished student to `output_dir`: plain BERT, tokenizer, card, and `distillation/`."""
+        """Writes the finished student to `output_dir`: plain model, tokenizer, card, and `distillation/`."""
         target = Path(output_dir or self.args.output_dir)
-        # The Trainer also calls this internally when it pushes `output_dir`, which holds the plain BERT.
+        # The Trainer also calls this internally when it pushes `output_dir`, which holds the plain model.
         self._exporting = not _internal_call or target == Path(self.args.output_dir)
         super().save_model(output_dir, _internal_call)
 
@@ -188,19 +202,35 @@ class DistillationTrainer(PretrainingTrainer):
             super()._save(output_dir, state_dict)
         elif self.args.should_save:
             output_dir = output_dir or self.args.output_dir
-            student: VidLanKDStudent = self.accelerator.unwrap_model(self.model)
+            student: DistillationStudent = self.accelerator.unwrap_model(self.model)
             student.export(state_dict).save_pretrained(output_dir)
             student.save_distillation(output_dir, state_dict)
             self.processing_class.save_pretrained(output_dir)
             write_student_card(output_dir, student, self)
 
 
-def _contrastive(student: VidLanKDStudent) -> list[str]:
+def _contrastive(student: DistillationStudent) -> list[str]:
     return [name for name, objective in student.objectives.items() if getattr(objective, "contrastive", False)]
 
 
-def _check_vokens(student: VidLanKDStudent, datasets: list) -> None:
-    for dataset in datasets if "vokens" in student.needs else ():
+def _check_length(config, name: str, dataset) -> None:
+    """Of the first block, which is as long as all; ragged texts are for their maker to cut."""
+    length = len(dataset[0]["input_ids"]) + 2
+    longest = getattr(config, "max_position_embeddings", length)
+    if config.model_type == "roberta":  # its positions begin after the padding token's id
+        longest -= config.pad_token_id + 1
+    if length > longest:
+        raise ValueError(
+            f"a block of text has {length} tokens with [CLS] and [SEP], but the {name} reads at most {longest}: give "
+            f"--block_tokens {longest - 2} or less"
+        )
+
+
+def _check_vokens(student: DistillationStudent, train_dataset, eval_dataset) -> None:
+    if "vokens" not in student.needs:
+        return
+    several = list(eval_dataset.values()) if isinstance(eval_dataset, dict) else [eval_dataset]
+    for dataset in [data for data in (train_dataset, *several) if data is not None]:
         if "voken_ids" not in dataset[0]:
             raise ValueError(
                 "the voken objective needs voken_ids beside the text: make them with examples/vokenize.py and give "
@@ -214,7 +244,7 @@ def _check_vokens(student: VidLanKDStudent, datasets: list) -> None:
             )
 
 
-def _zero3_engine(teacher: VidLanKDTeacher, config: dict):
+def _zero3_engine(teacher: PreTrainedModel, config: dict):
     import deepspeed
 
     keep = ("train_micro_batch_size_per_gpu", "zero_optimization", "bf16", "fp16", "zero_force_ds_cpu_optimizer")

@@ -14,9 +14,9 @@ CITATION = """@inproceedings{tang2021vidlankd,
 STUDENT_CARD = """
 # {name}
 
-A BERT masked language model ({layers} layers, width {width}) trained on text with {objectives}, by
-[vidlankd_hf](https://arxiv.org/abs/2107.02681). It is an ordinary BERT: no video and no code beside transformers is
-needed to use it.
+A `{model_class}` ({layers} layers, width {width}) trained on text with {objectives}, by
+[vidlankd_hf](https://arxiv.org/abs/2107.02681). It is an ordinary one: no video, no image and no code beside
+transformers is needed to use it.
 
 ```python
 from transformers import AutoModelForMaskedLM, AutoTokenizer
@@ -33,8 +33,8 @@ model = AutoModelForMaskedLM.from_pretrained("{path}")
 
 ## Limits
 
-It has what its training text and its teacher's videos hold, their errors and biases included. Test it on your task
-before you rely on it.
+It has what its training text and its teacher's training data hold, their errors and biases included. Test it on your
+task before you rely on it.
 
 ## Citation
 
@@ -49,9 +49,12 @@ def write_student_card(output_dir: str | Path, student, trainer) -> None:
     args, recipe = trainer.args, getattr(student.config, "distillation", None)
     weights = {name: o["weight"] for name, o in recipe["objectives"].items()} if recipe else {}
     kd = " + ".join(f"{weight:g} x {name}" for name, weight in weights.items())
+    teacher = None if trainer.teacher is None else type(trainer.accelerator.unwrap_model(trainer.teacher)).__name__
+    source = "video" if teacher == "VidLanKDTeacher" else f"a {teacher}"
     last = {key: value for entry in trainer.state.log_history for key, value in entry.items() if key.endswith("_loss")}
     rows = {
         "Objectives": f"MLM + {kd}" if kd else "MLM",
+        **({"Teacher": teacher} if teacher else {}),
         "Steps": trainer.state.global_step,
         "Sequences a step": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
         "Peak learning rate": args.learning_rate,
@@ -60,9 +63,10 @@ def write_student_card(output_dir: str | Path, student, trainer) -> None:
     }
     content = STUDENT_CARD.format(
         name=Path(output_dir).resolve().name,
+        model_class=student.plain_class.__name__,
         layers=student.config.num_hidden_layers,
         width=student.config.hidden_size,
-        objectives=f"knowledge distilled from video ({kd})" if kd else "masked language modelling only",
+        objectives=f"knowledge distilled from {source} ({kd})" if kd else "masked language modelling only",
         path=output_dir,
         rows="\n".join(f"| {name} | {value} |" for name, value in rows.items()),
         citation=CITATION,

@@ -1,4 +1,4 @@
-"""The student: a plain BERT that carries distillation heads and objectives while it learns, and sheds them after."""
+"""The student: a plain BERT (or RoBERTa, ModernBERT) that carries heads and objectives, and sheds them after."""
 
 import copy
 import json
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import BertConfig, BertForMaskedLM
+from transformers import BertForMaskedLM, ModernBertForMaskedLM, PreTrainedConfig, PreTrainedModel, RobertaForMaskedLM
 from transformers.utils import ModelOutput, cached_file
 
 from .attention import key_mask
+from .distillation_head import DistillationHead, VokenHead, unit_states
 from .losses import OBJECTIVES
 from .mlm_head import masked_logits, mlm_loss
 
@@ -33,7 +33,7 @@ class VidLanKDStudentOutput(ModelOutput):
     Args:
         loss: MLM plus the weighted objectives.
         losses: The components by name, unweighted, each a mean over its own items (see
-            [`VidLanKDStudent.loss_terms`]).
+            [`DistillationStudent.loss_terms`]).
         last_hidden_state: `[B, L, H]` token states, before any head.
     """
 
@@ -42,46 +42,17 @@ class VidLanKDStudentOutput(ModelOutput):
     last_hidden_state: Tensor | None = None
 
 
-class DistillationHead(nn.Module):
-    """Linear-GELU-LayerNorm-Linear to the teacher's width, then unit length per token: `[B, L, Ds] -> [B, L, Dt]`.
+class DistillationStudent:
+    """Makes a masked language model a student: a mix-in before its class, which is `plain_class`.
 
-    It lets the student keep a representation of its own. Without it every downstream score is lower (VidLanKD,
-    appendix).
+    One distillation head per objective sits on token states. The model's own weights stay at the root of the state
+    dict, so a checkpoint loads with any `AutoModel...`; [`export`] also drops the heads. Used without
+    `masked_positions`, the student is the plain model.
     """
 
-    def __init__(self, hidden_size: int, teacher_hidden_size: int, layer_norm_eps: float = 1e-12):
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(hidden_size, hidden_size),
-            nn.GELU(),
-            nn.LayerNorm(hidden_size, eps=layer_norm_eps),
-            nn.Linear(hidden_size, teacher_hidden_size),
-        )
+    plain_class: type[PreTrainedModel]
 
-    def forward(self, states: Tensor) -> Tensor:
-        return unit_states(self.layers(states))
-
-
-class VokenHead(DistillationHead):
-    """The same layers to logits over K vokens: `[B, L, Ds] -> [B, L, K]`."""
-
-    def forward(self, states: Tensor) -> Tensor:
-        return self.layers(states)
-
-
-class VidLanKDStudent(BertForMaskedLM):
-    """`BertForMaskedLM` with one distillation head per objective on token states.
-
-    Its own weights sit at the root of the state dict, so a checkpoint loads with any `AutoModel...`; [`export`] also
-    drops the heads. Used as a `BertForMaskedLM` (without `masked_positions`) it is one.
-
-    Example:
-
-        student = VidLanKDStudent(bert_config("small", tokenizer))
-        student.add_objectives({"nst": 100.0, "crd": 1.0}, teacher_hidden_size=768)
-    """
-
-    def __init__(self, config: BertConfig):
+    def __init__(self, config: PreTrainedConfig):
         super().__init__(config)
         self.objectives, self.distillation_heads = nn.ModuleDict(), nn.ModuleDict()
         recipe = getattr(config, "distillation", None)
@@ -110,30 +81,30 @@ class VidLanKDStudent(BertForMaskedLM):
         self.config.distillation = recipe
 
     @classmethod
-    def from_teacher(cls, teacher) -> "VidLanKDStudent":
-        """A student that starts as the text encoder of a [`VidLanKDTeacher`], language-model head included."""
+    def from_teacher(cls, teacher) -> "DistillationStudent":
+        """A student that starts as the text encoder of a [`VidLanKDTeacher`] of its kind, with language-model head."""
         student = cls(copy.deepcopy(teacher.config.text_config))
         student.load_state_dict(teacher.text_model.state_dict())
         return student
 
     def remove_objectives(self) -> None:
-        """Sheds objectives and heads; what is left is the BERT, ready for other objectives."""
+        """Sheds objectives and heads; what is left is the plain model, ready for other objectives."""
         self.objectives, self.distillation_heads = nn.ModuleDict(), nn.ModuleDict()
         self.config.__dict__.pop("distillation", None)
 
     def _build(self, recipe: dict) -> None:
         widths = self.config.hidden_size, recipe["teacher_hidden_size"]
+        norm_eps = getattr(self.config, "layer_norm_eps", None) or self.config.norm_eps  # ModernBERT's name
         for name, options in recipe["objectives"].items():
             options = dict(options)
             head, _ = options.pop("head", True), options.pop("weight")
             objective = self.objectives[name] = OBJECTIVES[name](**options)
             if "vokens" in objective.needs:
-                size, eps = self.config.hidden_size, self.config.layer_norm_eps
-                self.distillation_heads[name] = VokenHead(size, objective.num_vokens, eps)
+                self.distillation_heads[name] = VokenHead(widths[0], objective.num_vokens, norm_eps)
             if "hidden" not in objective.needs:
                 continue
             if head:
-                self.distillation_heads[name] = DistillationHead(*widths, self.config.layer_norm_eps)
+                self.distillation_heads[name] = DistillationHead(*widths, norm_eps)
             elif getattr(objective, "same_width", True) and widths[0] != widths[1]:
                 raise ValueError(
                     f"objective {name!r} compares states of one width, but the student's have {widths[0]} features "
@@ -170,7 +141,7 @@ class VidLanKDStudent(BertForMaskedLM):
         voken_ids: Tensor | None = None,
         **kwargs,
     ):
-        """Losses of one batch; without `masked_positions`, what `BertForMaskedLM` returns.
+        """Losses of one batch; without `masked_positions`, what the plain model returns.
 
         Args:
             input_ids: `[B, L]`, masked.
@@ -193,7 +164,7 @@ class VidLanKDStudent(BertForMaskedLM):
             if given[need] is None:
                 raise ValueError(f"the objectives {', '.join(self.objectives)} need {NEEDED[need]}")
         mask = key_mask(attention_mask, self.config)
-        states = self.bert(input_ids, attention_mask=mask, **kwargs).last_hidden_state
+        states = self.base_model(input_ids, attention_mask=mask, **kwargs).last_hidden_state
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         logits = masked_logits(self, states, masked_positions)
@@ -217,17 +188,17 @@ class VidLanKDStudent(BertForMaskedLM):
         loss = sum(self.loss_terms[name][0] * value for name, value in losses.items())
         return VidLanKDStudentOutput(loss=loss, losses=losses, last_hidden_state=states)
 
-    def export(self, state_dict: dict[str, Tensor] | None = None) -> BertForMaskedLM:
-        """The plain `BertForMaskedLM` inside, without heads; of `state_dict` if given (a consolidated ZeRO one)."""
+    def export(self, state_dict: dict[str, Tensor] | None = None) -> PreTrainedModel:
+        """The model of `plain_class` inside, without heads; of `state_dict` if given (a consolidated ZeRO one)."""
         state_dict = self.state_dict() if state_dict is None else state_dict
         config = copy.deepcopy(self.config)
         config.__dict__.pop("distillation", None)
-        config.architectures = ["BertForMaskedLM"]
+        config.architectures = [self.plain_class.__name__]
         with torch.random.fork_rng(devices=[]):  # exporting during a run must not change it
-            bert = BertForMaskedLM(config)
+            plain = self.plain_class(config)
         weights = {k: v for k, v in state_dict.items() if not k.startswith(("distillation_heads.", "objectives."))}
-        bert.load_state_dict(weights)
-        return bert
+        plain.load_state_dict(weights)
+        return plain
 
     def save_distillation(self, output_dir: str | Path, state_dict: dict[str, Tensor] | None = None) -> None:
         """Writes heads and recipe to `output_dir/distillation/`, for `from_pretrained`; nothing without objectives."""
@@ -243,8 +214,22 @@ class VidLanKDStudent(BertForMaskedLM):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        """Loads a checkpoint of this class, an exported student with the heads beside it, or any BERT checkpoint."""
+        """Loads a checkpoint of this class, an exported student with the heads beside it, or any plain checkpoint.
+
+        Raises:
+            ValueError: A checkpoint of another kind of model.
+        """
         kwargs.setdefault("dtype", torch.float32)  # a student is trained; its checkpoint may be of half precision
+        hub = {key: kwargs[key] for key in ("revision", "token", "cache_dir", "local_files_only") if key in kwargs}
+        config, _ = cls.config_class.get_config_dict(
+            pretrained_model_name_or_path, subfolder=kwargs.get("subfolder", ""), **hub
+        )
+        kind = config.get("model_type", cls.config_class.model_type)
+        if kind != cls.config_class.model_type:
+            raise ValueError(
+                f"{pretrained_model_name_or_path} is a {kind} checkpoint, but {cls.__name__} takes "
+                f"{cls.config_class.model_type}: use {student_class(kind).__name__}.from_pretrained"
+            )
         student = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = student[0] if isinstance(student, tuple) else student
         if not model.objectives:
@@ -253,17 +238,18 @@ class VidLanKDStudent(BertForMaskedLM):
                     pretrained_model_name_or_path,
                     name,
                     subfolder=DISTILLATION_FOLDER,
-                    **{
-                        key: kwargs[key]
-                        for key in ("revision", "token", "cache_dir", "local_files_only")
-                        if key in kwargs
-                    },
+                    **hub,
                     _raise_exceptions_for_missing_entries=False,
                     _raise_exceptions_for_connection_errors=False,
                 )
                 for name in (RECIPE_FILE, HEADS_FILE)
             }
-            if all(files.values()):
+            if files[RECIPE_FILE] and not files[HEADS_FILE]:
+                raise ValueError(
+                    f"{pretrained_model_name_or_path} has {DISTILLATION_FOLDER}/{RECIPE_FILE} but no {HEADS_FILE} "
+                    f"with the weights of its heads: put it back, or remove {DISTILLATION_FOLDER}/"
+                )
+            if files[RECIPE_FILE]:
                 recipe = json.loads(Path(files[RECIPE_FILE]).read_text())
                 model.add_objectives(recipe["objectives"], recipe["teacher_hidden_size"])
                 model.distillation_heads.load_state_dict(load_file(files[HEADS_FILE]))
@@ -271,9 +257,38 @@ class VidLanKDStudent(BertForMaskedLM):
         return student
 
 
-def unit_states(states: Tensor) -> Tensor:
-    """`[..., D]` scaled to unit length per token, in float32 or better."""
-    return F.normalize(states.to(torch.promote_types(states.dtype, torch.float32)), dim=-1)
+class VidLanKDStudent(DistillationStudent, BertForMaskedLM):
+    """A BERT as a student.
+
+    Example:
+
+        student = VidLanKDStudent(bert_config("small", tokenizer))
+        student.add_objectives({"nst": 100.0, "crd": 1.0}, teacher_hidden_size=768)
+    """
+
+    plain_class = BertForMaskedLM
+
+
+class VidLanKDRobertaStudent(DistillationStudent, RobertaForMaskedLM):
+    """A RoBERTa as a student."""
+
+    plain_class = RobertaForMaskedLM
+
+
+class VidLanKDModernBertStudent(DistillationStudent, ModernBertForMaskedLM):
+    """A ModernBERT as a student."""
+
+    plain_class = ModernBertForMaskedLM
+
+
+STUDENTS = {"bert": VidLanKDStudent, "roberta": VidLanKDRobertaStudent, "modernbert": VidLanKDModernBertStudent}
+
+
+def student_class(kind: str) -> type[DistillationStudent]:
+    """The student of a `kind` of model, which is its configuration's `model_type`."""
+    if kind not in STUDENTS:
+        raise ValueError(f"there is no student of kind {kind!r}: choose one of {', '.join(STUDENTS)}")
+    return STUDENTS[kind]
 
 
 def objectives_recipe(objectives: dict) -> dict[str, dict]:

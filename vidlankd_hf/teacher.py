@@ -1,14 +1,24 @@
 """The teacher: a BERT-like text encoder and a video encoder, trained together on captioned video."""
 
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+import transformers
 from torch import Tensor, nn
-from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoModelForMaskedLM, PreTrainedModel
+from transformers import (
+    MODEL_FOR_MASKED_LM_MAPPING,
+    MODEL_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, logging
 
 from .attention import key_mask
 from .configuration import VidLanKDTeacherConfig, VidLanKDVideoConfig
@@ -177,6 +187,76 @@ class VidLanKDTeacher(PreTrainedModel):
         if output.losses:
             output.loss = sum(self.loss_terms[name][0] * value for name, value in output.losses.items())
         return output
+
+
+def load_teacher(path: str | Path, dtype: torch.dtype | str = torch.float32) -> PreTrainedModel:
+    """A teacher from a folder or Hub id. A student can learn the token states of any text encoder:
+
+    - a [`VidLanKDTeacher`] gives itself;
+    - a vision-language model with a text tower of its own, `text_model` (FLAVA, ALIGN, ...), gives this tower; the
+      other weights are not loaded;
+    - a text encoder (BERT, or a tower that was saved alone) gives itself, without a language-model head.
+
+    Raises:
+        ValueError: Another kind of model, or a checkpoint that lacks weights of the text encoder.
+    """
+    config = AutoConfig.from_pretrained(path)
+    model_class, options = None, {}
+    if config.model_type.endswith("_text_model") and config.architectures:  # AutoModel knows few towers
+        model_class = getattr(transformers, config.architectures[0], None)
+    elif isinstance(config, VidLanKDTeacherConfig) or type(config) in MODEL_FOR_MASKED_LM_MAPPING:
+        model_class = AutoModel
+    elif hasattr(config, "text_config") and type(config) in MODEL_MAPPING:
+        with torch.device("meta"):  # which class the tower is, without weights
+            whole = MODEL_MAPPING[type(config)](config)
+        if hasattr(whole, "text_model"):
+            model_class = type(whole.text_model)
+            options = {"config": config.text_config, "key_mapping": {r"^(.*\.)?text_model\.": ""}}
+    if model_class is None:
+        raise ValueError(
+            f"{path} is a {config.model_type} model: give a VidLanKDTeacher, a vision-language model with a text "
+            "tower (FLAVA, ALIGN), or a text encoder like BERT"
+        )
+    with _only_errors():  # that all but the text encoder is left aside is meant so
+        teacher, info = model_class.from_pretrained(path, dtype=dtype, output_loading_info=True, **options)
+    check_text_encoder(teacher)
+    missing = [key for key in info["missing_keys"] if "pooler." not in key]
+    if missing:
+        raise ValueError(f"{path} lacks weights of its text encoder, such as {min(missing)}: save the whole model")
+    return teacher
+
+
+def check_text_encoder(model) -> None:
+    """Raises a `ValueError` if `model` is no teacher: it must give `last_hidden_state [B, L, H]` of `input_ids`."""
+    if isinstance(model, VidLanKDTeacher):
+        return
+    if not isinstance(model, PreTrainedModel) or model.main_input_name != "input_ids":
+        remedy = "give a VidLanKDTeacher or a text encoder"
+    elif hasattr(model, "text_model"):
+        remedy = "give its text tower, model.text_model"
+    elif model.base_model is not model:
+        remedy = "give the encoder inside, model.base_model"
+    elif getattr(model.config, "is_encoder_decoder", False) or hasattr(model.config, "text_config"):
+        remedy = "give a model of text that only encodes"
+    else:
+        return
+    raise ValueError(f"the teacher is a {type(model).__name__}, which gives no states of text tokens alone: {remedy}")
+
+
+def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The configuration of the text encoder within a teacher's `config`, which may be the same."""
+    return getattr(config, "text_config", config)
+
+
+@contextmanager
+def _only_errors():
+    """Keeps transformers from listing the weights that are not used."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _whole(model: PreTrainedModel):
