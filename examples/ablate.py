@@ -3,22 +3,72 @@
     python examples/ablate.py --table objectives teacher --seeds 1 2 3
 
 By default on the grounded world. On your own data give --config: a YAML file with the sections pretrain_teacher (with
-features, captions and tokenizer) and distill (with text); see examples/recipes. Every run is a cell: what is kept of
-it is a JSON file in --results, and it is not run again while that file is there.
+features, captions and tokenizer) and distill (with text); see docs/baselines.md. Every run is a cell: what is kept of
+it is a JSON file in --results, and it is not run again while that file is there. A run that fails leaves its row out.
 """
 
 import argparse
 import shlex
+import subprocess
 import time
 from pathlib import Path
 
-import yaml
 from tqdm.auto import tqdm
 
 from vidlankd_hf.ablations.report import accuracy, write_table
 from vidlankd_hf.ablations.runs import SeedRuns
-from vidlankd_hf.ablations.tables import STUDENTS, TABLES
+from vidlankd_hf.ablations.tables import ROWS, TABLES
 from vidlankd_hf.cells import side_by_side
+
+EXAMPLES = Path(__file__).parent
+
+
+def run_seed(runs: SeedRuns, names: list[str], jobs: int, launcher: list[str] | None) -> tuple[dict, list[str]]:
+    """Runs what is not kept yet of the rows `names`; returns what is kept, by row, and what failed."""
+    results = {name: runs.result(name) for name in ROWS}
+    pending = [name for name in names if results[name] is None]
+    results = {name: result for name, result in results.items() if result is not None}
+    failed = []
+
+    def shielded(work):
+        def call(item, quiet):
+            try:
+                return work(item, quiet)
+            except (ValueError, RuntimeError, OSError, subprocess.CalledProcessError) as error:
+                failed.append(f"{item}: {error}")
+                return f"FAILED {failed[-1]}"
+
+        return call
+
+    def make_teacher(name, quiet):
+        cell = runs.teacher_cell(name)
+        cell.make(quiet, launcher)
+        scored = ""
+        if runs.world is not None:
+            scored = f": probe {accuracy(runs.probe(cell.folder, cell.log if quiet else None)):.2f}"
+        return f"{cell.folder}{scored}"
+
+    def vokenize(name, quiet):
+        cell = runs.vokens_cell(name)
+        cell.make(quiet, launcher)
+        return str(cell.folder)
+
+    def distil(name, quiet):
+        cell = runs.student_cell(name)
+        cell.make(quiet, launcher)
+        kept = results[name] = runs.keep(name, cell.log if quiet else None)
+        scored = f"probe {accuracy(kept['probe']):.2f}, " if "probe" in kept else ""
+        return f"{cell.folder}: {scored}MLM loss {kept['mlm_loss']:.2f}"
+
+    if pending and runs.world is not None:
+        runs.world_cell().make(quiet=False)
+    teachers = list(dict.fromkeys(ROWS[name].teacher for name in pending))
+    vokens = [name for name in pending if ROWS[name].num_vokens]
+    total = len(teachers) + len(vokens) + len(pending)
+    with tqdm(total=total, desc=f"seed {runs.seed}", unit="cell", smoothing=0) as progress:
+        for work, items in ((make_teacher, teachers), (vokenize, vokens), (distil, pending)):
+            side_by_side(shielded(work), items, jobs, progress)
+    return results, failed
 
 
 def main() -> None:
@@ -28,55 +78,28 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/ablations"), help="default: %(default)s")
     parser.add_argument("--results", type=Path, help="where finished cells are kept; default: OUTPUT_DIR/results")
     parser.add_argument("--config", help="YAML file of your data and recipe; default: the grounded world and its own")
-    parser.add_argument(
-        "--launcher", help="starts each run, such as 'accelerate launch --config_file ...'; default: python"
-    )
+    parser.add_argument("--launcher", help="starts each run, such as 'accelerate launch ...'; default: python")
     parser.add_argument("--jobs", type=int, help="runs side by side; default: 2 on the grounded world, 1 on your data")
     args = parser.parse_args()
-    sections = None
-    if args.config is not None:
-        sections = yaml.safe_load(Path(args.config).read_text())
-        missing = [name for name in ("pretrain_teacher", "distill") if name not in sections]
-        if missing:
-            parser.error(f"{args.config} has no section {' and no section '.join(missing)}: see examples/recipes")
     tables = list(TABLES) if "all" in args.table else args.table
     names = list(dict.fromkeys(name for table in tables for name in TABLES[table][1]))
     results_dir = args.results or args.output_dir / "results"
-    jobs = args.jobs or (2 if args.config is None else 1)
     launcher = shlex.split(args.launcher) if args.launcher else None
+    jobs = args.jobs or (2 if args.config is None and launcher is None else 1)
 
-    started, results = time.monotonic(), {}
+    started, results, failed = time.monotonic(), {}, []
     for seed in args.seeds:
-        runs = SeedRuns(seed, args.output_dir / f"seed-{seed}", results_dir / f"seed-{seed}", args.config, sections)
-        results[seed] = {name: runs.result(name) for name in STUDENTS}
-        pending = [name for name in names if results[seed][name] is None]
-        results[seed] = {name: result for name, result in results[seed].items() if result is not None}
-        stages = [[runs.world_cell()]] if pending and args.config is None else []
-        stages.append([runs.teacher_cell(name) for name in dict.fromkeys(STUDENTS[name].teacher for name in pending)])
-        stages.append([runs.vokens_cell(name) for name in pending if STUDENTS[name].num_vokens])
-
-        def make(cell, quiet):
-            cell.make(quiet, launcher)
-            return f"{cell.folder} is made."
-
-        def distil(name, quiet):
-            cell = runs.student_cell(name)  # noqa: B023
-            cell.make(quiet, launcher)
-            kept = results[seed][name] = runs.keep(name, cell.log if quiet else None)  # noqa: B023
-            scored = f"probe {accuracy(kept['probe']):.2f}, " if "probe" in kept else ""
-            return f"{cell.folder}: {scored}MLM loss {kept['mlm_loss']:.2f}"
-
-        with tqdm(
-            total=sum(map(len, stages)) + len(pending), desc=f"seed {seed}", unit="cell", smoothing=0
-        ) as progress:
-            for stage in stages:
-                side_by_side(make, stage, jobs, progress)
-            side_by_side(distil, pending, jobs, progress)
+        folders = args.output_dir / f"seed-{seed}", results_dir / f"seed-{seed}"
+        runs = SeedRuns(seed, *folders, EXAMPLES, args.config)
+        results[seed], failures = run_seed(runs, names, jobs, launcher)
+        failed += [f"seed {seed}, {failure}" for failure in failures]
 
     written = [write_table(table, results, args.output_dir / "tables" / table) for table in tables]
     for path in written:
         print(f"\n{path.read_text()}")
     print(f"Done in {(time.monotonic() - started) / 60:.1f} min. Tables and figures: {args.output_dir / 'tables'}.")
+    if failed:
+        raise SystemExit("These failed, and their rows are left out:\n" + "\n".join(failed))
 
 
 if __name__ == "__main__":

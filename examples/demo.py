@@ -16,6 +16,8 @@ from vidlankd_hf.student import objectives_recipe
 from vidlankd_hf.world.recipe import OBJECTIVES, STUDENT_RECIPE, TEACHER_RECIPE, WORLD_SEED
 from vidlankd_hf.world.report import write_report
 
+EXAMPLES = Path(__file__).parent
+
 
 def stages_of(seed: int, folder: Path, thorough: bool) -> list[list[tuple[Cell, dict | None]]]:
     """The cells of one seed, each with what its model's rows in the report say, if it has any.
@@ -29,7 +31,10 @@ def stages_of(seed: int, folder: Path, thorough: bool) -> list[list[tuple[Cell, 
         options = {"contrast": contrast, "shuffle_videos": shuffle}
         settings = {**TEACHER_RECIPE, **options, "seed": seed}
         cell = Cell(
-            folder / run, "pretrain_teacher.py", [*common, *flags({"output_dir": folder / run, **options})], settings
+            folder / run,
+            EXAMPLES / "pretrain_teacher.py",
+            [*common, *flags({"output_dir": folder / run, **options})],
+            settings,
         )
         return cell, model and {"model": model, "weights": {}, "seed": seed}
 
@@ -37,10 +42,13 @@ def stages_of(seed: int, folder: Path, thorough: bool) -> list[list[tuple[Cell, 
         run = folder / "students" / name
         options = {"teacher": str(folder / taught_by), "objectives": weights}
         settings = {**STUDENT_RECIPE, **options, "seed": seed, "objectives": objectives_recipe(weights)}
-        cell = Cell(run, "distill.py", [*common, "--no_probe", *flags({"output_dir": run, **options})], settings)
+        cell = Cell(
+            run, EXAMPLES / "distill.py", [*common, "--no_probe", *flags({"output_dir": run, **options})], settings
+        )
         return cell, {"model": model, "weights": weights, "seed": seed}
 
-    make_world = Cell(world, "make_world.py", ["--output_dir", str(world), "--seed", str(seed)], {"seed": seed})
+    options = ["--output_dir", str(world), "--seed", str(seed)]
+    make_world = Cell(world, EXAMPLES / "make_world.py", options, {"seed": seed})
     teachers = [teacher("teacher", "teacher"), teacher("shuffled_teacher", None, shuffle=True)]
     students = [student(model, model, weights) for model, weights in OBJECTIVES.items()]
     students.append(student("shuffled", "shuffled", OBJECTIVES["infonce"], taught_by="shuffled_teacher"))
@@ -76,7 +84,7 @@ def main() -> None:
                 cell.make(quiet)
                 if row is None:
                     return f"{cell.folder} is made."
-                scores = probe(cell.folder, world, cell.log if quiet else None)  # noqa: B023
+                scores = probe(cell.folder, world, EXAMPLES / "probe.py", cell.log if quiet else None)  # noqa: B023
                 rows.extend({**row, **score} for score in scores)
                 accuracies = " ".join(f"{score['accuracy']:.2f}" for score in scores)
                 return f"{cell.folder} colour, shape, motion: {accuracies}"

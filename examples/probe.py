@@ -13,6 +13,7 @@ from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
 import vidlankd_hf  # noqa: F401  (so that AutoModel knows the teacher)
+from vidlankd_hf.data.shards import write_atomically
 from vidlankd_hf.world import probe_model
 
 
@@ -41,7 +42,7 @@ def main() -> None:
         )
     if args.output_json:
         Path(args.output_json).parent.mkdir(parents=True, exist_ok=True)
-        Path(args.output_json).write_text(json.dumps(scores, indent=2) + "\n")
+        write_atomically(args.output_json, json.dumps(scores, indent=2) + "\n")
         print(f"Scores written to {args.output_json}.")
 
 

@@ -5,6 +5,7 @@ Without further arguments the clips and the text are the grounded world's. Run i
 """
 
 import argparse
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -41,16 +42,18 @@ def main() -> None:
     args = parser.parse_args()
     length = 128
     if args.text is None:
+        if args.features or args.captions:
+            parser.error("--features and --captions need --text beside them")
         world, length = Path(args.world), LENGTH
         if not (world / "world.json").exists():
             parser.error(f"{world} holds no world: make it with examples/make_world.py, or give --text")
         args.text = str(world / "text")
-        args.features = args.features or str(world / "features")
-        args.captions = args.captions or str(world / "captions.jsonl")
+        args.features, args.captions = str(world / "features"), str(world / "captions.jsonl")
     elif not args.features or not args.captions:
         parser.error("--text needs --features and --captions beside it")
 
-    state = PartialState(cpu=not torch.accelerator.is_available())
+    # The others wait while one process tokenises and encodes the clips.
+    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=1))
     tokenizer = AutoTokenizer.from_pretrained(args.vokenizer)
     vokenizer = VidLanKDTeacher.from_pretrained(args.vokenizer)
     clips = load_video_text(

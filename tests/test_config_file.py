@@ -33,6 +33,15 @@ def test_command_line_goes_over_file_and_file_over_the_recipe_of_the_world(monke
     args, _ = parse(monkeypatch, "distill.py", "--config", path, "--weight_decay", "0.25")
     assert (args.learning_rate, args.weight_decay, args.max_steps) == (2e-4, 0.25, 7)
     assert args.objectives == {"nst": 3, "crd": {"weight": 1, "temperature": 0.2}}
+    path.write_text("max_steps: 9\n")
+    args, _ = parse(monkeypatch, "distill.py", "--config", path, "--num_train_epochs", "2")
+    assert (args.max_steps, args.num_train_epochs) == (-1, 2.0), "epochs on the command line go over a file's steps"
+    path.write_text("num_train_epochs: 2\n")
+    args, _ = parse(monkeypatch, "distill.py", "--config", path)
+    assert (args.max_steps, args.num_train_epochs) == (-1, 2.0), "and a file's over the steps of the world's recipe"
+    path.write_text("streams: frame\nseed: '7'\n")
+    args, data = parse(monkeypatch, "pretrain_teacher.py", "--config", path)
+    assert (data.streams, args.seed) == (["frame"], 7)
     path.write_text("text: my.txt\nteacher: my_teacher\n")
     args, data = parse(monkeypatch, "distill.py", "--config", path)
     assert (data.text, args.max_steps) == ("my.txt", -1), "own data never take the world's recipe"
@@ -40,9 +49,9 @@ def test_command_line_goes_over_file_and_file_over_the_recipe_of_the_world(monke
 
 def test_section_of_the_script_is_taken(tmp_path):
     path = tmp_path / "a.yaml"
-    path.write_text("distill: {learning_rate: 1e-3}\npretrain_teacher: {learning_rate: 5e-5}\n")
-    assert read_config(path, "distill", ["learning_rate"]) == {"learning_rate": 1e-3}
-    path.write_text("distill: {learning_rate: 1e-3}\n")
+    path.write_text("distill: {learning_rate: 0.01}\npretrain_teacher: {learning_rate: 0.02}\n")
+    assert read_config(path, "distill", ["learning_rate"]) == {"learning_rate": 0.01}
+    path.write_text("distill: {learning_rate: 0.01}\n")
     with pytest.raises(ValueError, match="no section 'pretrain_teacher'.*distill"):
         read_config(path, "pretrain_teacher", ["learning_rate"])
 

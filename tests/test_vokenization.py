@@ -35,10 +35,13 @@ def clips():
     return rows.add_column("start", [0.0] * len(rows)).add_column("end", [1.0] * len(rows))
 
 
-def blocks_of(folder, tokenizer, seed=0):
+def lines_of(seed):
     rng = np.random.default_rng(seed)
-    lines = [" ".join(rng.choice(WORDS, 40)) for _ in range(20)]
-    return load_text_blocks(Dataset.from_dict({"text": lines}), tokenizer, folder, block_tokens=10)
+    return Dataset.from_dict({"text": [" ".join(rng.choice(WORDS, 40)) for _ in range(20)]})
+
+
+def blocks_of(folder, tokenizer, seed=0):
+    return load_text_blocks(lines_of(seed), tokenizer, folder, block_tokens=10)
 
 
 @pytest.mark.parametrize("rows", [1, 7, 100])
@@ -70,7 +73,7 @@ def test_every_token_gets_the_clip_nearest_to_it_in_its_unmasked_block(tmp_path,
 
 
 def test_interrupted_vokenization_makes_only_what_is_missing(tmp_path, tokenizer, vokenizer, clips, monkeypatch):
-    monkeypatch.setattr(vokenization, "SHARD_BLOCKS", 30)
+    monkeypatch.setattr(vokenization, "LEAST_SHARDS", 3)
     blocks, made = blocks_of(tmp_path, tokenizer), []
     arguments = (vokenizer, tokenizer, blocks, clips)
     vokenize(*arguments, tmp_path / "whole", num_vokens=9)
@@ -120,6 +123,13 @@ def test_vokens_of_another_text_or_tokenizer_are_refused(tmp_path, tokenizer, vo
     reordered = blocks_of(tmp_path / "d", make_tokenizer(WORDS[::-1]))
     with pytest.raises(ValueError, match="another tokenizer"):
         TextBlocks(reordered.folder, vokens=tmp_path / "v")
+    longer = load_text_blocks(lines_of(0), tokenizer, tmp_path / "e", block_tokens=20)
+    with pytest.raises(ValueError, match="another length of blocks \\(10\\).*\\(20\\)"):
+        TextBlocks(longer.folder, vokens=tmp_path / "v")
+    with pytest.raises(ValueError, match="of another tokenizer"):
+        vokenize(vokenizer, make_tokenizer(WORDS[::-1]), blocks, clips, tmp_path / "w", num_vokens=9)
+    with pytest.raises(ValueError, match="a part of their folder"):
+        vokenize(vokenizer, tokenizer, blocks.split(10)[0], clips, tmp_path / "w", num_vokens=9)
     (tmp_path / "v" / "info.json").unlink()
     with pytest.raises(ValueError, match="no finished vokens.*vokenize.py"):
         TextBlocks(blocks.folder, vokens=tmp_path / "v")
@@ -136,6 +146,20 @@ def test_blocks_carry_their_vokens_through_split_and_collator(tmp_path, tokenize
     assert np.array_equal(held_out[3]["voken_ids"], vokens[63])
     batch = TextCollator(tokenizer)(EpochDataset(held_out).__getitems__([3, 5]))
     assert batch["voken_ids"].tolist() == [[-100, *vokens[i].tolist(), -100] for i in (63, 65)]
+
+
+def test_batch_of_clips_of_one_video_is_vokenized_too(tmp_path, tokenizer, vokenizer, clips):
+    blocks = blocks_of(tmp_path, tokenizer)
+    assert clips[22]["video"] == clips[23]["video"], "the last batch of 11 holds these two"
+    vokenize(vokenizer, tokenizer, blocks, clips, tmp_path / "v", num_vokens=24, batch_size=11)
+
+
+def test_vokens_that_do_not_fit_their_text_are_an_error(tokenizer):
+    from vidlankd_hf import TextCollator
+
+    samples = [{"input_ids": np.arange(5, 9), "voken_ids": np.arange(3), "sample_id": 0, "epoch": 0}]
+    with pytest.raises(ValueError, match="different lengths"):
+        TextCollator(tokenizer)(samples)
 
 
 def with_vokens(texts, num_vokens=7, seed=0):
@@ -167,7 +191,7 @@ def test_voken_objective_without_vokens_or_with_another_number_is_an_error(tmp_p
     class Counted(list):
         num_vokens = 9
 
-    with pytest.raises(ValueError, match="9 vokens.*7"):
+    with pytest.raises(ValueError, match="9 vokens.*'voken'.*7"):
         train("student", tmp_path, objectives, texts=Counted(with_vokens(make_texts(50))))
     with pytest.raises(ValueError, match="no distillation head"):
         train("student", tmp_path, {"voken": {"weight": 1.0, "head": False}})

@@ -3,16 +3,13 @@
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
-from .runs import RUN_FILE, is_finished, run_script
-
-EXAMPLES = Path(__file__).parent.parent / "examples"
-FREE_SETTINGS = ("save_steps", "save_total_limit", "logging_steps")
+from .runs import RUN_FILE, is_finished, is_free, run_script
 
 
 @dataclass
@@ -21,45 +18,50 @@ class Cell:
 
     Args:
         folder: What it makes.
-        script: Name of the example.
+        script: The example that makes it.
         arguments: Of its command line.
-        settings: What the folder must say of itself if it is there already.
+        settings: What the folder must say of itself if it is finished already; `None` where the script itself checks
+            that and has nothing to do then.
     """
 
     folder: Path
-    script: str
+    script: Path
     arguments: list[str]
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] | None
 
     @property
     def log(self) -> Path:
         return self.folder.with_name(f"{self.folder.name}.log")
 
     def make(self, quiet: bool, launcher: list[str] | None = None) -> None:
-        """Runs it unless its folder is complete; `quiet` with the output in `log`, and on one thread.
+        """Runs it unless its folder is finished; `quiet` with the output in `log`, and on one thread.
 
         Raises:
-            ValueError: The folder is complete, but was made with other settings.
+            ValueError: The folder is finished, but was made with other settings.
         """
-        held = _settings_of(self.folder)
+        held = None if self.settings is None else _settings_of(self.folder)
         if held is None:
-            log = self.log if quiet else None
-            run_script(EXAMPLES / self.script, *self.arguments, log=log, launcher=launcher)
+            run_script(self.script, *self.arguments, log=self.log if quiet else None, launcher=launcher)
             return
-        wrong = {n: held.get(n) for n, v in self.settings.items() if held.get(n) != v and n not in FREE_SETTINGS}
+        wrong = {n: v for n, v in self.settings.items() if not is_free(n) and not _same(held.get(n), v)}
         if wrong:
-            asked = {name: self.settings[name] for name in wrong}
-            raise ValueError(f"{self.folder} was made with {wrong}, not {asked}: remove it, or give --output_dir")
+            was = {name: held.get(name) for name in wrong}
+            raise ValueError(f"{self.folder} was made with {was}, not {wrong}: remove it, or give --output_dir")
 
 
 def _settings_of(folder: Path) -> dict | None:
-    """What a finished run, world or vokenization says of its settings; `None` if there is none."""
+    """What a finished run or world says of its settings; `None` if there is none."""
     if is_finished(folder):
         return json.loads((folder / RUN_FILE).read_text())["settings"]
-    for name in ("world.json", "info.json"):
-        if (folder / name).exists():
-            return json.loads((folder / name).read_text())
-    return None
+    path = folder / "world.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _same(held: Any, asked: Any) -> bool:
+    """Whether a setting is as asked for, where a file may say `2e-4` as text."""
+    if isinstance(asked, str) and isinstance(held, (int, float)) and not isinstance(held, bool):
+        return float(asked) == held
+    return held == asked
 
 
 def side_by_side(work: Callable[[Any, bool], str], items: list, jobs: int, progress: tqdm) -> None:
@@ -71,12 +73,11 @@ def side_by_side(work: Callable[[Any, bool], str], items: list, jobs: int, progr
             progress.update()
 
 
-def probe(model: Path, world: Path, log: Path | None = None) -> list[dict]:
-    """Scores of a model by the grounded world's probe, kept in `probe.json` beside it."""
+def probe(model: Path, world: Path, script: Path, log: Path | None = None) -> list[dict]:
+    """Scores of a model by the grounded world's probe, the example `script`, kept in `probe.json` beside it."""
     path = model / "probe.json"
     if not path.exists() or path.stat().st_mtime < (model / "model.safetensors").stat().st_mtime:
-        arguments = ["--model", str(model), "--world", str(world), "--output_json", str(path)]
-        run_script(EXAMPLES / "probe.py", *arguments, log=log)
+        run_script(script, "--model", str(model), "--world", str(world), "--output_json", str(path), log=log)
     return json.loads(path.read_text())
 
 

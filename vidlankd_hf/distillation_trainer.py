@@ -236,12 +236,14 @@ def _check_vokens(student: DistillationStudent, train_dataset, eval_dataset) -> 
                 "the voken objective needs voken_ids beside the text: make them with examples/vokenize.py and give "
                 "its folder (--vokens, or TextBlocks(..., vokens=...))"
             )
-        asked = student.objectives["voken"].num_vokens
-        if getattr(dataset, "num_vokens", asked) != asked:
-            raise ValueError(
-                f"the text has {dataset.num_vokens} vokens, but the objective was made for {asked}: give the "
-                f'objective {{"weight": 1.0, "num_vokens": {dataset.num_vokens}}}'
-            )
+        for name, objective in student.objectives.items():
+            if "vokens" in objective.needs and getattr(dataset, "num_vokens", objective.num_vokens) != (
+                objective.num_vokens
+            ):
+                raise ValueError(
+                    f"the text has {dataset.num_vokens} vokens, but the objective {name!r} was made for "
+                    f'{objective.num_vokens}: give it as {{"weight": 1.0, "num_vokens": {dataset.num_vokens}}}'
+                )
 
 
 def _zero3_engine(teacher: PreTrainedModel, config: dict):

@@ -1,5 +1,6 @@
 """A run's folder: started, resumed or refused, never overwritten."""
 
+import hashlib
 import json
 import os
 import shlex
@@ -18,7 +19,8 @@ CONFIG_SECTIONS = ("pretrain_teacher", "distill")
 FREE_SETTINGS = (
     "logging_", "eval_", "save_", "report_to", "run_name", "disable_tqdm", "dataloader_", "hub_", "push_to_hub",
     "log_", "skip_memory_metrics", "debug", "local_rank", "ddp_timeout", "resume_from_checkpoint", "output_dir",
-    "load_best_model_at_end", "metric_for_best_model", "greater_is_better", "project", "trackio",
+    "load_best_model_at_end", "metric_for_best_model", "greater_is_better", "project", "trackio", "cache_dir",
+    "num_proc",
 )  # fmt: skip
 
 
@@ -32,7 +34,9 @@ def open_run(args: TrainingArguments, settings: dict[str, Any]) -> str | None:
         ValueError: The folder holds a finished run, a run of other settings, or files that are not of a run.
     """
     folder = Path(args.output_dir)
-    settings = json.loads(json.dumps({**args.to_dict(), **settings}, default=str))
+    sequences = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    settings = {**args.to_dict(), **settings, "sequences_per_step": sequences}
+    settings = json.loads(json.dumps(settings, default=str))
     contents = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.exists() else []
     if contents and RUN_FILE not in contents:
         raise ValueError(
@@ -49,7 +53,7 @@ def open_run(args: TrainingArguments, settings: dict[str, Any]) -> str | None:
     changed = [
         f"{name} was {run['settings'].get(name)!r} and is now {value!r}"
         for name, value in settings.items()
-        if not name.startswith(FREE_SETTINGS) and run["settings"].get(name) != value
+        if not is_free(name) and run["settings"].get(name) != value
     ]
     if changed:
         raise ValueError(
@@ -58,6 +62,11 @@ def open_run(args: TrainingArguments, settings: dict[str, Any]) -> str | None:
         )
     print(f"Resuming from {checkpoint}.")
     return checkpoint
+
+
+def is_free(name: str) -> bool:
+    """Whether a setting changes nothing that is learned."""
+    return name.startswith(FREE_SETTINGS)
 
 
 def write_run(folder: Path, settings: dict[str, Any], finished: bool) -> None:
@@ -90,6 +99,17 @@ def newest_checkpoint(folder: Path) -> str | None:
     return None
 
 
+def fingerprint(path: str | Path) -> str | None:
+    """Hexadecimal sha256 of a file; `None` if there is none, as with a Hub id."""
+    if not Path(path).is_file():
+        return None
+    sha256 = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(2**24):
+            sha256.update(piece)
+    return sha256.hexdigest()
+
+
 def say(args: TrainingArguments, message: str) -> None:
     """Prints on the first process only."""
     if args.process_index == 0:
@@ -105,22 +125,28 @@ def parse_arguments(parser: HfArgumentParser, recipe: dict[str, Any], source: st
     parser.add_argument("--config", help="YAML file of these settings, or with a section of them for each script.")
     path = parser.parse_known_args()[0].config
     given = {} if path is None else read_config(path, Path(sys.argv[0]).stem, vars(parser.parse_args([])))
+    for action in parser._actions:
+        if action.nargs in ("+", "*") and not isinstance(given.get(action.dest, []), list):
+            given[action.dest] = [given[action.dest]]
+    # On the command line max_steps would win over epochs; a file's steps must not.
+    without = {"max_steps"} if any(word.startswith("--num_train_epochs") for word in sys.argv) else set()
+    given = {name: value for name, value in given.items() if name not in without}
     parser.set_defaults(**given)
     args, data_args, _ = parser.parse_args_into_dataclasses()
     if getattr(data_args, source) is None:
-        default_epochs = TrainingArguments.__dataclass_fields__["num_train_epochs"].default
-        epochs_given = args.num_train_epochs != default_epochs
-        recipe = {k: v for k, v in recipe.items() if k != "max_steps" or not epochs_given}
-        parser.set_defaults(**{**recipe, **given})
+        below = {name: value for name, value in recipe.items() if name not in {*without, *given}}
+        if "num_train_epochs" in given:
+            below.pop("max_steps", None)
+        parser.set_defaults(**below)
         args, data_args, _ = parser.parse_args_into_dataclasses()
     return args, data_args
 
 
-def read_config(path: str | Path, section: str, known: Container[str]) -> dict[str, Any]:
+def read_config(path: str | Path, section: str, known: Container[str] | None = None) -> dict[str, Any]:
     """Settings of a YAML file: all of it, or its `section` if it has sections.
 
     Raises:
-        ValueError: No such file or section, no mapping, or a setting that is not `known`.
+        ValueError: No such file or section, no mapping, or a setting that is not `known` (if that is given).
     """
     if not Path(path).is_file():
         raise ValueError(
@@ -133,19 +159,10 @@ def read_config(path: str | Path, section: str, known: Container[str]) -> dict[s
         content = content[section]
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no settings: write lines such as `learning_rate: 2e-4`")
-    unknown = sorted(set(content) - set(known))
+    unknown = [] if known is None else sorted(set(content) - set(known))
     if unknown:
         raise ValueError(f"{path} has a setting {unknown[0]!r}, which {section}.py does not: see its --help")
-    return {name: float(v) if isinstance(v, str) and _is_number(v) else v for name, v in content.items()}
-
-
-def _is_number(text: str) -> bool:
-    """Whether YAML left a number as text, as it does with `2e-4`."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return content
 
 
 def build_if_missing(args: TrainingArguments, made: str | Path, what: str, script: Path, *arguments: str) -> None:

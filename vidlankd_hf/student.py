@@ -15,6 +15,7 @@ from .attention import key_mask
 from .distillation_head import DistillationHead, VokenHead, unit_states
 from .losses import OBJECTIVES
 from .mlm_head import masked_logits, mlm_loss
+from .teacher import whole_weights
 
 DISTILLATION_FOLDER, HEADS_FILE, RECIPE_FILE = "distillation", "heads.safetensors", "recipe.json"
 
@@ -84,7 +85,8 @@ class DistillationStudent:
     def from_teacher(cls, teacher) -> "DistillationStudent":
         """A student that starts as the text encoder of a [`VidLanKDTeacher`] of its kind, with language-model head."""
         student = cls(copy.deepcopy(teacher.config.text_config))
-        student.load_state_dict(teacher.text_model.state_dict())
+        with whole_weights(teacher.text_model):
+            student.load_state_dict(teacher.text_model.state_dict())
         return student
 
     def remove_objectives(self) -> None:

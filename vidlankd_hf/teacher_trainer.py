@@ -64,6 +64,7 @@ class TeacherTrainer(PretrainingTrainer):
             max_length=args.max_length,
             max_video_length=min(args.max_video_length, model.config.video_config.max_position_embeddings),
             feature_size=model.config.video_config.feature_size,
+            check_negatives="contrast" in model.loss_terms,
         )
         super().__init__(
             model,

@@ -27,9 +27,11 @@ from .data.collators import VideoTextCollator
 from .data.epochs import EpochDataset
 from .data.shards import write_atomically
 from .data.text_blocks import TextBlocks
+from .data.vocabulary import vocabulary_fingerprint
 from .teacher import VidLanKDTeacher
 
-SHARD_BLOCKS = 8192  # what an interrupted vokenization repeats, at most, on each process
+# A shard is what an interrupted vokenization repeats, and what processes take in turn.
+MOST_SHARD_BLOCKS, LEAST_SHARDS = 8192, 16
 
 
 def vokenize(
@@ -71,6 +73,10 @@ def vokenize(
         raise ValueError("a vokenizer compares tokens with clips, but this teacher was trained on text alone")
     if not 2 <= num_vokens <= len(clips):
         raise ValueError(f"num_vokens is {num_vokens}, but there are {len(clips)} clips: give 2 to {len(clips)}")
+    if (blocks.start, blocks.stop) != (0, blocks.info["blocks"]):
+        raise ValueError("these blocks are a part of their folder: vokenize all of it, before it is split")
+    if vocabulary_fingerprint(tokenizer) != blocks.info["vocabulary"]:
+        raise ValueError("the blocks are of another tokenizer: make them with the vokenizer's own")
     vokenizer.eval().to(state.device)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(clips))[:num_vokens])
     clips = clips.select(chosen)
@@ -79,14 +85,17 @@ def vokenize(
         if info is None:
             return json.loads((folder / "info.json").read_text())
         if not (folder / "bank.safetensors").exists():
-            collator = VideoTextCollator(tokenizer, max_video_length=max_video_length, max_length=2**30)
+            collator = VideoTextCollator(
+                tokenizer, max_video_length=max_video_length, max_length=2**30, check_negatives=False
+            )
             vectors = _clip_vectors(vokenizer, clips, collator, batch_size)
             write_atomically(folder / "bank.safetensors", save({"clips": vectors}))
     bank = load_file(folder / "bank.safetensors")["clips"].to(state.device)
-    shards = [folder / f"shard-{i:05d}.npy" for i in range(-(-len(blocks) // SHARD_BLOCKS))]
+    size = min(MOST_SHARD_BLOCKS, -(-len(blocks) // LEAST_SHARDS))
+    shards = [folder / f"shard-{i:05d}.npy" for i in range(-(-len(blocks) // size))]
     for i in range(state.process_index, len(shards), state.num_processes):
         if not shards[i].exists():
-            ids = blocks.array[i * SHARD_BLOCKS : (i + 1) * SHARD_BLOCKS]
+            ids = blocks.array[i * size : (i + 1) * size]
             vokens = _nearest_clips(vokenizer, tokenizer, ids, bank, batch_size, description=shards[i].stem)
             temporary = shards[i].with_suffix(".tmp.npy")
             np.save(temporary, vokens, allow_pickle=False)
@@ -139,8 +148,8 @@ def _open(
         raise ValueError(f"{folder} holds files that are not vokens: choose another folder")
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / "bank.json", bank)
         write_atomically(settings, json.dumps(info, indent=2) + "\n")
+    write_atomically(folder / "bank.json", bank)
     return None if (folder / "info.json").exists() else info
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from ..data.shards import write_atomically
-from .tables import STUDENTS, TABLES
+from .tables import ROWS, TABLES
 
 ATTRIBUTES = ("colour", "shape", "motion")
 
@@ -20,8 +20,17 @@ def write_table(name: str, results: dict[int, dict[str, dict]], folder: Path) ->
 
     Returns:
         The path of `table.md`.
+
+    Raises:
+        ValueError: Runs with different numbers of sequences a step, which cannot be compared at equal steps.
     """
     title, students = TABLES[name]
+    sizes = {kept[s]["sequences_per_step"] for kept in results.values() for s in students if s in kept}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"the runs of table {name} took {' and '.join(map(str, sorted(sizes)))} sequences a step: run all of them "
+            "on as many processes"
+        )
     rows = [row for row in (_row(student, results) for student in students) if row["seeds"]]
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "table.json", json.dumps({"title": title, "rows": rows}, indent=1) + "\n")
@@ -33,7 +42,7 @@ def write_table(name: str, results: dict[int, dict[str, dict]], folder: Path) ->
 def _row(student: str, results: dict[int, dict[str, dict]]) -> dict:
     """Mean and standard deviation over the seeds that were run, of every value of a row."""
     runs = {seed: kept[student] for seed, kept in results.items() if student in kept}
-    row = {"student": student, "what": STUDENTS[student].what, "seeds": sorted(runs)}
+    row = {"student": student, "what": ROWS[student].what, "seeds": sorted(runs)}
     values = {"mlm_loss": [], "steps": [], "tflop": [], "mean": [], "teacher": [], "gap_closed": []}
     values |= {attribute: [] for attribute in ATTRIBUTES}
     for seed, run in runs.items():
@@ -111,7 +120,7 @@ def _figure(title: str, rows: list[dict], results: dict, path: Path) -> None:
     figure, axis = plt.subplots(figsize=(8, 0.42 * len(rows) + 1.4), layout="constrained")
     values = [row[key]["mean"] for row in rows]
     spread = [row[key]["std"] or 0 for row in rows]
-    colours = ["#9aa5b1" if not STUDENTS[row["student"]].objectives else "#2f6fab" for row in rows]
+    colours = ["#9aa5b1" if not ROWS[row["student"]].objectives else "#2f6fab" for row in rows]
     bars = axis.barh([row["what"] for row in rows], values, xerr=spread, height=0.7, color=colours)
     axis.bar_label(bars, [f" {value:.2f}" for value in values], padding=2, fontsize=9)
     axis.invert_yaxis()

@@ -1,4 +1,4 @@
-"""What is compared: teachers, students, and the tables they stand in. A run that stands in several is made once."""
+"""What is compared: teachers, rows (each a student), and the tables they stand in. A row of several is run once."""
 
 from dataclasses import dataclass, field
 
@@ -18,11 +18,11 @@ TEACHERS = {
 
 
 @dataclass
-class Student:
+class Row:
     """One student.
 
     Args:
-        what: The name of its row.
+        what: The name of the row.
         objectives: As [`DistillationConfig`] takes them.
         teacher: Of `TEACHERS`.
         num_vokens: K, where it learns vokens; the teacher is then the vokenizer.
@@ -43,37 +43,38 @@ def _headless(name: str, weight: float) -> dict:
 
 
 CRD, VOKEN = {"crd": 1.0}, {"voken": 1.0}
-STUDENTS = {
-    "text_only": Student("text only, equal steps"),
-    "text_only_equal_compute": Student("text only, equal compute", equal_compute=True),
-    "continue": Student("the teacher's text encoder, text only", continues_teacher=True),
-    "soft_label": Student("soft label", {"soft_label": 1.0}),
-    "regression": Student("regression", {"regression": 1.0}),
-    "regression_headless": Student("regression, no head", _headless("regression", 1.0)),
-    "nst": Student("NST x 1000", {"nst": 1000.0}),
-    "nst_headless": Student("NST x 1000, no head", _headless("nst", 1000.0)),
-    "nst_tokens": Student("NST x 1000, tokens over neurons", {"nst": {"weight": 1000.0, "axis": "tokens"}}),
-    "nst_at_1": Student("NST x 1", {"nst": 1.0}),
-    "nst_at_10": Student("NST x 10", {"nst": 10.0}),
-    "nst_at_100": Student("NST x 100", {"nst": 100.0}),
-    "nst_at_10000": Student("NST x 10000", {"nst": 10000.0}),
-    "crd": Student("CRD", CRD),
-    "crd_headless": Student("CRD, no head", _headless("crd", 1.0)),
-    "crd_at_0.1": Student("CRD x 0.1", {"crd": 0.1}),
-    "crd_at_10": Student("CRD x 10", {"crd": 10.0}),
-    "infonce": Student("InfoNCE", {"infonce": 1.0}),
-    "nst+crd": Student("NST x 1000 + CRD", {"nst": 1000.0, "crd": 1.0}),
-    "by_text_teacher": Student("CRD, teacher: MLM on the captions", CRD, "text_teacher"),
-    "by_contrast_teacher": Student("CRD, teacher: contrast", CRD, "contrast_teacher"),
-    "by_hinge_teacher": Student("CRD, teacher: the paper's hinge + MLM", CRD, "hinge_teacher"),
-    "by_shuffled_teacher": Student("CRD, teacher: shuffled videos", CRD, "shuffled_teacher"),
-    "by_image_teacher": Student("CRD, teacher: one frame a clip", CRD, "image_teacher"),
-    "by_frame_teacher": Student("CRD, teacher: frame features (2D)", CRD, "frame_teacher"),
-    "by_clip_teacher": Student("CRD, teacher: clip features (3D)", CRD, "clip_teacher"),
-    "voken_30": Student("voken, K = 30", VOKEN, "vokenizer", num_vokens=30),
-    "voken_300": Student("voken, K = 300", VOKEN, "vokenizer", num_vokens=300),
-    "voken_3000": Student("voken, K = 3000", VOKEN, "vokenizer", num_vokens=3000),
-    "voken_hinge": Student("voken, K = 300, vokenizer by hinge", VOKEN, "vokenizer_hinge", num_vokens=300),
+ROWS = {
+    "text_only": Row("text only, equal steps"),
+    "text_only_equal_compute": Row("text only, equal compute", equal_compute=True),
+    "continue": Row("the teacher's text encoder, text only", continues_teacher=True),
+    "soft_label": Row("soft label", {"soft_label": 1.0}),
+    "regression": Row("regression", {"regression": 1.0}),
+    "regression_headless": Row("regression, no head", _headless("regression", 1.0)),
+    "nst": Row("NST x 1000", {"nst": 1000.0}),
+    "nst_headless": Row("NST x 1000, no head", _headless("nst", 1000.0)),
+    "nst_tokens": Row("NST x 1000, tokens over neurons", {"nst": {"weight": 1000.0, "axis": "tokens"}}),
+    "nst_at_1": Row("NST x 1", {"nst": 1.0}),
+    "nst_at_10": Row("NST x 10", {"nst": 10.0}),
+    "nst_at_100": Row("NST x 100", {"nst": 100.0}),
+    "nst_at_10000": Row("NST x 10000", {"nst": 10000.0}),
+    "crd": Row("CRD", CRD),
+    "crd_headless": Row("CRD, no head", _headless("crd", 1.0)),
+    "crd_at_0.1": Row("CRD x 0.1", {"crd": 0.1}),
+    "crd_at_10": Row("CRD x 10", {"crd": 10.0}),
+    "infonce": Row("InfoNCE", {"infonce": 1.0}),
+    "nst+crd": Row("NST x 1000 + CRD", {"nst": 1000.0, "crd": 1.0}),
+    "by_text_teacher": Row("CRD, teacher: MLM on the captions", CRD, "text_teacher"),
+    "by_contrast_teacher": Row("CRD, teacher: contrast", CRD, "contrast_teacher"),
+    "by_hinge_teacher": Row("CRD, teacher: the paper's hinge + MLM", CRD, "hinge_teacher"),
+    "by_shuffled_teacher": Row("CRD, teacher: shuffled videos", CRD, "shuffled_teacher"),
+    "by_image_teacher": Row("CRD, teacher: one frame a clip", CRD, "image_teacher"),
+    "by_frame_teacher": Row("CRD, teacher: frame features (2D)", CRD, "frame_teacher"),
+    "by_clip_teacher": Row("CRD, teacher: clip features (3D)", CRD, "clip_teacher"),
+    "voken_30": Row("voken, K = 30", VOKEN, "vokenizer", num_vokens=30),
+    "voken_300": Row("voken, K = 300", VOKEN, "vokenizer", num_vokens=300),
+    "voken_3000": Row("voken, K = 3000", VOKEN, "vokenizer", num_vokens=3000),
+    "by_vokenizer": Row("CRD, teacher: the vokenizer", CRD, "vokenizer"),
+    "voken_hinge": Row("voken, K = 300, vokenizer by hinge", VOKEN, "vokenizer_hinge", num_vokens=300),
 }
 TABLES = {
     "objectives": (
@@ -93,7 +94,7 @@ TABLES = {
     "continue": ("Distillation, or the teacher itself trained on the text", "text_only continue crd".split()),
     "vokens": (
         "Vokens: how many clips, against distilled states",
-        "text_only voken_30 voken_300 voken_3000 voken_hinge crd".split(),
+        "text_only voken_30 voken_300 voken_3000 voken_hinge by_vokenizer crd".split(),
     ),
     "weights": (
         "Weights of the objectives",

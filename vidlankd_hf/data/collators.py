@@ -63,10 +63,12 @@ class TextCollator(_MaskingCollator):
     def __call__(self, samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         batch = self._text_batch([sample["input_ids"] for sample in samples], samples)
         if "voken_ids" in samples[0]:
-            places, lengths = np.arange(batch["input_ids"].shape[1]), [len(sample["voken_ids"]) for sample in samples]
-            voken_ids = np.full(batch["input_ids"].shape, -100)
-            ordinary = (places > 0) & (places <= np.array(lengths)[:, None])
-            voken_ids[ordinary] = np.concatenate([sample["voken_ids"] for sample in samples])
+            vokens = [sample["voken_ids"] for sample in samples]
+            lengths = np.array([len(sample["input_ids"]) for sample in samples])
+            if [len(ids) for ids in vokens] != lengths.tolist():
+                raise ValueError("a text and its voken_ids have different lengths: give one voken a token")
+            places, voken_ids = np.arange(batch["input_ids"].shape[1]), np.full(batch["input_ids"].shape, -100)
+            voken_ids[(places > 0) & (places <= lengths[:, None])] = np.concatenate(vokens)
             batch["voken_ids"] = torch.from_numpy(voken_ids)
         return batch
 
@@ -86,6 +88,7 @@ class VideoTextCollator(_MaskingCollator):
             [`load_video_text`], nothing is cut here.
         max_video_length: Most steps of a clip.
         feature_size: Expected width F; checked if given.
+        check_negatives: Whether a batch of one video is an error: where clips are contrasted.
 
     Raises:
         ValueError: An empty or overlong text, features of another shape or width, or not finite, or a batch in which
@@ -100,13 +103,15 @@ class VideoTextCollator(_MaskingCollator):
         max_length: int = 128,
         max_video_length: int = 384,
         feature_size: int | None = None,
+        check_negatives: bool = True,
     ):
         super().__init__(tokenizer, seed, mlm_probability)
         self.max_length, self.max_video_length, self.feature_size = max_length, max_video_length, feature_size
+        self.check_negatives = check_negatives
 
     def __call__(self, samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         names = [str(sample.get("video", sample.get("id", sample["sample_id"]))) for sample in samples]
-        if len(samples) > 1 and len(set(names)) == 1:
+        if self.check_negatives and len(samples) > 1 and len(set(names)) == 1:
             raise ValueError(
                 f"all {len(samples)} samples of a batch are of the video {names[0]!r}, so none has a negative: "
                 "use a larger batch or data with more videos"

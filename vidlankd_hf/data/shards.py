@@ -25,7 +25,7 @@ FORMAT_VERSION = 1
 def write_atomically(path: str | Path, content: bytes | str) -> None:
     """Writes a file that appears whole or not at all: temporary file, fsync, rename."""
     path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with open(temporary, "wb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
         file.flush()

@@ -38,12 +38,16 @@ class TextBlocks(TorchDataset):
         if self.vokens is not None:
             info = read_vokens_info(self.vokens)
             self.num_vokens = info["num_vokens"]
-            for name, what in (("vocabulary", "another tokenizer"), ("sha256", "another text")):
+            for name, what in (
+                ("vocabulary", "another tokenizer"),
+                ("block_tokens", "another length of blocks"),
+                ("sha256", "another text"),
+            ):
                 ours, theirs = self.info[name], info["text"][name]
                 if ours != theirs:
                     raise ValueError(
-                        f"the vokens in {self.vokens} are of {what} ({theirs[:12]}) than {self.folder} ({ours[:12]}): "
-                        "make them for this one with examples/vokenize.py"
+                        f"the vokens in {self.vokens} are of {what} ({str(theirs)[:12]}) than {self.folder} "
+                        f"({str(ours)[:12]}): make them for this one with examples/vokenize.py"
                     )
 
     @property
