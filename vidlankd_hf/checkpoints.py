@@ -180,7 +180,7 @@ def seal(folder: Path) -> None:
 
 
 def rotate(folder: Path, keep: int, protected: set[str]) -> None:
-    """Removes the oldest finished checkpoints beyond `keep`; one that is damaged or foreign neither counts nor goes."""
+    """Removes the oldest finished checkpoints beyond `keep`; one without a manifest neither counts nor goes."""
     finished = [p for p in checkpoints_of(folder) if (p / MANIFEST).is_file()]
     free_to_go = [p for p in finished if str(p) not in protected]
     for checkpoint in free_to_go[max(0, keep - (len(finished) - len(free_to_go))) :]:

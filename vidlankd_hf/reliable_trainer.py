@@ -1,4 +1,4 @@
-"""The Trainer's part that keeps a run of days: checkpoints, resuming, stopping when told to, and noticing what is wrong.
+"""The Trainer's part that keeps a run of days: checkpoints, resuming, stopping when told to, noticing what is wrong.
 
 Each concept is in a file of its own: `checkpoints`, `preemption`, `finite`, `out_of_memory`, `watchdog`. What is
 promised, and what not, is in docs/reliability.md.
