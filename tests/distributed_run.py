@@ -1,10 +1,14 @@
 """Started by tests with `torchrun` or `accelerate launch`: trains with helpers.train and writes what it saw."""
 
 import json
+import os
 import sys
+import time
+from pathlib import Path
 
 import torch
 from helpers import train
+from transformers import TrainerCallback
 
 from vidlankd_hf.launch import end_run
 
@@ -25,10 +29,25 @@ def optimizer_states(trainer) -> list[torch.Tensor]:
     return [v for state in optimizer.state.values() for v in state.values() if torch.is_tensor(v) and v.numel() > 1]
 
 
+class Slowly(TrainerCallback):
+    """Steps that take so long, a file for each, and one with the process id."""
+
+    def __init__(self, seconds: float):
+        self.seconds = seconds
+
+    def on_step_end(self, args, state, control, **kwargs):
+        folder = Path(args.output_dir)
+        folder.mkdir(exist_ok=True)
+        (folder / f"pid-{args.process_index}").write_text(str(os.getpid()))
+        (folder / f"step-{state.global_step}").touch()
+        time.sleep(self.seconds)
+
+
 def main() -> None:
     options = json.loads(sys.argv[1])
     result = options.pop("result")
-    trainer = train(**options)
+    seconds = options.pop("seconds_a_step", None)
+    trainer = train(**options, callbacks=[Slowly(seconds)] if seconds else ())
     evaluation = trainer.evaluate()
     trainer.save_model()
     teacher = getattr(trainer, "teacher", None)

@@ -1,32 +1,89 @@
-"""A run stopped and resumed equals the uninterrupted one bit for bit, dropout on."""
+"""A run stopped and resumed equals the uninterrupted one bit for bit, dropout on, wherever it was stopped."""
 
+import json
+import shutil
+
+import helpers
 import pytest
 import torch
 from helpers import logged, train
+from safetensors.torch import load_file
+
+LOSSES = {
+    "teacher": ("loss", "grad_norm", "contrast_loss", "mlm_loss"),
+    "student": ("loss", "grad_norm", "mlm_loss", "nst_loss", "crd_loss"),
+}
+STEPS = 8  # of 6 an epoch
 
 
-@pytest.mark.parametrize(
-    "kind, names",
-    [
-        ("teacher", ("loss", "grad_norm", "contrast_loss", "mlm_loss")),
-        ("student", ("loss", "grad_norm", "mlm_loss", "nst_loss", "crd_loss")),
-    ],
-)
-@pytest.mark.parametrize("workers", [0, 2])
-def test_resumed_run_equals_uninterrupted_run_bit_for_bit(tmp_path, kind, names, workers):
-    options = {
+def options(kind, **changes):
+    return {
         "objectives": {"nst": 30.0, "crd": 1.0} if kind == "student" else None,
         "dropout": 0.1,
-        "max_steps": 20,
+        "max_steps": STEPS,
         "gradient_accumulation_steps": 2,
         "save_strategy": "steps",
-        "save_steps": 10,
-        "dataloader_num_workers": workers,
+        "save_steps": 1,
+        "dataloader_num_workers": 2,
+        **changes,
     }
-    whole = train(kind, tmp_path / "whole", **options)
-    train(kind, tmp_path / "parts", **options, stop_after=10)
-    resumed = train(kind, tmp_path / "parts", **options, resume=str(tmp_path / "parts" / "checkpoint-10"))
-    assert resumed.state.global_step == 20
-    assert logged(whole, *names)[10:] == logged(resumed, *names)[10:]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    runs = {}
+
+    def run(kind):
+        if kind not in runs:
+            runs[kind] = train(kind, tmp_path_factory.mktemp(kind), **options(kind))
+        return runs[kind]
+
+    return run
+
+
+@pytest.mark.parametrize("kind", ["teacher", "student"])
+@pytest.mark.parametrize("step", range(1, STEPS + 1))
+def test_run_resumed_after_any_step_equals_the_uninterrupted_one_bit_for_bit(tmp_path, whole, kind, step):
+    whole, folder = whole(kind), tmp_path / "run"
+    shutil.copytree(f"{whole.args.output_dir}/checkpoint-{step}", folder / f"checkpoint-{step}")
+    resumed = train(kind, folder, **options(kind), resume=True)
+    assert resumed.state.global_step == STEPS
+    assert logged(whole, *LOSSES[kind]) == logged(resumed, *LOSSES[kind])
     for (name, a), b in zip(whole.model.state_dict().items(), resumed.model.state_dict().values()):
         assert torch.equal(a, b), name
+
+
+def test_stopped_run_has_not_seen_its_end(tmp_path, whole):
+    """The checkpoints above are of a whole run; one that really stopped leaves the same."""
+    train("student", tmp_path, **options("student", dataloader_num_workers=0), stop_after=5)
+    ours, expected = tmp_path / "checkpoint-5", f"{whole('student').args.output_dir}/checkpoint-5"
+    ours, expected = load_file(ours / "model.safetensors"), load_file(f"{expected}/model.safetensors")
+    assert all(torch.equal(ours[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("step", [2, 6])
+def test_logs_that_span_the_stop_are_those_of_the_uninterrupted_run(tmp_path, step):
+    changes = {"logging_steps": 4, "dataloader_num_workers": 0}
+    whole = train("student", tmp_path / "whole", **options("student", **changes))
+    parts = tmp_path / "parts"
+    shutil.copytree(tmp_path / "whole" / f"checkpoint-{step}", parts / f"checkpoint-{step}")
+    resumed = train("student", parts, **options("student", **changes), resume=True)
+    assert logged(whole, *LOSSES["student"]) == logged(resumed, *LOSSES["student"])
+
+
+def test_evaluating_changes_no_number_of_training(tmp_path):
+    changes = {"dataloader_num_workers": 0, "save_strategy": "no"}
+    without = train("student", tmp_path, **options("student", **changes))
+    beside = train("student", tmp_path, **options("student", eval_strategy="steps", eval_steps=2, **changes))
+    assert logged(without, *LOSSES["student"]) == logged(beside, *LOSSES["student"])
+    assert beside.evaluate()["eval_crd_loss"] == beside.evaluate()["eval_crd_loss"], "contrast draws the same"
+
+
+def test_other_training_data_are_refused(tmp_path, monkeypatch):
+    train("student", tmp_path, **options("student", max_steps=2))
+    record = json.loads((tmp_path / "checkpoint-2" / "run_record.json").read_text())
+    assert {"command", "seed", "versions", "data", "processes"} <= set(record)
+    make_texts = helpers.make_texts
+    monkeypatch.setattr(helpers, "make_texts", lambda count, seed=0: make_texts(count, seed + 1))
+    with pytest.raises(ValueError, match="other data"):
+        train("student", tmp_path, **options("student", max_steps=4), resume=True)

@@ -111,7 +111,13 @@ class ReliableTrainer(Trainer):
             raise EvaluationStopped
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
-        with explained_out_of_memory(self.args, evaluating=True):
+        """As [`transformers.Trainer.evaluate`]; draws the same each time, and training's draws stay as they are."""
+        device = self.args.device
+        with (
+            explained_out_of_memory(self.args, evaluating=True),
+            torch.random.fork_rng([device] if device.type == "cuda" else []),
+        ):
+            torch.manual_seed(self.args.seed)
             return super().evaluate(*args, **kwargs)
 
     # ---- values that are not finite ----
