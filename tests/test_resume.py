@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import helpers
 import pytest
@@ -53,6 +55,29 @@ def test_run_resumed_after_any_step_equals_the_uninterrupted_one_bit_for_bit(tmp
         assert torch.equal(a, b), name
 
 
+@pytest.mark.slow
+def test_run_of_two_processes_resumed_after_any_step_equals_the_uninterrupted_one(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    run = subprocess.run([*command, __file__, str(tmp_path)], capture_output=True, text=True, timeout=580)
+    assert run.returncode == 0, run.stderr[-3000:]
+    equal = dict(line.split()[1:] for line in run.stdout.splitlines() if line.startswith("EQUAL"))
+    assert equal == {f"{kind}-{step}": "True" for kind in LOSSES for step in range(1, STEPS + 1)}
+
+
+def resume_everywhere(folder):
+    """What each of two processes does in the test above: an epoch is then of 3 steps."""
+    for kind, names in LOSSES.items():
+        whole = train(kind, f"{folder}/{kind}", **options(kind, use_cpu=False))
+        for step in range(1, STEPS + 1):
+            checkpoint = f"{folder}/{kind}/checkpoint-{step}"
+            changes = {"use_cpu": False, "save_strategy": "no"}
+            resumed = train(kind, f"{folder}/resumed", **options(kind, **changes), resume=checkpoint)
+            weights = zip(whole.model.state_dict().values(), resumed.model.state_dict().values())
+            equal = logged(whole, *names) == logged(resumed, *names) and all(torch.equal(a, b) for a, b in weights)
+            if whole.is_world_process_zero():
+                print(f"EQUAL {kind}-{step} {equal}", flush=True)
+
+
 def test_stopped_run_has_not_seen_its_end(tmp_path, whole):
     """The checkpoints above are of a whole run; one that really stopped leaves the same."""
     train("student", tmp_path, **options("student", dataloader_num_workers=0), stop_after=5)
@@ -87,3 +112,7 @@ def test_other_training_data_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(helpers, "make_texts", lambda count, seed=0: make_texts(count, seed + 1))
     with pytest.raises(ValueError, match="other data"):
         train("student", tmp_path, **options("student", max_steps=4), resume=True)
+
+
+if __name__ == "__main__":
+    resume_everywhere(sys.argv[1])

@@ -84,11 +84,18 @@ class ReliableTrainer(Trainer):
             self._stops = None
             self._watchdog.stop()
 
-    def _run_epoch(self, *args, **kwargs):
+    def _run_epoch(self, *, epoch, train_dataloader, **kwargs):
         if self.state.global_step >= self.state.max_steps:  # resumed from the last checkpoint: nothing is left to do
             self.control.should_training_stop = True
             return None
-        return super()._run_epoch(*args, **kwargs)
+        # accelerate does not reach it below the wrappers of several processes and of skipped batches: an epoch resumed
+        # in its middle would be the first one's.
+        sampler = train_dataloader.batch_sampler
+        while hasattr(sampler, "batch_sampler"):
+            sampler = sampler.batch_sampler
+        if hasattr(sampler.sampler, "set_epoch"):
+            sampler.sampler.set_epoch(epoch)
+        return super()._run_epoch(epoch=epoch, train_dataloader=train_dataloader, **kwargs)
 
     def _maybe_log_save_evaluate(self, *args, **kwargs):
         """Between two steps; the one place, beside evaluation's batches, where training stops when told to."""
