@@ -45,6 +45,8 @@ def fault(checkpoint: str | Path) -> str | None:
         return f"its {MANIFEST} lists no file"
     for name, (size, _) in files.items():
         path = checkpoint / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            return f"its {MANIFEST} names {name}, which is outside"
         if not path.is_file():
             return f"{name} is missing"
         if path.stat().st_size != size:

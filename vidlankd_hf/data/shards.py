@@ -182,7 +182,7 @@ class FeatureStore:
 
     Raises:
         FileNotFoundError: no such folder, no manifest in it (extraction did not finish), or a shard is missing.
-        ValueError: written by another version of the format.
+        ValueError: written by another version of the format, or it names files of other folders.
     """
 
     def __init__(self, folder: str | Path):
@@ -197,6 +197,8 @@ class FeatureStore:
                 f"of folder. {remedy}"
             )
         for name in manifest["sha256"]:
+            if Path(name).name != name:
+                raise ValueError(f"{self.folder}: its manifest lists {name!r}, which is no file name. {remedy}")
             if not (self.folder / name).is_file():
                 raise FileNotFoundError(
                     f"Feature folder {self.folder} lacks {name}, which its manifest lists. {remedy}"
@@ -300,6 +302,8 @@ class FeatureStore:
         if self._pid != os.getpid():
             self._open_shards, self._pid = {}, os.getpid()
         if name not in self._open_shards:
+            if name not in self._sha256:
+                raise ValueError(f"{self.folder}: its index names {name!r}, which its manifest does not list.")
             self._open_shards[name] = safe_open(self.folder / name, framework="pt")
         return self._open_shards[name]
 
