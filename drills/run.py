@@ -181,7 +181,11 @@ def not_a_number(work: Path, times: int) -> Outcome:
         named = sample in first["sample_ids_of_processes"]["0"] and first["components"] == ["nst"]
         clean = all(fault(c) is None for c in checkpoints_of(folder)) and whole_step(folder) < first["step"]
         report.unlink()
-        yield named and clean, 0
+        replayed = wait(forked(lambda body=body: body(logging_steps=1), log)) == 1
+        (report,) = folder.glob("nonfinite-step-*.json")
+        again = json.loads(report.read_text())
+        same = all(first[name] == again[name] for name in ("step", "components", "sample_ids_of_processes"))
+        yield named and clean and replayed and same, 0
 
 
 def out_of_memory(work: Path, times: int) -> Outcome:

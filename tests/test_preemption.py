@@ -109,6 +109,18 @@ def test_evaluation_is_left_and_done_again(tmp_path, whole, monkeypatch):
     assert evaluations(resumed) == evaluations(whole)
 
 
+def test_evaluation_before_the_first_step_is_left_and_nothing_is_saved(tmp_path, whole, monkeypatch):
+    def collect(self, outputs, batch, real):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return {}
+
+    with monkeypatch.context() as patched, pytest.raises(Preempted) as stopped:
+        patched.setattr(trainer.PretrainingTrainer, "collect", collect)
+        train("student", tmp_path, **OPTIONS, eval_on_start=True)
+    assert stopped.value.code == 143 and not checkpoints_of(tmp_path)
+    assert logged(train("student", tmp_path, **OPTIONS, eval_on_start=True), *LOSSES) == logged(whole, *LOSSES)
+
+
 def test_run_with_epoch_evaluation_keeps_it(tmp_path):
     options = {**OPTIONS, "eval_strategy": "epoch", "save_strategy": "epoch", "num_train_epochs": 2, "max_steps": -1}
     whole = train("student", tmp_path / "whole", **options)

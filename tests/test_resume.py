@@ -11,6 +11,8 @@ import torch
 from helpers import logged, train
 from safetensors.torch import load_file
 
+from vidlankd_hf.data.fingerprint import data_fingerprint
+
 LOSSES = {
     "teacher": ("loss", "grad_norm", "contrast_loss", "mlm_loss"),
     "student": ("loss", "grad_norm", "mlm_loss", "nst_loss", "crd_loss"),
@@ -112,6 +114,21 @@ def test_other_training_data_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(helpers, "make_texts", lambda count, seed=0: make_texts(count, seed + 1))
     with pytest.raises(ValueError, match="other data"):
         train("student", tmp_path, **options("student", max_steps=4), resume=True)
+
+
+def test_fingerprint_is_of_the_contents_and_of_nothing_else():
+    one, same, other = helpers.make_texts(9), helpers.make_texts(9), helpers.make_texts(9)
+    other[8]["input_ids"][0] += 1
+    assert data_fingerprint(one) == data_fingerprint(same) != data_fingerprint(other) is not None
+    assert data_fingerprint(one) != data_fingerprint(one[:8])
+    clips = helpers.make_video_text(3)
+    assert data_fingerprint(clips) == data_fingerprint(helpers.make_video_text(3)) is not None
+
+    class Noisy(list):
+        def __getitem__(self, index):
+            return {"noise": torch.rand(2)}
+
+    assert data_fingerprint(Noisy([0])) is None and data_fingerprint(None) is None
 
 
 if __name__ == "__main__":

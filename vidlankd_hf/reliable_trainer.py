@@ -67,11 +67,11 @@ class ReliableTrainer(Trainer):
             with StopRequests() as self._stops, explained_out_of_memory(self.args):
                 self._watchdog.moved()
                 return super().train(resume_from_checkpoint=checkpoint, **kwargs)
-        except Preempted as stop:
+        except (Preempted, EvaluationStopped):  # the latter before the first step: nothing is new
             self.callback_handler.on_train_end(self.args, self.state, self.control)
             runs.say(self.args, f"Stopped after step {self.state.global_step}; the same command goes on from there.")
-            end_run(self, exit_code=stop.code)
-            raise
+            end_run(self, exit_code=self.args.preempt_exit_code)
+            raise Preempted(self.args.preempt_exit_code) from None
         except RuntimeError as error:
             if not ("DataLoader worker" in str(error) and any(words in str(error) for words in WORKER_DIED)):
                 raise
@@ -109,7 +109,7 @@ class ReliableTrainer(Trainer):
         if (not last_of_epoch or self._between_epochs) and self._stops.stop_here():
             if self._saved_step != self.state.global_step:
                 self._save_checkpoint(self.model_wrapped, None)
-            raise Preempted(self.args.preempt_exit_code)
+            raise Preempted
 
     def evaluation_batch_done(self) -> None:
         """Called by the evaluation loop after each batch."""
@@ -283,7 +283,7 @@ class ReliableTrainer(Trainer):
         path = checkpoint / RECORD
         recorded = json.loads(path.read_text()) if path.is_file() else self._record
         was, now = recorded["data"]["train"], self._record["data"]["train"]
-        if was != now:
+        if None not in (was, now) and was != now:
             raise ValueError(
                 f"{checkpoint} was trained on other data (fingerprint {was[:12]}, now {now[:12]}): give the data it "
                 "began with, or choose another --output_dir"
