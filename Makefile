@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= $(VENV)/bin/python
 READY := $(if $(filter $(VENV)/bin/python,$(PYTHON)),$(VENV)/.installed,)
 
-.PHONY: demo evidence ablations test test-slow bench style docs clean
+.PHONY: demo evidence ablations test test-slow drills mutants test-lowest bench style docs clean
 
 demo: $(READY)  ## the main job on the grounded world: world, teacher, students, probe, report
 	$(PYTHON) examples/demo.py
@@ -21,6 +21,17 @@ test: $(READY)  ## the tests that take seconds
 test-slow: $(READY)  ## all tests
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest
 
+drills: $(READY)  ## kills, full disks, preemption, NaN, hangs, 10,000 steps: what survives (within an hour on 2 cores)
+	OMP_NUM_THREADS=1 $(PYTHON) drills/run.py
+
+mutants: $(READY)  ## small changes to the losses and collators that the fast tests must notice
+	OMP_NUM_THREADS=1 $(PYTHON) drills/mutants.py
+
+test-lowest:  ## the fast tests on the lowest versions that setup.py allows, in an environment of their own
+	python3 -m venv .venv-lowest
+	.venv-lowest/bin/pip install -q -e ".[test]" torch==2.6.0 transformers==5.17.0 accelerate==1.10.0 datasets==4.0.0
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -m "not slow"
+
 bench: $(READY)  ## the step against the original's arithmetic and the stock way; fails below the committed ratios
 	$(PYTHON) benchmarks/step.py --precisions fp32 --rounds 3 --floors benchmarks/floors.json
 
@@ -32,7 +43,7 @@ docs: $(READY)  ## the documentation, strictly, into site/
 	$(PYTHON) -m mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) site build *.egg-info
+	rm -rf $(VENV) .venv-lowest site build *.egg-info
 
 $(VENV)/.installed: setup.py constraints.txt
 	python3 -m venv $(VENV)

@@ -8,7 +8,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "vidlankd_hf" / "__init__.p
 
 deepspeed = ["deepspeed>=0.16"]
 world = ["matplotlib>=3.8", "scikit-learn>=1.4", "scipy>=1.11"]
-test = ["pytest>=8", "tensorboard>=2.16", *deepspeed, *world]
+test = ["pytest>=8", "hypothesis>=6.100", "tensorboard>=2.16", *deepspeed, *world]
 docs = ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
 
 setup(
@@ -35,6 +35,7 @@ setup(
         "pillow>=11",
         "psutil>=5.9",
         "pyyaml>=6",
+        "fsspec>=2024.6",
         "tqdm>=4.66",
     ],
     extras_require={

@@ -1,10 +1,14 @@
 """Started by tests with `torchrun` or `accelerate launch`: trains with helpers.train and writes what it saw."""
 
 import json
+import os
 import sys
+import time
+from pathlib import Path
 
 import torch
 from helpers import train
+from transformers import TrainerCallback
 
 from vidlankd_hf.launch import end_run
 
@@ -25,10 +29,30 @@ def optimizer_states(trainer) -> list[torch.Tensor]:
     return [v for state in optimizer.state.values() for v in state.values() if torch.is_tensor(v) and v.numel() > 1]
 
 
+class Slowly(TrainerCallback):
+    """Steps that take so long, a file for each, and one with the process id; process 1 may hang at a step."""
+
+    def __init__(self, seconds: float, hang_at: int | None):
+        self.seconds, self.hang_at = seconds, hang_at
+
+    def on_step_end(self, args, state, control, **kwargs):
+        folder = Path(args.output_dir)
+        folder.mkdir(exist_ok=True)
+        (folder / f"pid-{args.process_index}").write_text(str(os.getpid()))
+        (folder / f"step-{state.global_step}").touch()
+        time.sleep(self.seconds)
+        if state.global_step == self.hang_at and args.process_index == 1:
+            self.hang_here()
+
+    def hang_here(self) -> None:
+        time.sleep(600)
+
+
 def main() -> None:
     options = json.loads(sys.argv[1])
     result = options.pop("result")
-    trainer = train(**options)
+    seconds, hang_at = options.pop("seconds_a_step", None), options.pop("hang_at", None)
+    trainer = train(**options, callbacks=[Slowly(seconds, hang_at)] if seconds else ())
     evaluation = trainer.evaluate()
     trainer.save_model()
     teacher = getattr(trainer, "teacher", None)

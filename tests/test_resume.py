@@ -1,32 +1,135 @@
-"""A run stopped and resumed equals the uninterrupted one bit for bit, dropout on."""
+"""A run stopped and resumed equals the uninterrupted one bit for bit, dropout on, wherever it was stopped."""
 
+import json
+import shutil
+import subprocess
+import sys
+
+import helpers
 import pytest
 import torch
 from helpers import logged, train
+from safetensors.torch import load_file
+
+from vidlankd_hf.data.fingerprint import data_fingerprint
+
+LOSSES = {
+    "teacher": ("loss", "grad_norm", "contrast_loss", "mlm_loss"),
+    "student": ("loss", "grad_norm", "mlm_loss", "nst_loss", "crd_loss"),
+}
+STEPS = 8  # of 6 an epoch
 
 
-@pytest.mark.parametrize(
-    "kind, names",
-    [
-        ("teacher", ("loss", "grad_norm", "contrast_loss", "mlm_loss")),
-        ("student", ("loss", "grad_norm", "mlm_loss", "nst_loss", "crd_loss")),
-    ],
-)
-@pytest.mark.parametrize("workers", [0, 2])
-def test_resumed_run_equals_uninterrupted_run_bit_for_bit(tmp_path, kind, names, workers):
-    options = {
+def options(kind, **changes):
+    return {
         "objectives": {"nst": 30.0, "crd": 1.0} if kind == "student" else None,
         "dropout": 0.1,
-        "max_steps": 20,
+        "max_steps": STEPS,
         "gradient_accumulation_steps": 2,
         "save_strategy": "steps",
-        "save_steps": 10,
-        "dataloader_num_workers": workers,
+        "save_steps": 1,
+        "dataloader_num_workers": 2,
+        **changes,
     }
-    whole = train(kind, tmp_path / "whole", **options)
-    train(kind, tmp_path / "parts", **options, stop_after=10)
-    resumed = train(kind, tmp_path / "parts", **options, resume=str(tmp_path / "parts" / "checkpoint-10"))
-    assert resumed.state.global_step == 20
-    assert logged(whole, *names)[10:] == logged(resumed, *names)[10:]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    runs = {}
+
+    def run(kind):
+        if kind not in runs:
+            runs[kind] = train(kind, tmp_path_factory.mktemp(kind), **options(kind))
+        return runs[kind]
+
+    return run
+
+
+@pytest.mark.parametrize("kind", ["teacher", "student"])
+@pytest.mark.parametrize("step", range(1, STEPS + 1))
+def test_run_resumed_after_any_step_equals_the_uninterrupted_one_bit_for_bit(tmp_path, whole, kind, step):
+    whole, folder = whole(kind), tmp_path / "run"
+    shutil.copytree(f"{whole.args.output_dir}/checkpoint-{step}", folder / f"checkpoint-{step}")
+    resumed = train(kind, folder, **options(kind), resume=True)
+    assert resumed.state.global_step == STEPS
+    assert logged(whole, *LOSSES[kind]) == logged(resumed, *LOSSES[kind])
     for (name, a), b in zip(whole.model.state_dict().items(), resumed.model.state_dict().values()):
         assert torch.equal(a, b), name
+
+
+@pytest.mark.slow
+def test_run_of_two_processes_resumed_after_any_step_equals_the_uninterrupted_one(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    run = subprocess.run([*command, __file__, str(tmp_path)], capture_output=True, text=True, timeout=580)
+    assert run.returncode == 0, run.stderr[-3000:]
+    equal = dict(line.split()[1:] for line in run.stdout.splitlines() if line.startswith("EQUAL"))
+    assert equal == {f"{kind}-{step}": "True" for kind in LOSSES for step in range(1, STEPS + 1)}
+
+
+def resume_everywhere(folder):
+    """What each of two processes does in the test above: an epoch is then of 3 steps."""
+    for kind, names in LOSSES.items():
+        whole = train(kind, f"{folder}/{kind}", **options(kind, use_cpu=False))
+        for step in range(1, STEPS + 1):
+            checkpoint = f"{folder}/{kind}/checkpoint-{step}"
+            changes = {"use_cpu": False, "save_strategy": "no"}
+            resumed = train(kind, f"{folder}/resumed", **options(kind, **changes), resume=checkpoint)
+            weights = zip(whole.model.state_dict().values(), resumed.model.state_dict().values())
+            equal = logged(whole, *names) == logged(resumed, *names) and all(torch.equal(a, b) for a, b in weights)
+            if whole.is_world_process_zero():
+                print(f"EQUAL {kind}-{step} {equal}", flush=True)
+
+
+def test_stopped_run_has_not_seen_its_end(tmp_path, whole):
+    """The checkpoints above are of a whole run; one that really stopped leaves the same."""
+    train("student", tmp_path, **options("student", dataloader_num_workers=0), stop_after=5)
+    ours, expected = tmp_path / "checkpoint-5", f"{whole('student').args.output_dir}/checkpoint-5"
+    ours, expected = load_file(ours / "model.safetensors"), load_file(f"{expected}/model.safetensors")
+    assert all(torch.equal(ours[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("step", [2, 6])
+def test_logs_that_span_the_stop_are_those_of_the_uninterrupted_run(tmp_path, step):
+    changes = {"logging_steps": 4, "dataloader_num_workers": 0}
+    whole = train("student", tmp_path / "whole", **options("student", **changes))
+    parts = tmp_path / "parts"
+    shutil.copytree(tmp_path / "whole" / f"checkpoint-{step}", parts / f"checkpoint-{step}")
+    resumed = train("student", parts, **options("student", **changes), resume=True)
+    assert logged(whole, *LOSSES["student"]) == logged(resumed, *LOSSES["student"])
+
+
+def test_evaluating_changes_no_number_of_training(tmp_path):
+    changes = {"dataloader_num_workers": 0, "save_strategy": "no"}
+    without = train("student", tmp_path, **options("student", **changes))
+    beside = train("student", tmp_path, **options("student", eval_strategy="steps", eval_steps=2, **changes))
+    assert logged(without, *LOSSES["student"]) == logged(beside, *LOSSES["student"])
+    assert beside.evaluate()["eval_crd_loss"] == beside.evaluate()["eval_crd_loss"], "contrast draws the same"
+
+
+def test_other_training_data_are_refused(tmp_path, monkeypatch):
+    train("student", tmp_path, **options("student", max_steps=2))
+    record = json.loads((tmp_path / "checkpoint-2" / "run_record.json").read_text())
+    assert {"command", "seed", "versions", "data", "processes"} <= set(record)
+    make_texts = helpers.make_texts
+    monkeypatch.setattr(helpers, "make_texts", lambda count, seed=0: make_texts(count, seed + 1))
+    with pytest.raises(ValueError, match="other data"):
+        train("student", tmp_path, **options("student", max_steps=4), resume=True)
+
+
+def test_fingerprint_is_of_the_contents_and_of_nothing_else():
+    one, same, other = helpers.make_texts(9), helpers.make_texts(9), helpers.make_texts(9)
+    other[8]["input_ids"][0] += 1
+    assert data_fingerprint(one) == data_fingerprint(same) != data_fingerprint(other) is not None
+    assert data_fingerprint(one) != data_fingerprint(one[:8])
+    clips = helpers.make_video_text(3)
+    assert data_fingerprint(clips) == data_fingerprint(helpers.make_video_text(3)) is not None
+
+    class Noisy(list):
+        def __getitem__(self, index):
+            return {"noise": torch.rand(2)}
+
+    assert data_fingerprint(Noisy([0])) is None and data_fingerprint(None) is None
+
+
+if __name__ == "__main__":
+    resume_everywhere(sys.argv[1])

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from vidlankd_hf import DistillationConfig
-from vidlankd_hf.runs import finish_run, is_finished, newest_checkpoint, open_run
+from vidlankd_hf.checkpoints import newest_checkpoint, seal
+from vidlankd_hf.runs import finish_run, is_finished, open_run
 
 
 def arguments(folder, **changes):
@@ -17,14 +18,15 @@ def test_new_folder_is_opened_and_records_command_and_settings(tmp_path):
     run = json.loads((tmp_path / "run" / "run.json").read_text())
     assert run["settings"]["seed"] == 7 and run["settings"]["text"] == "a" and not run["finished"] and run["command"]
     assert run["settings"]["objectives"]["crd"]["weight"] == 1.0
+    assert {"python", "torch", "transformers", "numpy"} <= set(run["versions"])
 
 
 def test_interrupted_run_resumes_from_the_newest_complete_checkpoint(tmp_path, capsys):
     open_run(arguments(tmp_path), {})
-    for step, complete in ((5, True), (10, True), (15, False)):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        if complete:
-            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+    for step in (5, 10):
+        complete_checkpoint(tmp_path, step)
+    (tmp_path / "checkpoint-15").mkdir()
+    (tmp_path / "checkpoint-15" / "trainer_state.json").write_text("{}")
     assert open_run(arguments(tmp_path, logging_steps=3, save_total_limit=2), {}) == str(tmp_path / "checkpoint-10")
     assert "Skipping" in capsys.readouterr().out
     assert newest_checkpoint(tmp_path / "nothing") is None
@@ -36,9 +38,19 @@ def test_run_that_trained_nothing_yet_may_be_started_with_corrected_settings(tmp
     assert json.loads((tmp_path / "run.json").read_text())["settings"]["text"] == "right.txt"
 
 
-def complete_checkpoint(folder):
-    (folder / "checkpoint-5").mkdir()
-    (folder / "checkpoint-5" / "trainer_state.json").write_text("{}")
+def test_run_whose_checkpoints_are_all_damaged_is_not_begun_anew(tmp_path):
+    open_run(arguments(tmp_path), {})
+    complete_checkpoint(tmp_path)
+    (tmp_path / "checkpoint-5" / "trainer_state.json").write_text("[]")
+    with pytest.raises(ValueError, match="none is whole"):
+        open_run(arguments(tmp_path), {})
+
+
+def complete_checkpoint(folder, step=5):
+    checkpoint = folder / f"checkpoint-{step}"
+    checkpoint.mkdir()
+    (checkpoint / "trainer_state.json").write_text("{}")
+    seal(checkpoint)
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"learning_rate": 1e-3}, {"objectives": {}}, {"max_steps": 9}])

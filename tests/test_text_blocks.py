@@ -119,3 +119,11 @@ def test_vocabularies_that_differ_are_told_apart_and_the_difference_named(tokeni
     assert vocabulary_fingerprint(other) != vocabulary_fingerprint(tokenizer)
     with pytest.raises(ValueError, match="mask token has id 4 .* and 3"):
         check_same_vocabulary(tokenizer, other)
+
+
+@pytest.mark.parametrize("line", ['null{"text": "b"}', "null", '["text"]', "1", '"text"'])
+def test_line_that_is_no_object_is_an_error_that_names_it(tmp_path, line):
+    """Arrow's reader ends the process at the first of these."""
+    (tmp_path / "train.jsonl").write_text('{"text": "a"}\n' + line + "\n")
+    with pytest.raises(ValueError, match="line 2: not a JSON object"):
+        load_text(str(tmp_path))

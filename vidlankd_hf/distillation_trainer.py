@@ -187,7 +187,7 @@ class DistillationTrainer(PretrainingTrainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Writes the finished student to `output_dir`: plain model, tokenizer, card, and `distillation/`."""
-        target = Path(output_dir or self.args.output_dir)
+        target = self._target = Path(output_dir or self.args.output_dir)
         # The Trainer also calls this internally when it pushes `output_dir`, which holds the plain model.
         self._exporting = not _internal_call or target == Path(self.args.output_dir)
         super().save_model(output_dir, _internal_call)
@@ -206,7 +206,7 @@ class DistillationTrainer(PretrainingTrainer):
             student.export(state_dict).save_pretrained(output_dir)
             student.save_distillation(output_dir, state_dict)
             self.processing_class.save_pretrained(output_dir)
-            write_student_card(output_dir, student, self)
+            write_student_card(output_dir, student, self, self._target)
 
 
 def _contrastive(student: DistillationStudent) -> list[str]:

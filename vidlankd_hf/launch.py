@@ -54,7 +54,7 @@ def check_launch(args: TrainingArguments, processes: int | None, on_gpus: bool) 
         )
 
 
-def end_run(trainer: Trainer) -> None:
+def end_run(trainer: Trainer, exit_code: int = 0) -> None:
     """The last line of a script: closes trackers and the process group, once all processes have come here.
 
     Under DeepSpeed the process then ends without finalizing the interpreter: some launches ended in SIGABRT
@@ -65,12 +65,12 @@ def end_run(trainer: Trainer) -> None:
     if trainer.args.deepspeed_plugin is not None:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)
+        os._exit(exit_code)
 
 
 def asked_for() -> tuple[int | None, bool | None]:
     """How many processes, and whether on CPU, the launcher was asked for; `None` where nothing tells."""
-    words = _launcher_words()
+    words = launcher_words()
     if words is None:
         return (int(os.environ["WORLD_SIZE"]) if "WORLD_SIZE" in os.environ else None), None
     options, _ = launch_command_parser().parse_known_args(words)
@@ -86,7 +86,7 @@ def _fsdp_asked_for() -> bool:
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
-def _launcher_words() -> list[str] | None:
+def launcher_words() -> list[str] | None:
     """The command line after `accelerate launch`, where that started this process, or a shell that did."""
     try:
         commands = [process.cmdline() for process in psutil.Process().parents()]

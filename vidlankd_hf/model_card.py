@@ -44,8 +44,12 @@ task before you rely on it.
 """
 
 
-def write_student_card(output_dir: str | Path, student, trainer) -> None:
-    """Writes `README.md` beside an exported student, from its configuration and the trainer's state."""
+def write_student_card(folder: str | Path, student, trainer, output_dir: str | Path | None = None) -> None:
+    """Writes `README.md` into `folder`, from the student's configuration and the trainer's state.
+
+    `output_dir` is where the student will be found, if that is elsewhere.
+    """
+    output_dir = output_dir or folder
     args, recipe = trainer.args, getattr(student.config, "distillation", None)
     weights = {name: o["weight"] for name, o in recipe["objectives"].items()} if recipe else {}
     kd = " + ".join(f"{weight:g} x {name}" for name, weight in weights.items())
@@ -74,4 +78,4 @@ def write_student_card(output_dir: str | Path, student, trainer) -> None:
     data = ModelCardData(
         library_name="transformers", pipeline_tag="fill-mask", tags=["vidlankd", "knowledge-distillation", "fill-mask"]
     )
-    ModelCard(f"---\n{data.to_yaml()}\n---\n{content}").save(Path(output_dir) / "README.md")
+    ModelCard(f"---\n{data.to_yaml()}\n---\n{content}").save(Path(folder) / "README.md")

@@ -3,15 +3,22 @@
 import hashlib
 import json
 import os
+import platform
 import shlex
 import subprocess
 import sys
 from collections.abc import Container
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
+
+from .agreement import exchange
+from .checkpoints import checkpoints_of, newest_checkpoint
+from .launch import launcher_words
 
 RUN_FILE = "run.json"
 CONFIG_SECTIONS = ("pretrain_teacher", "distill")
@@ -20,7 +27,7 @@ FREE_SETTINGS = (
     "logging_", "eval_", "save_", "report_to", "run_name", "disable_tqdm", "dataloader_", "hub_", "push_to_hub",
     "log_", "skip_memory_metrics", "debug", "local_rank", "ddp_timeout", "resume_from_checkpoint", "output_dir",
     "load_best_model_at_end", "metric_for_best_model", "greater_is_better", "project", "trackio", "cache_dir",
-    "num_proc",
+    "num_proc", "preempt_exit_code", "hang_timeout",
 )  # fmt: skip
 
 
@@ -28,10 +35,11 @@ def open_run(args: TrainingArguments, settings: dict[str, Any]) -> str | None:
     """Opens `args.output_dir` for a run of these `settings`.
 
     Returns:
-        The newest complete checkpoint to resume from, or `None` for a new run.
+        The newest whole checkpoint to resume from, or `None` for a new run.
 
     Raises:
-        ValueError: The folder holds a finished run, a run of other settings, or files that are not of a run.
+        ValueError: The folder holds a finished run, a run of other settings, damaged checkpoints alone, or files that
+            are not of a run.
     """
     folder = Path(args.output_dir)
     sequences = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
@@ -45,7 +53,13 @@ def open_run(args: TrainingArguments, settings: dict[str, Any]) -> str | None:
     run = json.loads((folder / RUN_FILE).read_text()) if contents else {"finished": False}
     if run["finished"]:
         raise ValueError(f"{folder} holds a finished run: choose another --output_dir, or remove it to train again")
-    checkpoint = newest_checkpoint(folder)
+    found = newest_checkpoint(folder) if args.process_index == 0 else None
+    checkpoint = exchange(found or "")[0] or None  # all take the one that the first process found whole
+    if checkpoint is None and checkpoints_of(folder):
+        raise ValueError(
+            f"{folder} holds checkpoints, but none is whole (see above): remove them to train from the beginning, or "
+            "choose another --output_dir"
+        )
     if checkpoint is None:  # nothing was trained yet, so nothing can be mixed up
         if args.process_index == 0:
             write_run(folder, settings, finished=False)
@@ -60,7 +74,7 @@ def open_run(args: TrainingArguments, settings: dict[str, Any]) -> str | None:
             f"{folder} holds a run of other settings ({'; '.join(changed[:3])}): repeat its settings to resume it, or "
             "choose another --output_dir"
         )
-    print(f"Resuming from {checkpoint}.")
+    say(args, f"Resuming from {checkpoint}.")
     return checkpoint
 
 
@@ -70,18 +84,63 @@ def is_free(name: str) -> bool:
 
 
 def write_run(folder: Path, settings: dict[str, Any], finished: bool) -> None:
+    _write(folder, {"command": command(), "finished": finished, "versions": versions(), "settings": settings})
+
+
+def _write(folder: Path, content: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"command": shlex.join(sys.argv), "finished": finished, "settings": settings}
     temporary = folder / f".{RUN_FILE}.tmp"
     temporary.write_text(json.dumps(content, indent=2) + "\n")
     os.replace(temporary, folder / RUN_FILE)
+
+
+def record(args: TrainingArguments, data: dict[str, str | None]) -> dict[str, Any]:
+    """What a run's numbers depend on beside its settings: command, seeds, versions, data, processes."""
+    return {
+        "command": command(),
+        "seed": args.seed,
+        "versions": versions(),
+        "data": data,
+        "processes": args.world_size,
+        "device": args.device.type,
+    }
+
+
+def add_record(folder: Path, content: dict[str, Any]) -> None:
+    """Adds a training's record to `run.json`, if the folder has one; a resumed run has one of each start."""
+    if (folder / RUN_FILE).exists():
+        run = json.loads((folder / RUN_FILE).read_text())
+        _write(folder, {**run, "trainings": [*run.get("trainings", []), content]})
+
+
+def versions() -> dict[str, str]:
+    packages = ("vidlankd_hf", "torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy", "deepspeed")
+    found = {"python": platform.python_version()}
+    for name in packages:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def command() -> str:
+    """The command line that started this run, its launcher included."""
+    words = launcher_words()
+    if words is not None:
+        return shlex.join(["accelerate", "launch", *words])
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        parent = psutil.Process().parent()
+        if parent is not None:
+            return shlex.join(parent.cmdline())
+    return shlex.join([Path(sys.executable).name, *sys.argv])
 
 
 def finish_run(args: TrainingArguments) -> None:
     """Marks the run as finished: what it wrote is complete."""
     if args.process_index == 0:
         folder = Path(args.output_dir)
-        write_run(folder, json.loads((folder / RUN_FILE).read_text())["settings"], finished=True)
+        _write(folder, {**json.loads((folder / RUN_FILE).read_text()), "finished": True})
 
 
 def is_finished(folder: str | Path) -> bool:
@@ -89,14 +148,9 @@ def is_finished(folder: str | Path) -> bool:
     return path.exists() and json.loads(path.read_text())["finished"]
 
 
-def newest_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end (`trainer_state.json` is what the Trainer writes last)."""
-    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True)
-    for checkpoint in checkpoints:
-        if (checkpoint / "trainer_state.json").exists():
-            return str(checkpoint)
-        print(f"Skipping {checkpoint}: it was not written to its end.")
-    return None
+def newest_name(folder: str | Path) -> str | None:
+    """The newest checkpoint by its name, not verified."""
+    return next((str(checkpoint) for checkpoint in checkpoints_of(folder)), None)
 
 
 def fingerprint(path: str | Path) -> str | None:

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, get_worker_info
+
+from ..preemption import outlive_stop_signals
 
 
 class EpochSampler(Sampler[int]):
@@ -47,6 +49,7 @@ class EpochDataset(Dataset):
 
     def __init__(self, dataset: Any):
         self.dataset = dataset
+        self._prepared_worker = False
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -55,6 +58,9 @@ class EpochDataset(Dataset):
         return self.__getitems__([key])[0]
 
     def __getitems__(self, keys: list[int]) -> list[dict]:
+        if not self._prepared_worker and get_worker_info() is not None:
+            outlive_stop_signals()
+            self._prepared_worker = True
         epochs, indices = zip(*(divmod(key, len(self.dataset)) for key in keys))
         if hasattr(self.dataset, "__getitems__"):
             samples = self.dataset.__getitems__(list(indices))

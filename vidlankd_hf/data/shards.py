@@ -39,9 +39,10 @@ def read_manifest(folder: str | Path) -> dict | None:
     if not path.is_file():
         return None
     manifest = json.loads(path.read_text(encoding="utf-8"))
-    if manifest.get("format_version") != FORMAT_VERSION:
+    version = manifest.get("format_version") if isinstance(manifest, dict) else None
+    if version != FORMAT_VERSION:
         raise ValueError(
-            f"{path}: format_version is {manifest.get('format_version')!r}, this version reads {FORMAT_VERSION}. "
+            f"{path}: format_version is {version!r}, this version reads {FORMAT_VERSION}. "
             "Extract the features again with examples/extract_features.py."
         )
     return manifest
@@ -184,7 +185,8 @@ class FeatureStore:
 
     Raises:
         FileNotFoundError: no such folder, no manifest in it (extraction did not finish), or a shard is missing.
-        ValueError: written by another version of the format, or without a stream that is asked for.
+        ValueError: written by another version of the format, without a stream that is asked for, or naming files of
+            other folders.
     """
 
     def __init__(self, folder: str | Path, streams: Sequence[str] | None = None):
@@ -198,22 +200,31 @@ class FeatureStore:
                 f"Feature folder {self.folder} has no manifest.json: extraction did not finish, or it is another kind "
                 f"of folder. {remedy}"
             )
-        for name in manifest["sha256"]:
+        for name in manifest.get("sha256") or ():
+            if Path(name).name != name:
+                raise ValueError(f"{self.folder}: its manifest lists {name!r}, which is no file name. {remedy}")
             if not (self.folder / name).is_file():
                 raise FileNotFoundError(
                     f"Feature folder {self.folder} lacks {name}, which its manifest lists. {remedy}"
                 )
-        unknown = sorted(set(streams or ()) - set(manifest["streams"]))
+        try:
+            known: dict[str, dict] = manifest["streams"]
+            unknown = sorted(set(streams or ()) - set(known))
+            if not unknown:
+                self.streams = {name: known[name] for name in streams or known}
+                self.feature_size: int = sum(settings["width"] for settings in self.streams.values())
+            self._sha256: dict[str, str] = manifest["sha256"]
+            with open(self.folder / "index.jsonl", encoding="utf-8") as file:
+                self._index = {entry["video"]: _checked_entry(entry, known) for entry in map(json.loads, file)}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{self.folder}: its manifest or index is damaged ({error!r}). Remove the folder and extract again."
+            ) from error
         if unknown:
             raise ValueError(
-                f"{self.folder} has no stream {unknown[0]!r}: it has {', '.join(manifest['streams'])}. "
-                "Choose of these, or extract it too."
+                f"{self.folder} has no stream {unknown[0]!r}: it has {', '.join(known)}. Choose of these, or extract "
+                "it too."
             )
-        self.streams: dict[str, dict] = {name: manifest["streams"][name] for name in streams or manifest["streams"]}
-        self.feature_size: int = sum(settings["width"] for settings in self.streams.values())
-        self._sha256: dict[str, str] = manifest["sha256"]
-        with open(self.folder / "index.jsonl", encoding="utf-8") as file:
-            self._index = {entry["video"]: entry for entry in map(json.loads, file)}
         self.video_ids: list[str] = list(self._index)
         self._open_shards: dict[str, safe_open] = {}
         self._pid = os.getpid()
@@ -308,6 +319,8 @@ class FeatureStore:
         if self._pid != os.getpid():
             self._open_shards, self._pid = {}, os.getpid()
         if name not in self._open_shards:
+            if name not in self._sha256:
+                raise ValueError(f"{self.folder}: its index names {name!r}, which its manifest does not list.")
             self._open_shards[name] = safe_open(self.folder / name, framework="pt")
         return self._open_shards[name]
 
@@ -320,6 +333,15 @@ class FeatureStore:
     def _features(shard: safe_open, entry: dict, stream: str, first: int, last: int) -> torch.Tensor:
         offset, _ = entry["streams"][stream]
         return shard.get_slice(f"{stream}.features")[offset + first : offset + last + 1]
+
+
+def _checked_entry(entry: dict, streams: dict) -> dict:
+    """A line of the index, if it is what [`ShardWriter`] writes."""
+    spans = [entry["streams"][name] for name in streams]
+    whole = all(type(n) is int and n >= 0 for offset, length in spans for n in (offset, length - 1))
+    if not (isinstance(entry["video"], str) and isinstance(entry["shard"], str) and whole and entry["duration"] > 0):
+        raise ValueError(f"{entry} is no entry of a video")
+    return entry
 
 
 def _nearest(times: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

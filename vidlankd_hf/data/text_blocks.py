@@ -8,8 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 from datasets import Dataset, load_dataset
+from datasets.exceptions import DatasetGenerationError
 from torch.utils.data import Dataset as TorchDataset
 from transformers import PreTrainedTokenizerBase
 
@@ -33,7 +35,10 @@ class TextBlocks(TorchDataset):
     def __init__(self, folder: str | Path, start: int = 0, stop: int | None = None, vokens: str | Path | None = None):
         self.folder, self.vokens = Path(folder), None if vokens is None else Path(vokens)
         self.info = json.loads((self.folder / "info.json").read_text())
-        self.start, self.stop = start, self.info["blocks"] if stop is None else stop
+        blocks = self.info.get("blocks") if isinstance(self.info, dict) else None
+        if not isinstance(blocks, int) or not 0 < blocks < 2**63:
+            raise ValueError(f"{self.folder / 'info.json'} is damaged: remove its folder to tokenise again")
+        self.start, self.stop = start, blocks if stop is None else stop
         self._arrays = {}
         if self.vokens is not None:
             info = read_vokens_info(self.vokens)
@@ -52,11 +57,22 @@ class TextBlocks(TorchDataset):
 
     @property
     def array(self) -> np.ndarray:
-        return self._map(self.folder / "blocks.npy")
+        return self._map(self.folder / "blocks.npy", "tokenise")
 
-    def _map(self, path: Path) -> np.ndarray:
+    def _map(self, path: Path, remedy: str) -> np.ndarray:
         if path not in self._arrays:
-            self._arrays[path] = np.load(path, mmap_mode="r", allow_pickle=False)
+            try:
+                array = np.load(path, mmap_mode="r", allow_pickle=False)
+            except FileNotFoundError:
+                raise
+            except Exception as error:  # NumPy reads the header as Python text, with all its errors
+                raise ValueError(f"{path} is damaged ({error!r}): remove its folder to {remedy} again") from error
+            if array.ndim != 2 or array.dtype.kind != "u" or len(array) < self.stop:
+                raise ValueError(
+                    f"{path} holds {array.dtype} {list(array.shape)} instead of {self.stop} blocks of ids: remove its "
+                    f"folder to {remedy} again"
+                )
+            self._arrays[path] = array
         return self._arrays[path]
 
     def __getstate__(self) -> dict:
@@ -74,7 +90,7 @@ class TextBlocks(TorchDataset):
         rows = self.start + np.asarray(indices)
         if self.vokens is None:
             return [{"input_ids": ids} for ids in self.array[rows]]
-        voken_ids = self._map(self.vokens / "vokens.npy")[rows]
+        voken_ids = self._map(self.vokens / "vokens.npy", "vokenize")[rows]
         return [{"input_ids": ids, "voken_ids": vokens} for ids, vokens in zip(self.array[rows], voken_ids)]
 
     def split(self, held_out: int) -> tuple["TextBlocks", "TextBlocks"]:
@@ -111,7 +127,7 @@ def load_text(source: str, split: str = "train", text_column: str = "text") -> D
         text_column: Column that holds the text.
 
     Raises:
-        ValueError: Nothing there, no such column, or no text in it.
+        ValueError: Nothing there, no such column, no text in it, or files that are damaged.
     """
     path = Path(source)
     if path.exists():
@@ -127,7 +143,13 @@ def load_text(source: str, split: str = "train", text_column: str = "text") -> D
             raise ValueError(
                 f"{source} holds files of several kinds ({', '.join(sorted(kinds))}): keep one kind a folder"
             )
-        dataset = load_dataset(kinds.pop(), data_files=[str(p) for p in files], split="train")
+        if kinds == {"json"}:
+            for file in files:
+                _check_json_lines(file)
+        try:
+            dataset = load_dataset(kinds.pop(), data_files=[str(p) for p in files], split="train")
+        except DatasetGenerationError as error:
+            raise ValueError(f"{source} cannot be read as text: {error.__cause__ or error}") from error
     elif path.is_absolute() or source.startswith(".") or _kind(path) or source.count("/") > 1:
         raise ValueError(f"{source} does not exist: give a file, a folder or a Hub data set id")
     else:
@@ -212,6 +234,18 @@ def _write_blocks(dataset: Dataset, tokenizer: Any, folder: Path, num_proc: int 
         "left_over": total - blocks * block_tokens,
         "sha256": sha256.hexdigest(),
     }
+
+
+def _check_json_lines(path: Path) -> None:
+    """Every line of a .jsonl file must be an object: at a bare `null` before one, Arrow's reader ends the process."""
+    lines = ".jsonl" in path.suffixes
+    with fsspec.open(path, "rb", compression="infer") as file:
+        for number, line in enumerate(file, 1):
+            begin = line.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+            if begin and begin not in (b"{" if lines else b"{["):
+                raise ValueError(f"{path}, line {number}: not a JSON object ({line[:40]!r}...)")
+            if begin and not lines:
+                return
 
 
 _LOADERS = {".txt": "text", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}

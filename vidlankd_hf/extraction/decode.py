@@ -8,6 +8,13 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 ROUNDING = 1e-3  # seconds; some containers round time stamps to a millisecond
+# What is in one file. A playlist (hls, dash, concat, sdp, ...) would open other files or addresses that it names.
+FORMATS = (
+    "mov", "matroska", "webm", "avi", "flv", "mpeg", "mpegts", "mpegvideo", "ogg", "asf", "wtv", "rm", "nut", "mxf",
+    "gxf", "dv", "ivf", "gif", "swf", "nsv", "nuv", "h261", "h263", "h264", "hevc", "vvc", "m4v", "av1", "obu", "vc1",
+    "mjpeg", "yuv4mpegpipe",
+)  # fmt: skip
+LOCAL_ONLY = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
 REMEDY = "Give a video that FFmpeg reads (mp4, webm, mkv, avi, ...), or leave this file out."
 
 
@@ -15,7 +22,8 @@ class VideoReader:
     """A video file, opened and checked; frames are decoded by :meth:`sample`.
 
     Args:
-        path: the video file. Its container is found from its content, not from its name.
+        path: the video file. Its container is found from its content, not from its name. Nothing but this file is
+            opened: a playlist is refused.
 
     Attributes:
         duration: seconds from the first frame to the end of the last one; known (not None) once all were decoded.
@@ -66,7 +74,9 @@ class VideoReader:
     def _open(self) -> av.container.InputContainer:
         try:
             # Real files carry titles that are not UTF-8; they say nothing about the pictures.
-            container = av.open(str(self.path), metadata_errors="ignore")
+            container = av.open(
+                str(self.path.absolute()), metadata_errors="ignore", container_options=dict(LOCAL_ONLY)
+            )
         except (OSError, av.error.FFmpegError) as error:
             raise ValueError(f"{self.path}: cannot be read as a video ({_reason(error)}). {REMEDY}") from error
         if not container.streams.video:

@@ -1,0 +1,54 @@
+"""What the processes of a run tell each other through the process group's store: on the host, without a collective."""
+
+import itertools
+
+import torch.distributed as dist
+
+_rounds = itertools.count()
+
+
+def default_store() -> dist.Store | None:
+    """The store the processes found each other by; `None` for a run of one process."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return None
+    return dist.distributed_c10d._get_default_store()
+
+
+def exchange(message: str = "") -> list[str]:
+    """Every process's message in the order of ranks, once all have come here; all must come equally often."""
+    store = default_store()
+    if store is None:
+        return [message]
+    number, rank = next(_rounds), dist.get_rank()
+    store.set(_key(number, rank), message)
+    keys = [_key(number, other) for other in range(dist.get_world_size())]
+    store.wait(keys)
+    messages = [value.decode() for value in store.multi_get(keys)]
+    if number:  # all have read the round before, since they came to this one
+        store.delete_key(_key(number - 1, rank))
+    return messages
+
+
+def together(what: str, error: Exception | None = None) -> None:
+    """Waits until all processes have done their part of `what`.
+
+    Args:
+        what: In words, for the message.
+        error: Why this process could not do its part. It then tells the others and raises at once: they may wait for
+            it elsewhere, where only its end frees them.
+
+    Raises:
+        RuntimeError: A process could not; it says which and why.
+    """
+    if error is not None:
+        store = default_store()
+        if store is not None:
+            store.set(_key(next(_rounds), dist.get_rank()), f"{type(error).__name__}: {error}")
+        raise RuntimeError(f"{what}: {type(error).__name__}: {error}") from error
+    failed = [f"process {rank}: {message}" for rank, message in enumerate(exchange()) if message]
+    if failed:
+        raise RuntimeError(f"{what}: {'; '.join(failed)}")
+
+
+def _key(number: int, rank: int) -> str:
+    return f"vidlankd/{number}/{rank}"
