@@ -259,6 +259,20 @@ def test_pairs_that_do_not_fit_are_errors_at_construction(tmp_path, tokenizer):
         construct(tmp_path, VidLanKDStudent(shifted), make_teacher(tokenizer), tokenizer)
 
 
+def test_student_may_start_as_its_teachers_text_encoder(tokenizer):
+    teacher = make_teacher(tokenizer).eval()
+    student = VidLanKDStudent.from_teacher(teacher).eval()
+    ids = torch.arange(5, 25)[None]
+    assert torch.equal(student(input_ids=ids).logits, teacher.text_model(input_ids=ids).logits)
+    student.bert.embeddings.word_embeddings.weight.data.zero_()
+    assert teacher.text_model.bert.embeddings.word_embeddings.weight.abs().sum() > 0, "a copy"
+
+
+def test_soft_labels_of_a_teacher_without_mlm_are_an_error(tmp_path, tokenizer):
+    with pytest.raises(ValueError, match="losses='contrast'.*nst, crd"):
+        train("student", tmp_path, {"soft_label": 1.0}, teacher=make_teacher(tokenizer, losses="contrast"))
+
+
 def test_heads_missing_from_a_checkpoint_are_an_error(tmp_path):
     train("student", tmp_path, {"nst": 1.0}).save_model()
     (tmp_path / "distillation" / "heads.safetensors").unlink()

@@ -79,7 +79,7 @@ ROWS = {
 TABLES = {
     "objectives": (
         "What the student learns by",
-        "text_only text_only_equal_compute soft_label regression voken_3000 nst crd infonce nst+crd".split(),
+        "text_only text_only_equal_compute soft_label regression voken_30 voken_3000 nst crd infonce nst+crd".split(),
     ),
     "teacher": (
         "What the teacher learned by",
