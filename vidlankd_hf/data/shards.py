@@ -327,7 +327,13 @@ class FeatureStore:
     @staticmethod
     def _times(shard: safe_open, entry: dict, stream: str) -> torch.Tensor:
         offset, length = entry["streams"][stream]
-        return shard.get_slice(f"{stream}.times")[offset : offset + length]
+        times = shard.get_slice(f"{stream}.times")[offset : offset + length]
+        if len(times) != length:
+            raise ValueError(
+                f"the shard {entry['shard']} ends before the steps {offset} to {offset + length} that the index gives "
+                f"{entry['video']!r}: the folder is damaged, extract it again"
+            )
+        return times
 
     @staticmethod
     def _features(shard: safe_open, entry: dict, stream: str, first: int, last: int) -> torch.Tensor:
