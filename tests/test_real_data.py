@@ -23,6 +23,25 @@ def test_real_captions_are_read_complete():
 
 
 @needs_data
+@pytest.mark.parametrize(
+    "file, count, videos",
+    [
+        ("activitynet/train.json.xz", 37_421, 10_009),
+        ("activitynet/val_1.json.xz", 17_505, 4_917),
+        ("activitynet/val_2.json.xz", 17_031, 4_885),
+        ("youcook2/youcookii_annotations_trainval.json.xz", 13_829, 1_790),
+        ("msvd/sents_train_lc_nopunc.txt.xz", 48_774, 1_200),
+        ("msvd/sents_val_lc_nopunc.txt.xz", 4_290, 100),
+        ("msvd/sents_test_lc_nopunc.txt.xz", 27_763, 670),
+    ],
+)
+def test_real_annotations_are_recognised_and_read_complete(file, count, videos):
+    captions = read_captions(DATA / "captions" / file)
+    assert len(captions) == count and len({c.video for c in captions}) == videos
+    assert all(c.text and 0 <= c.start and (c.end is None or c.end > c.start) for c in captions)
+
+
+@needs_data
 def test_real_compressed_text_is_read_line_by_line():
     path = DATA / "text" / "wikitext2-test.txt.xz"
     with lzma.open(path, "rt") as file:
