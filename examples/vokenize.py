@@ -26,6 +26,9 @@ def main() -> None:
     parser.add_argument("--features", help="folder that extract_features.py wrote; default: the world's")
     parser.add_argument("--captions", help="of these videos; default: the world's")
     parser.add_argument(
+        "--max_unpaired", type=float, default=0.0, help="as for pretrain_teacher.py (default: %(default)s)"
+    )
+    parser.add_argument(
         "--streams", nargs="+", help="the feature streams that the vokenizer was trained with, if not all"
     )
     parser.add_argument("--text", help="as for distill.py; default: the world's")
@@ -54,7 +57,12 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(args.vokenizer)
     vokenizer = VidLanKDTeacher.from_pretrained(args.vokenizer)
     clips = load_video_text(
-        args.features, args.captions, tokenizer, max_length=args.max_length or length, streams=args.streams
+        args.features,
+        args.captions,
+        tokenizer,
+        max_length=args.max_length or length,
+        streams=args.streams,
+        max_unpaired=args.max_unpaired,
     )
     with state.main_process_first():
         blocks = load_text_blocks(args.text, tokenizer, args.cache_dir, block_tokens=args.block_tokens or length - 2)
