@@ -14,6 +14,7 @@ import json
 from pathlib import Path
 
 from transformers import AutoTokenizer
+from transformers.hf_argparser import string_to_bool
 
 from vidlankd_hf import load_video_text
 from vidlankd_hf.data.caption_formats import READERS
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--videos", help="folder of the video files, for the contact sheet; default: the world's")
     parser.add_argument("--text", help="corpus to compare the vocabulary with, as for distill.py")
     parser.add_argument("--caption_format", choices=list(READERS), help="default: found from suffix and content")
+    parser.add_argument("--remove_overlap", type=string_to_bool, help="as for pretrain_teacher.py")
     parser.add_argument("--max_length", type=int, help="tokens of a window; default: 128, for the world 32")
     parser.add_argument("--num_clips", type=int, default=16, help="on the contact sheet (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of clips (default: %(default)s)")
@@ -57,7 +59,7 @@ def main() -> None:
         parser.error(f"{folder} is not empty: choose another --output_dir, or remove it")
 
     store = FeatureStore(args.features)
-    captions = read_captions(args.captions, args.caption_format)
+    captions = read_captions(args.captions, args.caption_format, args.remove_overlap)
     pairs = pair_captions(store, captions)
     folder.mkdir(parents=True, exist_ok=True)
     pairs.write(folder / "unpaired.jsonl")
@@ -68,6 +70,7 @@ def main() -> None:
         max_length=args.max_length or length,
         max_unpaired=1.0,
         caption_format=args.caption_format,
+        remove_overlap=args.remove_overlap,
     )
     summary = summarize(store, pairs, dataset)
     for name, value in table_of(summary):

@@ -8,8 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import make_tokenizer
+from test_pairing import write_features
 
+from vidlankd_hf import load_video_text
 from vidlankd_hf.data.captions import read_captions
+from vidlankd_hf.data.inspection import sample_clips
 from vidlankd_hf.data.text_blocks import load_text
 
 DATA = Path(os.environ.get("VIDLANKD_DATA", "missing"))
@@ -39,6 +43,17 @@ def test_real_annotations_are_recognised_and_read_complete(file, count, videos):
     captions = read_captions(DATA / "captions" / file)
     assert len(captions) == count and len({c.video for c in captions}) == videos
     assert all(c.text and 0 <= c.start and (c.end is None or c.end > c.start) for c in captions)
+
+
+@needs_data
+def test_real_clips_are_shown_with_their_captions(tmp_path):
+    """One file has a frame marked as key frame that is none, one a title that is not UTF-8."""
+    paths = sorted(p for p in (DATA / "videos").iterdir() if p.suffix != ".jsonl")
+    features = write_features(tmp_path / "features", {path.name: 46.0 for path in paths})
+    dataset = load_video_text(features, DATA / "videos" / "captions.jsonl", make_tokenizer())
+    clips = sample_clips(dataset, DATA / "videos", count=len(dataset), num_frames=1)
+    assert {clip.video for clip in clips} == {path.name for path in paths}
+    assert all(clip.problem is None and len(clip.frames) == 1 for clip in clips)
 
 
 @needs_data
