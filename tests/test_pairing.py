@@ -7,14 +7,22 @@ import re
 import numpy as np
 import pytest
 import torch
-from helpers import WORDS, make_tokenizer
+from helpers import WORDS, make_config, make_tokenizer
 
-from vidlankd_hf import VideoTextCollator, load_video_text
+from vidlankd_hf import (
+    TeacherConfig,
+    TeacherTrainer,
+    VideoTextCollator,
+    VidLanKDTeacher,
+    VidLanKDTeacherConfig,
+    load_video_text,
+)
 from vidlankd_hf.data.captions import read_captions
 from vidlankd_hf.data.epochs import EpochDataset
 from vidlankd_hf.data.pairing import match_videos, pair_captions, split_by_video
 from vidlankd_hf.data.shards import FeatureStore, ShardWriter
 from vidlankd_hf.data.windows import tile
+from vidlankd_hf.teacher import video_config_like
 
 
 def write_features(folder, durations):
@@ -280,3 +288,28 @@ def test_captions_that_are_not_there_or_not_utf8_are_errors(tmp_path):
     (tmp_path / "latin.jsonl").write_bytes('{"video": "a", "text": "caf\u00e9"}'.encode("latin-1"))
     with pytest.raises(ValueError, match="not UTF-8"):
         read_captions(tmp_path / "latin.jsonl")
+
+
+@pytest.mark.slow
+def test_resumed_training_sees_the_windows_of_its_epoch(tmp_path, tokenizer, long_features):
+    """Whole and resumed inside the second epoch: the same weights, bit for bit; other ones without moving windows."""
+    path, _ = long_captions(tmp_path)
+
+    def run(name, seed=3, resume=None):
+        torch.manual_seed(0)
+        text = make_config(tokenizer, 0.0)
+        teacher = VidLanKDTeacher(VidLanKDTeacherConfig(text_config=text, video_config=video_config_like(text, 2)))
+        args = TeacherConfig(
+            output_dir=str(tmp_path / name), max_steps=8, save_steps=6, per_device_train_batch_size=4, seed=5,
+            learning_rate=1e-3, max_length=64, use_cpu=True, report_to="none", disable_tqdm=True,
+        )  # fmt: skip
+        dataset = load_video_text(long_features, path, tokenizer, max_length=64, seed=seed)
+        assert len(dataset) // 4 < 6 < 2 * (len(dataset) // 4), "step 6 must be inside the second epoch"
+        trainer = TeacherTrainer(model=teacher, args=args, train_dataset=dataset, processing_class=tokenizer)
+        trainer.train(resume_from_checkpoint=resume)
+        return torch.cat([p.flatten() for p in teacher.parameters()])
+
+    whole = run("whole")
+    resumed = run("resumed", resume=str(tmp_path / "whole" / "checkpoint-6"))
+    assert torch.equal(whole, resumed)
+    assert not torch.equal(whole, run("fixed", seed=None))
