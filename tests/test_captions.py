@@ -169,6 +169,8 @@ def test_rolling_lines_of_youtube_are_read_once_and_a_later_repetition_stays(tmp
         (["this is very", "very good"], ["this is very", "very good"]),
         # repetition inside a line is speech
         (["no no no", "do not do it"], ["no no no", "do not do it"]),
+        # an overlap that begins anew inside a failed one
+        (["a b a b a c", "a b a c x"], ["a b a b a c", "x"]),
         # the longest overlap counts, not the first found
         (["a b a b", "a b a b c"], ["a b a b", "c"]),
     ],
