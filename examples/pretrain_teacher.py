@@ -1,7 +1,8 @@
 """Trains a VidLanKD teacher on captioned video.
 
 Without arguments: on the grounded world below outputs/, which is made first if it is missing.
-With your own data: --features (from extract_features.py), --captions (jsonl) and --tokenizer.
+With your own data: --features (from extract_features.py), --captions (jsonl, a folder of subtitles, a published data
+set's file) and --tokenizer; look at it first with inspect_data.py.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -18,6 +19,7 @@ from vidlankd_hf import (
     load_video_text,
 )
 from vidlankd_hf.configuration import CONTRASTS, SIZES, TEACHER_LOSSES
+from vidlankd_hf.data.caption_formats import READERS
 from vidlankd_hf.data.pairing import split_by_video
 from vidlankd_hf.data.shards import FeatureStore
 from vidlankd_hf.launch import describe_launch, end_run
@@ -32,7 +34,22 @@ class DataArguments:
         default=None, metadata={"help": "Folder that extract_features.py wrote; default: the world's."}
     )
     captions: str | None = field(
-        default=None, metadata={"help": "jsonl file with video, start, end and text; default: the world's."}
+        default=None,
+        metadata={"help": "File of captions or folder of subtitles (docs/data.md); default: the world's."},
+    )
+    caption_format: str | None = field(
+        default=None, metadata={"help": f"One of {', '.join(READERS)}; default: found from suffix and content."}
+    )
+    remove_overlap: bool | None = field(
+        default=None,
+        metadata={"help": "Whether text that rolls is read once; default: for YouTube's speech and HowTo100M."},
+    )
+    max_unpaired: float = field(
+        default=0.0,
+        metadata={"help": "Share of captions without video, or of videos without captions, that may be left out."},
+    )
+    fixed_windows: bool = field(
+        default=False, metadata={"help": "The same windows in every epoch; default: they start at other lines."}
     )
     tokenizer: str | None = field(
         default=None, metadata={"help": "Hub id or folder of a BERT tokenizer; default: the world's."}
@@ -91,6 +108,10 @@ def main() -> None:
         max_length=args.max_length,
         shuffle_videos_seed=args.seed if data_args.shuffle_videos else None,
         streams=data_args.streams,
+        seed=None if data_args.fixed_windows else args.seed,
+        max_unpaired=data_args.max_unpaired,
+        caption_format=data_args.caption_format,
+        remove_overlap=data_args.remove_overlap,
     )
     train, held_out = split_by_video(dataset, data_args.held_out_videos)
     store = FeatureStore(data_args.features, data_args.streams)

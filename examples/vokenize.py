@@ -11,8 +11,10 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from transformers import AutoTokenizer
+from transformers.hf_argparser import string_to_bool
 
 from vidlankd_hf import VidLanKDTeacher, load_text_blocks, load_video_text
+from vidlankd_hf.data.caption_formats import READERS
 from vidlankd_hf.vokenization import vokenize
 from vidlankd_hf.world.recipe import LENGTH
 
@@ -26,6 +28,11 @@ def main() -> None:
     parser.add_argument("--output_dir", default="outputs/vokens", help="is made (default: %(default)s)")
     parser.add_argument("--features", help="folder that extract_features.py wrote; default: the world's")
     parser.add_argument("--captions", help="of these videos; default: the world's")
+    parser.add_argument(
+        "--max_unpaired", type=float, default=0.0, help="as for pretrain_teacher.py (default: %(default)s)"
+    )
+    parser.add_argument("--caption_format", choices=list(READERS), help="default: found from suffix and content")
+    parser.add_argument("--remove_overlap", type=string_to_bool, help="as for pretrain_teacher.py")
     parser.add_argument(
         "--streams", nargs="+", help="the feature streams that the vokenizer was trained with, if not all"
     )
@@ -57,7 +64,14 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(args.vokenizer)
     vokenizer = VidLanKDTeacher.from_pretrained(args.vokenizer)
     clips = load_video_text(
-        args.features, args.captions, tokenizer, max_length=args.max_length or length, streams=args.streams
+        args.features,
+        args.captions,
+        tokenizer,
+        max_length=args.max_length or length,
+        streams=args.streams,
+        max_unpaired=args.max_unpaired,
+        caption_format=args.caption_format,
+        remove_overlap=args.remove_overlap,
     )
     with state.main_process_first():
         blocks = load_text_blocks(args.text, tokenizer, args.cache_dir, block_tokens=args.block_tokens or length - 2)

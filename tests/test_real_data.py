@@ -8,8 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import make_tokenizer
+from test_pairing import write_features
 
+from vidlankd_hf import load_video_text
 from vidlankd_hf.data.captions import read_captions
+from vidlankd_hf.data.inspection import sample_clips
 from vidlankd_hf.data.text_blocks import load_text
 
 DATA = Path(os.environ.get("VIDLANKD_DATA", "missing"))
@@ -20,6 +24,36 @@ needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="VIDLANKD_DATA names n
 def test_real_captions_are_read_complete():
     captions = read_captions(DATA / "videos" / "captions.jsonl")
     assert len(captions) == 116 and len({c.video for c in captions}) == 33
+
+
+@needs_data
+@pytest.mark.parametrize(
+    "file, count, videos",
+    [
+        ("activitynet/train.json.xz", 37_421, 10_009),
+        ("activitynet/val_1.json.xz", 17_505, 4_917),
+        ("activitynet/val_2.json.xz", 17_031, 4_885),
+        ("youcook2/youcookii_annotations_trainval.json.xz", 13_829, 1_790),
+        ("msvd/sents_train_lc_nopunc.txt.xz", 48_774, 1_200),
+        ("msvd/sents_val_lc_nopunc.txt.xz", 4_290, 100),
+        ("msvd/sents_test_lc_nopunc.txt.xz", 27_763, 670),
+    ],
+)
+def test_real_annotations_are_recognised_and_read_complete(file, count, videos):
+    captions = read_captions(DATA / "captions" / file)
+    assert len(captions) == count and len({c.video for c in captions}) == videos
+    assert all(c.text and 0 <= c.start and (c.end is None or c.end > c.start) for c in captions)
+
+
+@needs_data
+def test_real_clips_are_shown_with_their_captions(tmp_path):
+    """One file has a frame marked as key frame that is none, one a title that is not UTF-8."""
+    paths = sorted(p for p in (DATA / "videos").iterdir() if p.suffix != ".jsonl")
+    features = write_features(tmp_path / "features", {path.name: 46.0 for path in paths})
+    dataset = load_video_text(features, DATA / "videos" / "captions.jsonl", make_tokenizer())
+    clips = sample_clips(dataset, DATA / "videos", count=len(dataset), num_frames=1)
+    assert {clip.video for clip in clips} == {path.name for path in paths}
+    assert all(clip.problem is None and len(clip.frames) == 1 for clip in clips)
 
 
 @needs_data

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from datasets import Dataset as HFDataset
 from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from ..preemption import outlive_stop_signals
@@ -44,12 +45,16 @@ class EpochSampler(Sampler[int]):
 class EpochDataset(Dataset):
     """`dataset` read by the keys of [`EpochSampler`]: each sample also carries `sample_id` and `epoch`.
 
-    A plain index is a key of epoch 0, which is what evaluation uses.
+    A plain index is a key of epoch 0, which is what evaluation uses. A `datasets.Dataset` whose transform has a method
+    `read(rows, epochs)`, as that of [`load_video_text`], is read by it, so that its samples may depend on the epoch.
     """
 
     def __init__(self, dataset: Any):
         self.dataset = dataset
         self._prepared_worker = False
+        transform = dataset.format["format_kwargs"].get("transform") if isinstance(dataset, HFDataset) else None
+        self.read = getattr(transform, "read", None)
+        self.rows = dataset.with_format(None) if self.read else None
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -62,7 +67,10 @@ class EpochDataset(Dataset):
             outlive_stop_signals()
             self._prepared_worker = True
         epochs, indices = zip(*(divmod(key, len(self.dataset)) for key in keys))
-        if hasattr(self.dataset, "__getitems__"):
+        if self.read is not None:
+            columns = self.read(self.rows[list(indices)], epochs)
+            samples = [dict(zip(columns, values)) for values in zip(*columns.values())]
+        elif hasattr(self.dataset, "__getitems__"):
             samples = self.dataset.__getitems__(list(indices))
         else:
             samples = [self.dataset[index] for index in indices]

@@ -9,6 +9,7 @@ TEACHER_RECIPE = {
     "seed": WORLD_SEED,
     "text_model": "tiny",
     "max_length": LENGTH,
+    "fixed_windows": True,
     "max_steps": 1500,
     "per_device_train_batch_size": 32,
     "per_device_eval_batch_size": 32,

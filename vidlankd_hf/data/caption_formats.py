@@ -1,0 +1,238 @@
+"""Formats that captions come in: each reader gives rows of (where, video, start, end, text), not yet checked."""
+
+import csv
+import html
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+SUBTITLE_SUFFIXES = (".srt", ".vtt", ".csv")
+_PACKED = (".xz", ".gz", ".bz2")
+_TIME = r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:[.,]\d{1,3})?)"
+_TIMING = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?:\s.*)?")
+_TAG = re.compile(r"</?(?:[biucsv]|font|lang|ruby|rt)(?:[\s.][^<>]*)?>|<[\d:.]+>|\{\\[^{}]*\}", re.IGNORECASE)
+_WORD_TIME = re.compile(r"<(?:\d+:)?\d\d:\d\d\.\d\d\d>")
+
+Rows = Iterator[tuple[str, Any, Any, Any, Any]]
+
+
+def video_name(path: Path) -> str:
+    """The video a subtitle file is of: its name without suffix."""
+    return path.with_suffix("").stem if path.suffix.lower() in _PACKED else path.stem
+
+
+def detect_format(path: Path, text: str) -> str:
+    """The format of a file, from its suffix and, for json and txt, its content.
+
+    Raises:
+        ValueError: It is none of them; names what was seen and the formats there are.
+    """
+    suffixes = [s.lower() for s in path.suffixes if s.lower() not in _PACKED]
+    suffix = suffixes[-1] if suffixes else ""
+    if suffix in (".jsonl", ".srt", ".vtt"):
+        return suffix[1:]
+    if suffix == ".csv":
+        return "howto100m"
+    if suffix == ".json":
+        name, first = next(_entries(text, path), ("", None))
+        if name == "database":
+            return "youcook2"
+        if isinstance(first, dict):
+            if {"timestamps", "sentences"} <= set(first):
+                return "activitynet"
+            if {"start", "end", "text"} <= set(first):
+                return "howto100m"
+    if suffix == ".txt" and "\t" in text.partition("\n")[0]:
+        return "msvd"
+    raise ValueError(
+        f"{path} is of no known format (suffix {suffix!r}): give .jsonl, .srt, .vtt, HowTo100M's csv or json, the "
+        f"json of ActivityNet Captions or YouCook2, MSVD's sentences, or say which with format= ({', '.join(READERS)})"
+    )
+
+
+def has_word_times(vtt: str) -> bool:
+    """Whether a WebVTT file times single words, as YouTube's recognised speech does."""
+    return _WORD_TIME.search(vtt) is not None
+
+
+def read_jsonl(text: str, path: Path) -> Rows:
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            where = f"{path}, line {number}"
+            try:
+                fields = json.loads(line)
+                row = fields["video"], fields.get("start", 0.0), fields.get("end"), fields["text"]
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                raise ValueError(f"{where}: not a JSON object with at least video and text ({error!r})") from error
+            yield where, *row
+
+
+def read_srt(text: str, path: Path) -> Rows:
+    return _read_cues(text, path, vtt=False)
+
+
+def read_vtt(text: str, path: Path) -> Rows:
+    if not text.startswith("WEBVTT"):
+        raise ValueError(f"{path}: line 1 must start with WEBVTT; if these are SRT subtitles, rename the file to .srt")
+    return _read_cues(text, path, vtt=True)
+
+
+def _read_cues(text: str, path: Path, vtt: bool) -> Rows:
+    """Every line with an arrow is the times of a cue, or an error; what follows up to the next one is its text.
+
+    The parsers on the package index were tried: webvtt-py 0.6 leaves out cues it cannot read, and text after a plain
+    "<" with them; pysubs2 1.8 takes such cues, and comments, for text of the cue before.
+    """
+    lines = re.split("\r\n|\r|\n", text)
+    arrows = [i for i, line in enumerate(lines) if "-->" in line]
+    first = arrows[0] if arrows else len(lines)
+    if not vtt:
+        for number, line in enumerate(lines[:first], 1):
+            if line.strip() and not line.strip().isdigit():
+                raise ValueError(f"{path}, line {number}: {line[:80]!r} comes before the first times: is it SRT?")
+    for i, following in zip(arrows, [*arrows[1:], len(lines)]):
+        where = f"{path}, line {i + 1}"
+        times = _TIMING.fullmatch(lines[i])
+        if times is None:
+            raise ValueError(f"{where}: {lines[i][:80]!r} are no times such as 00:01:02.500 --> 00:01:04.000")
+        body = lines[i + 1 : following]
+        if following < len(lines) and body:
+            is_number = body[-1].strip().isdigit()
+            is_name = vtt and len(body) > 1 and not body[-2] and body[-1]
+            body = body[:-1] if is_number or is_name else body
+        content = " ".join(_without_comments(body) if vtt else body)
+        content = " ".join(html.unescape(_TAG.sub("", content)).split())
+        yield where, video_name(path), _seconds(*times.groups()[:3]), _seconds(*times.groups()[3:]), content
+
+
+def _without_comments(body: list[str]) -> Iterator[str]:
+    """The lines of a cue without the NOTE blocks that stand between it and the next one."""
+    in_note = False
+    for before, line in zip([None, *body], body):
+        if before == "":
+            in_note = re.match(r"NOTE(\s|$)", line) is not None
+        if not in_note:
+            yield line
+
+
+def _seconds(hours: str | None, minutes: str, seconds: str) -> float:
+    return round(int(hours or 0) * 3600 + int(minutes) * 60 + float(seconds.replace(",", ".")), 3)
+
+
+def read_howto100m(text: str, path: Path) -> Rows:
+    if path.name.lower().removesuffix(path.suffix if path.suffix in _PACKED else "").endswith(".csv"):
+        yield from _read_csv(text, path)
+        return
+    for video, entry in _entries(text, path):
+        yield from _columns(entry, video, path)
+
+
+def _columns(entry: Any, video: str, path: Path) -> Rows:
+    where = f"{path}, video {video!r}"
+    columns = [entry.get(name) for name in ("start", "end", "text")] if isinstance(entry, dict) else [None]
+    if not all(isinstance(column, list) for column in columns) or len({len(column) for column in columns}) != 1:
+        raise ValueError(f"{where}: must hold the lists start, end and text of one length")
+    for number, (start, end, text) in enumerate(zip(*columns), 1):
+        # Where nothing was recognised the published file has NaN.
+        text = "" if text is None or isinstance(text, float) else text
+        yield f"{where}, caption {number}", video, start, end, text
+
+
+def _read_csv(text: str, path: Path) -> Rows:
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        if not {"start", "end", "text"} <= set(rows.fieldnames or ()):
+            raise ValueError(f"{path}, line 1: must name the columns start, end and text, but names {rows.fieldnames}")
+        for row in rows:
+            where = f"{path}, line {rows.line_num}"
+            if None in row.values():
+                raise ValueError(f"{where}: has fewer columns than line 1")
+            yield where, video_name(path), _number(row["start"]), _number(row["end"]), row["text"]
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {rows.line_num}: not csv ({error})") from error
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def read_activitynet(text: str, path: Path) -> Rows:
+    for video, entry in _entries(text, path):
+        where = f"{path}, video {video!r}"
+        try:
+            times, sentences = entry["timestamps"], entry["sentences"]
+            rows = [(start, end, sentence) for (start, end), sentence in zip(times, sentences, strict=True)]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{where}: must hold timestamps and as many sentences ({error!r})") from error
+        for number, row in enumerate(rows, 1):
+            yield f"{where}, caption {number}", video, *row
+
+
+def read_youcook2(text: str, path: Path) -> Rows:
+    database = dict(_entries(text, path)).get("database")
+    if not isinstance(database, dict):
+        raise ValueError(f"{path}: must hold an object `database` of videos")
+    for video, entry in database.items():
+        where = f"{path}, video {video!r}"
+        try:
+            # Videos of the test set come without annotations.
+            rows = [(*a["segment"], a["sentence"]) for a in entry.get("annotations", [])]
+            rows = [(start, end, sentence) for start, end, sentence in rows]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"{where}: annotations must hold segment and sentence ({error!r})") from error
+        for number, row in enumerate(rows, 1):
+            yield f"{where}, caption {number}", video, *row
+
+
+def read_msvd(text: str, path: Path) -> Rows:
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            video, tab, sentence = line.partition("\t")
+            if not tab:
+                raise ValueError(
+                    f"{path}, line {number}: must be a video's id, a tab and a sentence, is {line[:80]!r}"
+                )
+            yield f"{path}, line {number}", video, 0.0, None, sentence
+
+
+def _entries(text: str, path: Path) -> Iterator[tuple[str, Any]]:
+    """The entries of a JSON object one by one: HowTo100M's is of gigabytes."""
+    decoder, place = json.JSONDecoder(), _expect(r"\s*\{\s*", text, 0, path)
+    closed = re.compile(r"\}\s*$").match(text, place)
+    while closed is None:
+        try:
+            name, place = decoder.raw_decode(text, place)
+            place = _expect(r"\s*:\s*", text, place, path)
+            value, place = decoder.raw_decode(text, place)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise ValueError(f"{path} is not JSON: {error}") from error
+        yield name, value
+        closed = re.compile(r"\s*\}\s*$").match(text, place)
+        place = place if closed else _expect(r"\s*,\s*", text, place, path)
+
+
+def _expect(pattern: str, text: str, place: int, path: Path) -> int:
+    match = re.compile(pattern).match(text, place)
+    if match is None:
+        line = text.count("\n", 0, place) + 1
+        raise ValueError(
+            f"{path}, line {line}: must hold a JSON object, one entry a video, but has {text[place : place + 40]!r}"
+        )
+    return match.end()
+
+
+READERS = {
+    "jsonl": read_jsonl,
+    "srt": read_srt,
+    "vtt": read_vtt,
+    "howto100m": read_howto100m,
+    "activitynet": read_activitynet,
+    "youcook2": read_youcook2,
+    "msvd": read_msvd,
+}
