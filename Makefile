@@ -22,10 +22,10 @@ test-slow: $(READY)  ## all tests
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest
 
 drills: $(READY)  ## kills, full disks, preemption, NaN, hangs, 10,000 steps: what survives (within an hour on 2 cores)
-	OMP_NUM_THREADS=1 $(PYTHON) drills/run.py
+	OMP_NUM_THREADS=1 $(PYTHON) tests/drills/run.py
 
 mutants: $(READY)  ## small changes to the losses and collators that the fast tests must notice
-	OMP_NUM_THREADS=1 $(PYTHON) drills/mutants.py
+	OMP_NUM_THREADS=1 $(PYTHON) tests/drills/mutants.py
 
 test-lowest:  ## the fast tests on the lowest versions that setup.py allows, in an environment of their own
 	python3 -m venv .venv-lowest

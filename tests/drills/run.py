@@ -1,8 +1,8 @@
 """Drills: what kills runs of days, done on purpose to small ones. Prints what survived and what was lost.
 
     make drills                                  all of them, at the counts below (within an hour on 2 cores)
-    python drills/run.py --only kill damage      some of them
-    python drills/run.py --share 0.1             a tenth of the counts
+    python tests/drills/run.py --only kill damage      some of them
+    python tests/drills/run.py --share 0.1             a tenth of the counts
 
 Each run must end with the weights and logged losses of a run that nothing happened to, bit for bit.
 """

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 TESTS = {
     "losses.py": ["test_losses.py", "test_properties.py"],
     "data/masking.py": ["test_masking.py", "test_properties.py"],
