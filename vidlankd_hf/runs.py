@@ -22,8 +22,8 @@ FREE_SETTINGS = (
 )  # fmt: skip
 
 
-def open_run(args: TrainingArguments, settings: dict[str, Any]) -> str | None:
-    """Opens `args.output_dir` for a run of these `settings`.
+def open_run(args: TrainingArguments, own: dict[str, Any]) -> str | None:
+    """Opens `args.output_dir` for a run of these arguments and `own` settings.
 
     Returns:
         The newest complete checkpoint to resume from, or `None` for a new run.
@@ -32,7 +32,7 @@ def open_run(args: TrainingArguments, settings: dict[str, Any]) -> str | None:
         ValueError: The folder holds a finished run, a run of other settings, or files that are not of a run.
     """
     folder = Path(args.output_dir)
-    settings = json.loads(json.dumps({**args.to_dict(), **settings}, default=str))
+    settings = _plain(args, own)
     contents = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.exists() else []
     if contents and RUN_FILE not in contents:
         raise ValueError(
@@ -46,11 +46,7 @@ def open_run(args: TrainingArguments, settings: dict[str, Any]) -> str | None:
         if args.process_index == 0:
             write_run(folder, settings, finished=False)
         return None
-    changed = [
-        f"{name} was {run['settings'].get(name)!r} and is now {value!r}"
-        for name, value in settings.items()
-        if not name.startswith(FREE_SETTINGS) and run["settings"].get(name) != value
-    ]
+    changed = changed_settings(run["settings"], args, own)
     if changed:
         raise ValueError(
             f"{folder} holds a run of other settings ({'; '.join(changed[:3])}): repeat its settings to resume it, or "
@@ -58,6 +54,24 @@ def open_run(args: TrainingArguments, settings: dict[str, Any]) -> str | None:
         )
     print(f"Resuming from {checkpoint}.")
     return checkpoint
+
+
+def changed_settings(held: dict[str, Any], args: TrainingArguments, own: dict[str, Any]) -> list[str]:
+    """In words, each setting that a run's folder holds otherwise, but for those that a run may change."""
+    return [
+        f"{name} was {held.get(name)!r} and is now {value!r}"
+        for name, value in _plain(args, own).items()
+        if not name.startswith(FREE_SETTINGS) and held.get(name) != value
+    ]
+
+
+def _plain(args: TrainingArguments, own: dict[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps({**args.to_dict(), **own}, default=str))
+
+
+def read_settings(folder: str | Path) -> dict[str, Any]:
+    """The settings of a run's folder."""
+    return json.loads((Path(folder) / RUN_FILE).read_text())["settings"]
 
 
 def write_run(folder: Path, settings: dict[str, Any], finished: bool) -> None:
@@ -72,7 +86,7 @@ def finish_run(args: TrainingArguments) -> None:
     """Marks the run as finished: what it wrote is complete."""
     if args.process_index == 0:
         folder = Path(args.output_dir)
-        write_run(folder, json.loads((folder / RUN_FILE).read_text())["settings"], finished=True)
+        write_run(folder, read_settings(folder), finished=True)
 
 
 def is_finished(folder: str | Path) -> bool:
