@@ -39,8 +39,9 @@ def make_data(root: Path) -> Path:
     plain = [(i, sentence(i), sentence(i + 1)) for i in range(4)]
     write(root / "glue" / "diagnostic" / "diagnostic.tsv", [("index", "sentence1", "sentence2"), *plain])
     for folder, train in (("iid", "tracie_train.txt"), ("uniform-prior", "tracie_train_uniform_prior.txt")):
-        lines = [f"event: {sentence(i, i)} {('starts before', 'starts after', 'ends before')[i % 3]} {WORDS[5]} story: "
-                 f"{sentence(i // 3)}\tanswer: {('negative', 'positive')[i % 2]}" for i in range(12)]  # fmt: skip
+        times = ("starts before", "starts after", "ends before")
+        lines = [f"event: {sentence(i, i)} {times[i % 3]} {WORDS[5]} story: {sentence(i // 3)}\t"
+                 f"answer: {('negative', 'positive')[i % 2]}" for i in range(12)]  # fmt: skip
         write(root / "tracie" / folder / train, lines)
         write(root / "tracie" / folder / "tracie_test.txt", lines[:8])
     _visual_commonsense(root / "visual_commonsense")
@@ -64,8 +65,9 @@ def _glue(root: Path, split: str, rows, labelled: bool) -> None:
         table("QQP", ("id", "qid1", "qid2", "question1", "question2", "is_duplicate"),
               lambda i: (i, i, i, sentence(i, i), sentence(i), i % 2))  # fmt: skip
         names = ("train",) if split == "train" else ("dev_matched", "dev_mismatched")
+        gold = ("entailment", "neutral", "contradiction")
         table("MNLI", (*pair, "label1", "gold_label"),
-              lambda i: (i, sentence(i, i), sentence(i), "x", ("entailment", "neutral", "contradiction")[i % 3]), names)  # fmt: skip
+              lambda i: (i, sentence(i, i), sentence(i), "x", gold[i % 3]), names)  # fmt: skip
         nli = lambda i: (i, sentence(i, i), sentence(i), ("entailment", "not_entailment")[i % 2])  # noqa: E731
         table("QNLI", ("index", "question", "sentence", "label"), nli)
         table("RTE", (*pair, "label"), nli)
@@ -136,7 +138,7 @@ def _visual_commonsense(root: Path) -> None:
     annotations = []
     for i in range(len(things)):
         for shift in (0, 0, 1):
-            given = {colour: int(j == i % 3 + shift) + (j == 4) for j, colour in enumerate(CODA_COLOURS)}
+            given = {colour: 2 * (j == i % 3 + shift) + (j == 4) for j, colour in enumerate(CODA_COLOURS)}
             annotations.append({"class_id": f"/m/{i}", "action": "submitted", **given, "included": True})
         annotations.append({"class_id": f"/m/{i}", "action": "skipped", "included": False})
     lines(root / "coda" / "annotations.jsonl", annotations)
