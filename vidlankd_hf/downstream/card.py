@@ -41,7 +41,7 @@ def finetuning_results(task: Task, name: str, runs: list[dict]) -> list[EvalResu
     """An entry for every value of every split: the median over the seeds of one recipe."""
     entries = []
     for split, values in runs[0]["scores"].items():
-        for metric in values:
+        for metric in (name for name in values if not name.endswith("threshold")):
             several = [run["scores"][split][metric] or 0.0 for run in runs]
             entries.append(
                 EvalResult(

@@ -177,7 +177,7 @@ def _figure(summary: dict, path: Path) -> None:
     from matplotlib import pyplot as plt
 
     models = summary["models"]
-    panels = []  # title, baseline, for each model (value, least, greatest, collapsed)
+    panels = []  # title, baseline, for each model (value, least, greatest, collapsed; None: no head)
     for task in dict.fromkeys(row["task"] for row in summary["tasks"]):
         rows = [row for row in summary["tasks"] if row["task"] == task]
         scale = 1 if TASKS[task].percent else 100
@@ -187,7 +187,7 @@ def _figure(summary: dict, path: Path) -> None:
         panels.append((f"{rows[0]['title']}\n({rows[0]['metric']})", scale * rows[0]["constant_score"], bars))
     for name, way in dict.fromkeys((row["set"], row["way"]) for row in summary["zero_shot"]):
         rows = [row for row in summary["zero_shot"] if (row["set"], row["way"]) == (name, way)]
-        bars = [(*[100 * (row["accuracy"] or 0.0)] * 3, 0) for row in rows]
+        bars = [(*[100 * (row["accuracy"] or 0.0)] * 3, None if row["accuracy"] is None else 0) for row in rows]
         panels.append((f"{rows[0]['title']}\n({way})", 100 * rows[0]["chance"], bars))
     columns = min(5, len(panels))
     shape = -(-len(panels) // columns), columns
@@ -198,6 +198,7 @@ def _figure(summary: dict, path: Path) -> None:
         around = [[v - bar[1] for v, bar in zip(values, bars)], [bar[2] - v for v, bar in zip(values, bars)]]
         drawn = axis.barh(range(len(models)), values, xerr=around, height=0.7, color="#2f6fab")
         labels = [f" {bar[0]:.1f}" + (f" ({bar[3]} collapsed)" if bar[3] else "") for bar in bars]
+        labels = [" no head" if bar[3] is None else label for bar, label in zip(bars, labels)]
         axis.bar_label(drawn, labels, padding=2, fontsize=8)
         axis.axvline(baseline, color="#d64545", lw=1)
         axis.set(xlim=(min(0, *values), 130), xticks=[0, 50, 100], yticks=range(len(models)), yticklabels=models)
