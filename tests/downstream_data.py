@@ -4,12 +4,23 @@ import json
 from pathlib import Path
 
 import numpy as np
-from helpers import WORDS
+from helpers import WORDS, make_tokenizer
+from tokenizers.processors import TemplateProcessing
 
 from vidlankd_hf.downstream.zero_shot import CODA_COLOURS, COLOURS, MATERIALS, POSITIONS, VICOMTE_COLOURS
 
 ROWS = {"train": 12, "dev": 9, "test": 3}
 GOOD, BAD = WORDS[0], WORDS[1]  # what a label can be read from
+
+
+def make_pair_tokenizer(words=WORDS):
+    """`helpers.make_tokenizer` with BERT's special tokens around one text or two."""
+    tokenizer = make_tokenizer(words)
+    special = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=special
+    )
+    return tokenizer
 
 
 def sentence(i: int, label: int = 0) -> str:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from downstream_data import ROWS, make_data
-from helpers import WORDS, make_config, make_tokenizer
+from downstream_data import ROWS, make_data, make_pair_tokenizer
+from helpers import WORDS, make_config
 from transformers import BertForMaskedLM
 
 from vidlankd_hf.downstream import TASKS
@@ -28,7 +28,7 @@ def data(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("model")
-    tokenizer = make_tokenizer()
+    tokenizer = make_pair_tokenizer()
     torch.manual_seed(0)
     BertForMaskedLM(make_config(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

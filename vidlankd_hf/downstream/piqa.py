@@ -38,7 +38,7 @@ def write_piqa(path: Path, task: Task, rows: list[dict], predictions: list) -> N
 PIQA = Task(
     title="PIQA",
     head=Choice(),
-    data=("ybisk/piqa", None),
+    data=("baber/piqa", None),
     folder="piqa",
     files={"train": "train.jsonl", "validation": "valid.jsonl", "test": "tests.jsonl"},
     parse=read_piqa,
