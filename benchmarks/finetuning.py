@@ -2,8 +2,8 @@
 
     python benchmarks/finetuning.py --model MODEL --task sst2 --data DATA
 
-All train the same model on the same rows with the task's recipe. They are timed in turn, round by round, so that a busy
-moment of the machine hits all of them; the first step of each is not counted.
+All train the same model on the same rows with the task's recipe. They are timed in turn, round by round, so that a
+busy moment of the machine hits all of them; the first step of each is not counted.
 """
 
 import argparse
