@@ -18,8 +18,8 @@ from vidlankd_hf.cells import EXAMPLES, flags
 from vidlankd_hf.data.shards import write_atomically
 from vidlankd_hf.downstream import TASKS
 from vidlankd_hf.downstream.card import update_card, zero_shot_results
+from vidlankd_hf.downstream.checkpoints import fingerprint, load_for_scoring
 from vidlankd_hf.downstream.report import summarize, write_report
-from vidlankd_hf.downstream.scoring import load_for_scoring
 from vidlankd_hf.downstream.task import Task
 from vidlankd_hf.downstream.zero_shot import evaluate_zero_shot
 from vidlankd_hf.runs import run_script
@@ -63,9 +63,10 @@ def main() -> None:
             options |= {"learning_rates": args.learning_rates} if args.learning_rates else {}
             options |= {"train_rows": rows[task]} if task in rows else {}
             options |= {} if cards else {"no_card": "true"}
-            made, arguments = folder / "arguments.json", json.dumps([*flags(options), *more])
+            made, arguments = folder / "arguments.json", json.dumps([*flags(options), *more, fingerprint(model)])
             if not made.exists() or made.read_text() != arguments:
-                run_script(EXAMPLES / "finetune.py", *json.loads(arguments), "--report_to", "none", launcher=launcher)
+                options |= {"report_to": "none"}
+                run_script(EXAMPLES / "finetune.py", *flags(options), *more, launcher=launcher)
                 write_atomically(made, arguments)
             rates = [f"lr-{rate:g}" for rate in args.learning_rates or [TASKS[task].recipe["learning_rate"]]]
             cells = [folder / rate / f"seed-{seed}" for rate in rates for seed in range(1, args.seeds + 1)]
@@ -76,14 +77,16 @@ def main() -> None:
 
 def score(model: str, task: str, data: str, path: Path, cards: list[str]) -> dict:
     """Scores a model as it is, unless `path` holds the result."""
+    made_from = {"model": model, "weights": fingerprint(model), "data": data}
     if not path.exists():
         encoder, masked_lm = load_for_scoring(model)
         result = evaluate_zero_shot(TASKS[task], encoder, AutoTokenizer.from_pretrained(model), data, masked_lm)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps({"model": model, "data": data, **result}, indent=1) + "\n")
+        write_atomically(path, json.dumps({**made_from, **result}, indent=1) + "\n")
     result = json.loads(path.read_text())
-    if (result["model"], result["data"]) != (model, data):
-        raise ValueError(f"{path} is of {result['model']} and {result['data']}: remove it, or give --output_dir")
+    held = {name: result[name] for name in made_from}
+    if held != made_from:
+        raise ValueError(f"{path} was made from {held}, not {made_from}: remove it, or give --output_dir")
     for folder in cards:
         update_card(folder, zero_shot_results(TASKS[task], task, result))
     return result

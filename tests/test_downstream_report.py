@@ -271,6 +271,46 @@ def test_evaluate_all_gives_the_table_and_goes_on_where_it_was(workplace, tmp_pa
 
 
 @pytest.mark.slow
+def test_two_processes_fine_tune_as_one_does(workplace, tmp_path):
+    torch.manual_seed(0)
+    BertForMaskedLM(make_config(make_pair_tokenizer(VOCABULARY), dropout=0.0)).save_pretrained(tmp_path / "model")
+    make_pair_tokenizer(VOCABULARY).save_pretrained(tmp_path / "model")
+    common = [
+        "--model",
+        tmp_path / "model",
+        "--task",
+        "stsb",
+        "--data",
+        "data",
+        "--use_cpu",
+        "true",
+        "--report_to",
+        "none",
+    ]
+    common += ["--num_train_epochs", 3, "--learning_rate", "1e-3", "--disable_tqdm", "true", "--no_card", "true"]
+    common += ["--per_device_eval_batch_size", 2]
+    command(workplace, "finetune.py", *common, "--per_device_train_batch_size", 6, "--output_dir", tmp_path / "one")
+    launch = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        ROOT / "examples" / "finetune.py",
+    ]
+    two = [*common, "--per_device_train_batch_size", 3, "--output_dir", tmp_path / "two"]
+    done = subprocess.run([sys.executable, *map(str, [*launch, *two])], capture_output=True, text=True, timeout=400,
+                          cwd=workplace, env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (
+        json.loads((tmp_path / name / "lr-0.001" / "seed-1" / "result.json").read_text()) for name in ("one", "two")
+    )
+    assert one["steps"] == two["steps"] == 6
+    assert two["examples"]["labels"] == one["examples"]["labels"]
+    assert two["examples"]["predictions"] == pytest.approx(one["examples"]["predictions"], rel=1e-3)
+
+
+@pytest.mark.slow
 def test_commands_refuse_what_cannot_be_done(workplace, tmp_path):
     output = command(workplace, "finetune.py", "--model", "text", "--task", "coda", "--use_cpu", "true", expect=1)
     assert "coda is scored without fine-tuning: use examples/evaluate_all.py" in output

@@ -147,6 +147,9 @@ def test_a_finished_seed_is_not_run_again_and_another_recipe_is_refused(data, mo
         finetune(model, "rte", arguments(tmp_path / "run", learning_rate=0.5), str(data))
     with pytest.raises(ValueError, match="task was 'rte' and is now 'qnli'"):
         finetune(model, "qnli", arguments(tmp_path / "run"), str(data))
+    monkeypatch.setattr("vidlankd_hf.downstream.finetune.fingerprint", lambda model: "other weights")
+    with pytest.raises(ValueError, match="weights was '[0-9a-f]{16}' and is now 'other weights'"):
+        finetune(model, "rte", arguments(tmp_path / "run"), str(data))
 
 
 def test_seeds_give_other_heads_and_orders_and_the_same_seed_the_same_run(data, model, tmp_path):
@@ -169,6 +172,40 @@ def test_texts_are_cut_to_the_models_positions(data, tmp_path, capsys):
     tokenizer.save_pretrained(tmp_path / "short")
     finetune(str(tmp_path / "short"), "rte", arguments(tmp_path / "run"), str(data))
     assert "Texts are cut at 10 tokens" in capsys.readouterr().out
+
+
+def test_a_checkpoint_without_its_encoders_weights_is_refused(data, model, tmp_path):
+    whole = BertForMaskedLM.from_pretrained(model)
+    weights = {name: value for name, value in whole.state_dict().items() if "attention.self" not in name}
+    whole.save_pretrained(tmp_path / "broken", state_dict=weights)
+    make_pair_tokenizer().save_pretrained(tmp_path / "broken")
+    with pytest.raises(ValueError, match="lacks 6 weights of its encoder, such as bert.encoder"):
+        finetune(str(tmp_path / "broken"), "rte", arguments(tmp_path / "run"), str(data))
+
+
+def test_a_stopped_run_goes_on_from_its_checkpoint_to_the_same_result(data, model, tmp_path):
+    from transformers import TrainerCallback
+
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 4:
+                raise KeyboardInterrupt
+
+    kept = {"save_strategy": "steps", "save_steps": 2, "num_train_epochs": 2}
+    whole = finetune(model, "stsb", arguments(tmp_path / "whole", **kept), str(data))
+    original = FinetuningTrainer.__init__
+
+    def stopping(self, *more, **options):
+        original(self, *more, **options)
+        self.add_callback(Stop())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FinetuningTrainer, "__init__", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(model, "stsb", arguments(tmp_path / "two", **kept), str(data))
+    resumed = finetune(model, "stsb", arguments(tmp_path / "two", **kept), str(data))
+    assert resumed["steps"] == whole["steps"] == 6
+    assert resumed["examples"]["predictions"] == whole["examples"]["predictions"]
 
 
 LABELS = [0] * 60 + [1] * 40

@@ -10,7 +10,8 @@ from helpers import WORDS, make_config
 from transformers import AutoTokenizer, BertForMaskedLM, BertModel, RobertaConfig, RobertaForMaskedLM
 
 from vidlankd_hf.downstream import TASKS
-from vidlankd_hf.downstream.scoring import load_for_scoring, masked_scores, probe_pairs, probe_sentences
+from vidlankd_hf.downstream.checkpoints import load_for_scoring
+from vidlankd_hf.downstream.scoring import masked_scores, probe_pairs, probe_sentences
 from vidlankd_hf.downstream.zero_shot import CODA_COLOURS, COLOURS, ZERO_SHOT, evaluate_zero_shot
 
 TEMPLATE_WORDS = sorted({

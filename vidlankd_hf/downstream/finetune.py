@@ -15,6 +15,7 @@ from transformers.utils import logging
 from ..data.shards import write_atomically
 from ..runs import changed_settings, finish_run, is_finished, open_run, read_settings, say
 from . import TASKS
+from .checkpoints import check_encoder, fingerprint
 from .heads import Options
 from .reading import read_rows, require_labels
 from .spans import Span
@@ -60,7 +61,7 @@ def finetune(
     chosen = find_task(task)
     options = options or recipe_options(chosen)
     settings = {"model": str(model), "task": task, "data": data, "train_rows": train_rows, "eval_rows": eval_rows}
-    settings |= {**vars(options), "submission": submission}
+    settings |= {**vars(options), "submission": submission, "weights": fingerprint(model)}
     folder = Path(args.output_dir)
     if is_finished(folder):
         changed = changed_settings(read_settings(folder), args, settings)
@@ -87,6 +88,8 @@ def finetune(
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - started
+    steps = trainer.state.global_step - (int(checkpoint.rpartition("-")[2]) if checkpoint else 0)
+    samples = steps * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
 
     def predict(rows: list[dict]) -> list:
         features = chosen.head.encode(
@@ -118,7 +121,7 @@ def finetune(
         "score": _finite(scores[first][chosen.main]) or 0.0,
         **collapse(chosen, held_out[first], predictions[first], scores[first][chosen.main]),
         "seconds": seconds,
-        "samples_per_second": len(features) * trainer.state.num_train_epochs / seconds,
+        "samples_per_second": samples / seconds,
         "examples": chosen.examples(held_out[first], predictions[first]),
     }
     if args.process_index == 0:
@@ -155,21 +158,29 @@ def _rows_of_others(task: Task, data: str | None, submission: bool):
         for split in task.test:
             yield task, split, read_rows(task, data, split)
     for other in task.also:
-        wanted = [*other.evaluate_on, *(other.test if submission else ())]
+        labelled = () if data is None else other.evaluate_on  # the Hub does not have its labels
+        wanted = [*labelled, *(other.test if submission else ())]
         for split in wanted:
             try:
-                yield other, split, read_rows(other, data, split)
-            except (FileNotFoundError, ValueError):
-                continue  # its labels are not on the Hub, and few have its folder
+                rows = read_rows(other, data, split)
+            except FileNotFoundError:
+                continue  # few have its folder
+            if split in labelled:
+                require_labels(other, rows, split, data)
+            yield other, split, rows
 
 
 def _load(model: str, task: Task) -> torch.nn.Module:
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # that a language-model head is left aside and a new head made is meant so
     try:
-        return task.head.auto.from_pretrained(model, dtype=torch.float32, **task.head.model_options(task.labels))
+        network, info = task.head.auto.from_pretrained(
+            model, dtype=torch.float32, output_loading_info=True, **task.head.model_options(task.labels)
+        )
     finally:
         logging.set_verbosity(verbosity)
+    check_encoder(model, network, info)
+    return network
 
 
 def _shortened(options: Options, config, args) -> Options:

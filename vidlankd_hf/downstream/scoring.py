@@ -10,20 +10,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, KFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from transformers import AutoModel, AutoModelForMaskedLM
 
 from ..world.probe import noun_states
 
 BATCH_SIZE = 128
 FOLDS = 5
-
-
-def load_for_scoring(model: str):
-    """Encoder of a checkpoint, and the model with its language-model head, `None` where that was not saved."""
-    masked_lm, info = AutoModelForMaskedLM.from_pretrained(model, output_loading_info=True, dtype=torch.float32)
-    if info["missing_keys"]:
-        return AutoModel.from_pretrained(model, dtype=torch.float32), None
-    return masked_lm, masked_lm
 
 
 @torch.no_grad()
