@@ -31,8 +31,8 @@ FREE_SETTINGS = (
 )  # fmt: skip
 
 
-def open_run(args: TrainingArguments, settings: dict[str, Any]) -> str | None:
-    """Opens `args.output_dir` for a run of these `settings`.
+def open_run(args: TrainingArguments, own: dict[str, Any]) -> str | None:
+    """Opens `args.output_dir` for a run of these arguments and `own` settings.
 
     Returns:
         The newest whole checkpoint to resume from, or `None` for a new run.
@@ -42,9 +42,7 @@ def open_run(args: TrainingArguments, settings: dict[str, Any]) -> str | None:
             are not of a run.
     """
     folder = Path(args.output_dir)
-    sequences = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    settings = {**args.to_dict(), **settings, "sequences_per_step": sequences}
-    settings = json.loads(json.dumps(settings, default=str))
+    settings = _plain(args, own)
     contents = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.exists() else []
     if contents and RUN_FILE not in contents:
         raise ValueError(
@@ -64,11 +62,7 @@ def open_run(args: TrainingArguments, settings: dict[str, Any]) -> str | None:
         if args.process_index == 0:
             write_run(folder, settings, finished=False)
         return None
-    changed = [
-        f"{name} was {run['settings'].get(name)!r} and is now {value!r}"
-        for name, value in settings.items()
-        if not is_free(name) and run["settings"].get(name) != value
-    ]
+    changed = changed_settings(run["settings"], args, own)
     if changed:
         raise ValueError(
             f"{folder} holds a run of other settings ({'; '.join(changed[:3])}): repeat its settings to resume it, or "
@@ -81,6 +75,25 @@ def open_run(args: TrainingArguments, settings: dict[str, Any]) -> str | None:
 def is_free(name: str) -> bool:
     """Whether a setting changes nothing that is learned."""
     return name.startswith(FREE_SETTINGS)
+
+
+def changed_settings(held: dict[str, Any], args: TrainingArguments, own: dict[str, Any]) -> list[str]:
+    """In words, each setting that a run's folder holds otherwise, but for those that a run may change."""
+    return [
+        f"{name} was {held.get(name)!r} and is now {value!r}"
+        for name, value in _plain(args, own).items()
+        if not is_free(name) and held.get(name) != value
+    ]
+
+
+def _plain(args: TrainingArguments, own: dict[str, Any]) -> dict[str, Any]:
+    sequences = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    return json.loads(json.dumps({**args.to_dict(), **own, "sequences_per_step": sequences}, default=str))
+
+
+def read_settings(folder: str | Path) -> dict[str, Any]:
+    """The settings of a run's folder."""
+    return json.loads((Path(folder) / RUN_FILE).read_text())["settings"]
 
 
 def write_run(folder: Path, settings: dict[str, Any], finished: bool) -> None:

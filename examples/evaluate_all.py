@@ -1,0 +1,96 @@
+"""Evaluates models on downstream tasks, fine-tuned over seeds and as they are, and writes the report.
+
+    python examples/evaluate_all.py --models outputs/text_only outputs/student --tasks rte mrpc memory_colors --seeds 3
+
+The first model is what the others are tested against. Every run is a cell below --output_dir: interrupted, the same
+command goes on where it was.
+"""
+
+import argparse
+import json
+import shlex
+from pathlib import Path
+
+from transformers import AutoTokenizer
+from transformers.utils import logging
+
+from vidlankd_hf.cells import EXAMPLES, flags
+from vidlankd_hf.data.shards import write_atomically
+from vidlankd_hf.downstream import TASKS
+from vidlankd_hf.downstream.card import update_card, zero_shot_results
+from vidlankd_hf.downstream.checkpoints import fingerprint, load_for_scoring
+from vidlankd_hf.downstream.report import summarize, write_report
+from vidlankd_hf.downstream.task import Task
+from vidlankd_hf.downstream.zero_shot import evaluate_zero_shot
+from vidlankd_hf.runs import run_script
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", required=True, help="folders or Hub ids, with tokenizers")
+    parser.add_argument("--names", nargs="+", help="of the models in the report; default: the last part of each")
+    parser.add_argument(
+        "--tasks", nargs="+", choices=list(TASKS), required=True, metavar="TASK", help=", ".join(TASKS)
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="of every fine-tuned task (default: 3)")
+    parser.add_argument("--data", help="folder of the tasks' official folders; default: the Hub")
+    parser.add_argument("--learning_rates", type=float, nargs="+", help="to try; default: each task's recipe")
+    parser.add_argument("--train_rows", nargs="+", default=[], metavar="TASK=ROWS", help="train on so many rows only")
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/downstream"), help="default: %(default)s")
+    parser.add_argument("--launcher", help="starts each fine-tuning, such as 'accelerate launch'; default: python")
+    parser.add_argument("--no_card", action="store_true", help="leave the models' README.md as they are")
+    args, more = parser.parse_known_args()  # what is left over goes to finetune.py
+    names = args.names or [Path(model).name for model in args.models]
+    if len(names) != len(args.models) or len(set(names)) != len(names):
+        parser.error(f"{len(args.models)} models need as many different names, not {names}: give --names")
+    zero_shot = [task for task in args.tasks if not isinstance(TASKS[task], Task)]
+    if zero_shot and args.data is None:
+        parser.error(f"{', '.join(zero_shot)} need --data, the folder that holds visual_commonsense")
+    rows = dict(entry.split("=") for entry in args.train_rows)
+    launcher = shlex.split(args.launcher) if args.launcher else None
+
+    logging.set_verbosity_error()
+    tuned, scored = {}, {}
+    for name, model in zip(names, args.models):
+        cards = [] if args.no_card or not Path(model).is_dir() else [model]
+        for task in args.tasks:
+            folder = args.output_dir / name / task
+            if task in zero_shot:
+                scored.setdefault(task, {})[name] = score(model, task, args.data, folder / "result.json", cards)
+                continue
+            options = {"model": model, "task": task, "output_dir": folder, "seeds": args.seeds}
+            options |= {"data": args.data} if args.data else {}
+            options |= {"learning_rates": args.learning_rates} if args.learning_rates else {}
+            options |= {"train_rows": rows[task]} if task in rows else {}
+            options |= {} if cards else {"no_card": "true"}
+            made, arguments = folder / "arguments.json", json.dumps([*flags(options), *more, fingerprint(model)])
+            if not made.exists() or made.read_text() != arguments:
+                options |= {"report_to": "none"}
+                run_script(EXAMPLES / "finetune.py", *flags(options), *more, launcher=launcher)
+                write_atomically(made, arguments)
+            rates = [f"lr-{rate:g}" for rate in args.learning_rates or [TASKS[task].recipe["learning_rate"]]]
+            cells = [folder / rate / f"seed-{seed}" for rate in rates for seed in range(1, args.seeds + 1)]
+            runs = [json.loads((cell / "result.json").read_text()) for cell in cells]
+            tuned.setdefault(task, {})[name] = runs
+    print(write_report(summarize(tuned, scored, names), args.output_dir).read_text())
+
+
+def score(model: str, task: str, data: str, path: Path, cards: list[str]) -> dict:
+    """Scores a model as it is, unless `path` holds the result."""
+    made_from = {"model": model, "weights": fingerprint(model), "data": data}
+    if not path.exists():
+        encoder, masked_lm = load_for_scoring(model)
+        result = evaluate_zero_shot(TASKS[task], encoder, AutoTokenizer.from_pretrained(model), data, masked_lm)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps({**made_from, **result}, indent=1) + "\n")
+    result = json.loads(path.read_text())
+    held = {name: result[name] for name in made_from}
+    if held != made_from:
+        raise ValueError(f"{path} was made from {held}, not {made_from}: remove it, or give --output_dir")
+    for folder in cards:
+        update_card(folder, zero_shot_results(TASKS[task], task, result))
+    return result
+
+
+if __name__ == "__main__":
+    main()

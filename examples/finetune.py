@@ -1,0 +1,61 @@
+"""Fine-tunes any BERT-like checkpoint on a downstream task, over seeds, and puts the result into its card.
+
+    accelerate launch examples/finetune.py --model outputs/student --task sst2 --seeds 5
+
+The task's recipe (the paper's, where it has one) is the default of every training argument. --data is a folder in the
+official layout; without it the Hub's data set is read. Every seed is a cell: finished ones are not run again.
+"""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from accelerate import PartialState
+from transformers import HfArgumentParser
+
+from vidlankd_hf.downstream.card import finetuning_results, update_card
+from vidlankd_hf.downstream.finetune import find_task, finetune, recipe_options
+from vidlankd_hf.downstream.report import best_recipe
+from vidlankd_hf.downstream.trainer import FinetuningArguments
+from vidlankd_hf.runs import say
+
+
+@dataclass
+class TaskArguments:
+    model: str = field(metadata={"help": "Folder or Hub id of a checkpoint with its tokenizer."})
+    task: str = field(metadata={"help": "Such as sst2, squad, tracie; docs/downstream.md lists them."})
+    data: str | None = field(default=None, metadata={"help": "Folder in the official layout; default: the Hub."})
+    seeds: int = field(default=1, metadata={"help": "How many: 1, 2, ..."})
+    learning_rates: list[float] | None = field(
+        default=None, metadata={"help": "Learning rates to try, each with all seeds; default: the recipe's."}
+    )
+    max_length: int | None = field(default=None, metadata={"help": "Tokens of a text; default: the recipe's."})
+    train_rows: int | None = field(default=None, metadata={"help": "Train on so many rows only."})
+    eval_rows: int | None = field(default=None, metadata={"help": "Score so many rows only."})
+    submission: bool = field(default=False, metadata={"help": "Write the official files for the unlabelled splits."})
+    no_card: bool = field(default=False, metadata={"help": "Leave the model's README.md as it is."})
+
+
+def main() -> None:
+    parser = HfArgumentParser((FinetuningArguments, TaskArguments), description=__doc__)
+    task = find_task(parser.parse_known_args()[0].task)
+    options = recipe_options(task)
+    parser.set_defaults(**{k: v for k, v in task.recipe.items() if k not in vars(options)})
+    args, own = parser.parse_args_into_dataclasses()
+    if own.max_length is not None:
+        options = replace(options, max_length=own.max_length)
+    root, runs = Path(args.output_dir), []
+    for rate in own.learning_rates or [args.learning_rate]:
+        for seed in range(1, own.seeds + 1):
+            cell = replace(args, learning_rate=rate, seed=seed, output_dir=str(root / f"lr-{rate:g}" / f"seed-{seed}"))
+            runs.append(
+                finetune(own.model, own.task, cell, own.data, options, own.train_rows, own.eval_rows, own.submission)
+            )
+            collapsed = f"; collapsed: {runs[-1]['collapsed']}" if runs[-1]["collapsed"] else ""
+            say(args, f"{task.title}, lr {rate:g}, seed {seed}: {task.main} {runs[-1]['score']:.4f}{collapsed}")
+    if Path(own.model).is_dir() and not own.no_card and args.process_index == 0:
+        print(f"Card: {update_card(own.model, finetuning_results(task, own.task, best_recipe(runs)))}")
+    PartialState().destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""What is put on an encoder: rows to features, features to batches, outputs to losses and predictions.
+
+Each head has `auto` (the model class), `encode(rows, tokenizer, options)` (features in the order of the rows),
+`losses(outputs, batch)` (`[B]`, one a feature: what a step's mean is over) and
+`decode(logits, features, rows, options)` (one prediction a row).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import (
+    AutoModelForMultipleChoice,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    PreTrainedTokenizerBase,
+)
+
+from .spans import Span, best_spans, encode_spans
+
+
+@dataclass(frozen=True)
+class Options:
+    """How texts are cut, and answers chosen.
+
+    Args:
+        max_length: Of a sequence, with special tokens.
+        doc_stride: Tokens that neighbouring windows of a context share.
+        max_answer_length: In tokens.
+        null_threshold: A question is left unanswered where "no answer" beats the best span by more than this.
+    """
+
+    max_length: int = 126
+    doc_stride: int = 128
+    max_answer_length: int = 30
+    null_threshold: float = 0.0
+
+
+class Head:
+    """Base of the heads."""
+
+    auto: Any
+    task_type = "text-classification"
+
+    def model_options(self, labels: Sequence[str]) -> dict:
+        return {}
+
+    def encode(self, rows: list[dict], tokenizer: PreTrainedTokenizerBase, options: Options) -> list[dict]:
+        texts = [[row["texts"][i] for row in rows] for i in range(len(rows[0]["texts"]))]
+        ids = _tokenize(tokenizer, options.max_length, *texts)
+        features = [{name: values[i] for name, values in ids.items()} for i in range(len(rows))]
+        return _with_labels(features, rows)
+
+    def losses(self, outputs, batch: dict[str, Tensor]) -> Tensor:
+        return functional.cross_entropy(outputs.logits.float(), batch["labels"], reduction="none")
+
+    def decode(self, logits: np.ndarray, features: list[dict], rows: list[dict], options: Options) -> list:
+        return logits.argmax(-1).tolist()
+
+
+class Classification(Head):
+    """One of several classes."""
+
+    auto = AutoModelForSequenceClassification
+
+    def model_options(self, labels):
+        return {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
+
+
+class Regression(Head):
+    """A number."""
+
+    auto = AutoModelForSequenceClassification
+
+    def model_options(self, labels):
+        return {"num_labels": 1}
+
+    def losses(self, outputs, batch):
+        return functional.mse_loss(outputs.logits[:, 0].float(), batch["labels"].float(), reduction="none")
+
+    def decode(self, logits, features, rows, options):
+        return logits[:, 0].astype(float).tolist()
+
+
+class Choice(Head):
+    """One of several candidates, each read beside its context and scored by one classifier."""
+
+    auto = AutoModelForMultipleChoice
+    task_type = "multiple-choice"
+
+    def encode(self, rows, tokenizer, options):
+        count = len(rows[0]["texts"])
+        pairs = [pair for row in rows for pair in row["texts"]]
+        ids = _tokenize(tokenizer, options.max_length, *map(list, zip(*pairs)))
+        features = [
+            {name: values[i * count : (i + 1) * count] for name, values in ids.items()} for i in range(len(rows))
+        ]
+        return _with_labels(features, rows)
+
+
+class Spans(Head):
+    """A span of the context, or none; contexts longer than a sequence are read in windows."""
+
+    auto = AutoModelForQuestionAnswering
+    task_type = "question-answering"
+
+    def __init__(self, may_be_unanswerable: bool):
+        self.may_be_unanswerable = may_be_unanswerable
+
+    def encode(self, rows, tokenizer, options):
+        return encode_spans(rows, tokenizer, options)
+
+    def losses(self, outputs, batch):
+        start, end = (
+            functional.cross_entropy(logits.float(), batch[name], reduction="none")
+            for logits, name in (
+                (outputs.start_logits, "start_positions"),
+                (outputs.end_logits, "end_positions"),
+            )
+        )
+        return (start + end) / 2
+
+    def decode(self, logits, features, rows, options) -> list[Span]:
+        return best_spans(*logits, features, rows, options, self.may_be_unanswerable)
+
+
+def _tokenize(tokenizer, max_length: int, *texts: list[str]) -> dict[str, list]:
+    return tokenizer(*texts, truncation=True, max_length=max_length)
+
+
+def _with_labels(features: list[dict], rows: list[dict]) -> list[dict]:
+    if all(row["label"] is not None for row in rows):
+        for feature, row in zip(features, rows):
+            feature["labels"] = row["label"]
+    return features
+
+
+MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+TARGETS = ("labels", "start_positions", "end_positions")
+
+
+class Collator:
+    """Features to a batch, padded to the longest; candidates `[B, C, L]`, other sequences `[B, L]`."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        self.tokenizer = tokenizer
+
+    def __call__(self, features: list[dict]) -> dict[str, Tensor]:
+        names = [name for name in MODEL_INPUTS if name in features[0]]
+        choices = isinstance(features[0]["input_ids"][0], list)
+        if choices:
+            count = len(features[0]["input_ids"])
+            flat = [{name: feature[name][i] for name in names} for feature in features for i in range(count)]
+        else:
+            flat = [{name: feature[name] for name in names} for feature in features]
+        batch = dict(self.tokenizer.pad(flat, return_tensors="pt"))
+        if choices:
+            batch = {name: value.unflatten(0, (len(features), count)) for name, value in batch.items()}
+        for name in TARGETS:
+            if name in features[0]:
+                batch[name] = torch.tensor([feature[name] for feature in features])
+        return batch
+
+
+def length_of(feature: dict) -> int:
+    """Tokens of a feature's longest sequence."""
+    ids = feature["input_ids"]
+    return max(map(len, ids)) if isinstance(ids[0], list) else len(ids)

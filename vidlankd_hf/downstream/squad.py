@@ -1,0 +1,119 @@
+"""SQuAD 1.1 and 2.0 (Rajpurkar et al., EMNLP 2016 and ACL 2018)."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+from .heads import Spans
+from .reading import check_fields, open_text
+from .spans import Span
+from .squad_metric import SquadMetric, question_scores
+from .task import Task
+
+
+def read_squad(path: Path, split: str) -> list[dict]:
+    """Rows of the official JSON, one a question.
+
+    Raises:
+        ValueError: It is in another layout, or an answer is not where it says it is.
+    """
+    with open_text(path) as file:
+        content = json.load(file)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is a list; SQuAD's official JSON is an object with 'data'")
+    check_fields(path, content, ("data",))
+    rows = []
+    for article in content["data"]:
+        check_fields(f"an article of {path}", article, ("paragraphs",))
+        for paragraph in article["paragraphs"]:
+            check_fields(f"a paragraph of {path}", paragraph, ("context", "qas"))
+            for question in paragraph["qas"]:
+                check_fields(f"a question of {path}", question, ("id", "question"))
+                rows.append(_row(paragraph["context"], question, path))
+    return rows
+
+
+def _row(context: str, question: dict, path: Path) -> dict:
+    answers = question.get("answers")
+    for answer in answers or ():
+        found = context[answer["answer_start"] : answer["answer_start"] + len(answer["text"])]
+        if found != answer["text"]:
+            raise ValueError(
+                f"question {question['id']!r} of {path} has the answer {answer['text']!r}, but its context has "
+                f"{found!r} there"
+            )
+    unanswerable = question.get("is_impossible", False)
+    known = [] if unanswerable or answers is None else answers
+    return {
+        "id": question["id"],
+        "question": question["question"],
+        "context": context,
+        "answers": {key: [answer[key] for answer in known] for key in ("text", "answer_start")},
+        "label": None if answers is None and not unanswerable else 0,
+    }
+
+
+def write_squad(path: Path, task: Task, rows: list[dict], predictions: list) -> None:
+    """`{id: text}`; beside it `nbest_predictions.json` and, for 2.0, `null_odds.json`."""
+    files = {
+        path.name: {row["id"]: span.text for row, span in zip(rows, predictions)},
+        "nbest_predictions.json": {row["id"]: span.n_best for row, span in zip(rows, predictions)},
+    }
+    if task.head.may_be_unanswerable:
+        files["null_odds.json"] = {row["id"]: span.null_odds for row, span in zip(rows, predictions)}
+    for name, content in files.items():
+        (path.parent / name).write_text(json.dumps(content, indent=1) + "\n")
+
+
+class SquadTask(Task):
+    """Predictions are [`Span`]s."""
+
+    def constants(self, rows):
+        return [[Span("", 0.0, "", [])] * len(rows)]
+
+    def examples(self, rows, predictions):
+        version_2 = self.head.may_be_unanswerable
+        pairs = [question_scores(span.text, row["answers"]["text"], version_2) for row, span in zip(rows, predictions)]
+        return {"scores": [100 * f1 for _, f1 in pairs]}
+
+    def score(self, rows, predictions):
+        spans = [
+            {"id": row["id"], "text": span.text, "null_odds": span.null_odds, "best": span.best}
+            for row, span in zip(rows, predictions)
+        ]
+        references = [{"id": row["id"], "answers": row["answers"]} for row in rows]
+        return self.metric().compute(predictions=spans, references=references)
+
+
+def _squad(name: str, title: str, hub: str, version: str, learning_rate: float) -> Task:
+    return SquadTask(
+        title=title,
+        head=Spans(may_be_unanswerable=name == "squad_v2"),
+        data=(hub, None),
+        folder="squad",
+        files={
+            "train": f"train-{version}.json",
+            "validation": f"dev-{version}.json",
+            "test": f"test-{version}.json",
+        },
+        parse=read_squad,
+        row=lambda row: {**row, "label": 0},
+        metric=partial(SquadMetric, name, keep_in_memory=True),
+        main="f1",
+        recipe={
+            "learning_rate": learning_rate,
+            "num_train_epochs": 2.0,
+            "per_device_train_batch_size": 12,
+            "warmup_steps": 0.1,
+            "max_length": 384,
+        },
+        test={"test": "predictions.json"},
+        write_submission=write_squad,
+        percent=True,
+    )
+
+
+SQUAD = {
+    "squad": _squad("squad", "SQuAD 1.1", "rajpurkar/squad", "v1.1", 3e-5),
+    "squad_v2": _squad("squad_v2", "SQuAD 2.0", "rajpurkar/squad_v2", "v2.0", 5e-5),
+}

@@ -1,0 +1,62 @@
+"""TRACIE (Zhou et al., NAACL 2021): does an event, often an implicit one, start or end before or after another."""
+
+from functools import partial
+from pathlib import Path
+
+from .glue import RECIPE
+from .heads import Classification
+from .metrics import TracieMetric
+from .reading import class_of, open_text
+from .task import Task
+
+LABELS = ("negative", "positive")
+
+
+def read_tracie(path: Path, split: str) -> list[dict]:
+    """Lines `event: ... story: ...<tab>answer: positive`; without a tab, a line has no label."""
+    to_label, rows = class_of(LABELS, path), []
+    with open_text(path) as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            query, tab, answer = line.strip().partition("\t")
+            event, marker, story = query.partition("story:")
+            if not event.startswith("event:") or not marker or (tab and not answer.strip().startswith("answer:")):
+                raise ValueError(
+                    f"line {number} of {path} is not in TRACIE's layout, `event: ... story: ...<tab>answer: ...`: "
+                    f"{line.strip()[:80]!r}"
+                )
+            event = event.removeprefix("event:").strip()
+            label = to_label(answer.strip().removeprefix("answer:").strip()) if tab else None
+            rows.append({"id": len(rows), "texts": [event, story.strip()], "story": story, "label": label})
+    return rows
+
+
+def write_tracie(path: Path, task: Task, rows: list[dict], predictions: list) -> None:
+    path.write_text("".join(f"answer: {LABELS[value]}\n" for value in predictions))
+
+
+def _tracie(title: str, folder: str, train: str) -> Task:
+    return Task(
+        title=title,
+        head=Classification(),
+        data=None,
+        folder=f"tracie/{folder}",
+        files={"train": train, "test": "tracie_test.txt"},
+        parse=read_tracie,
+        row=None,
+        metric=partial(TracieMetric, keep_in_memory=True),
+        main="accuracy",
+        recipe=RECIPE,
+        labels=LABELS,
+        evaluate_on=("test",),
+        test={"test": "eval_results_lm.txt"},
+        write_submission=write_tracie,
+        reference=lambda row: {"label": row["label"], "event": row["texts"][0], "story": row["story"]},
+    )
+
+
+TRACIE = {
+    "tracie": _tracie("TRACIE, i.i.d.", "iid", "tracie_train.txt"),
+    "tracie_uniform": _tracie("TRACIE, uniform prior", "uniform-prior", "tracie_train_uniform_prior.txt"),
+}
