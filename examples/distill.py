@@ -23,7 +23,7 @@ from vidlankd_hf.configuration import KINDS, SIZES
 from vidlankd_hf.data.text_blocks import TextBlocks, read_vokens_info
 from vidlankd_hf.data.vocabulary import check_same_vocabulary
 from vidlankd_hf.launch import describe_launch, end_run
-from vidlankd_hf.runs import build_if_missing, fingerprint, finish_run, open_run, parse_arguments, run_script, say
+from vidlankd_hf.runs import build_if_missing, file_fingerprint, finish_run, open_run, parse_arguments, run_script, say
 from vidlankd_hf.student import objectives_recipe
 from vidlankd_hf.teacher import text_config
 from vidlankd_hf.world.recipe import STUDENT_RECIPE, WORLD_SEED
@@ -94,9 +94,9 @@ def main() -> None:
         recipe = objectives_recipe(args.objectives)
         recipe["voken"]["num_vokens"] = read_vokens_info(data_args.vokens)["num_vokens"]
         args.objectives = recipe
-    made_of = {"teacher": fingerprint(Path(data_args.teacher) / "model.safetensors")}
+    made_of = {"teacher": file_fingerprint(Path(data_args.teacher) / "model.safetensors")}
     if data_args.vokens is not None:
-        made_of["vokens"] = fingerprint(Path(data_args.vokens) / "vokens.npy")
+        made_of["vokens"] = file_fingerprint(Path(data_args.vokens) / "vokens.npy")
     checkpoint = open_run(args, {**asdict(data_args), "fingerprints": made_of})
 
     set_seed(args.seed)

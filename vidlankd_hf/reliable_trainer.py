@@ -5,10 +5,11 @@ promised, and what not, is in docs/reliability.md.
 """
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
 from . import runs
@@ -25,8 +26,34 @@ RECORD = "run_record.json"
 WORKER_DIED = ("exited unexpectedly", "is killed by signal")
 
 
+@dataclass
+class ReliableArguments(TrainingArguments):
+    """`TrainingArguments` of a [`ReliableTrainer`].
+
+    Args:
+        preempt_exit_code: What a process exits with after SIGTERM or SIGUSR1 to any process, once it saved.
+        hang_timeout: Seconds without a step, an evaluation batch or a checkpoint after which a process ends with the
+            stacks of its threads on stderr; 0 waits forever.
+    """
+
+    preempt_exit_code: int = field(
+        default=143, metadata={"help": "Exit code after SIGTERM or SIGUSR1, once a checkpoint was written."}
+    )
+    hang_timeout: float = field(
+        default=1800.0,
+        metadata={"help": "Seconds without a step after which a process ends and shows its stacks; 0: never."},
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.preempt_exit_code <= 255:
+            raise ValueError(f"preempt_exit_code is {self.preempt_exit_code}: an exit code is 0 to 255")
+        if not self.hang_timeout >= 0:
+            raise ValueError(f"hang_timeout is {self.hang_timeout}: give seconds, or 0 to wait forever")
+
+
 class ReliableTrainer(Trainer):
-    """Base of [`PretrainingTrainer`]. `args` has `preempt_exit_code` and `hang_timeout`, the model `loss_terms`."""
+    """Base of [`PretrainingTrainer`] and of the trainer that fine-tunes."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -130,11 +157,10 @@ class ReliableTrainer(Trainer):
     # ---- values that are not finite ----
 
     def see_losses(self, losses: dict[str, torch.Tensor]) -> None:
-        """Called with each micro-batch's component losses; nothing is read from the device."""
-        names = list(self.model.loss_terms)
+        """Called with each micro-batch's losses, by name; nothing is read from the device."""
         if self._latch is None:
-            self._latch = FiniteLatch(names, self.args.device)
-        self._latch.see_losses([losses[name] for name in names], self._position)
+            self._latch = FiniteLatch(list(losses), self.args.device)
+        self._latch.see_losses(list(losses.values()), self._position)
 
     @property
     def _position(self) -> int:

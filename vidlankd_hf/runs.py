@@ -166,7 +166,7 @@ def newest_name(folder: str | Path) -> str | None:
     return next((str(checkpoint) for checkpoint in checkpoints_of(folder)), None)
 
 
-def fingerprint(path: str | Path) -> str | None:
+def file_fingerprint(path: str | Path) -> str | None:
     """Hexadecimal sha256 of a file; `None` if there is none, as with a Hub id."""
     if not Path(path).is_file():
         return None

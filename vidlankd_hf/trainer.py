@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import TrainingArguments
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
@@ -23,7 +22,7 @@ from transformers.utils import logging
 from .data.epochs import EpochDataset, EpochSampler
 from .data.vocabulary import vocabulary_fingerprint
 from .launch import asked_for, check_launch
-from .reliable_trainer import ReliableTrainer
+from .reliable_trainer import ReliableArguments, ReliableTrainer
 
 logger = logging.get_logger(__name__)
 
@@ -32,16 +31,13 @@ MATMUL_PRECISIONS = ("highest", "high", "medium")
 
 
 @dataclass
-class PretrainingArguments(TrainingArguments):
-    """`TrainingArguments` with the defaults that pre-training on video and text needs.
+class PretrainingArguments(ReliableArguments):
+    """[`ReliableArguments`] with the defaults that pre-training on video and text needs.
 
     Args:
         mlm_probability: Share of a sequence's ordinary tokens that is masked.
         matmul_precision: `torch.set_float32_matmul_precision`: "highest" is full float32; "high" and "medium" allow
             TF32 on GPUs, bfloat16 on CPUs with AMX and faster float32 kernels on other CPUs.
-        preempt_exit_code: What a process exits with after SIGTERM or SIGUSR1 to any process, once it saved.
-        hang_timeout: Seconds without a step, an evaluation batch or a checkpoint after which a process ends with the
-            stacks of its threads on stderr; 0 waits forever.
     """
 
     mlm_probability: float = field(
@@ -53,13 +49,6 @@ class PretrainingArguments(TrainingArguments):
         metadata={
             "help": "Precision of float32 matrix products: highest, high or medium (TF32 on GPUs, bf16 on AMX CPUs)."
         },
-    )
-    preempt_exit_code: int = field(
-        default=143, metadata={"help": "Exit code after SIGTERM or SIGUSR1, once a checkpoint was written."}
-    )
-    hang_timeout: float = field(
-        default=1800.0,
-        metadata={"help": "Seconds without a step after which a process ends and shows its stacks; 0: never."},
     )
     adam_epsilon: float = field(default=1e-6, metadata={"help": "Epsilon of AdamW; the paper's 1e-6."})
     weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of AdamW; the paper's 0.01."})
@@ -96,10 +85,6 @@ class PretrainingArguments(TrainingArguments):
             raise ValueError(
                 f"matmul_precision is {self.matmul_precision!r}: choose one of {', '.join(MATMUL_PRECISIONS)}"
             )
-        if not 0 <= self.preempt_exit_code <= 255:
-            raise ValueError(f"preempt_exit_code is {self.preempt_exit_code}: an exit code is 0 to 255")
-        if not self.hang_timeout >= 0:
-            raise ValueError(f"hang_timeout is {self.hang_timeout}: give seconds, or 0 to wait forever")
         if self.remove_unused_columns:
             raise ValueError("remove_unused_columns must be false: the collators read columns that the model does not")
         if self.n_gpu > 1:

@@ -10,7 +10,7 @@ from ..cells import Cell, flags, probe
 from ..compute import step_flops
 from ..configuration import SIZES, VidLanKDTeacherConfig, student_config
 from ..data.shards import write_atomically
-from ..runs import fingerprint, is_free, read_config
+from ..runs import file_fingerprint, is_free, read_config
 from ..student import objectives_recipe, student_class
 from ..teacher import VidLanKDTeacher
 from ..world.recipe import STUDENT_RECIPE, TEACHER_RECIPE
@@ -83,14 +83,14 @@ class SeedRuns:
         row, folder = ROWS[name], self.folder / "students" / name
         teacher = self.folder / row.teacher
         options = {"objectives": row.objectives, "teacher": str(teacher), **self._length(name)}
-        made_of = {"teacher": fingerprint(teacher / "model.safetensors")}
+        made_of = {"teacher": file_fingerprint(teacher / "model.safetensors")}
         if row.continues_teacher:
             options["student"] = str(teacher)
             if "student_kind" in self.student_recipe:
                 options["student_kind"] = VidLanKDTeacherConfig.from_pretrained(teacher).text_config.model_type
         if row.num_vokens:
             options["vokens"] = str(self.vokens_cell(name).folder)
-            made_of["vokens"] = fingerprint(Path(options["vokens"]) / "vokens.npy")
+            made_of["vokens"] = file_fingerprint(Path(options["vokens"]) / "vokens.npy")
         settings = {**self.student_recipe, **options, "seed": self.seed, "fingerprints": made_of}
         settings["objectives"] = self._objectives(name)
         arguments = self._arguments(folder, options) + (["--no_probe"] if self.world is not None else [])

@@ -6,14 +6,13 @@ from pathlib import Path
 import torch
 from transformers import AutoModel, AutoModelForMaskedLM
 
+from ..runs import file_fingerprint
+
 
 def fingerprint(model: str | Path) -> str | None:
     """Of the weights in a model's folder, so that results are not taken for another model's; `None` of a Hub id."""
-    digest, files = hashlib.sha256(), sorted(Path(model).glob("*.safetensors"))
-    for file in files:
-        with open(file, "rb") as content:
-            digest.update(hashlib.file_digest(content, "sha256").digest())
-    return digest.hexdigest()[:16] if files else None
+    files = sorted(Path(model).glob("*.safetensors"))
+    return hashlib.sha256("".join(map(file_fingerprint, files)).encode()).hexdigest()[:16] if files else None
 
 
 def check_encoder(model: str, network: torch.nn.Module, info: dict) -> None:

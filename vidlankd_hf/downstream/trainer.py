@@ -9,18 +9,18 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import Trainer, TrainingArguments
 
 from ..data.epochs import EpochSampler
 from ..launch import asked_for, check_launch
+from ..reliable_trainer import ReliableArguments, ReliableTrainer
 from .heads import TARGETS, Collator, Head, length_of
 
 STEPS_PER_GROUP = 50  # so many steps' samples are sorted by length together
 
 
 @dataclass
-class FinetuningArguments(TrainingArguments):
-    """`TrainingArguments` as fine-tuning needs them; a task's recipe is put over them."""
+class FinetuningArguments(ReliableArguments):
+    """[`ReliableArguments`] as fine-tuning needs them; a task's recipe is put over them."""
 
     output_dir: str = field(default="outputs/finetuned", metadata={"help": "Where results are written."})
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "Sequences evaluated at a time."})
@@ -70,7 +70,7 @@ class GroupedSampler(EpochSampler):
         yield from np.random.Generator(np.random.PCG64([self.seed, self.epoch, 1])).permutation(steps).ravel().tolist()
 
 
-class FinetuningTrainer(Trainer):
+class FinetuningTrainer(ReliableTrainer):
     """A Trainer of one [`Head`] on its features."""
 
     def __init__(self, model, args: FinetuningArguments, head: Head, tokenizer, train_features: list[dict], **kwargs):
@@ -99,6 +99,7 @@ class FinetuningTrainer(Trainer):
         batch = {name: value for name, value in inputs.items() if name not in TARGETS}
         outputs = model(**batch)
         loss = self.head.losses(outputs, inputs).sum() / num_items_in_batch * self.accelerator.num_processes
+        self.see_losses({"loss": loss})
         return (loss, outputs) if return_outputs else loss
 
     def predict_features(self, features: list[dict]):
