@@ -9,6 +9,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from helpers import logged, train
@@ -137,14 +138,10 @@ def test_signal_to_loader_workers_does_not_end_the_run(tmp_path, whole):
     class SignalChildren(TrainerCallback):
         def on_step_begin(self, args, state, control, **kwargs):
             if state.global_step == 2:
-                children = subprocess.run(
-                    ["ps", "-o", "pid=", "--ppid", str(os.getpid())], capture_output=True, text=True
-                ).stdout.split()
-                for pid in [os.getpid(), *map(int, children)]:
-                    try:
-                        os.kill(pid, signal.SIGTERM)
-                    except ProcessLookupError:  # ps itself
-                        pass
+                workers = [str(child.pid) for child in psutil.Process().children()]
+                assert len(workers) == 2
+                subprocess.run(["kill", "-TERM", str(os.getpid()), *workers], check=True)
+                time.sleep(0.5)
 
     with pytest.raises(Preempted):
         train("student", tmp_path, **OPTIONS, dataloader_num_workers=2, callbacks=[SignalChildren()])
@@ -201,7 +198,7 @@ def test_processes_that_are_not_at_the_same_place_stop_at_the_same_place(monkeyp
                     stopped[rank] = place
                     return
 
-    threads = [threading.Thread(target=process, args=(rank,)) for rank in range(3)]
+    threads = [threading.Thread(target=process, args=(rank,), daemon=True) for rank in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
