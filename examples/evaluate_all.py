@@ -19,6 +19,7 @@ from vidlankd_hf.data.shards import write_atomically
 from vidlankd_hf.downstream import TASKS
 from vidlankd_hf.downstream.card import update_card, zero_shot_results
 from vidlankd_hf.downstream.checkpoints import fingerprint, load_for_scoring
+from vidlankd_hf.downstream.reading import find_file
 from vidlankd_hf.downstream.report import summarize, write_report
 from vidlankd_hf.downstream.task import Task
 from vidlankd_hf.downstream.zero_shot import evaluate_zero_shot
@@ -47,6 +48,12 @@ def main() -> None:
     if zero_shot and args.data is None:
         parser.error(f"{', '.join(zero_shot)} need --data, the folder that holds visual_commonsense")
     rows = dict(entry.split("=") for entry in args.train_rows)
+    if "--learning_rate" in more or set(rows) - set(args.tasks):
+        parser.error("give --learning_rates instead of --learning_rate, and --train_rows of --tasks only")
+    for task in args.tasks if args.data else ():  # what is missing is said before hours are spent
+        needed = TASKS[task].files if task in zero_shot else ("train", *TASKS[task].evaluate_on)
+        for split in needed:
+            find_file(TASKS[task], args.data, split)
     launcher = shlex.split(args.launcher) if args.launcher else None
 
     logging.set_verbosity_error()
