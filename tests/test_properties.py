@@ -17,7 +17,7 @@ from vidlankd_hf import TextCollator, VideoTextCollator, load_text_blocks
 from vidlankd_hf.checkpoints import fault
 from vidlankd_hf.data.captions import Caption, read_captions
 from vidlankd_hf.data.masking import mask_tokens
-from vidlankd_hf.data.pairing import _windows
+from vidlankd_hf.data.windows import divide, tile
 from vidlankd_hf.losses import OBJECTIVES, VideoTextContrast
 
 # `HOURS=... pytest` of the drills asks for many more examples.
@@ -202,15 +202,18 @@ captions = st.builds(
 )
 
 
-@given(st.lists(captions, min_size=1, max_size=8), st.integers(1, 10))
-def test_windows_lose_no_word_and_stay_within_their_length_and_time(lines, max_tokens):
+@given(st.lists(captions, min_size=1, max_size=8), st.integers(1, 10), st.floats(0, 1))
+def test_windows_lose_no_word_and_stay_within_their_length_and_time(lines, max_tokens, shift):
     lines.sort(key=lambda caption: (caption.start, caption.end))
-    windows = _windows(lines, TOKENIZER, max_tokens)
-    assert " ".join(window["text"] for window in windows).split() == " ".join(line.text for line in lines).split()
-    assert all(0 < len(window["text"].split()) <= max_tokens for window in windows)
-    assert all(window["start"] < window["end"] for window in windows)
-    assert windows[0]["start"] == lines[0].start
-    assert max(w["end"] for w in windows) == pytest.approx(max(line.end for line in lines))
+    pieces = divide(lines, TOKENIZER, max_tokens)
+    words = [piece.text.split() for piece, _ in pieces]
+    assert sum(words, []) == " ".join(line.text for line in lines).split()
+    assert all(piece.start < piece.end for piece, _ in pieces) and pieces[0][0].start == lines[0].start
+    assert max(piece.end for piece, _ in pieces) == pytest.approx(max(line.end for line in lines))
+    tokens = np.array([count for _, count in pieces])
+    bounds = tile(tokens, max_tokens, shift)
+    assert bounds[0] == 0 and bounds[-1] == len(pieces) and len(bounds) == len(tile(tokens, max_tokens))
+    assert all(0 < tokens[a:b].sum() <= max_tokens for a, b in zip(bounds, bounds[1:]))
 
 
 anything = st.recursive(
