@@ -16,7 +16,7 @@ ablations: $(READY)  ## every comparison of the paper on the grounded world, one
 
 # Models this small do not share out over threads, and threads that wait for a busy core cost a factor of ten.
 test: $(READY)  ## the tests that take seconds
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(READY)  ## all tests
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest
