@@ -139,7 +139,7 @@ def read_coda(path: Path) -> list[dict]:
         distribution = np.mean(answers[row["class_id"]], 0)
         items.append(
             {
-                "object": row["object_s"],
+                "object": row["object_s"] or row["object_pl"],  # cosmetics have no singular
                 "plural": row["object_pl"],
                 "are": row["areis_pl"],
                 "label": int(distribution.argmax()),
