@@ -144,7 +144,7 @@ def _visual_commonsense(root: Path) -> None:
     lines(root / "memory_colors" / "memory_colors.jsonl",
           [{"descriptor": "a", "item": thing, "label": COLOURS[i % 3]} for i, thing in enumerate(things)])  # fmt: skip
     lines(root / "coda" / "objects.jsonl",
-          [{"class_id": f"/m/{i}", "object_s": thing, "object_pl": thing, "areis_pl": "are"}
+          [{"class_id": f"/m/{i}", "object_s": thing if i else None, "object_pl": thing, "areis_pl": "are"}
            for i, thing in enumerate(things)])  # fmt: skip
     annotations = []
     for i in range(len(things)):

@@ -88,6 +88,7 @@ def test_visual_commonsense_is_read_complete(name, size, majority):
     labels = [item["label"] for item in items]
     assert len(items) == size
     assert majority is None or max(map(labels.count, labels)) / size == majority
+    assert all(item.get("sentence") or item["object"] for item in items)
     for item in items[:3]:
         for template in ZERO_SHOT[name].templates:
             assert "{" not in template.format(**item, word="x")
