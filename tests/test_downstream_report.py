@@ -142,10 +142,10 @@ def test_report_shows_chance_majority_templates_and_models_without_head(summary,
 
 
 def entries(folder) -> dict:
-    return {
-        (r.dataset_config, r.dataset_split, r.metric_name): r
-        for r in ModelCard.load(folder / "README.md").data.eval_results
-    }
+    results = ModelCard.load(folder / "README.md").data.eval_results
+    found = {(r.dataset_config, r.dataset_split, r.metric_name): r for r in results}
+    assert len(found) == len(results), "no entry stands twice"
+    return found
 
 
 def test_card_holds_task_data_metric_value_and_seeds_and_keeps_what_others_wrote(tmp_path):
