@@ -88,6 +88,17 @@ def test_equal_models_differ_by_nothing_and_far_ones_by_much():
     assert paired_test("f1", [{"scores": [1.0] * 50}], [{"scores": [0.0] * 50}]) < 0.001
 
 
+def test_seeds_that_agree_are_no_more_evidence_than_one():
+    """An example's predictions of all seeds are exchanged together."""
+    labels = [0, 1] * 20
+    first, second = [1 - labels[0], *labels[1:]], [1 - label for label in labels[:5]] + labels[5:]
+    one, three = (
+        paired_test("accuracy", *([{"predictions": p, "labels": labels}] * count for p in (first, second)))
+        for count in (1, 3)
+    )
+    assert one == three == pytest.approx(2 / 2**4, abs=0.03)
+
+
 def test_models_scored_on_other_examples_are_not_compared():
     a = [{"predictions": [0, 1], "labels": [0, 1]}]
     with pytest.raises(ValueError, match="not scored on the same examples"):
@@ -142,10 +153,10 @@ def test_report_shows_chance_majority_templates_and_models_without_head(summary,
 
 
 def entries(folder) -> dict:
-    return {
-        (r.dataset_config, r.dataset_split, r.metric_name): r
-        for r in ModelCard.load(folder / "README.md").data.eval_results
-    }
+    results = ModelCard.load(folder / "README.md").data.eval_results
+    found = {(r.dataset_config, r.dataset_split, r.metric_name): r for r in results}
+    assert len(found) == len(results), "no entry stands twice"
+    return found
 
 
 def test_card_holds_task_data_metric_value_and_seeds_and_keeps_what_others_wrote(tmp_path):
