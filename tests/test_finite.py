@@ -8,8 +8,9 @@ import torch
 from helpers import train
 from transformers import TrainerCallback
 
-from vidlankd_hf import TextCollator, VidLanKDStudent
+from vidlankd_hf import DistillationConfig, TeacherConfig, TextCollator, VidLanKDStudent
 from vidlankd_hf.checkpoints import checkpoints_of, newest_checkpoint
+from vidlankd_hf.downstream.trainer import FinetuningArguments
 from vidlankd_hf.finite import NEVER, FiniteLatch, NonFiniteError, first_bad, weights_are_finite
 
 OPTIONS = {"objectives": {"nst": 30.0}, "max_steps": 12, "gradient_accumulation_steps": 2, "save_strategy": "steps"}
@@ -133,3 +134,8 @@ def test_weights_of_every_kind_are_looked_at():
     assert weights_are_finite(model)
     model.bias.data[1] = -math.inf
     assert not weights_are_finite(model)
+
+
+@pytest.mark.parametrize("arguments", [DistillationConfig, TeacherConfig, FinetuningArguments])
+def test_no_trainer_of_ours_logs_a_loss_that_is_not_finite_as_another_number(tmp_path, arguments):
+    assert arguments(output_dir=str(tmp_path), use_cpu=True).logging_nan_inf_filter is False

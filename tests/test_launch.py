@@ -12,7 +12,7 @@ from helpers import WORDS, logged, make_texts, make_tokenizer, make_video_text, 
 from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM
 
-from vidlankd_hf import DistillationConfig, VidLanKDStudent, VidLanKDTeacher, bert_config, launch, trainer
+from vidlankd_hf import DistillationConfig, VidLanKDStudent, VidLanKDTeacher, bert_config, launch, reliable_trainer
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "accelerate_configs"
@@ -182,7 +182,7 @@ def test_what_was_asked_for_is_read_from_the_launcher(monkeypatch, options, expe
 
 
 def test_processes_that_do_not_know_of_each_other_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "asked_for", lambda: (2, None))
+    monkeypatch.setattr(reliable_trainer, "asked_for", lambda: (2, None))
     with pytest.raises(ValueError, match="2 processes were asked for, but this run has 1 "):
         DistillationConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none")
 

@@ -52,7 +52,7 @@ def fault(checkpoint: str | Path) -> str | None:
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size} bytes instead of {size}"
     for name, (_, digest) in files.items():
-        if _sha256(checkpoint / name) != digest:
+        if sha256_of(checkpoint / name) != digest:
             return f"{name} is damaged: its sha256 is not the manifest's"
     return None
 
@@ -173,7 +173,7 @@ def seal(folder: Path) -> None:
         _sync(path)
         _check_format(path)
         name = path.relative_to(folder).as_posix()
-        files[name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        files[name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
     manifest = folder / MANIFEST
     manifest.write_text(json.dumps({"format_version": FORMAT_VERSION, "files": files}, indent=2) + "\n")
     _sync(manifest)
@@ -248,7 +248,7 @@ def _check_format(path: Path) -> None:
             raise OSError(f"{path.name} is not whole JSON ({error})") from error
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
     digest, buffer = hashlib.sha256(), bytearray(2**20)
     view = memoryview(buffer)
     with open(path, "rb", buffering=0) as file:

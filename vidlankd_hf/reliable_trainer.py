@@ -17,7 +17,7 @@ from .agreement import together
 from .checkpoints import checkpoint_to_resume, expected_bytes, move_into, remove_leftovers, save_checkpoint
 from .data.fingerprint import data_fingerprint
 from .finite import FiniteLatch, NonFiniteError, first_bad, weights_are_finite
-from .launch import end_run
+from .launch import asked_for, check_launch, end_run
 from .out_of_memory import explained_out_of_memory
 from .preemption import EvaluationStopped, Preempted, StopRequests
 from .watchdog import Watchdog
@@ -28,7 +28,7 @@ WORKER_DIED = ("exited unexpectedly", "is killed by signal")
 
 @dataclass
 class ReliableArguments(TrainingArguments):
-    """`TrainingArguments` of a [`ReliableTrainer`].
+    """`TrainingArguments` of a [`ReliableTrainer`], with what all our trainers share: the launch is what it claims.
 
     Args:
         preempt_exit_code: What a process exits with after SIGTERM or SIGUSR1 to any process, once it saved.
@@ -43,13 +43,42 @@ class ReliableArguments(TrainingArguments):
         default=1800.0,
         metadata={"help": "Seconds without a step after which a process ends and shows its stacks; 0: never."},
     )
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Must stay false: the collators read columns that the model does not."}
+    )
+    logging_nan_inf_filter: bool = field(
+        default=False,
+        metadata={"help": "False: a loss that is not finite is logged as it is, and no step waits for it."},
+    )
+    dataloader_pin_memory: bool = field(
+        default_factory=torch.cuda.is_available,
+        metadata={"help": "Pin batches in memory; default: where there is a GPU."},
+    )
+    accelerator_config: dict | str | None = field(
+        default_factory=lambda: {"non_blocking": True} if torch.cuda.is_available() else None,
+        metadata={"help": "Settings of accelerate as JSON; default: batches are copied to a GPU without waiting."},
+    )
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "False: every parameter is used in every step."}
+    )
 
     def __post_init__(self):
+        # The launcher tells its processes neither this nor that there is no GPU; they would not know of each other.
+        (processes, on_cpu), cpu_given = asked_for(), self.use_cpu
+        self.use_cpu = cpu_given or bool(on_cpu) or not torch.accelerator.is_available()
         super().__post_init__()
         if not 0 <= self.preempt_exit_code <= 255:
             raise ValueError(f"preempt_exit_code is {self.preempt_exit_code}: an exit code is 0 to 255")
         if not self.hang_timeout >= 0:
             raise ValueError(f"hang_timeout is {self.hang_timeout}: give seconds, or 0 to wait forever")
+        if self.remove_unused_columns:
+            raise ValueError("remove_unused_columns must be false: the collators read columns that the model does not")
+        if self.n_gpu > 1:
+            raise ValueError(
+                f"one process sees {self.n_gpu} GPUs; losses would be wrong under torch.nn.DataParallel: start it "
+                "with `accelerate launch`, or choose one GPU with CUDA_VISIBLE_DEVICES=0"
+            )
+        check_launch(self, processes, on_gpus=on_cpu is False and not cpu_given)
 
 
 class ReliableTrainer(Trainer):

@@ -1,6 +1,5 @@
 """A run's folder: started, resumed or refused, never overwritten."""
 
-import hashlib
 import json
 import os
 import platform
@@ -17,7 +16,7 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from .agreement import exchange
-from .checkpoints import checkpoints_of, newest_checkpoint
+from .checkpoints import checkpoints_of, newest_checkpoint, sha256_of
 from .launch import launcher_words
 
 RUN_FILE = "run.json"
@@ -170,11 +169,7 @@ def file_fingerprint(path: str | Path) -> str | None:
     """Hexadecimal sha256 of a file; `None` if there is none, as with a Hub id."""
     if not Path(path).is_file():
         return None
-    sha256 = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(2**24):
-            sha256.update(piece)
-    return sha256.hexdigest()
+    return sha256_of(Path(path))
 
 
 def say(args: TrainingArguments, message: str) -> None:

@@ -21,7 +21,6 @@ from transformers.utils import logging
 
 from .data.epochs import EpochDataset, EpochSampler
 from .data.vocabulary import vocabulary_fingerprint
-from .launch import asked_for, check_launch
 from .reliable_trainer import ReliableArguments, ReliableTrainer
 
 logger = logging.get_logger(__name__)
@@ -55,29 +54,8 @@ class PretrainingArguments(ReliableArguments):
     max_grad_norm: float = field(
         default=1.0, metadata={"help": "Gradients are clipped to this norm; the paper's 1.0."}
     )
-    remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Must stay false: the collators read columns that the model does not."}
-    )
-    logging_nan_inf_filter: bool = field(
-        default=False,
-        metadata={"help": "False: a loss that is not finite is logged as it is, and no step waits for it."},
-    )
-    dataloader_pin_memory: bool = field(
-        default_factory=torch.cuda.is_available,
-        metadata={"help": "Pin batches in memory; default: where there is a GPU."},
-    )
-    accelerator_config: dict | str | None = field(
-        default_factory=lambda: {"non_blocking": True} if torch.cuda.is_available() else None,
-        metadata={"help": "Settings of accelerate as JSON; default: batches are copied to a GPU without waiting."},
-    )
-    ddp_find_unused_parameters: bool | None = field(
-        default=False, metadata={"help": "False: every parameter is used in every step."}
-    )
 
     def __post_init__(self):
-        # The launcher tells its processes neither this nor that there is no GPU; they would not know of each other.
-        (processes, on_cpu), cpu_given = asked_for(), self.use_cpu
-        self.use_cpu = cpu_given or bool(on_cpu) or not torch.accelerator.is_available()
         super().__post_init__()
         if not 0 < self.mlm_probability < 1:
             raise ValueError(f"mlm_probability is {self.mlm_probability}: give a share between 0 and 1, such as 0.15")
@@ -85,14 +63,6 @@ class PretrainingArguments(ReliableArguments):
             raise ValueError(
                 f"matmul_precision is {self.matmul_precision!r}: choose one of {', '.join(MATMUL_PRECISIONS)}"
             )
-        if self.remove_unused_columns:
-            raise ValueError("remove_unused_columns must be false: the collators read columns that the model does not")
-        if self.n_gpu > 1:
-            raise ValueError(
-                f"one process sees {self.n_gpu} GPUs; losses would be wrong under torch.nn.DataParallel: start it "
-                "with `accelerate launch`, or choose one GPU with CUDA_VISIBLE_DEVICES=0"
-            )
-        check_launch(self, processes, on_gpus=on_cpu is False and not cpu_given)
 
 
 class PretrainingTrainer(ReliableTrainer):

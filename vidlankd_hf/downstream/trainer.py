@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from ..data.epochs import EpochSampler
-from ..launch import asked_for, check_launch
 from ..reliable_trainer import ReliableArguments, ReliableTrainer
 from .heads import TARGETS, Collator, Head, length_of
 
@@ -25,25 +24,6 @@ class FinetuningArguments(ReliableArguments):
     output_dir: str = field(default="outputs/finetuned", metadata={"help": "Where results are written."})
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "Sequences evaluated at a time."})
     save_strategy: str = field(default="no", metadata={"help": "Checkpoints to resume from; default: none."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay false."})
-    dataloader_pin_memory: bool = field(
-        default_factory=torch.cuda.is_available,
-        metadata={"help": "Pin batches in memory; default: where there is a GPU."},
-    )
-    ddp_find_unused_parameters: bool | None = field(
-        default=False, metadata={"help": "False: every parameter is used in every step."}
-    )
-
-    def __post_init__(self):
-        (processes, on_cpu), cpu_given = asked_for(), self.use_cpu
-        self.use_cpu = cpu_given or bool(on_cpu) or not torch.accelerator.is_available()
-        super().__post_init__()
-        if self.n_gpu > 1:
-            raise ValueError(
-                f"one process sees {self.n_gpu} GPUs; losses would be wrong under torch.nn.DataParallel: start it "
-                "with `accelerate launch`, or choose one GPU with CUDA_VISIBLE_DEVICES=0"
-            )
-        check_launch(self, processes, on_gpus=on_cpu is False and not cpu_given)
 
 
 class GroupedSampler(EpochSampler):
