@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= $(VENV)/bin/python
 READY := $(if $(filter $(VENV)/bin/python,$(PYTHON)),$(VENV)/.installed,)
 
-.PHONY: demo evidence ablations test test-slow drills mutants test-lowest bench style docs clean
+.PHONY: demo evidence ablations test test-slow drills fuzz mutants test-lowest bench style docs clean
 
 demo: $(READY)  ## the main job on the grounded world: world, teacher, students, probe, report
 	$(PYTHON) examples/demo.py
@@ -23,6 +23,9 @@ test-slow: $(READY)  ## all tests
 
 drills: $(READY)  ## kills, full disks, preemption, NaN, hangs, 10,000 steps: what survives (within an hour on 2 cores)
 	OMP_NUM_THREADS=1 $(PYTHON) tests/drills/run.py
+
+fuzz: $(READY)  ## damaged files of every kind that is read from outside, ten minutes a kind
+	OMP_NUM_THREADS=1 $(PYTHON) tests/drills/fuzz.py
 
 mutants: $(READY)  ## small changes to the losses and collators that the fast tests must notice
 	OMP_NUM_THREADS=1 $(PYTHON) tests/drills/mutants.py

@@ -214,7 +214,10 @@ def read_config(path: str | Path, section: str, known: Container[str] | None = N
         raise ValueError(
             f"--config {path} is no file: give a YAML file of settings, such as those in examples/recipes"
         )
-    content = yaml.safe_load(Path(path).read_text())
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"{path} is no YAML file: {error}") from error
     if isinstance(content, dict) and set(content) & set(CONFIG_SECTIONS):
         if section not in content:
             raise ValueError(f"{path} has no section {section!r}: it has {', '.join(content)}")

@@ -1,9 +1,17 @@
-"""Random damage to every kind of file that is read from outside: a clear error or a value, never a crash or a hang."""
+"""Random damage to every kind of file that is read from outside: a clear error or a value, never a crash or a hang.
 
+make fuzz                                           ten minutes a kind, resumable kind by kind
+python tests/drills/fuzz.py --kinds srt vtt --seconds 60
+"""
+
+import argparse
 import json
+import logging
 import random
 import shutil
+import signal
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,13 +21,17 @@ import av
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from small_runs import forked, wait
+from small_runs import ROOT, forked, wait
 
 from vidlankd_hf.checkpoints import fault, seal
 from vidlankd_hf.data.captions import read_captions
 from vidlankd_hf.data.shards import FeatureStore, ShardWriter
 from vidlankd_hf.data.text_blocks import TextBlocks, load_text
+from vidlankd_hf.downstream import TASKS
+from vidlankd_hf.downstream.reading import read_rows
+from vidlankd_hf.downstream.task import Task
 from vidlankd_hf.extraction.decode import VideoReader
+from vidlankd_hf.runs import read_config
 
 CLEAR = (ValueError, FileNotFoundError, KeyError, OSError, SafetensorError)
 SECONDS_A_FILE = 20  # for one damaged file; longer is a hang
@@ -64,17 +76,89 @@ def captions(folder: Path) -> None:
     (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def srt(folder: Path) -> None:
+    cues = [f"{i}\n00:00:0{i},000 --> 00:00:0{i + 1},500\n<i>a word</i> &amp; ü\nmore\n" for i in range(1, 6)]
+    (folder / "v.srt").write_text("\n".join(cues))
+
+
+def vtt(folder: Path) -> None:
+    cues = [f"00:0{i}.000 --> 00:0{i + 1}.500 align:start\na<00:0{i}.400><c> word</c>\n" for i in range(1, 6)]
+    (folder / "v.en.vtt").write_text("WEBVTT\n\nNOTE by hand\n\n" + "\n".join(cues))
+
+
+def howto100m_json(folder: Path) -> None:
+    lines = {"start": [0.5, 2, 3], "end": [2.5, 3, 4.5], "text": ["cut the", "the bread", "ü"]}
+    (folder / "caption.json").write_text(json.dumps({"x1": lines, "x2": lines}))
+
+
+def howto100m_csv(folder: Path) -> None:
+    (folder / "x1.csv").write_text('start,end,text\n0.5,2.5,cut the\n2,3,"the bread, ü"\n')
+
+
+def activitynet(folder: Path) -> None:
+    entry = {"duration": 9.5, "timestamps": [[0, 2.5], [2, 9.5]], "sentences": ["A man walks.", "He sits. ü"]}
+    (folder / "train.json").write_text(json.dumps({"v_1": entry, "v_2": entry}))
+
+
+def youcook2(folder: Path) -> None:
+    entry = {"duration": 9.5, "subset": "training", "annotations": [{"segment": [1, 4], "id": 0, "sentence": "cut"}]}
+    (folder / "y.json").write_text(json.dumps({"database": {"a": entry, "b": entry}}))
+
+
+def msvd(folder: Path) -> None:
+    (folder / "annotations.txt").write_text("".join(f"v{i % 2}\ta man sings {i} ü\n" for i in range(5)))
+
+
+def read_captions_of(folder: Path) -> None:
+    for path in folder.iterdir():
+        read_captions(path)
+
+
+def config(folder: Path) -> None:
+    shutil.copy(ROOT / "examples" / "recipes" / "small.yaml", folder)
+
+
+def downstream(folder: Path) -> None:
+    from downstream_data import make_data  # found once small_runs has named its folder
+
+    make_data(folder)
+
+
+def read_downstream(folder: Path) -> None:
+    """Every split of every task; an error in one does not keep the others from being read."""
+    errors = []
+    for task in TASKS.values():
+        for split in task.files:
+            try:
+                read_rows(task, str(folder), split) if isinstance(task, Task) else task.items(folder, split)
+            except FileNotFoundError:
+                continue  # the grounded world's, and test splits that have no file here
+            except CLEAR as error:
+                errors.append(error)
+    if errors:
+        raise errors[0]
+
+
 def text(folder: Path) -> None:
     (folder / "train.jsonl").write_text("".join(json.dumps({"text": f"line {i}"}) + "\n" for i in range(5)))
 
 
 KINDS: dict[str, tuple[Callable, Callable]] = {  # what makes a good one, what reads it
-    "captions": (captions, lambda folder: read_captions(folder / "captions.jsonl")),
+    "captions": (captions, read_captions_of),
+    "srt": (srt, read_captions_of),
+    "vtt": (vtt, read_captions_of),
+    "howto100m_json": (howto100m_json, read_captions_of),
+    "howto100m_csv": (howto100m_csv, read_captions_of),
+    "activitynet": (activitynet, read_captions_of),
+    "youcook2": (youcook2, read_captions_of),
+    "msvd": (msvd, read_captions_of),
     "features": (features, read_features),
     "blocks": (blocks, lambda folder: [b["input_ids"].sum() for b in map(TextBlocks(folder).__getitem__, range(4))]),
     "checkpoint": (checkpoint, fault),
     "text": (text, lambda folder: load_text(str(folder)).to_list()),
     "video": (video, lambda folder: list(VideoReader(folder / "video.mp4").sample([1]))),
+    "config": (config, lambda folder: read_config(next(folder.iterdir()), "distill")),
+    "downstream": (downstream, read_downstream),
 }
 
 
@@ -82,7 +166,7 @@ def damaged(good: Path, folder: Path, chance: random.Random) -> None:
     """A copy with one file changed: bits turned, cut, doubled, bytes or numbers put in."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(good, folder)
-    path = chance.choice(sorted(p for p in folder.iterdir() if p.is_file()))
+    path = chance.choice(sorted(p for p in folder.rglob("*") if p.is_file()))
     content = bytearray(path.read_bytes())
     for _ in range(chance.randrange(1, 6)):
         place = chance.randrange(len(content) + 1)
@@ -101,34 +185,34 @@ def damaged(good: Path, folder: Path, chance: random.Random) -> None:
 
 
 def drill(work: Path, seconds: int) -> Iterator[tuple[bool, int]]:
-    """Every kind gets its share of the time, in a process that is begun again if it dies or hangs."""
-    for kind, (make, _) in KINDS.items():
-        good = work / f"fuzz-{kind}"
-        good.mkdir()
-        make(good)
-        until, survived, begin = time.monotonic() + seconds / len(KINDS), True, 0
-        while time.monotonic() < until:
-            log = work / f"fuzz-{kind}-{begin}.txt"
-            pid = forked(lambda kind=kind, begin=begin, until=until: attack(work, kind, begin, until), log)
-            code = wait(pid, until - time.monotonic() + SECONDS_A_FILE)
-            tried = log.read_text().splitlines()
-            begin += 1_000_000
-            if code != 0:
-                survived = False
-                print(f"fuzz {kind}: ended with {code}; {tried[-1:]}", flush=True)
-                break
-            print(f"fuzz {kind}: {tried[-1]}", flush=True)
+    """Every kind gets its share of the time."""
+    for kind in KINDS:
+        survived, counts = fuzz(work, kind, seconds / len(KINDS))
+        print(f"fuzz {kind}: {counts}", flush=True)
         yield survived, 0
 
 
-def attack(work: Path, kind: str, begin: int, until: float) -> None:
-    read, counts, number = KINDS[kind][1], Counter(), begin
+def fuzz(work: Path, kind: str, seconds: float) -> tuple[bool, dict]:
+    """Damages and reads files of one kind, in a process that may crash or hang; returns what came of them."""
+    good = work / f"fuzz-{kind}"
+    good.mkdir()
+    KINDS[kind][0](good)
+    log, until = work / f"fuzz-{kind}.txt", time.monotonic() + seconds
+    code = wait(forked(lambda: attack(work, kind, until), log), seconds + SECONDS_A_FILE)
+    said = log.read_text().splitlines()[-1:]
+    return code == 0, json.loads(said[0]) if code == 0 else {"ended with": code, "said": said}
+
+
+def attack(work: Path, kind: str, until: float) -> None:
+    read, counts, number = KINDS[kind][1], Counter(), 0
     sys.stderr = sys.stdout
     av.logging.set_level(None)
+    logging.disable()
     while time.monotonic() < until:
-        chance, folder = random.Random(number), work / f"fuzz-{kind}-damaged"
-        damaged(work / f"fuzz-{kind}", folder, chance)
+        folder = work / f"fuzz-{kind}-damaged"
+        damaged(work / f"fuzz-{kind}", folder, random.Random(number))
         try:
+            signal.alarm(SECONDS_A_FILE)  # ends the process
             read(folder)
             counts["read"] += 1
         except CLEAR as error:
@@ -136,5 +220,33 @@ def attack(work: Path, kind: str, begin: int, until: float) -> None:
         except Exception as error:
             print(f"seed {number}: {type(error).__name__}: {error}", flush=True)
             raise SystemExit(3) from error
+        finally:
+            signal.alarm(0)
         number += 1
-    print(f"{number - begin} files: {dict(counts)}", flush=True)
+    print(json.dumps(counts), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), help="default: all")
+    parser.add_argument("--seconds", type=int, default=600, help="for each kind (default: 600)")
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/fuzz"), help="finished kinds are kept here")
+    args = parser.parse_args()
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    all_survived = True
+    for kind in args.kinds:
+        kept = args.output_dir / f"{kind}.json"
+        if not kept.exists():
+            with tempfile.TemporaryDirectory(prefix="fuzz-") as work:
+                survived, counts = fuzz(Path(work), kind, args.seconds)
+            if not survived:
+                print(f"{kind}: {counts}", flush=True)
+                all_survived = False
+                continue
+            kept.write_text(json.dumps({"seconds": args.seconds, "counts": counts}) + "\n")
+        print(f"{kind}: {json.loads(kept.read_text())}", flush=True)
+    raise SystemExit(not all_survived)
+
+
+if __name__ == "__main__":
+    main()
