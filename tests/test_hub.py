@@ -171,7 +171,7 @@ def test_failed_push_loses_nothing_and_says_what_to_run(
 def test_printed_command_pushes_the_same_files(connected, hub, tmp_path):
     hub.failing = fails_at_commit(500)
     trainer = run_student(tmp_path / "student", hub_model_id="me/student", save_strategy="steps", save_steps=1)
-    (tmp_path / "student" / "run.json").write_text("{}")
+    (tmp_path / "student" / "run.json").write_text(json.dumps({"settings": {}}))
     trainer.save_model()
     hub.failing = lambda method, path: None
     words = shlex.split(trainer.push_error.partition("run:")[2].strip())

@@ -92,8 +92,9 @@ def upload_command(folder: str | Path, repo_id: str, private: bool | None = None
 def reason(error: Exception) -> str:
     """An error of the Hub's client in one line, with the remedy where it is a missing right."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = f"{type(error).__name__}: {lines[0] if lines else 'no further word'}"
-    if _status(error) in (401, 403) or isinstance(error, LocalTokenNotFoundError):
+    kind, status = type(error).__name__, _status(error)
+    said = f"{kind}{f' {status}' if status else ''}: {lines[0] if lines else 'no further word'}"
+    if status in (401, 403) or isinstance(error, LocalTokenNotFoundError):
         return f"{said} (log in with `hf auth login`, or set HF_TOKEN to a token that may write there)"
     return said
 

@@ -157,7 +157,7 @@ def write_student_card(folder: str | Path, trainer) -> None:
     kd = " + ".join(f"{options['weight']:g} x {name}" for name, options in objectives.items())
     teacher = None if trainer.teacher is None else trainer.accelerator.unwrap_model(trainer.teacher)
     kind = type(teacher).__name__
-    source = "text" if teacher is None else "video" if kind == "VidLanKDTeacher" else f"a {kind}"
+    source = "vokens" if teacher is None else "video" if kind == "VidLanKDTeacher" else f"a {kind}"
     teacher_name = None if teacher is None else settings.get("teacher") or teacher.name_or_path
     start = settings.get("student") or student.name_or_path
     options = {name: {k: v for k, v in given.items() if k != "weight"} for name, given in objectives.items()}

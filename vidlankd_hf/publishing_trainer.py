@@ -17,6 +17,7 @@ logger = logging.get_logger(__name__)
 class PublishingTrainer(Trainer):
     """Base of [`ReliableTrainer`]."""
 
+    hub_model_id: str | None = None
     push_error: str | None = None
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
