@@ -23,6 +23,7 @@ from vidlankd_hf.configuration import KINDS, SIZES
 from vidlankd_hf.data.text_blocks import TextBlocks, read_vokens_info
 from vidlankd_hf.data.vocabulary import check_same_vocabulary
 from vidlankd_hf.launch import describe_launch, end_run
+from vidlankd_hf.model_card import PROBE_FILE
 from vidlankd_hf.runs import build_if_missing, file_fingerprint, finish_run, open_run, parse_arguments, run_script, say
 from vidlankd_hf.student import objectives_recipe
 from vidlankd_hf.teacher import text_config
@@ -161,7 +162,10 @@ def main() -> None:
     if embedded and not data_args.no_probe and args.process_index == 0:
         print("What it knows about looks it never read of:\n")
         probe = ["--model", args.output_dir, "--world", str(world)]
-        run_script(EXAMPLES / "probe.py", *probe, "--output_json", str(Path(args.output_dir) / "probe.json"))
+        run_script(EXAMPLES / "probe.py", *probe, "--output_json", str(Path(args.output_dir) / PROBE_FILE))
+        trainer.create_model_card()
+    if embedded and not data_args.no_probe and args.push_to_hub:
+        trainer.push_to_hub("Results of the probe")
     end_run(trainer)
 
 

@@ -3,7 +3,8 @@
     accelerate launch examples/finetune.py --model outputs/student --task sst2 --seeds 5
 
 The task's recipe (the paper's, where it has one) is the default of every training argument. --data is a folder in the
-official layout; without it the Hub's data set is read. Every seed is a cell: finished ones are not run again.
+official layout; without it the Hub's data set is read. Every seed is a cell: finished ones are not run again. With
+--push_to_hub the model of the best learning rate's median seed is pushed, never the best seed's.
 """
 
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from vidlankd_hf.downstream.card import finetuning_results, update_card
 from vidlankd_hf.downstream.finetune import find_task, finetune, recipe_options
 from vidlankd_hf.downstream.report import best_recipe
 from vidlankd_hf.downstream.trainer import FinetuningArguments
+from vidlankd_hf.hub import PushError, make_repository, push
 from vidlankd_hf.runs import say
 
 
@@ -32,7 +34,12 @@ class TaskArguments:
     train_rows: int | None = field(default=None, metadata={"help": "Train on so many rows only."})
     eval_rows: int | None = field(default=None, metadata={"help": "Score so many rows only."})
     submission: bool = field(default=False, metadata={"help": "Write the official files for the unlabelled splits."})
+    keep_model: bool = field(default=False, metadata={"help": "Save every seed's model; --push_to_hub does too."})
     no_card: bool = field(default=False, metadata={"help": "Leave the model's README.md as it is."})
+
+
+def folder_of(root: Path, learning_rate: float, seed: int) -> Path:
+    return root / f"lr-{learning_rate:g}" / f"seed-{seed}"
 
 
 def main() -> None:
@@ -44,16 +51,30 @@ def main() -> None:
     if own.max_length is not None:
         options = replace(options, max_length=own.max_length)
     root, runs = Path(args.output_dir), []
+    if args.push_to_hub:
+        args.hub_model_id = make_repository(
+            args, args.hub_model_id or root.resolve().name, args.hub_token, args.hub_private_repo
+        )
     for rate in own.learning_rates or [args.learning_rate]:
         for seed in range(1, own.seeds + 1):
-            cell = replace(args, learning_rate=rate, seed=seed, output_dir=str(root / f"lr-{rate:g}" / f"seed-{seed}"))
-            runs.append(
-                finetune(own.model, own.task, cell, own.data, options, own.train_rows, own.eval_rows, own.submission)
-            )
+            folder = folder_of(root, rate, seed)
+            cell = replace(args, learning_rate=rate, seed=seed, output_dir=str(folder), push_to_hub=False)
+            keep = own.keep_model or args.push_to_hub
+            data = own.data, options, own.train_rows, own.eval_rows
+            runs.append(finetune(own.model, own.task, cell, *data, own.submission, keep))
             collapsed = f"; collapsed: {runs[-1]['collapsed']}" if runs[-1]["collapsed"] else ""
             say(args, f"{task.title}, lr {rate:g}, seed {seed}: {task.main} {runs[-1]['score']:.4f}{collapsed}")
     if Path(own.model).is_dir() and not own.no_card and args.process_index == 0:
         print(f"Card: {update_card(own.model, finetuning_results(task, own.task, best_recipe(runs)))}")
+    if args.push_to_hub and args.process_index == 0:
+        median = sorted(best_recipe(runs), key=lambda run: run["score"])[(own.seeds - 1) // 2]
+        folder = folder_of(root, median["learning_rate"], median["seed"])
+        message = f"{task.title}, seed {median['seed']}, the median of {own.seeds}"
+        try:
+            push(folder, args.hub_model_id, message, args.hub_token, args.hub_private_repo, args.hub_revision)
+        except PushError as error:
+            raise SystemExit(str(error)) from None
+        print(f"Pushed {folder} to {args.hub_model_id}.")
     PartialState().destroy_process_group()
 
 

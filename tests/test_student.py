@@ -110,16 +110,6 @@ def test_run_leaves_a_plain_bert_a_recipe_and_heads(tmp_path, tokenizer):
         assert all(torch.equal(expected[n], t) for n, t in student.state_dict().items())
 
 
-def test_pushing_internally_keeps_the_plain_bert_in_the_output_folder(tmp_path):
-    """The Trainer saves once more, internally, before it pushes."""
-    trainer = train("student", tmp_path, {"nst": 1.0})
-    trainer.save_model()
-    trainer.save_model(_internal_call=True)
-    trainer.create_model_card()
-    assert json.loads((tmp_path / "config.json").read_text())["architectures"] == ["BertForMaskedLM"]
-    assert "1 x nst" in (tmp_path / "README.md").read_text()
-
-
 def test_half_precision_checkpoint_is_trained_in_float32(tmp_path, tokenizer):
     make_student(tokenizer).export().bfloat16().save_pretrained(tmp_path)
     assert VidLanKDStudent.from_pretrained(tmp_path).dtype == torch.float32

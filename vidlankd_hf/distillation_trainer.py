@@ -45,6 +45,8 @@ class DistillationTrainer(PretrainingTrainer):
         trainer.save_model()
     """
 
+    _exporting = False  # whether what is saved is the finished student, not a checkpoint
+
     def __init__(
         self,
         model: DistillationStudent,
@@ -185,28 +187,25 @@ class DistillationTrainer(PretrainingTrainer):
             gathered.append(torch.cat([others[:rank], others[rank + 1 :]]).flatten(0, 1)[:, :ours])
         return tuple(gathered)
 
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Writes the finished student to `output_dir`: plain model, tokenizer, card, and `distillation/`."""
-        target = self._target = Path(output_dir or self.args.output_dir)
-        # The Trainer also calls this internally when it pushes `output_dir`, which holds the plain model.
-        self._exporting = not _internal_call or target == Path(self.args.output_dir)
-        super().save_model(output_dir, _internal_call)
-
-    def create_model_card(self, *args, **kwargs) -> None:
-        """Writes our card, also where the Trainer would write its own (when pushing)."""
-        if self.is_world_process_zero():
-            write_student_card(self.args.output_dir, self.accelerator.unwrap_model(self.model), self)
+    def _save_finished(self, folder: Path) -> None:
+        """The finished student: plain model, tokenizer, card, and `distillation/`."""
+        self._exporting = True
+        try:
+            super()._save_finished(folder)
+        finally:
+            self._exporting = False
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if not self._exporting:
             super()._save(output_dir, state_dict)
         elif self.args.should_save:
-            output_dir = output_dir or self.args.output_dir
             student: DistillationStudent = self.accelerator.unwrap_model(self.model)
             student.export(state_dict).save_pretrained(output_dir)
             student.save_distillation(output_dir, state_dict)
             self.processing_class.save_pretrained(output_dir)
-            write_student_card(output_dir, student, self, self._target)
+
+    def write_card(self, folder: Path) -> None:
+        write_student_card(folder, self)
 
 
 def _contrastive(student: DistillationStudent) -> list[str]:

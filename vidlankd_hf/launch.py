@@ -57,15 +57,23 @@ def check_launch(args: TrainingArguments, processes: int | None, on_gpus: bool) 
 def end_run(trainer: Trainer, exit_code: int = 0) -> None:
     """The last line of a script: closes trackers and the process group, once all processes have come here.
 
+    If the model was not pushed as it was asked for, the process ends with exit code 1 and says what to run.
+
     Under DeepSpeed the process then ends without finalizing the interpreter: some launches ended in SIGABRT
     ("terminate called without an active exception"), of a cause that was not found, and none since.
     """
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
+    not_pushed = getattr(trainer, "push_error", None)
+    if not_pushed:
+        print(not_pushed, file=sys.stderr)
+        exit_code = exit_code or 1
     if trainer.args.deepspeed_plugin is not None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(exit_code)
+    if not_pushed:
+        raise SystemExit(exit_code)
 
 
 def asked_for() -> tuple[int | None, bool | None]:

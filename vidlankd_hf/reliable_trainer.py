@@ -9,17 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import HubStrategy
 
 from . import runs
-from .agreement import together
-from .checkpoints import checkpoint_to_resume, expected_bytes, move_into, remove_leftovers, save_checkpoint
+from .checkpoints import checkpoint_to_resume, expected_bytes, remove_leftovers, save_checkpoint
 from .data.fingerprint import data_fingerprint
 from .finite import FiniteLatch, NonFiniteError, first_bad, weights_are_finite
 from .launch import asked_for, check_launch, end_run
 from .out_of_memory import explained_out_of_memory
 from .preemption import EvaluationStopped, Preempted, StopRequests
+from .publishing_trainer import PublishingTrainer
 from .watchdog import Watchdog
 
 RECORD = "run_record.json"
@@ -61,6 +62,9 @@ class ReliableArguments(TrainingArguments):
     ddp_find_unused_parameters: bool | None = field(
         default=False, metadata={"help": "False: every parameter is used in every step."}
     )
+    hub_strategy: str = field(
+        default="end", metadata={"help": "Must stay end: --push_to_hub pushes the finished model, no checkpoints."}
+    )
 
     def __post_init__(self):
         # The launcher tells its processes neither this nor that there is no GPU; they would not know of each other.
@@ -73,6 +77,12 @@ class ReliableArguments(TrainingArguments):
             raise ValueError(f"hang_timeout is {self.hang_timeout}: give seconds, or 0 to wait forever")
         if self.remove_unused_columns:
             raise ValueError("remove_unused_columns must be false: the collators read columns that the model does not")
+        if self.push_to_hub and self.hub_strategy != HubStrategy.END:
+            raise ValueError(
+                f"hub_strategy is {self.hub_strategy.value!r}, but only 'end' is possible: what is pushed is the "
+                "finished model, and a checkpoint is none (a student's holds heads and optimizer). To keep a "
+                "checkpoint on the Hub: hf upload REPO OUTPUT_DIR/checkpoint-N checkpoint-N"
+            )
         if self.n_gpu > 1:
             raise ValueError(
                 f"one process sees {self.n_gpu} GPUs; losses would be wrong under torch.nn.DataParallel: start it "
@@ -81,7 +91,7 @@ class ReliableArguments(TrainingArguments):
         check_launch(self, processes, on_gpus=on_cpu is False and not cpu_given)
 
 
-class ReliableTrainer(Trainer):
+class ReliableTrainer(PublishingTrainer):
     """Base of [`PretrainingTrainer`] and of the trainer that fine-tunes."""
 
     def __init__(self, *args, **kwargs):
@@ -286,8 +296,6 @@ class ReliableTrainer(Trainer):
             best=self.state.best_model_checkpoint,
         )
         self._saved_step = self.state.global_step
-        if self.args.push_to_hub:
-            self._push_from_checkpoint(str(checkpoint))
         self._watchdog.moved()
 
     def _write_checkpoint(self, folder: str) -> None:
@@ -351,20 +359,15 @@ class ReliableTrainer(Trainer):
         if changed:
             runs.say(self.args, f"{checkpoint} was written by {', '.join(changed)}: numbers may differ a little.")
 
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        if _internal_call:
-            super().save_model(output_dir, _internal_call=True)
-            return
+    # ---- the finished model ----
+
+    def _save_finished(self, folder: Path) -> None:
         self.refuse_non_finite(weights=True)
-        folder = Path(output_dir or self.args.output_dir)
-        part = folder / ".model.part"
-        super().save_model(str(part), _internal_call=True)
-        together(f"{folder} has no new model")
-        if self.args.should_save:
-            move_into(part, folder)
-        together(f"{folder} has no new model")
-        if self.args.push_to_hub:
-            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+        super()._save_finished(folder)
+
+    def _push(self, *args, **kwargs):
+        self._watchdog.stop()  # an upload takes what it takes
+        return super()._push(*args, **kwargs)
 
 
 class _Places(TrainerCallback):

@@ -137,15 +137,21 @@ def versions() -> dict[str, str]:
 
 
 def command() -> str:
-    """The command line that started this run, its launcher included."""
+    """The command line that started this run, its launcher included, but no token."""
     words = launcher_words()
     if words is not None:
-        return shlex.join(["accelerate", "launch", *words])
+        return _line(["accelerate", "launch", *words])
     if "TORCHELASTIC_RUN_ID" in os.environ:
         parent = psutil.Process().parent()
         if parent is not None:
-            return shlex.join(parent.cmdline())
-    return shlex.join([Path(sys.executable).name, *sys.argv])
+            return _line(parent.cmdline())
+    return _line([Path(sys.executable).name, *sys.argv])
+
+
+def _line(words: list[str]) -> str:
+    """A command line without the token that may be in it."""
+    line = ["<HUB_TOKEN>" if before == "--hub_token" else word for before, word in zip(["", *words], words)]
+    return shlex.join("--hub_token=<HUB_TOKEN>" if word.startswith("--hub_token=") else word for word in line)
 
 
 def finish_run(args: TrainingArguments) -> None:

@@ -2,6 +2,7 @@
 
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -99,6 +100,8 @@ class VidLanKDTeacher(PreTrainedModel):
             config: Further fields of [`VidLanKDTeacherConfig`], such as `contrast`.
         """
         text = AutoModelForMaskedLM.from_pretrained(text_model, dtype=torch.float32)
+        if Path(text_model).is_dir():  # transformers would write the machine's path into the teacher's config.json
+            text.config._name_or_path = f"./{Path(text_model).resolve().name}"
         video = video_config_like(text.config, feature_size)
         if video_layers is not None:
             video.num_hidden_layers = video_layers
@@ -263,8 +266,8 @@ def whole_weights(model: PreTrainedModel):
     """A context in which the weights of a model loaded under ZeRO-3 are whole."""
     if not is_deepspeed_zero3_enabled():
         return nullcontext()
-    import deepspeed
-
+    # Not an import statement: transformers demands every package that one names of those who load this file as code.
+    deepspeed = import_module("deepspeed")
     return deepspeed.zero.GatheredParameters(list(model.parameters()))
 
 

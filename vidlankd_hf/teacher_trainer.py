@@ -1,12 +1,14 @@
 """Trains the teacher: video-language contrast and masked language modelling on captioned clips."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from .data.collators import VideoTextCollator
+from .model_card import write_teacher_card
 from .teacher import VidLanKDTeacher
 from .trainer import PretrainingArguments, PretrainingTrainer, check_vocabulary_size
 
@@ -110,6 +112,9 @@ class TeacherTrainer(PretrainingTrainer):
             **{f"text_to_video_r@{k}": value for k, value in recall_at(scores).items()},
             **{f"video_to_text_r@{k}": value for k, value in recall_at(scores.T).items()},
         }
+
+    def write_card(self, folder: Path) -> None:
+        write_teacher_card(folder, self)
 
     def _pad_to_equal(self, rows: Tensor, size: int) -> Tensor:
         """Every rank's rows padded with zeros to the same number, so that they can be gathered."""

@@ -222,16 +222,6 @@ class PretrainingTrainer(ReliableTrainer):
         """Metrics over the whole evaluation data from what [`collect`] kept on this rank."""
         return {}
 
-    # ---- checkpoints ----
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """Model and tokenizer; no pickled arguments (`run.json` holds the settings)."""
-        if self.args.should_save:
-            output_dir = output_dir or self.args.output_dir
-            self.accelerator.unwrap_model(self.model).save_pretrained(output_dir, state_dict=state_dict)
-            if self.processing_class is not None:
-                self.processing_class.save_pretrained(output_dir)
-
 
 def _count_items(batch: dict[str, Tensor]) -> Tensor:
     """`[4]` float tensor on the batch's device: masked tokens, real tokens, sequences, tokens with a voken."""

@@ -13,8 +13,10 @@ from transformers import AutoTokenizer, set_seed
 from transformers.utils import logging
 
 from ..data.shards import write_atomically
+from ..model_card import write_finetuned_card
 from ..runs import changed_settings, finish_run, is_finished, open_run, read_settings, say
 from . import TASKS
+from .card import finetuning_results
 from .checkpoints import check_encoder, fingerprint
 from .heads import Options
 from .reading import read_rows, require_labels
@@ -37,6 +39,7 @@ def finetune(
     train_rows: int | None = None,
     eval_rows: int | None = None,
     submission: bool = False,
+    keep_model: bool = False,
 ) -> dict:
     """Fine-tunes a model on a task, or returns the result that `args.output_dir` holds already.
 
@@ -49,6 +52,7 @@ def finetune(
         train_rows: At most so many, the same for every seed.
         eval_rows: At most so many of each split.
         submission: Whether to write the official submission files of unlabelled splits.
+        keep_model: Whether to save the fine-tuned model, with tokenizer and card, in `args.output_dir`.
 
     Returns:
         What `result.json` holds: `scores` {split: metric values}, `score` (the main one, of the first split; 0 where
@@ -56,7 +60,8 @@ def finetune(
         prediction), seconds, samples a second, settings.
 
     Raises:
-        ValueError: A task that needs no fine-tuning, data without labels, or a folder that holds another run.
+        ValueError: A task that needs no fine-tuning, data without labels, a folder that holds another run, or a
+            finished one without the model that is to be kept.
     """
     chosen = find_task(task)
     options = options or recipe_options(chosen)
@@ -69,6 +74,8 @@ def finetune(
             raise ValueError(
                 f"{folder} holds a run of other settings ({'; '.join(changed[:3])}): choose another folder"
             )
+        if keep_model and not list(folder.glob("*.safetensors")):
+            raise ValueError(f"{folder} holds a finished run that did not keep its model: remove it to train again")
         return json.loads((folder / RESULT_FILE).read_text())
     train = read_rows(chosen, data, "train", train_rows)
     require_labels(chosen, train, "train", data)
@@ -126,6 +133,11 @@ def finetune(
     }
     if args.process_index == 0:
         write_atomically(folder / RESULT_FILE, json.dumps(result, indent=1) + "\n")
+    if keep_model:
+        trainer.save_model()
+        if args.process_index == 0:
+            entries, texts = finetuning_results(chosen, task, [result]), len(train[0].get("texts", ()))
+            write_finetuned_card(folder, trainer, chosen, str(model), texts, entries)
     finish_run(args)
     trainer.accelerator.wait_for_everyone()
     return result
