@@ -46,12 +46,16 @@ def main() -> None:
     parser.add_argument("--launcher", help="starts each fine-tuning, such as 'accelerate launch'; default: python")
     parser.add_argument("--no_card", action="store_true", help="leave the models' README.md as they are")
     parser.add_argument(
-        "--finetune", type=json.loads, metavar="JSON", help="options of finetune.py; also those that are not this "
-        "script's are passed on to it; default: none"
-    )  # fmt: skip
+        "--finetune_options",
+        type=json.loads,
+        metavar="JSON",
+        help="options of finetune.py; those that are not this script's are passed on to it, too; default: none",
+    )
     args = parser.parse(keep_unknown=True)
-    passed_on = parser.settings["finetune"] = {**(args.finetune or {}), **options_of(parser)}
+    passed_on = {**(args.finetune_options or {}), **options_of(parser)}
     more = flags(passed_on)
+    if passed_on:
+        parser.settings["finetune_options"] = passed_on
     names = args.names or [Path(model).name for model in args.models]
     if len(names) != len(args.models) or len(set(names)) != len(names):
         parser.error(f"{len(args.models)} models need as many different names, not {names}: give --names")

@@ -155,4 +155,5 @@ def test_evaluate_all_keeps_what_it_passes_on(monkeypatch):
     evaluate_all = example("evaluate_all")
     words = ["--models", "m", "--tasks", "rte", "--num_train_epochs", "1", "--bf16", "--learning_rate=1e-4"]
     _, parser = parse_command(monkeypatch, "evaluate_all", words)
+    assert "finetune_options" not in parser.settings
     assert evaluate_all.options_of(parser) == {"num_train_epochs": ["1"], "bf16": [], "learning_rate": ["1e-4"]}

@@ -7,6 +7,8 @@ import pytest
 from helpers import example, parse_command
 from transformers import TrainingArguments
 
+from vidlankd_hf.command_line import SECTIONS
+
 EXAMPLES = sorted(path.stem for path in (Path(__file__).parent.parent / "examples").glob("*.py"))
 TRAINING = ("pretrain_teacher", "distill", "finetune")
 OPTIONS = ("TeacherConfig", "DistillationConfig", "FinetuningArguments", "DataArguments", "TaskArguments")
@@ -43,6 +45,12 @@ def test_help_fits_80_columns_and_shows_every_default(monkeypatch, capsys, name)
         assert len(entry.split()) > 3, f"{option} has no help text"
         needless = option in ("-h,", "-h", "--help", "--help_all") or f" {option} " in text.partition("\n")[0]
         assert needless or "default:" in entry.lower(), f"{option} does not show its default: {entry}"
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_no_option_is_taken_for_a_section_of_a_file(monkeypatch, capsys, name):
+    assert name in SECTIONS, "a section of a file of settings may be this script's"
+    assert not {option.strip("-") for option in entries_of(help_of(monkeypatch, capsys, name))} & set(SECTIONS)
 
 
 @pytest.mark.parametrize("name", TRAINING)

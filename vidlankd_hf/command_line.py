@@ -62,6 +62,7 @@ OUTPUT = {
 }
 STOCK = {field.name: field for field in fields(TrainingArguments)}
 TYPES = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH", string_to_bool: "BOOL"}
+LONGEST_CHOICES = 40  # characters of an option's choices that the help lists
 _UNSET = object()
 
 
@@ -83,7 +84,9 @@ class CommandLine(HfArgumentParser):
         self.script = ""
         self.config: str | None = None
         self.unknown: list[str] = []
-        super().__init__(dataclass_types, description=description, formatter_class=_Help, add_help=False)
+        super().__init__(
+            dataclass_types, description=description, formatter_class=_Help, add_help=False, allow_abbrev=False
+        )
         for name, words in {**TRAINING, **OUTPUT}.items():
             if name in self.options and name in STOCK and self.options[name].help == STOCK[name].metadata.get("help"):
                 self.options[name].help = words
@@ -166,7 +169,7 @@ class CommandLine(HfArgumentParser):
         if "num_train_epochs" in self._named(words):
             given.pop("max_steps", None)
         words = [*_as_words(given, options), *words]
-        own = {name: self.get_default(name) for name in known}
+        own = {name: _default_of(options[name]) for name in known}
         (namespace, self.unknown), below = self.parse_known_args(words), {}
         if self.unknown and not keep_unknown:
             self.error(f"there is no option {self.unknown[0]}{_nearest(self.unknown[0].partition('=')[0], known)}")
@@ -266,6 +269,12 @@ def _as_words(given: dict[str, Any], options: dict[str, argparse.Action]) -> lis
     return words
 
 
+def _default_of(option: argparse.Action) -> Any:
+    """An option's default as it is where nothing is given."""
+    is_word = isinstance(option.default, str) and option.type is not None
+    return option.type(option.default) if is_word else option.default
+
+
 def _readable(value: Any) -> Any:
     """A setting as YAML writes it best."""
     if isinstance(value, (list, tuple)):
@@ -325,5 +334,6 @@ class _Help(argparse.HelpFormatter):
 def _metavar(action: argparse.Action) -> str:
     metavar = action.metavar or TYPES.get(action.type, "TEXT")
     if action.metavar is None and action.choices is not None:
-        metavar = "{" + ",".join(map(str, action.choices)) + "}"
+        listed = "{" + ",".join(map(str, action.choices)) + "}"
+        metavar = listed if len(listed) <= LONGEST_CHOICES else metavar
     return f"{metavar} ..." if action.nargs in ("+", "*") else metavar
