@@ -3,22 +3,24 @@
     python examples/ablate.py --table objectives teacher --seeds 1 2 3
 
 By default on the grounded world. On your own data give --config: a YAML file with the sections pretrain_teacher (with
-features, captions and tokenizer) and distill (with text); see docs/baselines.md. Every run is a cell: what is kept of
-it is a JSON file in --results, and it is not run again while that file is there. A run that fails leaves its row out.
+features, captions and tokenizer) and distill (with text), and ablate for options of this script; see
+docs/baselines.md. Every run is a cell: what is kept of it is a JSON file in --results, and it is not run again while
+that file is there. A run that fails leaves its row out.
 """
 
-import argparse
 import shlex
 import subprocess
 import time
 from pathlib import Path
 
+import yaml
 from tqdm.auto import tqdm
 
 from vidlankd_hf.ablations.report import accuracy, write_table
-from vidlankd_hf.ablations.runs import SeedRuns
+from vidlankd_hf.ablations.runs import DATA, SeedRuns
 from vidlankd_hf.ablations.tables import ROWS, TABLES
 from vidlankd_hf.cells import side_by_side
+from vidlankd_hf.command_line import CommandLine
 
 EXAMPLES = Path(__file__).parent
 
@@ -72,25 +74,31 @@ def run_seed(runs: SeedRuns, names: list[str], jobs: int, launcher: list[str] | 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--table", nargs="+", choices=[*TABLES, "all"], default=["all"], help="default: all")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="of world and training (default: 1)")
-    parser.add_argument("--output_dir", type=Path, default=Path("outputs/ablations"), help="default: %(default)s")
+    parser = CommandLine(__doc__)
+    choices = [*TABLES, "all"]
+    parser.add_argument(
+        "--table", nargs="+", choices=choices, default=["all"], metavar="TABLE", help=", ".join(choices)
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="of world and training")
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/ablations"), help="where results are written")
     parser.add_argument("--results", type=Path, help="where finished cells are kept; default: OUTPUT_DIR/results")
-    parser.add_argument("--config", help="YAML file of your data and recipe; default: the grounded world and its own")
     parser.add_argument("--launcher", help="starts each run, such as 'accelerate launch ...'; default: python")
     parser.add_argument("--jobs", type=int, help="runs side by side; default: 2 on the grounded world, 1 on your data")
-    args = parser.parse_args()
+    args = parser.parse(section_needed=False)
+    own = {} if parser.config is None else yaml.safe_load(Path(parser.config).read_text())
+    recipes = {name: own[name] for name in DATA if name in own}
+    config = parser.config if recipes else None
+    parser.save_settings(args.output_dir, sections=recipes)
     tables = list(TABLES) if "all" in args.table else args.table
     names = list(dict.fromkeys(name for table in tables for name in TABLES[table][1]))
     results_dir = args.results or args.output_dir / "results"
     launcher = shlex.split(args.launcher) if args.launcher else None
-    jobs = args.jobs or (2 if args.config is None and launcher is None else 1)
+    jobs = args.jobs or (2 if config is None and launcher is None else 1)
 
     started, results, failed = time.monotonic(), {}, []
     for seed in args.seeds:
         folders = args.output_dir / f"seed-{seed}", results_dir / f"seed-{seed}"
-        runs = SeedRuns(seed, *folders, EXAMPLES, args.config)
+        runs = SeedRuns(seed, *folders, EXAMPLES, config)
         results[seed], failures = run_seed(runs, names, jobs, launcher)
         failed += [f"seed {seed}, {failure}" for failure in failures]
 

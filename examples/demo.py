@@ -4,7 +4,6 @@ Makes the world, trains a teacher and a control teacher on its videos, distils s
 and writes results.json, report.md and report.png. Every step is a cell: what is finished is not done again.
 """
 
-import argparse
 import json
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from vidlankd_hf.cells import Cell, flags, probe, side_by_side
+from vidlankd_hf.command_line import CommandLine
 from vidlankd_hf.student import objectives_recipe
 from vidlankd_hf.world.recipe import OBJECTIVES, STUDENT_RECIPE, TEACHER_RECIPE, WORLD_SEED
 from vidlankd_hf.world.report import write_report
@@ -59,16 +59,15 @@ def stages_of(seed: int, folder: Path, thorough: bool) -> list[list[tuple[Cell, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output_dir", type=Path, default=Path("outputs"), help="default: %(default)s")
-    parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[WORLD_SEED], help="of world and training; default: %(default)s"
-    )
+    parser = CommandLine(__doc__)
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs"), help="where results are written")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[WORLD_SEED], help="of world and training")
     parser.add_argument(
         "--thorough", action="store_true", help="also NST at weight 1 and a teacher by the paper's hinge"
     )
-    args = parser.parse_args()
+    args = parser.parse()
 
+    parser.save_settings(args.output_dir)
     folders = {s: args.output_dir / f"seed-{s}" if len(args.seeds) > 1 else args.output_dir for s in args.seeds}
     stages = [
         (folder / "world", stage)

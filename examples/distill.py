@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from transformers import AutoConfig, AutoTokenizer, HfArgumentParser, set_seed
+from transformers import AutoConfig, AutoTokenizer, set_seed
 
 from vidlankd_hf import (
     DistillationConfig,
@@ -19,17 +19,25 @@ from vidlankd_hf import (
     student_class,
     student_config,
 )
+from vidlankd_hf.command_line import OUTPUT, TRAINING, CommandLine, also_of_the_world
 from vidlankd_hf.configuration import KINDS, SIZES
 from vidlankd_hf.data.text_blocks import TextBlocks, read_vokens_info
 from vidlankd_hf.data.vocabulary import check_same_vocabulary
 from vidlankd_hf.launch import describe_launch, end_run
 from vidlankd_hf.model_card import PROBE_FILE
-from vidlankd_hf.runs import build_if_missing, file_fingerprint, finish_run, open_run, parse_arguments, run_script, say
+from vidlankd_hf.runs import build_if_missing, file_fingerprint, finish_run, open_run, run_script, say
 from vidlankd_hf.student import objectives_recipe
 from vidlankd_hf.teacher import text_config
 from vidlankd_hf.world.recipe import STUDENT_RECIPE, WORLD_SEED
 
 EXAMPLES = Path(__file__).parent
+GROUPS = {
+    "data": ("text", "block_tokens", "held_out_text", "vokens", "world", "cache_dir", "num_proc"),
+    "model": ("teacher", "student", "student_kind", "teacher_dtype"),
+    "objectives": ("objectives", "gather_negatives", "mlm_probability"),
+    "training": (*TRAINING, "matmul_precision"),
+    "output": (*OUTPUT, "no_probe"),
+}
 
 
 @dataclass
@@ -71,8 +79,9 @@ class DataArguments:
 
 
 def main() -> None:
-    parser = HfArgumentParser((DistillationConfig, DataArguments), description=__doc__)
-    args, data_args = parse_arguments(parser, STUDENT_RECIPE, source="text")
+    types = (DistillationConfig, DataArguments)
+    parser = CommandLine(__doc__, types, GROUPS, defaults=also_of_the_world(STUDENT_RECIPE))
+    args, data_args = parser.parse(recipe=lambda given: STUDENT_RECIPE if given.text is None else {})
     say(args, f"Student: {describe_launch(args)}.")
     world = Path(data_args.world)
     embedded = data_args.text is None
@@ -99,6 +108,8 @@ def main() -> None:
     if data_args.vokens is not None:
         made_of["vokens"] = file_fingerprint(Path(data_args.vokens) / "vokens.npy")
     checkpoint = open_run(args, {**asdict(data_args), "fingerprints": made_of})
+    if args.process_index == 0:
+        parser.save_settings(args.output_dir)
 
     set_seed(args.seed)
     tokenizer = AutoTokenizer.from_pretrained(data_args.teacher)
@@ -159,6 +170,8 @@ def main() -> None:
         f'    tokenizer = AutoTokenizer.from_pretrained("{args.output_dir}")\n'
         f'    model = AutoModelForMaskedLM.from_pretrained("{args.output_dir}")\n',
     )
+    task = f"--task world --data {world}" if embedded else "--task sst2"
+    next_command = f"accelerate launch examples/finetune.py --model {args.output_dir} {task}"
     if embedded and not data_args.no_probe and args.process_index == 0:
         print("What it knows about looks it never read of:\n")
         probe = ["--model", args.output_dir, "--world", str(world)]
@@ -166,6 +179,7 @@ def main() -> None:
         trainer.create_model_card()
     if embedded and not data_args.no_probe and args.push_to_hub:
         trainer.push_to_hub("Results of the probe")
+    say(args, f"Next: {next_command}")
     end_run(trainer)
 
 

@@ -1,12 +1,12 @@
 """Evaluates models on downstream tasks, fine-tuned over seeds and as they are, and writes the report.
 
-    python examples/evaluate_all.py --models outputs/text_only outputs/student --tasks rte mrpc memory_colors --seeds 3
+    python examples/evaluate_all.py --models outputs/text_only outputs/student \\
+        --tasks rte mrpc --seeds 3
 
 The first model is what the others are tested against. Every run is a cell below --output_dir: interrupted, the same
 command goes on where it was.
 """
 
-import argparse
 import json
 import shlex
 from pathlib import Path
@@ -14,7 +14,8 @@ from pathlib import Path
 from transformers import AutoTokenizer
 from transformers.utils import logging
 
-from vidlankd_hf.cells import EXAMPLES, flags
+from vidlankd_hf.cells import flags
+from vidlankd_hf.command_line import CommandLine
 from vidlankd_hf.data.shards import write_atomically
 from vidlankd_hf.downstream import TASKS
 from vidlankd_hf.downstream.card import update_card, zero_shot_results
@@ -25,22 +26,36 @@ from vidlankd_hf.downstream.task import Task
 from vidlankd_hf.downstream.zero_shot import evaluate_zero_shot
 from vidlankd_hf.runs import run_script
 
+EXAMPLES = Path(__file__).parent
+
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__)
     parser.add_argument("--models", nargs="+", required=True, help="folders or Hub ids, with tokenizers")
     parser.add_argument("--names", nargs="+", help="of the models in the report; default: the last part of each")
     parser.add_argument(
         "--tasks", nargs="+", choices=list(TASKS), required=True, metavar="TASK", help=", ".join(TASKS)
     )
-    parser.add_argument("--seeds", type=int, default=3, help="of every fine-tuned task (default: 3)")
+    parser.add_argument("--seeds", type=int, default=3, help="of every fine-tuned task")
     parser.add_argument("--data", help="folder of the tasks' official folders; default: the Hub")
     parser.add_argument("--learning_rates", type=float, nargs="+", help="to try; default: each task's recipe")
     parser.add_argument("--train_rows", nargs="+", default=[], metavar="TASK=ROWS", help="train on so many rows only")
-    parser.add_argument("--output_dir", type=Path, default=Path("outputs/downstream"), help="default: %(default)s")
+    parser.add_argument(
+        "--output_dir", type=Path, default=Path("outputs/downstream"), help="where results are written"
+    )
     parser.add_argument("--launcher", help="starts each fine-tuning, such as 'accelerate launch'; default: python")
     parser.add_argument("--no_card", action="store_true", help="leave the models' README.md as they are")
-    args, more = parser.parse_known_args()  # what is left over goes to finetune.py
+    parser.add_argument(
+        "--finetune_options",
+        type=json.loads,
+        metavar="JSON",
+        help="options of finetune.py; those that are not this script's are passed on to it, too; default: none",
+    )
+    args = parser.parse(keep_unknown=True)
+    passed_on = {**(args.finetune_options or {}), **options_of(parser)}
+    more = flags(passed_on)
+    if passed_on:
+        parser.settings["finetune_options"] = passed_on
     names = args.names or [Path(model).name for model in args.models]
     if len(names) != len(args.models) or len(set(names)) != len(names):
         parser.error(f"{len(args.models)} models need as many different names, not {names}: give --names")
@@ -48,13 +63,14 @@ def main() -> None:
     if zero_shot and args.data is None:
         parser.error(f"{', '.join(zero_shot)} need --data, the folder that holds visual_commonsense")
     rows = dict(entry.split("=") for entry in args.train_rows)
-    if "--learning_rate" in more or set(rows) - set(args.tasks):
+    if "learning_rate" in passed_on or set(rows) - set(args.tasks):
         parser.error("give --learning_rates instead of --learning_rate, and --train_rows of --tasks only")
     for task in args.tasks if args.data else ():  # what is missing is said before hours are spent
         needed = TASKS[task].files if task in zero_shot else ("train", *TASKS[task].evaluate_on)
         for split in needed:
             find_file(TASKS[task], args.data, split)
     launcher = shlex.split(args.launcher) if args.launcher else None
+    parser.save_settings(args.output_dir)
 
     logging.set_verbosity_error()
     tuned, scored = {}, {}
@@ -80,6 +96,20 @@ def main() -> None:
             runs = [json.loads((cell / "result.json").read_text()) for cell in cells]
             tuned.setdefault(task, {})[name] = runs
     print(write_report(summarize(tuned, scored, names), args.output_dir).read_text())
+
+
+def options_of(parser: CommandLine) -> dict[str, list[str]]:
+    """The options that a command line has beside the parser's own, each with its words."""
+    options: dict[str, list[str]] = {}
+    for word in parser.unknown:
+        if word.startswith("--"):
+            name, _, value = word[2:].partition("=")
+            options[name] = [value] if value else []
+        elif not options:
+            parser.error(f"{word!r} belongs to no option")
+        else:
+            options[name].append(word)
+    return options
 
 
 def score(model: str, task: str, data: str, path: Path, cards: list[str]) -> dict:

@@ -1,6 +1,7 @@
 """Fine-tunes any BERT-like checkpoint on a downstream task, over seeds, and puts the result into its card.
 
-    accelerate launch examples/finetune.py --model outputs/student --task sst2 --seeds 5
+    accelerate launch examples/finetune.py --model outputs/student \\
+        --task sst2 --seeds 5
 
 The task's recipe (the paper's, where it has one) is the default of every training argument. --data is a folder in the
 official layout; without it the Hub's data set is read. Every seed is a cell: finished ones are not run again. With
@@ -11,14 +12,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from accelerate import PartialState
-from transformers import HfArgumentParser
 
+from vidlankd_hf.command_line import OUTPUT, TRAINING, CommandLine
+from vidlankd_hf.downstream import TASKS
 from vidlankd_hf.downstream.card import finetuning_results, update_card
-from vidlankd_hf.downstream.finetune import find_task, finetune, recipe_options
+from vidlankd_hf.downstream.finetune import find_task, finetune, recipe_arguments, recipe_options
 from vidlankd_hf.downstream.report import best_recipe
+from vidlankd_hf.downstream.task import Task
 from vidlankd_hf.downstream.trainer import FinetuningArguments
 from vidlankd_hf.hub import PushError, make_repository, push
 from vidlankd_hf.runs import say
+
+GROUPS = {
+    "task": ("model", "task", "data", "max_length", "train_rows", "eval_rows"),
+    "training": ("seeds", "learning_rates", *(name for name in TRAINING if name != "seed")),
+    "output": ("submission", "no_card", *OUTPUT),
+}
+RECIPES = {name for task in TASKS.values() if isinstance(task, Task) for name in task.recipe}
 
 
 @dataclass
@@ -43,11 +53,13 @@ def folder_of(root: Path, learning_rate: float, seed: int) -> Path:
 
 
 def main() -> None:
-    parser = HfArgumentParser((FinetuningArguments, TaskArguments), description=__doc__)
-    task = find_task(parser.parse_known_args()[0].task)
+    types = (FinetuningArguments, TaskArguments)
+    parser = CommandLine(__doc__, types, GROUPS, defaults=dict.fromkeys(RECIPES, "the task's"))
+    args, own = parser.parse(recipe=lambda given: recipe_arguments(find_task(given.task)))
+    task = find_task(own.task)
     options = recipe_options(task)
-    parser.set_defaults(**{k: v for k, v in task.recipe.items() if k not in vars(options)})
-    args, own = parser.parse_args_into_dataclasses()
+    if args.process_index == 0:
+        parser.save_settings(args.output_dir)
     if own.max_length is not None:
         options = replace(options, max_length=own.max_length)
     root, runs = Path(args.output_dir), []
@@ -75,6 +87,7 @@ def main() -> None:
         except PushError as error:
             raise SystemExit(str(error)) from None
         print(f"Pushed {folder} to {args.hub_model_id}.")
+    say(args, f"Next: python examples/evaluate_all.py --models TEXT_ONLY {own.model} --tasks {own.task}")
     PartialState().destroy_process_group()
 
 

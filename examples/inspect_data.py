@@ -1,7 +1,8 @@
 """Looks at captioned video before a teacher is trained on it.
 
-    python examples/inspect_data.py --features outputs/features --captions my_subtitles \\
-        --tokenizer bert-base-uncased --videos my_videos --text my_text.txt --output_dir outputs/look
+    python examples/inspect_data.py --features outputs/features \\
+        --captions my_subtitles --tokenizer bert-base-uncased \\
+        --videos my_videos --text my_text.txt --output_dir outputs/look
 
 Prints counts, durations, clip lengths, the share of time with captions and how the vocabulary grows beside that of
 a text corpus, and writes into --output_dir: contact_sheet.png and contact_sheet.html (random clips with captions; with
@@ -9,7 +10,6 @@ a text corpus, and writes into --output_dir: contact_sheet.png and contact_sheet
 arguments: the grounded world.
 """
 
-import argparse
 import json
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from transformers import AutoTokenizer
 from transformers.hf_argparser import string_to_bool
 
 from vidlankd_hf import load_video_text
+from vidlankd_hf.command_line import CommandLine
 from vidlankd_hf.data.caption_formats import READERS
 from vidlankd_hf.data.captions import read_captions
 from vidlankd_hf.data.contact_sheet import histogram_rows, table_of, write_page, write_picture
@@ -28,7 +29,7 @@ from vidlankd_hf.world.recipe import LENGTH
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__)
     parser.add_argument("--features", help="folder that extract_features.py wrote; default: the world's")
     parser.add_argument("--captions", help="file of captions or folder of subtitles; default: the world's")
     parser.add_argument("--tokenizer", help="of the teacher, Hub id or folder; default: the world's")
@@ -37,11 +38,11 @@ def main() -> None:
     parser.add_argument("--caption_format", choices=list(READERS), help="default: found from suffix and content")
     parser.add_argument("--remove_overlap", type=string_to_bool, help="as for pretrain_teacher.py")
     parser.add_argument("--max_length", type=int, help="tokens of a window; default: 128, for the world 32")
-    parser.add_argument("--num_clips", type=int, default=16, help="on the contact sheet (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of clips (default: %(default)s)")
-    parser.add_argument("--world", default="outputs/world", help="used without --features (default: %(default)s)")
-    parser.add_argument("--output_dir", default="outputs/look", help="is made (default: %(default)s)")
-    args = parser.parse_args()
+    parser.add_argument("--num_clips", type=int, default=16, help="on the contact sheet")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of clips")
+    parser.add_argument("--world", default="outputs/world", help="used without --features")
+    parser.add_argument("--output_dir", default="outputs/look", help="new folder of the pictures and tables")
+    args = parser.parse()
     length = 128
     if args.features is None:
         world, length = Path(args.world), LENGTH
@@ -97,10 +98,13 @@ def main() -> None:
     if clips:
         write_picture(folder / "contact_sheet.png", clips)
     write_page(folder / "contact_sheet.html", f"Captioned video: {args.features}", summary, clips, growth)
+    parser.save_settings(folder)
     print(f"\nIn {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}.")
     problems = pairs.problems(args.features, args.captions)
     if problems:
         print("To train without them, give --max_unpaired. " + ". ".join(problems) + ".")
+    data = f"--features {args.features} --captions {args.captions} --tokenizer {args.tokenizer}"
+    print(f"Next: accelerate launch examples/pretrain_teacher.py {data}")
 
 
 if __name__ == "__main__":

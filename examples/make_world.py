@@ -6,19 +6,18 @@ What things look like is in its videos and never in its text; docs and sizes: `v
 again to go on with a build that was interrupted.
 """
 
-import argparse
 import inspect
 import time
 
+from vidlankd_hf.command_line import CommandLine
 from vidlankd_hf.world import build_world
 from vidlankd_hf.world.recipe import WORLD_SEED
 
 
 def main() -> None:
     defaults = {name: p.default for name, p in inspect.signature(build_world).parameters.items()}
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    defaults["seed"] = WORLD_SEED
+    parser = CommandLine(__doc__)
     parser.add_argument("--output_dir", default="outputs/world", help="a new folder, or one begun with these settings")
     for name, what in {
         "seed": "of the whole world",
@@ -31,11 +30,11 @@ def main() -> None:
         "clip_pretrain_steps": "of the VideoMAE, 32 clips each",
     }.items():
         parser.add_argument(f"--{name}", type=int, default=defaults[name], help=what)
-    parser.set_defaults(seed=WORLD_SEED)
-    args = parser.parse_args()
+    args = parser.parse()
 
     begin = time.monotonic()
     world = build_world(**vars(args))
+    parser.save_settings(world)
     print(f"The world is in {world}, after {time.monotonic() - begin:.0f} s.")
     print("Next: accelerate launch examples/pretrain_teacher.py, then accelerate launch examples/distill.py")
 

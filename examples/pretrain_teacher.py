@@ -8,7 +8,7 @@ set's file) and --tokenizer; look at it first with inspect_data.py.
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from transformers import AutoTokenizer, HfArgumentParser, set_seed
+from transformers import AutoTokenizer, set_seed
 
 from vidlankd_hf import (
     TeacherConfig,
@@ -18,14 +18,24 @@ from vidlankd_hf import (
     bert_config,
     load_video_text,
 )
+from vidlankd_hf.command_line import OUTPUT, TRAINING, CommandLine, also_of_the_world
 from vidlankd_hf.configuration import CONTRASTS, SIZES, TEACHER_LOSSES
 from vidlankd_hf.data.caption_formats import READERS
 from vidlankd_hf.data.pairing import split_by_video
 from vidlankd_hf.data.shards import FeatureStore
 from vidlankd_hf.launch import describe_launch, end_run
-from vidlankd_hf.runs import build_if_missing, finish_run, open_run, parse_arguments, say
+from vidlankd_hf.runs import build_if_missing, finish_run, open_run, say
 from vidlankd_hf.teacher import video_config_like
 from vidlankd_hf.world.recipe import TEACHER_RECIPE, WORLD_SEED
+
+GROUPS = {
+    "data": ("features", "captions", "tokenizer", "caption_format", "remove_overlap", "max_unpaired", "fixed_windows",
+             "streams", "max_length", "max_video_length", "held_out_videos", "shuffle_videos", "world"),
+    "model": ("text_model", "joint_size"),
+    "objectives": ("losses", "contrast", "margin", "mlm_probability"),
+    "training": (*TRAINING, "matmul_precision"),
+    "output": OUTPUT,
+}  # fmt: skip
 
 
 @dataclass
@@ -85,8 +95,9 @@ class DataArguments:
 
 
 def main() -> None:
-    parser = HfArgumentParser((TeacherConfig, DataArguments), description=__doc__)
-    args, data_args = parse_arguments(parser, TEACHER_RECIPE, source="features")
+    types = (TeacherConfig, DataArguments)
+    parser = CommandLine(__doc__, types, GROUPS, defaults=also_of_the_world(TEACHER_RECIPE))
+    args, data_args = parser.parse(recipe=lambda given: TEACHER_RECIPE if given.features is None else {})
     say(args, f"Teacher: {describe_launch(args)}.")
     if data_args.features is None:
         world, make_world = Path(data_args.world), Path(__file__).with_name("make_world.py")
@@ -98,6 +109,8 @@ def main() -> None:
     elif not data_args.captions or not data_args.tokenizer:
         raise ValueError("--features needs --captions and --tokenizer beside it")
     checkpoint = open_run(args, asdict(data_args))
+    if args.process_index == 0:
+        parser.save_settings(args.output_dir)
 
     set_seed(args.seed)
     tokenizer = AutoTokenizer.from_pretrained(data_args.tokenizer)

@@ -1,11 +1,11 @@
 """Scores what a text encoder knows about how the grounded world's nouns look, by a linear probe of its frozen states.
 
-    python examples/probe.py --model outputs/student --world outputs/world --output_json outputs/probe.json
+    python examples/probe.py --model outputs/student --world outputs/world \\
+        --output_json outputs/probe.json
 
 Any BERT checkpoint that `AutoModel` loads can be scored; every noun is scored by a probe that never saw it.
 """
 
-import argparse
 import json
 from pathlib import Path
 
@@ -13,20 +13,19 @@ from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
 import vidlankd_hf  # noqa: F401  (so that AutoModel knows the teacher)
+from vidlankd_hf.command_line import CommandLine
 from vidlankd_hf.data.shards import write_atomically
 from vidlankd_hf.world import probe_model
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = CommandLine(__doc__)
     parser.add_argument("--model", default="outputs/student", help="a student, a teacher or any BERT, with tokenizer")
     parser.add_argument("--world", default="outputs/world", help="the folder with nouns.json")
     parser.add_argument("--output_json", help="where to write the scores; default: nowhere")
     parser.add_argument("--folds", type=int, default=4, help="of the cross-validation over nouns")
     parser.add_argument("--seed", type=int, default=0, help="of the folds")
-    args = parser.parse_args()
+    args = parser.parse()
 
     logging.set_verbosity_error()  # that a masked-language-model head is left aside is meant so
     tokenizer = AutoTokenizer.from_pretrained(args.model)

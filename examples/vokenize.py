@@ -4,7 +4,6 @@ Train a vokenizer first: accelerate launch examples/pretrain_teacher.py --joint_
 Without further arguments the clips and the text are the grounded world's. Run it again to go on where it was stopped.
 """
 
-import argparse
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,23 +13,22 @@ from transformers import AutoTokenizer
 from transformers.hf_argparser import string_to_bool
 
 from vidlankd_hf import VidLanKDTeacher, load_text_blocks, load_video_text
+from vidlankd_hf.command_line import CommandLine
 from vidlankd_hf.data.caption_formats import READERS
 from vidlankd_hf.vokenization import vokenize
 from vidlankd_hf.world.recipe import LENGTH
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--vokenizer", default="outputs/vokenizer", help="trained teacher (default: %(default)s)")
+    parser = CommandLine(__doc__)
+    parser.add_argument("--vokenizer", default="outputs/vokenizer", help="trained teacher")
     parser.add_argument(
         "--num_vokens", type=int, help="clips to choose from; default: 50000, or all if there are fewer"
     )
-    parser.add_argument("--output_dir", default="outputs/vokens", help="is made (default: %(default)s)")
+    parser.add_argument("--output_dir", default="outputs/vokens", help="new folder of vokens, or one to go on with")
     parser.add_argument("--features", help="folder that extract_features.py wrote; default: the world's")
     parser.add_argument("--captions", help="of these videos; default: the world's")
-    parser.add_argument(
-        "--max_unpaired", type=float, default=0.0, help="as for pretrain_teacher.py (default: %(default)s)"
-    )
+    parser.add_argument("--max_unpaired", type=float, default=0.0, help="as for pretrain_teacher.py")
     parser.add_argument("--caption_format", choices=list(READERS), help="default: found from suffix and content")
     parser.add_argument("--remove_overlap", type=string_to_bool, help="as for pretrain_teacher.py")
     parser.add_argument(
@@ -39,14 +37,12 @@ def main() -> None:
     parser.add_argument("--text", help="as for distill.py; default: the world's")
     parser.add_argument("--block_tokens", type=int, help="as for distill.py; default: 126, for the world 30")
     parser.add_argument("--max_length", type=int, help="tokens of a clip's window; default: 128, for the world 32")
-    parser.add_argument("--max_video_length", type=int, default=384, help="steps of a clip (default: %(default)s)")
-    parser.add_argument(
-        "--world", default="outputs/world", help="used where --text is not given (default: %(default)s)"
-    )
-    parser.add_argument("--cache_dir", default="outputs/cache", help="of tokenised text (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of clips (default: %(default)s)")
-    parser.add_argument("--batch_size", type=int, default=64, help="blocks at a time (default: %(default)s)")
-    args = parser.parse_args()
+    parser.add_argument("--max_video_length", type=int, default=384, help="steps of a clip")
+    parser.add_argument("--world", default="outputs/world", help="used where --text is not given")
+    parser.add_argument("--cache_dir", default="outputs/cache", help="of tokenised text")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of clips")
+    parser.add_argument("--batch_size", type=int, default=64, help="blocks at a time")
+    args = parser.parse()
     length = 128
     if args.text is None:
         if args.features or args.captions:
@@ -86,6 +82,8 @@ def main() -> None:
         max_video_length=args.max_video_length,
         batch_size=args.batch_size,
     )
+    if state.is_main_process:
+        parser.save_settings(args.output_dir)
     state.print(
         f"The vokens of {len(blocks)} blocks are in {args.output_dir}: {info['used']} of {info['num_vokens']} clips "
         f"are some token's, the most frequent one is that of {100 * info['largest_share']:.1f} % of the tokens.\n"

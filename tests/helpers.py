@@ -151,3 +151,50 @@ def train(kind: str, output_dir, objectives=None, resume=None, dropout: float = 
 def logged(trainer, *names) -> list[dict]:
     """The logged training steps, with only these values."""
     return [{n: entry[n] for n in names} for entry in trainer.state.log_history if "loss" in entry]
+
+
+def example(name: str):
+    """The module of an example script."""
+    import importlib.util
+    import sys
+    from pathlib import Path
+
+    key = f"example_{name}"
+    if key not in sys.modules:
+        path = Path(__file__).parent.parent / "examples" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(key, path)
+        sys.modules[key] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[key])
+    return sys.modules[key]
+
+
+class Parsed(Exception):
+    """Ends an example's `main` once its command line is parsed; holds what it parsed to and the parser."""
+
+
+def parse_command(monkeypatch, name: str, words) -> tuple:
+    """What an example's own parser makes of a command line, and the parser; the example does nothing else.
+
+    Raises:
+        SystemExit: The command line is wrong, or asks for help.
+    """
+    import argparse
+    import sys
+
+    from vidlankd_hf.command_line import CommandLine
+
+    parse, stock = CommandLine.parse, argparse.ArgumentParser.parse_args
+
+    def stop(parser, *args, **kwargs):
+        raise Parsed((parse if isinstance(parser, CommandLine) else stock)(parser, *args, **kwargs), parser)
+
+    module = example(name)
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "argv", [f"examples/{name}.py", *map(str, words)])
+        patched.setattr(CommandLine, "parse", stop)
+        patched.setattr(argparse.ArgumentParser, "parse_args", stop)
+        try:
+            module.main()
+        except Parsed as parsed:
+            return parsed.args
+    raise AssertionError(f"{name}.py parses no command line")

@@ -1,28 +1,25 @@
 """Settings from a YAML file: sections, precedence, and the recipes that ship."""
 
-import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import yaml
-from transformers import HfArgumentParser
+from helpers import example, parse_command
 
-from vidlankd_hf import DistillationConfig, TeacherConfig
-from vidlankd_hf.runs import parse_arguments, read_config
+from vidlankd_hf.command_line import CommandLine, read_config
 
+RECIPE = {"learning_rate": 0.5, "max_steps": 7}
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "examples" / "recipes").glob("*.yaml"))
 
 
-def parse(monkeypatch, script, *arguments):
-    monkeypatch.syspath_prepend(ROOT / "examples")
-    monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
-    module = __import__(Path(script).stem)
-    config, source = {"distill": (DistillationConfig, "text"), "pretrain_teacher": (TeacherConfig, "features")}[
-        Path(script).stem
-    ]
-    parser = HfArgumentParser((config, module.DataArguments))
-    return parse_arguments(parser, {"learning_rate": 0.5, "max_steps": 7}, source)
+def parse(monkeypatch, script, *arguments, recipe=RECIPE):
+    name = Path(script).stem
+    monkeypatch.setattr(
+        example(name), {"distill": "STUDENT_RECIPE", "pretrain_teacher": "TEACHER_RECIPE"}[name], recipe
+    )
+    return parse_command(monkeypatch, name, arguments)[0]
 
 
 def test_command_line_goes_over_file_and_file_over_the_recipe_of_the_world(monkeypatch, tmp_path):
@@ -59,7 +56,7 @@ def test_section_of_the_script_is_taken(tmp_path):
 @pytest.mark.parametrize(
     "content, message",
     [
-        ("learning_rat: 1", "'learning_rat'.*--help"),
+        ("learning_rat: 1", "'learning_rat'.*did you mean learning_rate.*--help"),
         ("- 1", "holds no settings"),
         ("!!python/object/apply:os.system ['true']", "could not determine a constructor"),
     ],
@@ -89,3 +86,74 @@ def test_recipes_are_the_papers(monkeypatch, path):
 
 def test_there_are_two_recipes():
     assert [path.stem for path in RECIPES] == ["base", "small"]
+
+
+def test_saved_settings_repeat_a_run_and_the_recipe_changed_meanwhile_does_not(monkeypatch, tmp_path):
+    words = ["--objectives", '{"nst": 5}', "--warmup_steps", "0", "--output_dir", "out", "--num_train_epochs", "2",
+             "--hub_token", "secret"]  # fmt: skip
+    recipe = {**RECIPE, "warmup_steps": 50}
+    monkeypatch.setattr(example("distill"), "STUDENT_RECIPE", recipe)
+    (args, data), parser = parse_command(monkeypatch, "distill", words)
+    parser.save_settings(tmp_path)
+    saved = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert saved == {"output_dir": "out", "num_train_epochs": 2.0, "max_steps": -1, "learning_rate": 0.5,
+                     "warmup_steps": 0.0, "objectives": {"nst": 5}}  # fmt: skip
+    monkeypatch.setattr(example("distill"), "STUDENT_RECIPE", {**recipe, "learning_rate": 0.9, "warmup_steps": 7})
+    (again, data_again), _ = parse_command(monkeypatch, "distill", ["--config", tmp_path / "config.yaml"])
+    assert data_again == data and again.to_dict() == args.to_dict()
+
+
+def command_line():
+    parser = CommandLine("Tries.")
+    parser.add_argument("--model", required=True, help="a model")
+    parser.add_argument("--fast", action="store_true", help="whether")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="seeds")
+    parser.add_argument("--kind", choices=["a", "b"], default="a", help="kind")
+    return parser
+
+
+def test_values_of_a_file_are_checked_as_those_of_the_command_line(monkeypatch, tmp_path, capsys):
+    path = tmp_path / "a.yaml"
+
+    def parsed(content, *words):
+        path.write_text(content)
+        monkeypatch.setattr("sys.argv", ["tries.py", "--config", str(path), *words])
+        return command_line().parse()
+
+    assert parsed("{model: m, fast: true, seeds: [2, 3]}") == Namespace(model="m", fast=True, seeds=[2, 3], kind="a")
+    assert parsed("{model: m, seeds: 2}", "--model", "n", "--seeds", "4") == Namespace(
+        model="n", fast=False, seeds=[4], kind="a"
+    )
+    for content, message in (
+        ("{model: m, seeds: [x]}", "invalid int value: 'x'"),
+        ("{model: m, kind: c}", "invalid choice: 'c'"),
+        ("{seeds: [2]}", "required: --model"),
+    ):
+        with pytest.raises(SystemExit):
+            parsed(content)
+        assert message in capsys.readouterr().err
+    with pytest.raises(ValueError, match="fast is 'yes please'"):
+        parsed("{model: m, fast: yes please}")
+    with pytest.raises(SystemExit):
+        parsed("model: m", "--sedes", "4")
+    assert "no option --sedes; did you mean seeds?" in capsys.readouterr().err
+
+
+def test_ablations_take_recipes_and_their_own_options_from_one_file(monkeypatch, tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("pretrain_teacher: {features: f}\ndistill: {text: t}\nablate: {seeds: [1, 2], table: [heads]}\n")
+    args, parser = parse_command(monkeypatch, "ablate", ["--config", path, "--seeds", "3"])
+    assert (args.seeds, args.table) == ([3], ["heads"])
+    path.write_text("pretrain_teacher: {features: f}\ndistill: {text: t}\n")
+    assert parse_command(monkeypatch, "ablate", ["--config", path])[0].table == ["all"]
+    parser.save_settings(tmp_path, sections={"distill": {"text": "t"}})
+    saved = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert saved == {"distill": {"text": "t"}, "ablate": {"seeds": [3], "table": ["heads"]}}
+
+
+def test_evaluate_all_keeps_what_it_passes_on(monkeypatch):
+    evaluate_all = example("evaluate_all")
+    words = ["--models", "m", "--tasks", "rte", "--num_train_epochs", "1", "--bf16", "--learning_rate=1e-4"]
+    _, parser = parse_command(monkeypatch, "evaluate_all", words)
+    assert "finetune_options" not in parser.settings
+    assert evaluate_all.options_of(parser) == {"num_train_epochs": ["1"], "bf16": [], "learning_rate": ["1e-4"]}

@@ -60,6 +60,22 @@ def test_interrupted_run_goes_on_with_the_same_command(tiny_world, teacher, tmp_
     assert (parts / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
+def test_saved_settings_repeat_a_run(tiny_world, teacher, tmp_path):
+    first, again = tmp_path / "first", tmp_path / "again"
+    common = ["--world", tiny_world, "--teacher", teacher, "--cache_dir", tmp_path, "--no_probe", "--logging_steps", 1]
+    run("distill.py", *common, "--objectives", '{"crd": 2}', *QUICK, "--output_dir", first)
+    run("distill.py", "--config", first / "config.yaml", "--output_dir", again)
+    kept = []
+    for folder in (first, again):
+        settings = json.loads((folder / "run.json").read_text())["settings"]
+        log = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+        losses = [(entry["loss"], entry["crd_loss"], entry["grad_norm"]) for entry in log if "loss" in entry]
+        saved = (folder / "config.yaml").read_text().replace(str(folder), "")
+        kept.append(({**settings, "output_dir": ""}, losses, saved))
+    assert kept[0] == kept[1] and len(kept[0][1]) == 4
+    assert kept[0][0]["objectives"] == {"crd": {"weight": 2.0}} and kept[0][0]["max_steps"] == 4
+
+
 def test_own_data_never_falls_back_to_the_world(tiny_world, teacher, tmp_path):
     assert "--text needs --teacher" in run("distill.py", "--text=x.txt", "--output_dir", tmp_path / "a", expect=1)
     assert "--features needs --captions" in run(

@@ -6,21 +6,18 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Container
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import psutil
-import yaml
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import TrainingArguments
 
 from .agreement import exchange
 from .checkpoints import checkpoints_of, newest_checkpoint, sha256_of
 from .launch import launcher_words
 
 RUN_FILE = "run.json"
-CONFIG_SECTIONS = ("pretrain_teacher", "distill")
 # What a run may change when it is resumed. Everything else must be as it was.
 FREE_SETTINGS = (
     "logging_", "eval_", "save_", "report_to", "run_name", "disable_tqdm", "dataloader_", "hub_", "push_to_hub",
@@ -182,58 +179,6 @@ def say(args: TrainingArguments, message: str) -> None:
     """Prints on the first process only."""
     if args.process_index == 0:
         print(message, flush=True)
-
-
-def parse_arguments(parser: HfArgumentParser, recipe: dict[str, Any], source: str) -> tuple:
-    """Parses the command line over the settings of `--config`.
-
-    Where neither gives the data argument `source`, the grounded world's `recipe` is below both; `--num_train_epochs`
-    then takes the place of the recipe's steps.
-    """
-    parser.add_argument("--config", help="YAML file of these settings, or with a section of them for each script.")
-    path = parser.parse_known_args()[0].config
-    given = {} if path is None else read_config(path, Path(sys.argv[0]).stem, vars(parser.parse_args([])))
-    for action in parser._actions:
-        if action.nargs in ("+", "*") and not isinstance(given.get(action.dest, []), list):
-            given[action.dest] = [given[action.dest]]
-    # On the command line max_steps would win over epochs; a file's steps must not.
-    without = {"max_steps"} if any(word.startswith("--num_train_epochs") for word in sys.argv) else set()
-    given = {name: value for name, value in given.items() if name not in without}
-    parser.set_defaults(**given)
-    args, data_args, _ = parser.parse_args_into_dataclasses()
-    if getattr(data_args, source) is None:
-        below = {name: value for name, value in recipe.items() if name not in {*without, *given}}
-        if "num_train_epochs" in given:
-            below.pop("max_steps", None)
-        parser.set_defaults(**below)
-        args, data_args, _ = parser.parse_args_into_dataclasses()
-    return args, data_args
-
-
-def read_config(path: str | Path, section: str, known: Container[str] | None = None) -> dict[str, Any]:
-    """Settings of a YAML file: all of it, or its `section` if it has sections.
-
-    Raises:
-        ValueError: No such file or section, no mapping, or a setting that is not `known` (if that is given).
-    """
-    if not Path(path).is_file():
-        raise ValueError(
-            f"--config {path} is no file: give a YAML file of settings, such as those in examples/recipes"
-        )
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"{path} is no YAML file: {error}") from error
-    if isinstance(content, dict) and set(content) & set(CONFIG_SECTIONS):
-        if section not in content:
-            raise ValueError(f"{path} has no section {section!r}: it has {', '.join(content)}")
-        content = content[section]
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no settings: write lines such as `learning_rate: 2e-4`")
-    unknown = [] if known is None else sorted(set(content) - set(known))
-    if unknown:
-        raise ValueError(f"{path} has a setting {unknown[0]!r}, which {section}.py does not: see its --help")
-    return content
 
 
 def build_if_missing(args: TrainingArguments, made: str | Path, what: str, script: Path, *arguments: str) -> None:

@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from small_runs import ROOT, forked, wait
 
 from vidlankd_hf.checkpoints import fault, seal
+from vidlankd_hf.command_line import read_config
 from vidlankd_hf.data.captions import read_captions
 from vidlankd_hf.data.shards import FeatureStore, ShardWriter
 from vidlankd_hf.data.text_blocks import TextBlocks, load_text
@@ -31,7 +32,6 @@ from vidlankd_hf.downstream import TASKS
 from vidlankd_hf.downstream.reading import read_rows
 from vidlankd_hf.downstream.task import Task
 from vidlankd_hf.extraction.decode import VideoReader
-from vidlankd_hf.runs import read_config
 
 CLEAR = (ValueError, FileNotFoundError, KeyError, OSError, SafetensorError)
 SECONDS_A_FILE = 20  # for one damaged file; longer is a hang

@@ -7,10 +7,11 @@ from typing import Any
 from transformers import AutoConfig, AutoTokenizer
 
 from ..cells import Cell, flags, probe
+from ..command_line import read_config
 from ..compute import step_flops
 from ..configuration import SIZES, VidLanKDTeacherConfig, student_config
 from ..data.shards import write_atomically
-from ..runs import file_fingerprint, is_free, read_config
+from ..runs import file_fingerprint, is_free
 from ..student import objectives_recipe, student_class
 from ..teacher import VidLanKDTeacher
 from ..world.recipe import STUDENT_RECIPE, TEACHER_RECIPE

@@ -164,6 +164,12 @@ def recipe_options(task: Task) -> Options:
     return Options(**{name: value for name, value in task.recipe.items() if name in names})
 
 
+def recipe_arguments(task: Task) -> dict[str, float]:
+    """The training arguments of a task's recipe."""
+    lengths = {field.name for field in fields(Options)}
+    return {name: value for name, value in task.recipe.items() if name not in lengths}
+
+
 def _rows_of_others(task: Task, data: str | None, submission: bool):
     """What is scored or written beside the task's own splits: unlabelled splits, and tasks named by `also`."""
     if submission:

@@ -1,0 +1,300 @@
+"""Every code block of README and docs is run, or parsed by the parser it is meant for; every link leads somewhere.
+
+A block that cannot be run has `<!-- not run: why -->` on the line before it. Python blocks of a page run in order, in
+a folder with what earlier commands would have left. Commands are parsed by the example's own parser, not executed.
+"""
+
+import re
+import shlex
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers import parse_command
+from markdown.extensions.toc import slugify
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted(path for folder in (ROOT, ROOT / "docs") for path in folder.glob("*.md"))
+FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[^\n]*)\n(?P<code>.*?)^(?P=indent)```$", re.DOTALL | re.MULTILINE)
+NOT_RUN = re.compile(r"<!-- not run: .{5,} -->\n\s*\Z")
+INLINE = re.compile(r"`((?:(?:python|accelerate launch) )?examples/\w+\.py [^`]*)`")
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+LANGUAGES = ("python", "bash", "yaml", "bibtex", "text", "")
+# What commands may begin with, beside python, accelerate, make and torchrun, whose arguments are looked at.
+OTHERS = ("git", "cd", "pip", "export", "srun", "sbatch", "tensorboard", "hf")
+
+
+@dataclass
+class Block:
+    page: str
+    language: str
+    code: str
+    runs: bool
+
+
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def blocks_of(page: Path) -> list[Block]:
+    text = text_of(page)
+    return [
+        Block(page.name, found["language"], found["code"], not NOT_RUN.search(text, 0, found.start()))
+        for found in FENCE.finditer(text)
+    ]
+
+
+BLOCKS = {page.name: blocks_of(page) for page in PAGES}
+
+
+def pages_with(language: str) -> list[str]:
+    return [name for name, blocks in BLOCKS.items() if any(b.language == language and b.runs for b in blocks)]
+
+
+def test_every_fence_is_closed_and_says_its_language():
+    for page in PAGES:
+        assert len(re.findall(r"^ *```", text_of(page), re.MULTILINE)) == 2 * len(BLOCKS[page.name]), page.name
+        for block in BLOCKS[page.name]:
+            assert block.language in LANGUAGES, f"{page.name}: {block.language!r}"
+            code = re.search(r"^(import |from \w+ import|python |accelerate |make |pip )", block.code, re.MULTILINE)
+            assert block.language in ("python", "bash") or not code, f"{page.name}: a block of code without language"
+
+
+# ---- links ----
+
+
+def anchors_of(page: Path) -> list[str]:
+    text = FENCE.sub("", text_of(page))
+    return [slugify(re.sub(r"[`*]|\]\([^)]*\)|\[", "", title), "-") for title in re.findall(r"^#+ (.+)$", text, re.M)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files_and_headings(page):
+    for target in LINK.findall(FENCE.sub("", text_of(page))):
+        if "://" in target:
+            assert re.fullmatch(r"https://[\w.-]+\.[a-z]+(/\S*)?", target), target
+            continue
+        path, _, anchor = target.partition("#")
+        found = (page.parent / path).resolve() if path else page
+        assert found.exists(), f"{target}: there is no such file"
+        assert page.parent == ROOT or found.is_relative_to(ROOT / "docs"), f"{target} leads out of the documentation"
+        if anchor:
+            assert anchor in anchors_of(found), f"{target}: {', '.join(anchors_of(found))}"
+    assert len(set(anchors_of(page))) == len(anchors_of(page)), "two headings of one name"
+
+
+def test_every_page_is_in_the_navigation():
+    nav = re.findall(r"^  - .+: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M)
+    assert sorted(nav) == sorted(page.name for page in PAGES if page.parent == ROOT / "docs")
+
+
+def test_files_and_names_of_the_paper_index_exist():
+    rows = [row.split("|")[3] for row in text_of(ROOT / "docs" / "paper.md").splitlines() if row.startswith("| ")]
+    names = 0
+    for cell in rows:
+        files = re.findall(r"`([\w/]+\.py)`(?: `(\w+))?", cell)
+        for path, name in files:
+            package = ROOT / "vidlankd_hf"
+            found = [place for folder in (package, package / "downstream", ROOT) if (place := folder / path).exists()]
+            assert found, f"there is no {path}"
+            assert not name or re.search(rf"^(class |def )?{name}\b", found[0].read_text(), re.M), f"{path}: {name}"
+            names += bool(name)
+    assert names > 10
+
+
+# ---- around the code ----
+
+
+def test_citation_is_a_citation_file_of_version_1_2():
+    cff = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert cff["cff-version"] == "1.2.0" and {"message", "title", "authors"} <= set(cff)
+    assert set(cff) <= {"cff-version", "message", "title", "authors", "abstract", "type", "version", "license", "doi",
+                        "keywords", "preferred-citation", "references", "url", "repository-code", "date-released",
+                        "identifiers", "contact", "commit", "license-url", "repository",
+                        "repository-artifact"}  # fmt: skip
+    assert cff["type"] in ("software", "dataset") and cff["license"] == "Apache-2.0"
+    assert f'__version__ = "{cff["version"]}"' in (ROOT / "vidlankd_hf" / "__init__.py").read_text()
+    paper = cff["preferred-citation"]
+    assert paper["type"] == "conference-paper" and paper["year"] == 2021 and paper["conference"]["name"]
+    for entry in (cff, paper):
+        assert entry["title"] and entry["authors"]
+        for author in entry["authors"]:
+            assert set(author) <= {"name"} or set(author) <= {"family-names", "given-names", "orcid", "affiliation"}
+    assert all(entry["type"] in ("doi", "url", "swh", "other") for entry in paper["identifiers"])
+
+
+def test_workflow_has_the_steps_of_continuous_integration():
+    script = (ROOT / ".ci" / "run").read_text()
+    job = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]["ci"]
+    steps = [step["run"] for step in job["steps"] if "run" in step]
+    assert steps and steps == re.findall(r"^make .+$", script, re.M)
+    for name, value in job["env"].items():
+        assert f"{name}={value}" in script
+
+
+# ---- commands ----
+
+
+def commands_in(code: str) -> list[list[str]]:
+    """The commands of a block as words; of `srun` and `sbatch` also what they start."""
+    code = re.sub(r"\$\(\([^)]*\)\)|\$\([^)]*\)|\$\w+", "1", code.replace("\\\n", " "))
+    code = re.sub(r"<[^>]*>", "PLACE", code)
+    lines = [words for line in code.splitlines() if (words := shlex.split(line, comments=True))]
+    lines = [part for words in lines for part in split_at(words, "&&")]
+    inner = [word for words in lines if words[0] in ("srun", "sbatch") for word in words if "examples/" in word]
+    return [*lines, *(command for word in inner for command in commands_in(word))]
+
+
+def split_at(words: list[str], mark: str) -> list[list[str]]:
+    parts = [[]]
+    for word in words:
+        parts = [*parts, []] if word == mark else [*parts[:-1], [*parts[-1], word]]
+    return parts
+
+
+def check_command(monkeypatch, words: list[str]) -> None:
+    from accelerate.commands.launch import launch_command_parser
+
+    while "=" in words[0] and len(words) > 1:  # variables of the environment
+        words = words[1:]
+    for word in words:
+        if re.match(r"(examples|accelerate_configs|benchmarks|tests|docs)/.*\.\w+$", word):
+            assert (ROOT / word).exists(), f"there is no {word}"
+    if words[:2] == ["accelerate", "launch"]:
+        options = launch_command_parser().parse_args(words[2:])
+        words = ["python", options.training_script, *options.training_script_args]
+    if words[0].startswith("examples/"):
+        words = ["python", *words]
+    if words[0] == "make":
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
+        unknown = [word for word in words[1:] if "=" not in word and word not in targets]
+        assert not unknown, f"make has no target {unknown}"
+    elif words[0] == "python" and words[1].startswith("examples/"):
+        options = [word.strip("[]") for word in words[2:]]  # [--what may be left out]
+        try:
+            parsed, parser = parse_command(monkeypatch, Path(words[1]).stem, options)
+        except SystemExit as error:
+            raise AssertionError(f"{shlex.join(words)}: see the error above") from error
+        if isinstance(parsed, tuple):  # for later commands that name this run's settings
+            parser.save_settings(parsed[0].output_dir)
+    else:
+        assert words[0] in ("python", *OTHERS), f"what is {words[0]!r}?"
+
+
+@pytest.fixture
+def workplace(monkeypatch, tmp_path):
+    """An empty folder in which the repository's own folders are found."""
+    for name in ("examples", "accelerate_configs", "benchmarks"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_are_such_as_the_examples_parse(page, workplace, monkeypatch):
+    for block in BLOCKS[page.name]:
+        named = re.match(r"# (\w+\.yaml)\n", block.code)
+        if block.language == "yaml":
+            assert yaml.safe_load(block.code)
+            if named:
+                (workplace / named[1]).write_text(block.code)
+    blocks = [block.code for block in BLOCKS[page.name] if block.language == "bash" and block.runs]
+    for code in [*blocks, *INLINE.findall(FENCE.sub("", text_of(page)))]:
+        for words in commands_in(code):
+            check_command(monkeypatch, words)
+
+
+@pytest.mark.parametrize(
+    "code, message",
+    [
+        ("python examples/distill.py --lerning_rate 1", "see the error"),
+        ("accelerate launch --config_file accelerate_configs/gpus.yaml examples/distill.py", "no accelerate_configs"),
+        ("make demos", "no target"),
+        ("python examples/distil.py", "there is no examples/distil.py"),
+        ("pyhton examples/distill.py", "what is 'pyhton'"),
+        ("sbatch --wrap 'python examples/distill.py --seed x'", "see the error"),
+    ],
+)
+def test_wrong_commands_are_noticed(workplace, monkeypatch, code, message):
+    with pytest.raises(AssertionError, match=message):
+        for words in commands_in(code):
+            check_command(monkeypatch, words)
+
+
+# ---- Python ----
+
+
+def make_models(folder: Path) -> None:
+    """What `outputs/` holds after the commands of the pages: small models with random weights, and their data."""
+    from downstream_data import make_data, make_pair_tokenizer
+    from helpers import MINI, make_student, make_teacher
+
+    tokenizer = make_pair_tokenizer()
+    shape = {**MINI, "max_position_embeddings": 128}
+    models = {
+        "student": make_student(tokenizer, shape=shape),
+        "my_roberta": make_student(tokenizer, kind="roberta", shape=shape),
+        "teacher": make_teacher(tokenizer, shape=shape),
+    }
+    for name, model in models.items():
+        model.save_pretrained(folder / "outputs" / name)
+        tokenizer.save_pretrained(folder / "outputs" / name)
+    make_data(folder / "tasks")
+
+
+def make_features(folder: Path, world: Path) -> None:
+    """The grounded world, and its features with a video `clip.mp4`."""
+    shutil.copytree(world, folder / "outputs" / "world", symlinks=True)
+    features = shutil.copytree(world / "features", folder / "outputs" / "features")
+    index = features / "index.jsonl"
+    first, _, rest = index.read_text().partition("\n")
+    index.write_text(re.sub(r'"video": "[^"]*"', '"video": "clip.mp4"', first) + "\n" + rest)
+
+
+@pytest.mark.parametrize("name", pages_with("python"))
+def test_python_blocks_run(name, workplace, monkeypatch, request):
+    from helpers import make_tokenizer
+
+    from vidlankd_hf.downstream import TASKS
+    from vidlankd_hf.losses import OBJECTIVES
+
+    blocks = [block.code for block in BLOCKS[name] if block.language == "python" and block.runs]
+    if re.search("outputs/(world|features)", "".join(blocks)):
+        make_features(workplace, request.getfixturevalue("tiny_world"))
+    make_models(workplace)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    space = {"__name__": "docs", "tokenizer": make_tokenizer()}
+    before = set(TASKS), set(OBJECTIVES)
+    try:
+        for i, code in enumerate(blocks):
+            exec(compile(code, f"{name}, block {i + 1}", "exec"), space)
+    finally:  # what a block adds is taken back
+        for known, keys in zip((TASKS, OBJECTIVES), before):
+            for key in set(known) - keys:
+                del known[key]
+
+
+# ---- logged metrics ----
+
+
+def metrics_of(page: str) -> set[str]:
+    """The names in the first column of a page's table of logged metrics."""
+    section = (ROOT / "docs" / page).read_text().partition("## Logged metrics")[2].partition("\n## ")[0]
+    return {name for row in re.findall(r"^\| (.+?) \|", section, re.M) for name in re.findall(r"`([^`]+)`", row)}
+
+
+@pytest.mark.parametrize("kind, page", [("student", "distillation.md"), ("teacher", "teacher.md")])
+def test_all_that_a_run_logs_is_in_the_table(kind, page, tmp_path):
+    from helpers import train
+
+    from vidlankd_hf.losses import OBJECTIVES
+
+    trainer = train(kind, tmp_path, objectives={"nst": 1.0, "crd": 1.0}, eval_strategy="steps", eval_steps=2)
+    logged = {name for entry in trainer.state.log_history for name in entry} | set(trainer.evaluate())
+    names = metrics_of(page)
+    assert {"loss", "grad_norm", "mlm_loss", "eval_mlm_loss", "eval_perplexity", "learning_rate"} <= logged
+    assert not logged - names, f"not in the table of {page}: {sorted(logged - names)}"
+    if kind == "student":
+        assert {f"{start}{name}_loss" for name in OBJECTIVES for start in ("", "eval_")} <= names

@@ -1,0 +1,63 @@
+"""`--help` of every example: 80 columns, few options, each with a help text and its default."""
+
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import pytest
+from helpers import example, parse_command
+from transformers import TrainingArguments
+
+from vidlankd_hf.command_line import SECTIONS
+
+EXAMPLES = sorted(path.stem for path in (Path(__file__).parent.parent / "examples").glob("*.py"))
+TRAINING = ("pretrain_teacher", "distill", "finetune")
+OPTIONS = ("TeacherConfig", "DistillationConfig", "FinetuningArguments", "DataArguments", "TaskArguments")
+STOCK = {field.name for field in fields(TrainingArguments)}
+
+
+def help_of(monkeypatch, capsys, name, option="--help"):
+    with pytest.raises(SystemExit) as ended:
+        parse_command(monkeypatch, name, [option])
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def entries_of(text):
+    """Each option's part of a help text, on one line."""
+    entries, name = {}, None
+    for line in text.splitlines():
+        word = line.split()[:1]
+        if line.startswith("  -"):
+            name = word[0]
+            entries[name] = line
+        elif line.startswith("   ") and name:
+            entries[name] += " " + line.strip()
+        else:
+            name = None
+    return entries
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_help_fits_80_columns_and_shows_every_default(monkeypatch, capsys, name):
+    text = help_of(monkeypatch, capsys, name)
+    assert max(map(len, text.splitlines())) <= 80
+    for option, entry in entries_of(text).items():
+        assert len(entry.split()) > 3, f"{option} has no help text"
+        needless = option in ("-h,", "-h", "--help", "--help_all") or f" {option} " in text.partition("\n")[0]
+        assert needless or "default:" in entry.lower(), f"{option} does not show its default: {entry}"
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_no_option_is_taken_for_a_section_of_a_file(monkeypatch, capsys, name):
+    assert name in SECTIONS, "a section of a file of settings may be this script's"
+    assert not {option.strip("-") for option in entries_of(help_of(monkeypatch, capsys, name))} & set(SECTIONS)
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_help_of_training_holds_every_option_of_ours_and_help_all_the_trainers(monkeypatch, capsys, name):
+    short, long = (entries_of(help_of(monkeypatch, capsys, name, option)) for option in ("--help", "--help_all"))
+    classes = [value for value in vars(example(name)).values() if is_dataclass(value) and value.__name__ in OPTIONS]
+    ours = {field.name for value in classes for field in fields(value)} - STOCK
+    assert len(classes) == 2 and not {f"--{option}" for option in ours} - set(short)
+    assert len(short) < 60 and not {f"--{name}" for name in STOCK if name != "local_rank"} - set(long)
+    assert max(map(len, help_of(monkeypatch, capsys, name, "--help_all").splitlines())) <= 80
