@@ -19,7 +19,8 @@ from vidlankd_hf import (
 )
 from vidlankd_hf.data.captions import read_captions
 from vidlankd_hf.data.epochs import EpochDataset
-from vidlankd_hf.data.pairing import match_videos, pair_captions, split_by_video
+from vidlankd_hf.data.matching import match_videos
+from vidlankd_hf.data.pairing import pair_captions, split_by_video
 from vidlankd_hf.data.shards import FeatureStore, ShardWriter
 from vidlankd_hf.data.windows import tile
 from vidlankd_hf.teacher import video_config_like
