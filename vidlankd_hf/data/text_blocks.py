@@ -126,7 +126,7 @@ def read_vokens_info(folder: str | Path) -> dict:
 def load_text(
     source: str, split: str = "train", text_column: str = "text", streaming: bool = False
 ) -> Dataset | IterableDataset:
-    """Opens a text source as a `datasets.Dataset` with the one column `text`, or with `streaming` an `IterableDataset`.
+    """Opens a text source as a `datasets.Dataset`, or with `streaming` an `IterableDataset`, of the one column `text`.
 
     Args:
         source: A file or a folder of `.txt`, `.jsonl`, `.json` or `.parquet` files (`.gz`, `.xz`, ... too), or a Hub
@@ -194,7 +194,7 @@ def load_text_blocks(
         split: Of the source.
         num_proc: Processes that tokenise; by default this one, with its tokenizer's threads.
         block_tokens: Ordinary tokens a block.
-        streaming: Whether a `source` that is named is read without a copy of its text on disk, as the Hub's large ones.
+        streaming: Whether a `source` that is named is read without a copy of its text on disk, as suits large ones.
 
     Raises:
         ValueError: The source is missing, or has not enough text for one block.
