@@ -34,7 +34,7 @@ def write(folder, captions=None):
             video: {
                 "start": [start for start, _ in spans],
                 "end": [end for _, end in spans],
-                "text": [f"word{i % 50} word{(i + 1) % 50}" for i in range(len(spans))],
+                "text": [f"word{i} word{i + 1} word{i + 2}" for i in range(len(spans))],
             }
             for video, spans in lines.items()
         }
@@ -75,7 +75,7 @@ def test_features_and_captions_round_trip_and_are_read_at_the_right_time(tmp_pat
         )  # fmt: skip
         row = next(row for row in dataset if row["video"] == "b_-bbbbbbbb")
         assert row["times"].tolist() == [0.5, 1.5, 2.5, 3.5, 4.5, 5.5, 6.5]
-        assert row["text"] == "word0 word1 word2 word3 word4", "what lines repeat is read once"
+        assert row["text"] == "word0 word1 word2 word3 word4 word5", "what lines repeat is read once"
 
 
 def test_csv_captions_are_read_too(tmp_path):

@@ -1,8 +1,9 @@
 """HowTo100M as it is published, one .npy a video and one file of captions -> feature shards and captions beside them.
 
 The features (Miech et al. 2019, section 5) are a ResNet-152's at one picture a second (2D) and a ResNeXt-101's at 16
-frames of 24 a second, so 1.5 clips a second (3D); each 2048 wide. The files hold no times, and nothing says how long a
-video is: step i of a stream is taken to show the time (i + 0.5) / rate, and a video of N steps of 2D to last N seconds.
+frames of 24 a second, so 1.5 clips a second (3D); each 2048 wide. The files hold no times, and nothing says how long
+a video is: step i of a stream is taken to show the time (i + 0.5) / rate, and a video of N steps of 2D to last N
+seconds.
 """
 
 import json
@@ -40,8 +41,8 @@ def convert_howto100m(
 ) -> dict[str, int]:
     """Writes the videos that have 2D features, 3D features and captions, in the order of the captions.
 
-    One video is in memory at a time, and one shard; the .npy files are memory-mapped. `output_dir` then is a folder for
-    [`FeatureStore`], with `captions.jsonl` (overlap removed, times inside the video) for [`load_video_text`] and
+    One video is in memory at a time, and one shard; the .npy files are memory-mapped. `output_dir` then is a folder
+    for [`FeatureStore`], with `captions.jsonl` (overlap removed, times inside the video) for [`load_video_text`] and
     `misses.jsonl`: one line for each video or caption that was left out, {"video", "reason", "detail"}.
 
     Args:
@@ -63,8 +64,6 @@ def convert_howto100m(
     """
     if not 0 <= max_missing <= 1:
         raise ValueError(f"max_missing is {max_missing}: give a share from 0 to 1, such as 0.05")
-    output_dir = Path(output_dir)
-    writer = ShardWriter(output_dir, STREAMS, shard_bytes)
     files, twice = {}, set()
     for name, folder in (("frame", features_2d), ("clip", features_3d)):
         files[name] = {}
@@ -72,6 +71,8 @@ def convert_howto100m(
             if files[name].setdefault(video, path) != path:
                 twice.add(video)
     videos, done = set(files["frame"]) | set(files["clip"]), set()
+    output_dir = Path(output_dir)
+    writer = ShardWriter(output_dir, STREAMS, shard_bytes)
     part = output_dir / "captions.jsonl.part"
     with _Misses(output_dir / "misses.jsonl", max_missing, len(videos)) as misses, open(part, "w") as out:
         for video in sorted(twice):
@@ -138,8 +139,8 @@ class _Misses:
         if len(self.videos) > self.max_missing * self.num_videos:
             raise ValueError(
                 f"{len(self.videos)} of {self.num_videos} videos cannot be converted, more than max_missing "
-                f"({self.max_missing:g}) allows; the last is {video!r}: {reason}{detail and ', '}{detail}. {self.path} "
-                "lists them: get what is missing, or allow more"
+                f"({self.max_missing:g}) allows; the last is {video!r}: {reason}{detail and ', '}{detail}. "
+                f"{self.path} lists them: get what is missing, or allow more"
             )
 
     def add_caption(self, caption: Caption, duration: float) -> None:
