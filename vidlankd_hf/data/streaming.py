@@ -13,17 +13,18 @@ from .shards import read_manifest
 from .window_shards import WindowShard
 
 BLOCK_WINDOWS = 256
-OPEN_SHARDS = 2  # at once in a process: a batch may hold the end of one and the beginning of the next
+LEAST_VIDEOS = 64  # read together, so that a batch is not of one video
 
 
 class VideoTextStream(IterableDataset):
     """The windows of [`load_video_text`], read a shard at a time; what it returns with `streaming=True`.
 
-    An epoch's order is a pure function of (seed, epoch). Shards are shuffled. The windows of a shard are in fixed
-    blocks of at most 256; a shard of J blocks has the windows j, j + J, j + 2 J, ... in its block j, so that windows
-    of one video, which are no negatives of each other, are mostly in different blocks. The blocks of a shard are
-    shuffled, and the windows in each. There is no buffer: a place in the order is (shard, block, offset), and going on
-    from there reads nothing that comes before it. What a process holds does not depend on how much data there are.
+    A shard, here, is one of the features', or several in a row that have 64 videos together. An epoch's order is a
+    pure function of (seed, epoch). Shards are shuffled. The windows of a shard are in fixed blocks of at most 256; a
+    shard of J blocks has the windows j, j + J, j + 2 J, ... in its block j, so that windows of one video, which are no
+    negatives of each other, are mostly in different blocks. The blocks of a shard are shuffled, and the windows in
+    each. There is no buffer: a place in the order is (shard, block, offset), and going on from there reads nothing
+    that comes before it. What a process holds does not depend on how much data there are.
 
     Our trainers read it by their own sampler, in this order, with their own state. In a loop of your own:
 
@@ -42,7 +43,7 @@ class VideoTextStream(IterableDataset):
 
     Attributes:
         feature_size: F, the width of the features.
-        sizes: [shards] windows of each shard.
+        sizes: [shards] windows of each shard, in the sense above.
 
     Raises:
         ValueError: No such stream of features.
@@ -61,6 +62,10 @@ class VideoTextStream(IterableDataset):
         info = json.loads((self.folder / "info.json").read_text())
         self.max_tokens: int = info["max_tokens"]
         self.names = [shard["name"] for shard in info["shards"]]
+        self._groups = _group([shard["videos"] for shard in info["shards"]])
+        self._most_open = 2 * int(
+            np.diff(self._groups).max()
+        )  # a batch may hold the end of one and the next's beginning
         self._select(np.zeros(len(self.names), np.int64), np.array([shard["windows"] for shard in info["shards"]]))
         self.take_turns(1)
         self.set_epoch(0)
@@ -68,9 +73,11 @@ class VideoTextStream(IterableDataset):
         self._pid = os.getpid()
 
     def _select(self, begins: np.ndarray, ends: np.ndarray) -> None:
-        """Which windows of each shard are in this stream."""
-        self.begins, self.sizes = begins, ends - begins
-        self._before = np.concatenate([[0], np.cumsum(self.sizes)])
+        """Which windows of each file are in this stream."""
+        self._begins, self._ends = begins, ends
+        self._before_file = np.concatenate([[0], np.cumsum(ends - begins)])
+        self._before = self._before_file[self._groups]
+        self.sizes = np.diff(self._before)
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_open": {}}
@@ -85,16 +92,16 @@ class VideoTextStream(IterableDataset):
         """Windows by their number, from 0 to before `num_windows`, each in an epoch."""
         rows = []
         for index, epoch in zip(indices, epochs):
-            shard = int(np.searchsorted(self._before, index, side="right")) - 1
-            window = int(self.begins[shard] + index - self._before[shard])
-            rows.append(self._shard(shard).read(window, epoch, self.seed, self.streams))
+            file = int(np.searchsorted(self._before_file, index, side="right")) - 1
+            window = int(self._begins[file] + index - self._before_file[file])
+            rows.append(self._file(file).read(window, epoch, self.seed, self.streams))
         return rows
 
-    def _shard(self, number: int) -> WindowShard:
+    def _file(self, number: int) -> WindowShard:
         if self._pid != os.getpid():
             self._open, self._pid = {}, os.getpid()
         if number not in self._open:
-            while len(self._open) >= OPEN_SHARDS:
+            while len(self._open) >= self._most_open:
                 self._open.pop(next(iter(self._open)))
             self._open[number] = WindowShard(self.folder, self.features, self.names[number], self.max_tokens)
         return self._open[number]
@@ -102,9 +109,9 @@ class VideoTextStream(IterableDataset):
     def videos(self) -> list[str]:
         """The video of each window, by number."""
         found = []
-        for number, (begin, size) in enumerate(zip(self.begins, self.sizes)):
-            shard = self._shard(number)
-            found += map(shard.video_name, shard.video_of(np.arange(begin, begin + size)))
+        for number, (begin, end) in enumerate(zip(self._begins, self._ends)):
+            file = self._file(number)
+            found += map(file.video_name, file.video_of(np.arange(begin, end)))
         return found
 
     def split_by_video(self, share: float) -> tuple["VideoTextStream", "VideoTextStream"]:
@@ -115,20 +122,21 @@ class VideoTextStream(IterableDataset):
         """
         if not 0 < share < 1:
             raise ValueError(f"cannot hold out {share} of the videos: give a share between 0 and 1, such as 0.05")
-        shards = [self._shard(number) for number in range(len(self.names))]
-        least = min(int(shard.hashes[0]) for shard in shards)
-        limit = max(int(share * 2**64), least + 1)
-        counts = [int(np.searchsorted(shard.hashes, np.uint64(limit))) for shard in shards]
-        videos = sum(len(shard.hashes) for shard in shards)
+        files = [(file.hashes, file.first_windows) for file in map(self._file, range(len(self.names)))]
+        limit = max(int(share * 2**64), min(int(hashes[0]) for hashes, _ in files) + 1)
+        counts = [int(np.searchsorted(hashes, np.uint64(limit))) for hashes, _ in files]
+        videos = sum(len(hashes) for hashes, _ in files)
         if sum(counts) == videos:
             raise ValueError(f"cannot hold out {videos} of {videos} videos: add videos or lower the share")
-        begins, ends = self.begins, self.begins + self.sizes
         middles = np.array(
-            [shard.first_windows[n] if n < len(shard.hashes) else e for shard, n, e in zip(shards, counts, ends)]
+            [
+                first_windows[count] if count < len(first_windows) else end
+                for (_, first_windows), count, end in zip(files, counts, self._ends)
+            ]
         )
         train, held_out = copy.copy(self), copy.copy(self)
-        train._select(middles, ends)
-        held_out._select(begins, middles)
+        train._select(middles, self._ends)
+        held_out._select(self._begins, middles)
         return train, held_out
 
     # ---- order ----
@@ -243,6 +251,19 @@ class VideoTextStream(IterableDataset):
         """The next iteration goes on from `state`: same data, same seed; workers and batches may be others."""
         self.set_epoch(state["epoch"])
         self._start = state["shard"], state["block"], state["offset"]
+
+
+def _group(videos: Sequence[int]) -> np.ndarray:
+    """The first file of each shard, and the number of files, for files of so many videos."""
+    firsts, together = [0], 0
+    for number, count in enumerate(videos):
+        if together >= LEAST_VIDEOS:
+            firsts.append(number)
+            together = 0
+        together += count
+    if together < LEAST_VIDEOS and len(firsts) > 1:
+        firsts.pop()
+    return np.array([*firsts, len(videos)])
 
 
 def _random(*entropy: int) -> np.random.Generator:

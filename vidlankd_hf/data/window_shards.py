@@ -6,7 +6,7 @@ A folder holds, for each shard of features that has captions,
 - ``<shard>.videos.arrow``: of each video its entry in the features' index (JSON), the hash of its name, its first line
   and its first window. Videos are in the order of their hashes, so that those with small ones can be held out;
 
-and ``unpaired.jsonl``, which lists what found no counterpart, and ``info.json``: counts, windows of each shard.
+and ``unpaired.jsonl``, which lists what found no counterpart, and ``info.json``: counts, also of each shard.
 """
 
 import hashlib
@@ -142,10 +142,10 @@ def _write(
         check_share(problems, float("inf"), 1.0)
     written = []
     for file in sorted(spill.iterdir()):
-        windows, lines = _write_shard(folder, file, store, tokenizer, max_tokens)
+        videos, windows, lines = _write_shard(folder, file, store, tokenizer, max_tokens)
         counts["windows"] += windows
         counts["lines"] += lines
-        written.append({"name": file.name, "windows": windows})
+        written.append({"name": file.name, "videos": videos, "windows": windows})
         file.unlink()
     spill.rmdir()
     return {
@@ -167,7 +167,7 @@ def _flush(spill: Path, pending: dict[str, list[str]]) -> int:
     return 0
 
 
-def _write_shard(folder: Path, spilled: Path, store: FeatureStore, tokenizer, max_tokens: int) -> tuple[int, int]:
+def _write_shard(folder: Path, spilled: Path, store: FeatureStore, tokenizer, max_tokens: int) -> tuple[int, int, int]:
     by_video = defaultdict(list)
     with open(spilled, encoding="utf-8") as file:
         for row in file:
@@ -194,7 +194,7 @@ def _write_shard(folder: Path, spilled: Path, store: FeatureStore, tokenizer, ma
         start=pa.array([line.start for line, _ in lines], pa.float64()),
         end=pa.array([line.end for line, _ in lines], pa.float64()),
     )
-    return windows, len(lines)
+    return len(videos), windows, len(lines)
 
 
 def _hash(video: str) -> int:
