@@ -76,6 +76,10 @@ class DataArguments:
     )
     cache_dir: str = field(default="outputs/cache", metadata={"help": "Where tokenised text is kept."})
     num_proc: int = field(default=1, metadata={"help": "Processes that tokenise."})
+    stream_text: bool = field(
+        default=False,
+        metadata={"help": "Tokenise the text as it is downloaded or read, without a copy of it on disk."},
+    )
 
 
 def main() -> None:
@@ -143,6 +147,7 @@ def main() -> None:
             data_args.cache_dir,
             num_proc=data_args.num_proc,
             block_tokens=data_args.block_tokens,
+            streaming=data_args.stream_text,
         )
     if data_args.vokens is not None:
         blocks = TextBlocks(blocks.folder, vokens=data_args.vokens)

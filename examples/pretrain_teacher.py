@@ -5,6 +5,7 @@ With your own data: --features (from extract_features.py), --captions (jsonl, a 
 set's file) and --tokenizer; look at it first with inspect_data.py.
 """
 
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -61,6 +62,13 @@ class DataArguments:
     fixed_windows: bool = field(
         default=False, metadata={"help": "The same windows in every epoch; default: they start at other lines."}
     )
+    streaming: bool = field(
+        default=False,
+        metadata={"help": "Read shard by shard, in memory that does not depend on how much data there are."},
+    )
+    cache_dir: str = field(
+        default="outputs/cache", metadata={"help": "With --streaming: where the divided captions are kept."}
+    )
     tokenizer: str | None = field(
         default=None, metadata={"help": "Hub id or folder of a BERT tokenizer; default: the world's."}
     )
@@ -114,18 +122,21 @@ def main() -> None:
 
     set_seed(args.seed)
     tokenizer = AutoTokenizer.from_pretrained(data_args.tokenizer)
-    dataset = load_video_text(
-        data_args.features,
-        data_args.captions,
-        tokenizer,
-        max_length=args.max_length,
-        shuffle_videos_seed=args.seed if data_args.shuffle_videos else None,
-        streams=data_args.streams,
-        seed=None if data_args.fixed_windows else args.seed,
-        max_unpaired=data_args.max_unpaired,
-        caption_format=data_args.caption_format,
-        remove_overlap=data_args.remove_overlap,
-    )
+    with args.main_process_first(local=False) if data_args.streaming else nullcontext():
+        dataset = load_video_text(
+            data_args.features,
+            data_args.captions,
+            tokenizer,
+            max_length=args.max_length,
+            shuffle_videos_seed=args.seed if data_args.shuffle_videos else None,
+            streams=data_args.streams,
+            seed=None if data_args.fixed_windows else args.seed,
+            max_unpaired=data_args.max_unpaired,
+            caption_format=data_args.caption_format,
+            remove_overlap=data_args.remove_overlap,
+            streaming=data_args.streaming,
+            cache_dir=data_args.cache_dir,
+        )
     train, held_out = split_by_video(dataset, data_args.held_out_videos)
     store = FeatureStore(data_args.features, data_args.streams)
     feature_size = store.feature_size
@@ -138,6 +149,7 @@ def main() -> None:
         teacher = VidLanKDTeacher.from_text_pretrained(data_args.text_model, feature_size, **design)
     if teacher.video_encoder is not None:
         teacher.set_feature_statistics(*store.statistics())
+    del store  # which holds the index of all videos
 
     trainer = TeacherTrainer(
         model=teacher, args=args, train_dataset=train, eval_dataset=held_out, processing_class=tokenizer

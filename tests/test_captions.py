@@ -215,6 +215,21 @@ CUE = "1\n00:00:01,000 --> 00:00:02,000\nhello\n\n"
         ("a.csv", "begin,end,text\n1,2,x\n", "must name the columns start, end and text"),
         ("a.csv", "start,end,text\n1,soon,x\n", "a.csv, line 2: start 1.0 and end 'soon' must be seconds"),
         ("a.csv", "start,end,text\n1\n", "a.csv, line 2: has fewer columns than line 1"),
+        ("a.jsonl", {"video": "v", "start": 5, "end": 4, "text": "x"}, "line 1: start 5 and end 4 must satisfy"),
+        ("a.jsonl", {"video": "v", "start": -1, "end": 4, "text": "x"}, "line 1: start -1"),
+        ("a.jsonl", {"video": "v", "start": 0, "end": 4, "text": " \t"}, "line 1: the caption of 'v' is empty"),
+        ("a.jsonl", '{"video": "v", "text": "caf\u00e9"}'.encode("latin-1"), "not UTF-8"),
+        ("a.jsonl", "", "holds no caption"),
+        ("a.csv", "", "must name the columns"),
+        ("a.csv", "start,end,text\n", "holds no caption"),
+        ("a.csv", "start,end,text\n1,2," + "x" * 10_000_000, "line 2: not csv .field larger"),
+        ("a.srt", "1\n00:00:01,000 --> 00:00:02,000\n" + "x " * 5_000_000, "line 2: .* more than 1,000,000"),
+        ("a.json", {"v": {"start": [0], "end": [1], "text": ["x" * 10_000_000]}}, "caption 1: .* more than 1,000,000"),
+        ("a.json", "{}", "no known format"),
+        ("a.json", {"database": {"v": {"annotations": [{"segment": [9, 3], "sentence": "x"}]}}}, "start 9 and end 3"),
+        ("a.json", '{"v": {"start": [0], "end": [1], "text": ["x"]}, "v": {"start": [1], "end": [2], "text": ["y"]}}',
+         "a.json: 'v' is there twice"),
+        ("a.json", '{"database": {"v": {"annotations": []}, "v": {"annotations": []}}}', "'v' is there twice"),
         ("a.json", "{", "a.json is not JSON"),
         ("a.json", "[1]", "must hold a JSON object"),
         ("a.json", '{"a": {"x": 1}}', "no known format"),
@@ -247,6 +262,12 @@ def test_file_of_ten_megabytes_is_read_whole(tmp_path):
     assert len(text) > 10_000_000
     captions = read_captions(write(tmp_path / "long.srt", text))
     assert len(captions) == 50_000 and captions[-1].text.endswith("words 49999") and captions[-1].end == 49999.9
+
+
+def test_speech_without_text_or_with_swapped_times_is_put_right_in_howto100m(tmp_path, caplog):
+    columns = {"start": [5, 1, 3], "end": [2, 3, 4], "text": ["turned", float("nan"), " "]}
+    assert read_captions(write(tmp_path / "a.json", {"v": columns})) == [Caption("v", 2.0, 5.0, "turned")]
+    assert "2 captions without text" in caplog.text and "1 captions of swapped times" in caplog.text
 
 
 def test_captions_that_overlap_in_time_are_all_kept(tmp_path):

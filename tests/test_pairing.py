@@ -19,7 +19,8 @@ from vidlankd_hf import (
 )
 from vidlankd_hf.data.captions import read_captions
 from vidlankd_hf.data.epochs import EpochDataset
-from vidlankd_hf.data.pairing import match_videos, pair_captions, split_by_video
+from vidlankd_hf.data.matching import match_videos
+from vidlankd_hf.data.pairing import pair_captions, split_by_video
 from vidlankd_hf.data.shards import FeatureStore, ShardWriter
 from vidlankd_hf.data.windows import tile
 from vidlankd_hf.teacher import video_config_like
@@ -92,6 +93,19 @@ def test_caption_longer_than_a_window_is_divided_and_nothing_lost(tmp_path, toke
     assert " ".join(r["text"] for r in rows) == text
     assert [len(r["text"].split()) for r in rows] == [30, 30, 30, 10]
     assert [(round(r["start"], 6), round(r["end"], 6)) for r in rows] == [(0, 6), (6, 12), (12, 18), (18, 20)]
+
+
+def test_captions_that_overlap_or_are_within_others_make_a_window_that_spans_them_all(tmp_path, tokenizer, features):
+    lines = [caption("a.mp4", 4, 9, "word3"), caption("a.mp4", 2, 12, "word1"), caption("a.mp4", 2, 3, "word2")]
+    row = load_video_text(features, write_captions(tmp_path / "c.jsonl", lines + REST), tokenizer)[0]
+    assert (row["text"], row["start"], row["end"]) == ("word2 word1 word3", 2.0, 12.0), "in the order of their times"
+    assert row["times"].tolist() == [t + 0.5 for t in range(2, 12)]
+
+
+def test_captions_given_twice_are_both_read(tmp_path, tokenizer, features):
+    """A line of jsonl has no id: only the reader of a file knows whether a repetition was spoken."""
+    path = write_captions(tmp_path / "c.jsonl", [caption("a.mp4", 2, 4), caption("a.mp4", 2, 4), *REST])
+    assert load_video_text(features, path, tokenizer)[0]["text"] == "word1 word2 word1 word2"
 
 
 def test_shuffled_videos_pair_every_caption_with_another_video(tmp_path, tokenizer, features):

@@ -5,10 +5,11 @@ import lzma
 
 import numpy as np
 import pytest
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from helpers import WORDS, make_tokenizer
 
 from vidlankd_hf import TextCollator, load_text_blocks
+from vidlankd_hf.data import text_blocks
 from vidlankd_hf.data.epochs import EpochDataset
 from vidlankd_hf.data.text_blocks import load_text
 from vidlankd_hf.data.vocabulary import check_same_vocabulary, vocabulary_fingerprint
@@ -30,6 +31,7 @@ def test_blocks_hold_every_token_in_order_and_count_what_is_left(tmp_path, token
     expected = tokenizer(" ".join(lines), add_special_tokens=False)["input_ids"]
     info = json.loads((blocks.folder / "info.json").read_text())
     assert info["tokens"] == len(expected) and info["left_over"] == len(expected) % 126
+    assert info["texts"] == 3002 and info["texts_without_tokens"] == 2
     assert len(blocks) == len(expected) // 126
     assert blocks.array.reshape(-1).tolist() == expected[: len(blocks) * 126]
     assert blocks.array.dtype == np.uint16
@@ -40,6 +42,80 @@ def test_number_of_processes_changes_no_block(tmp_path, tokenizer, lines):
         load_text_blocks(Dataset.from_dict({"text": lines}), tokenizer, tmp_path / str(n), num_proc=n) for n in (1, 2)
     )
     assert np.array_equal(one.array, two.array)
+
+
+@pytest.mark.parametrize("num_proc", [None, 2])
+def test_stream_makes_the_same_blocks_and_holds_few_texts_at_a_time(tmp_path, tokenizer, lines, monkeypatch, num_proc):
+    monkeypatch.setattr(text_blocks, "BATCH_TEXTS", 100)
+    expected = load_text_blocks(Dataset.from_dict({"text": lines}), tokenizer, tmp_path / "map")
+    given, ahead = [0], []
+
+    def texts():
+        for line in lines:
+            given[0] += 1
+            yield {"text": line}
+
+    tokenized = text_blocks._tokenized
+
+    def watched(*arguments):
+        taken = 0
+        for count, *rest in tokenized(*arguments):
+            ahead.append(given[0] - taken)
+            taken += count
+            yield count, *rest
+
+    monkeypatch.setattr(text_blocks, "_tokenized", watched)
+    stream = IterableDataset.from_generator(texts)
+    blocks = load_text_blocks(stream, tokenizer, tmp_path / "stream", num_proc=num_proc)
+    assert np.array_equal(blocks.array, expected.array)
+    assert max(ahead) <= 700, "texts are read far ahead of what is written"
+    without = {name: value for name, value in blocks.info.items() if name != "source"}
+    assert without == {name: value for name, value in expected.info.items() if name != "source"}
+
+
+def test_streamed_files_make_the_same_blocks_and_are_kept_under_their_own_name(tmp_path, tokenizer, lines):
+    path = tmp_path / "a.txt"
+    path.write_text("\n".join(lines[:2000]))
+    plain = load_text_blocks(str(path), tokenizer, tmp_path / "cache")
+    streamed = load_text_blocks(str(path), tokenizer, tmp_path / "cache", streaming=True)
+    assert np.array_equal(plain.array, streamed.array)
+    again = load_text_blocks(str(path), tokenizer, tmp_path / "cache", streaming=True)
+    assert again.folder == streamed.folder
+    other = tmp_path / "b.txt"
+    other.write_text("\n".join(lines[1000:]))
+    assert load_text_blocks(str(other), tokenizer, tmp_path / "cache", streaming=True).folder != streamed.folder
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(
+    "source, path, configuration",
+    [
+        ("Salesforce/wikitext:wikitext-103-raw-v1", "Salesforce/wikitext", "wikitext-103-raw-v1"),
+        ("wikimedia/wikipedia:20231101.en", "wikimedia/wikipedia", "20231101.en"),
+        ("stas/openwebtext-10k", "stas/openwebtext-10k", None),
+    ],
+)
+def test_hub_id_names_data_set_and_configuration(monkeypatch, source, path, configuration, streaming):
+    asked = []
+
+    def load_dataset(*arguments, **options):
+        asked.append((arguments, options))
+        dataset = Dataset.from_dict({"title": ["a"], "text": ["word1 word2"]})
+        return dataset.to_iterable_dataset() if streaming else dataset
+
+    monkeypatch.setattr(text_blocks, "load_dataset", load_dataset)
+    rows = list(load_text(source, "validation", streaming=streaming))
+    assert rows == [{"text": "word1 word2"}]
+    assert asked == [((path, configuration), {"split": "validation", "streaming": streaming})]
+    with pytest.raises(ValueError, match="no column 'body': it has title, text"):
+        load_text(source, text_column="body", streaming=streaming)
+
+
+def test_text_that_is_none_is_counted_and_one_that_is_a_number_refused(tmp_path, tokenizer, lines):
+    blocks = load_text_blocks(Dataset.from_dict({"text": [None, *lines[:100]]}), tokenizer, tmp_path)
+    assert blocks.info["texts_without_tokens"] == 1
+    with pytest.raises(ValueError, match="a text is '17', a int: the column must hold strings"):
+        load_text_blocks(Dataset.from_dict({"text": [17]}), tokenizer, tmp_path)
 
 
 def test_second_call_opens_what_the_first_wrote(tmp_path, tokenizer, lines):

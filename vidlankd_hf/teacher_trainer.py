@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from .data.collators import VideoTextCollator
+from .data.streaming import VideoTextStream
 from .model_card import write_teacher_card
 from .teacher import VidLanKDTeacher
 from .trainer import PretrainingArguments, PretrainingTrainer, check_vocabulary_size
@@ -78,11 +79,13 @@ class TeacherTrainer(PretrainingTrainer):
             **kwargs,
         )
         if "contrast" in model.loss_terms and eval_dataset is not None and not isinstance(eval_dataset, dict):
-            has_videos = "video" in (getattr(eval_dataset, "column_names", None) or ())
-            size = len(eval_dataset)
-            self.give_evaluation_negatives(
-                list(eval_dataset.with_format(None)["video"] if has_videos else range(size))
-            )
+            if isinstance(eval_dataset, VideoTextStream):
+                groups = eval_dataset.videos()
+            elif "video" in (getattr(eval_dataset, "column_names", None) or ()):
+                groups = list(eval_dataset.with_format(None)["video"])
+            else:
+                groups = list(range(len(eval_dataset)))
+            self.give_evaluation_negatives(groups)
 
     def model_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Without what the model's losses leave unread: clips, or the places of its language-model head."""

@@ -69,7 +69,8 @@ class PretrainingTrainer(ReliableTrainer):
     """Base of [`TeacherTrainer`] and [`DistillationTrainer`].
 
     The model returns `losses`, a dict of component means, and says in `loss_terms` each one's weight and items. Train
-    and evaluation data are map-style; their samples reach the collator with `sample_id` and `epoch`.
+    and evaluation data are map-style or a [`VideoTextStream`], whose windows are asked for by number, so that nothing
+    is read to skip it; their samples reach the collator with `sample_id` and `epoch`.
     """
 
     def __init__(self, model, args: PretrainingArguments, train_dataset=None, eval_dataset=None, **kwargs):
@@ -86,10 +87,12 @@ class PretrainingTrainer(ReliableTrainer):
         self.can_return_loss = True
 
     def _get_train_sampler(self, train_dataset=None) -> EpochSampler:
-        size = len(self.train_dataset if train_dataset is None else train_dataset)
-        args = self.args
+        dataset, args = self.train_dataset if train_dataset is None else train_dataset, self.args
         return EpochSampler(
-            size, args.train_batch_size * args.world_size * args.gradient_accumulation_steps, args.seed
+            len(dataset),
+            args.train_batch_size * args.world_size * args.gradient_accumulation_steps,
+            args.seed,
+            order=None if dataset.stream is None else dataset.stream.order,
         )
 
     def _get_eval_sampler(self, eval_dataset) -> EpochSampler:

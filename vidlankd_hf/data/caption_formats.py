@@ -203,7 +203,8 @@ def read_msvd(text: str, path: Path) -> Rows:
 
 def _entries(text: str, path: Path) -> Iterator[tuple[str, Any]]:
     """The entries of a JSON object one by one: HowTo100M's is of gigabytes."""
-    decoder, place = json.JSONDecoder(), _expect(r"\s*\{\s*", text, 0, path)
+    decoder = json.JSONDecoder(object_pairs_hook=lambda pairs: _unique(pairs, path))
+    place, names = _expect(r"\s*\{\s*", text, 0, path), set()
     closed = re.compile(r"\}\s*$").match(text, place)
     while closed is None:
         try:
@@ -212,9 +213,22 @@ def _entries(text: str, path: Path) -> Iterator[tuple[str, Any]]:
             value, place = decoder.raw_decode(text, place)
         except (json.JSONDecodeError, RecursionError) as error:
             raise ValueError(f"{path} is not JSON: {error}") from error
+        if name in names:
+            raise ValueError(f"{path}: {name!r} is there twice: keep one of the two")
+        names.add(name)
         yield name, value
         closed = re.compile(r"\s*\}\s*$").match(text, place)
         place = place if closed else _expect(r"\s*,\s*", text, place, path)
+
+
+def _unique(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
+    """An object of JSON, of which a parser would keep the last of two entries of one name."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{path}: {twice!r} is there twice: keep one of the two")
+    return fields
 
 
 def _expect(pattern: str, text: str, place: int, path: Path) -> int:

@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import itertools
 import logging
 import lzma
 import math
@@ -59,23 +60,32 @@ def read_captions(path: str | Path, format: str | None = None, remove_overlap: b
             for one video, a video whose name leads out of a folder, or a caption that is empty, endless or whose times
             are not 0 <= start < end; it names file and line.
     """
+    captions = list(iterate_captions(path, format, remove_overlap))
+    if not captions:
+        raise ValueError(f"{path} holds no caption: give video, start, end and text on each line, or subtitles")
+    return captions
+
+
+def iterate_captions(
+    path: str | Path, format: str | None = None, remove_overlap: bool | None = None
+) -> Iterator[Caption]:
+    """[`read_captions`] one after another: no more is held than the text of one file and the captions of one video."""
     path = Path(path)
     if format not in (None, *READERS):
         raise ValueError(f"format is {format!r}: choose one of {', '.join(READERS)}")
-    captions, corrections = [], Counter()
-    for file in _files(path):
+    corrections = Counter()
+    for file in caption_files(path):
         text = _read_text(file)
         kind = format or detect_format(file, text)
         found = _captions(READERS[kind](text, file), kind, corrections)
         rolling = kind == "howto100m" or (kind == "vtt" and has_word_times(text))
         if rolling if remove_overlap is None else remove_overlap:
-            found = remove_rolling_overlap(found)
-        captions += found
+            for _, spoken in itertools.groupby(found, key=lambda caption: caption.video):
+                yield from remove_rolling_overlap(spoken)
+        else:
+            yield from found
     for correction, count in corrections.items():
         logger.warning("%s: %d captions %s", path, count, correction)
-    if not captions:
-        raise ValueError(f"{path} holds no caption: give video, start, end and text on each line, or subtitles")
-    return captions
 
 
 def remove_rolling_overlap(captions: Iterable[Caption]) -> list[Caption]:
@@ -132,7 +142,8 @@ def _longest_overlap(said: list[str], line: list[str]) -> int:
     return borders[-1] if said else 0
 
 
-def _files(path: Path) -> list[Path]:
+def caption_files(path: Path) -> list[Path]:
+    """The file itself, or the subtitle files in a folder, sorted."""
     if path.is_file():
         return [path]
     if not path.is_dir():
@@ -165,9 +176,8 @@ def _read_text(path: Path) -> str:
         raise ValueError(f"{path} cannot be read: {error}") from error
 
 
-def _captions(rows: Iterator[tuple[str, Any, Any, Any, Any]], kind: str, corrections: Counter) -> list[Caption]:
+def _captions(rows: Iterator[tuple[str, Any, Any, Any, Any]], kind: str, corrections: Counter) -> Iterator[Caption]:
     """Checked captions of rows of (where, video, start, end, text)."""
-    captions = []
     for where, video, start, end, text in rows:
         _check_video(video, where)
         if not isinstance(text, str):
@@ -191,8 +201,7 @@ def _captions(rows: Iterator[tuple[str, Any, Any, Any, Any]], kind: str, correct
             start, end = (end, start) if end < start else (start, start + 1.0)
         if start < 0 or (end is not None and end <= start):
             raise ValueError(f"{where}: start {start} and end {end} must satisfy 0 <= start < end")
-        captions.append(Caption(video, float(start), None if end is None else float(end), text))
-    return captions
+        yield Caption(video, float(start), None if end is None else float(end), text)
 
 
 def _check_video(video: Any, where: str) -> None:

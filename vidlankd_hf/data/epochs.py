@@ -1,6 +1,7 @@
 """Order of the samples, and the epoch and id that travel with each one."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from datasets import Dataset as HFDataset
 from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from ..preemption import outlive_stop_signals
+from .streaming import VideoTextStream
 
 
 class EpochSampler(Sampler[int]):
@@ -20,9 +22,16 @@ class EpochSampler(Sampler[int]):
         size: Number of samples.
         samples_per_step: Samples of one optimizer step: processes x micro-batch x accumulation.
         seed: Of the run.
+        order: The indices of an epoch, as a function of (seed, epoch); by default a random permutation.
     """
 
-    def __init__(self, size: int, samples_per_step: int, seed: int):
+    def __init__(
+        self,
+        size: int,
+        samples_per_step: int,
+        seed: int,
+        order: Callable[[int, int], Iterator[int]] | None = None,
+    ):
         if size < samples_per_step:
             raise ValueError(
                 f"the training data has {size} samples, fewer than one optimizer step takes ({samples_per_step} = "
@@ -30,6 +39,7 @@ class EpochSampler(Sampler[int]):
             )
         self.size, self.seed, self.epoch = size, seed, 0
         self.length = size - size % samples_per_step
+        self.order = order
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -38,6 +48,10 @@ class EpochSampler(Sampler[int]):
         return self.length
 
     def __iter__(self) -> Iterator[int]:
+        if self.order is not None:
+            first = self.epoch * self.size
+            yield from (first + index for index in islice(self.order(self.seed, self.epoch), self.length))
+            return
         order = np.random.Generator(np.random.PCG64([self.seed, self.epoch])).permutation(self.size)[: self.length]
         yield from (order + self.epoch * self.size).tolist()
 
@@ -46,18 +60,21 @@ class EpochDataset(Dataset):
     """`dataset` read by the keys of [`EpochSampler`]: each sample also carries `sample_id` and `epoch`.
 
     A plain index is a key of epoch 0, which is what evaluation uses. A `datasets.Dataset` whose transform has a method
-    `read(rows, epochs)`, as that of [`load_video_text`], is read by it, so that its samples may depend on the epoch.
+    `read(rows, epochs)`, as that of [`load_video_text`], is read by it, so that its samples may depend on the epoch. A
+    [`VideoTextStream`] is read by its `read(indices, epochs)`.
     """
 
     def __init__(self, dataset: Any):
         self.dataset = dataset
+        self.stream = dataset if isinstance(dataset, VideoTextStream) else None
+        self.size = len(dataset) if self.stream is None else self.stream.num_windows
         self._prepared_worker = False
         transform = dataset.format["format_kwargs"].get("transform") if isinstance(dataset, HFDataset) else None
         self.read = getattr(transform, "read", None)
         self.rows = dataset.with_format(None) if self.read else None
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return self.size
 
     def __getitem__(self, key: int) -> dict:
         return self.__getitems__([key])[0]
@@ -66,10 +83,12 @@ class EpochDataset(Dataset):
         if not self._prepared_worker and get_worker_info() is not None:
             outlive_stop_signals()
             self._prepared_worker = True
-        epochs, indices = zip(*(divmod(key, len(self.dataset)) for key in keys))
+        epochs, indices = zip(*(divmod(key, self.size) for key in keys))
         if self.read is not None:
             columns = self.read(self.rows[list(indices)], epochs)
             samples = [dict(zip(columns, values)) for values in zip(*columns.values())]
+        elif self.stream is not None:
+            samples = self.stream.read(indices, epochs)
         elif hasattr(self.dataset, "__getitems__"):
             samples = self.dataset.__getitems__(list(indices))
         else:

@@ -1,9 +1,8 @@
 """Where captions meet video: which captions are of which video, and the windows they make."""
 
 import json
-import logging
+import math
 import random
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,14 +12,11 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from .captions import Caption, read_captions
+from .matching import check_share, describe_unpaired, match_videos, place_caption
 from .shards import FeatureStore, write_atomically
+from .streaming import VideoTextStream
+from .window_shards import prepare_windows
 from .windows import WindowReader, divide
-
-logger = logging.getLogger(__name__)
-
-END_TOLERANCE = 1.0  # seconds a caption may outlast the last frame; players and subtitle tools differ by about this
-_SUFFIX = re.compile(r"\.[A-Za-z0-9]{2,4}$")
-_LANGUAGE = re.compile(r"\.[a-z]{2}(-[A-Za-z]+)?$")
 
 
 def load_video_text(
@@ -34,7 +30,9 @@ def load_video_text(
     max_unpaired: float = 0.0,
     caption_format: str | None = None,
     remove_overlap: bool | None = None,
-) -> Dataset:
+    streaming: bool = False,
+    cache_dir: str | Path = "outputs/cache",
+) -> Dataset | VideoTextStream:
     """Captioned video as a `datasets.Dataset` with the columns that [`VideoTextCollator`] takes.
 
     Consecutive captions of a video are joined to windows of at most `max_length` tokens; the windows cover all
@@ -58,10 +56,20 @@ def load_video_text(
         max_unpaired: Captions without video or outside it, and videos without captions, are left out, with a warning,
             up to this share of all captions or of all videos; see [`pair_captions`].
         caption_format, remove_overlap: For [`read_captions`].
+        streaming: Return a [`VideoTextStream`] of the same windows instead, whose memory does not depend on how much
+            data there are. The captions are then divided once and kept, shard by shard, below `cache_dir`.
+        cache_dir: For streaming; a second call with the same arguments and files opens what the first one wrote.
 
     Raises:
         ValueError: More captions or videos are without their counterpart than `max_unpaired` allows.
     """
+    if streaming:
+        if shuffle_videos_seed is not None:
+            raise ValueError("videos cannot be shuffled with streaming=True: leave out one of the two")
+        folder = prepare_windows(
+            features, captions, tokenizer, max_length - 2, cache_dir, max_unpaired, caption_format, remove_overlap
+        )
+        return VideoTextStream(features, folder, streams, seed)
     store = FeatureStore(features, streams)
     pairs = pair_captions(store, read_captions(captions, caption_format, remove_overlap))
     pairs.check(max_unpaired, features, captions)
@@ -98,42 +106,20 @@ class Pairs(NamedTuple):
 
     def problems(self, features: str | Path, captions: str | Path) -> list[str]:
         """What found no counterpart, one sentence for each kind, with the number and the first of them."""
-        found = []
-        if self.without_video:
-            videos = sorted({caption.video for caption in self.without_video})
-            known = next(iter([*self.by_video, *self.without_captions]))
-            found.append(
-                f"{captions} has {len(self.without_video)} captions of {len(videos)} videos that are not in "
-                f"{features}, such as {videos[0]!r}; the features are of videos such as {known!r}"
-            )
-        if self.outside_video:
-            caption, duration = self.outside_video[0]
-            end = "the end" if caption.end is None else f"{caption.end} s"
-            found.append(
-                f"{len(self.outside_video)} captions lie outside their video, such as {caption.text[:200]!r} of "
-                f"{caption.video}: it is from {caption.start} s to {end}, but the video ends at {duration:.2f} s"
-            )
-        if self.without_captions:
-            found.append(
-                f"{len(self.without_captions)} videos in {features} have no caption in {captions}, such as "
-                f"{self.without_captions[0]!r}"
-            )
-        return found
+        return describe_unpaired(
+            features,
+            captions,
+            known=next(iter([*self.by_video, *self.without_captions])),
+            without_video=(len(self.without_video), {caption.video for caption in self.without_video}),
+            outside_video=(len(self.outside_video), next(iter(self.outside_video), None)),
+            without_captions=(len(self.without_captions), next(iter(self.without_captions), None)),
+        )
 
     def check(self, max_unpaired: float, features: str | Path, captions: str | Path) -> None:
         """Warns of all that found no counterpart, or raises a ValueError if it is more than `max_unpaired` of it."""
-        if not 0 <= max_unpaired <= 1:
-            raise ValueError(f"max_unpaired is {max_unpaired}: give a share from 0 to 1, such as 0.05")
-        problems = "; ".join(self.problems(features, captions))
         captions_lost = (len(self.without_video) + len(self.outside_video)) / self.num_captions
         share = max(captions_lost, len(self.without_captions) / self.num_videos)
-        if share > max_unpaired or not self.by_video:
-            raise ValueError(
-                f"{problems}. Use the same file names, extract the rest, correct the times, or let a share be left "
-                f"out (max_unpaired is {max_unpaired:g}, this takes {share:.2g}); examples/inspect_data.py lists all"
-            )
-        if problems:
-            logger.warning("Left out: %s.", problems)
+        check_share(self.problems(features, captions), share if self.by_video else math.inf, max_unpaired)
 
     def write(self, path: str | Path) -> None:
         """Lists all that found no counterpart as jsonl of {"what", "video", "start", "end", "text"}."""
@@ -163,57 +149,23 @@ def pair_captions(store: FeatureStore, captions: Iterable[Caption]) -> Pairs:
         if video is None:
             without_video.append(caption)
             continue
-        duration = store.duration(video)
-        end = duration if caption.end is None else caption.end
-        if caption.start >= duration or end > duration + END_TOLERANCE:
-            outside_video.append((caption, duration))
+        placed = place_caption(caption, video, store.duration(video))
+        if placed is None:
+            outside_video.append((caption, store.duration(video)))
         else:
-            by_video[video].append(caption._replace(video=video, end=min(end, duration)))
+            by_video[video].append(placed)
     ordered = {video: sorted(by_video[video], key=lambda c: (c.start, c.end)) for video in sorted(by_video)}
     silent = sorted(set(store.video_ids) - set(by_video))
     return Pairs(ordered, without_video, outside_video, silent, len(store))
 
 
-def match_videos(names: Iterable[str], video_ids: Sequence[str]) -> dict[str, str]:
-    """The video of the index that each name in the captions means.
+def split_by_video(dataset: Dataset | VideoTextStream, share: float, seed: int = 0):
+    """Training and held-out windows; no video is in both. About `share` of the videos are held out, at least one.
 
-    In this order: the video of just this name; of this name and a suffix (`talk` means `talk.mp4`); of this name
-    without its suffix (`talk.mp4` means `talk`, as where features came without files); of this name without a tag of
-    language, as subtitle files have (`talk.en`, `talk.pt-BR` mean `talk.mp4` or `talk`). A suffix is a dot and two to
-    four letters or digits.
-
-    Returns:
-        Of each name that means a video.
-
-    Raises:
-        ValueError: A name means several videos, or two names mean one.
+    Of a stream, `seed` has no meaning: which videos are held out depends on their names alone.
     """
-    ids = set(video_ids)
-    by_stem = defaultdict(list)
-    for video in video_ids:
-        by_stem[_SUFFIX.sub("", video)].append(video)
-    found, named = {}, {}
-    for name in sorted(names):
-        bare = _LANGUAGE.sub("", name)
-        choices = [[name], by_stem[name], [_SUFFIX.sub("", name)], [bare], by_stem[bare] if bare != name else []]
-        meant = next((kept for choice in choices if (kept := sorted(ids.intersection(choice)))), [])
-        if len(meant) > 1:
-            raise ValueError(
-                f"the captions' video {name!r} may be {meant[0]!r} or {meant[1]!r}: give its file name with suffix"
-            )
-        if meant:
-            other = named.setdefault(meant[0], name)
-            if other != name:
-                raise ValueError(
-                    f"the captions' videos {other!r} and {name!r} both mean {meant[0]!r}: keep one of them, for "
-                    "example one language"
-                )
-            found[name] = meant[0]
-    return found
-
-
-def split_by_video(dataset: Dataset, share: float, seed: int = 0) -> tuple[Dataset, Dataset]:
-    """Training and held-out windows; no video is in both. About `share` of the videos are held out, at least one."""
+    if isinstance(dataset, VideoTextStream):
+        return dataset.split_by_video(share)
     videos = dataset.with_format(None)["video"]
     names = sorted(set(videos))
     count = max(1, round(share * len(names)))

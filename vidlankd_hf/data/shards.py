@@ -244,7 +244,7 @@ class FeatureStore:
         Raises:
             KeyError: no such video.
         """
-        return self._entry(video)["duration"]
+        return self.entry(video)["duration"]
 
     def read(self, video: str, start: float = 0.0, end: float | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """The features of a span of a video, all streams on the first stream's time stamps.
@@ -262,27 +262,8 @@ class FeatureStore:
             KeyError: no such video.
             ValueError: the span starts outside the video or is empty.
         """
-        entry = self._entry(video)
-        end = entry["duration"] if end is None else min(end, entry["duration"])
-        if not 0 <= start < entry["duration"] or end <= start:
-            raise ValueError(
-                f"Video {video!r} lasts {entry['duration']:.3f} s: the span from {start} to {end} s must start inside "
-                "it and end after its start. Correct or drop the caption that asks for it."
-            )
-        shard = self._shard(entry["shard"])
-        base, *others = self.streams
-        times = self._times(shard, entry, base)
-        inside = ((times >= start) & (times <= end)).nonzero().flatten()
-        if len(inside) == 0:
-            inside = _nearest(times, torch.tensor([(start + end) / 2]))
-        first, last = int(inside[0]), int(inside[-1])
-        times = times[first : last + 1]
-        parts = [self._features(shard, entry, base, first, last)]
-        for name in others:
-            nearest = _nearest(self._times(shard, entry, name), times)
-            first, last = int(nearest[0]), int(nearest[-1])
-            parts.append(self._features(shard, entry, name, first, last)[nearest - first])
-        return torch.cat(parts, dim=-1), times
+        entry = self.entry(video)
+        return read_span(self._shard(entry["shard"]), entry, list(self.streams), start, end)
 
     def statistics(self, max_videos: int = 1000) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and standard deviation, [F] float32 each, of the features of at most so many videos, evenly chosen."""
@@ -306,7 +287,12 @@ class FeatureStore:
                     "extract the features again."
                 )
 
-    def _entry(self, video: str) -> dict:
+    def entry(self, video: str) -> dict:
+        """A video's line in the index: its id, shard, duration and, of each stream, offset and length there.
+
+        Raises:
+            KeyError: no such video.
+        """
         if video not in self._index:
             known = ", ".join(map(repr, self.video_ids[:3]))
             raise KeyError(
@@ -324,21 +310,47 @@ class FeatureStore:
             self._open_shards[name] = safe_open(self.folder / name, framework="pt")
         return self._open_shards[name]
 
-    @staticmethod
-    def _times(shard: safe_open, entry: dict, stream: str) -> torch.Tensor:
-        offset, length = entry["streams"][stream]
-        times = shard.get_slice(f"{stream}.times")[offset : offset + length]
-        if len(times) != length:
-            raise ValueError(
-                f"the shard {entry['shard']} ends before the steps {offset} to {offset + length} that the index gives "
-                f"{entry['video']!r}: the folder is damaged, extract it again"
-            )
-        return times
 
-    @staticmethod
-    def _features(shard: safe_open, entry: dict, stream: str, first: int, last: int) -> torch.Tensor:
-        offset, _ = entry["streams"][stream]
-        return shard.get_slice(f"{stream}.features")[offset + first : offset + last + 1]
+def read_span(
+    shard: safe_open, entry: dict, streams: Sequence[str], start: float, end: float | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What [`FeatureStore.read`] gives, of an open shard and a video's entry in the index."""
+    video = entry["video"]
+    end = entry["duration"] if end is None else min(end, entry["duration"])
+    if not 0 <= start < entry["duration"] or end <= start:
+        raise ValueError(
+            f"Video {video!r} lasts {entry['duration']:.3f} s: the span from {start} to {end} s must start inside "
+            "it and end after its start. Correct or drop the caption that asks for it."
+        )
+    base, *others = streams
+    times = _times(shard, entry, base)
+    inside = ((times >= start) & (times <= end)).nonzero().flatten()
+    if len(inside) == 0:
+        inside = _nearest(times, torch.tensor([(start + end) / 2]))
+    first, last = int(inside[0]), int(inside[-1])
+    times = times[first : last + 1]
+    parts = [_features(shard, entry, base, first, last)]
+    for name in others:
+        nearest = _nearest(_times(shard, entry, name), times)
+        first, last = int(nearest[0]), int(nearest[-1])
+        parts.append(_features(shard, entry, name, first, last)[nearest - first])
+    return torch.cat(parts, dim=-1), times
+
+
+def _times(shard: safe_open, entry: dict, stream: str) -> torch.Tensor:
+    offset, length = entry["streams"][stream]
+    times = shard.get_slice(f"{stream}.times")[offset : offset + length]
+    if len(times) != length:
+        raise ValueError(
+            f"the shard {entry['shard']} ends before the steps {offset} to {offset + length} that the index gives "
+            f"{entry['video']!r}: the folder is damaged, extract it again"
+        )
+    return times
+
+
+def _features(shard: safe_open, entry: dict, stream: str, first: int, last: int) -> torch.Tensor:
+    offset, _ = entry["streams"][stream]
+    return shard.get_slice(f"{stream}.features")[offset + first : offset + last + 1]
 
 
 def _checked_entry(entry: dict, streams: dict) -> dict:

@@ -1,23 +1,30 @@
 """Any text source -> full blocks of token ids, tokenised once, memory-mapped."""
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import tempfile
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import numpy as np
-from datasets import Dataset, load_dataset
+from datasets import Dataset, IterableDataset, are_progress_bars_enabled, load_dataset
 from datasets.exceptions import DatasetGenerationError
+from datasets.fingerprint import Hasher
 from torch.utils.data import Dataset as TorchDataset
+from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from .vocabulary import vocabulary_fingerprint
 
 BLOCK_TOKENS = 126  # with [CLS] and [SEP]: 128
+BATCH_TEXTS = 1000  # that are tokenised at a time
 
 
 class TextBlocks(TorchDataset):
@@ -116,8 +123,10 @@ def read_vokens_info(folder: str | Path) -> dict:
     return json.loads(path.read_text())
 
 
-def load_text(source: str, split: str = "train", text_column: str = "text") -> Dataset:
-    """Opens a text source as a `datasets.Dataset` with the one column `text`.
+def load_text(
+    source: str, split: str = "train", text_column: str = "text", streaming: bool = False
+) -> Dataset | IterableDataset:
+    """Opens a text source as a `datasets.Dataset`, or with `streaming` an `IterableDataset`, of the one column `text`.
 
     Args:
         source: A file or a folder of `.txt`, `.jsonl`, `.json` or `.parquet` files (`.gz`, `.xz`, ... too), or a Hub
@@ -125,6 +134,7 @@ def load_text(source: str, split: str = "train", text_column: str = "text") -> D
         split: Of a Hub data set; in a folder, the files whose names begin with it (all files if none begins with
             `train`).
         text_column: Column that holds the text.
+        streaming: Read the files, or download them, as the texts are asked for, and keep no copy.
 
     Raises:
         ValueError: Nothing there, no such column, no text in it, or files that are damaged.
@@ -147,46 +157,51 @@ def load_text(source: str, split: str = "train", text_column: str = "text") -> D
             for file in files:
                 _check_json_lines(file)
         try:
-            dataset = load_dataset(kinds.pop(), data_files=[str(p) for p in files], split="train")
+            dataset = load_dataset(kinds.pop(), data_files=[str(p) for p in files], split="train", streaming=streaming)
         except DatasetGenerationError as error:
             raise ValueError(f"{source} cannot be read as text: {error.__cause__ or error}") from error
     elif path.is_absolute() or source.startswith(".") or _kind(path) or source.count("/") > 1:
         raise ValueError(f"{source} does not exist: give a file, a folder or a Hub data set id")
     else:
         name, _, configuration = source.partition(":")
-        dataset = load_dataset(name, configuration or None, split=split)
-    if text_column not in dataset.column_names:
-        raise ValueError(f"{source} has no column {text_column!r}: it has {', '.join(dataset.column_names)}")
-    return dataset.select_columns(text_column).rename_columns({} if text_column == "text" else {text_column: "text"})
+        dataset = load_dataset(name, configuration or None, split=split, streaming=streaming)
+    columns = dataset.column_names or list(next(iter(dataset), ()))  # a stream may not know them before it is read
+    if text_column not in columns:
+        raise ValueError(f"{source} has no column {text_column!r}: it has {', '.join(columns)}")
+    dataset = dataset.select_columns(text_column)
+    return dataset if text_column == "text" else dataset.rename_column(text_column, "text")
 
 
 def load_text_blocks(
-    source: str | Dataset,
+    source: str | Dataset | IterableDataset,
     tokenizer: PreTrainedTokenizerBase,
     cache_dir: str | Path = "outputs/cache",
     split: str = "train",
     num_proc: int | None = None,
     block_tokens: int = BLOCK_TOKENS,
+    streaming: bool = False,
 ) -> TextBlocks:
     """Tokenises a text source once and cuts it into full blocks; a second call opens what the first one wrote.
 
     All texts are joined in order and cut every `block_tokens` tokens, so that no step computes padding. Only the last
-    few tokens, fewer than a block, are left over; `info.json` counts them. The ids are stored in as few bytes as the
-    vocabulary allows.
+    few tokens, fewer than a block, are left over; `info.json` counts them, and the texts that have no token. The ids
+    are stored in as few bytes as the vocabulary allows, written as they come: memory does not depend on the text.
 
     Args:
-        source: As in [`load_text`], or a `datasets.Dataset` with a column `text`.
+        source: As in [`load_text`], or a `datasets.Dataset` or `datasets.IterableDataset` with a column `text`.
         tokenizer: The student's and the teacher's.
         cache_dir: Blocks are kept below it, in a folder named after the text and the vocabulary.
         split: Of the source.
-        num_proc: Processes that tokenise.
+        num_proc: Processes that tokenise; by default this one, with its tokenizer's threads.
         block_tokens: Ordinary tokens a block.
+        streaming: Whether a `source` that is named is read without a copy of its text on disk, as suits large ones.
 
     Raises:
         ValueError: The source is missing, or has not enough text for one block.
     """
-    dataset = load_text(source, split) if isinstance(source, str) else source
-    identity = f"v2 {dataset._fingerprint} {vocabulary_fingerprint(tokenizer)} {block_tokens}"
+    dataset = load_text(source, split, streaming=streaming) if isinstance(source, str) else source
+    fingerprint = _fingerprint(dataset)
+    identity = f"v2 {fingerprint} {vocabulary_fingerprint(tokenizer)} {block_tokens}"
     folder = Path(cache_dir) / f"blocks-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     if not (folder / "info.json").exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -194,7 +209,7 @@ def load_text_blocks(
         try:
             info = _write_blocks(dataset, tokenizer, temporary, num_proc, block_tokens)
             info["vocabulary"] = vocabulary_fingerprint(tokenizer)
-            info["source"] = source if isinstance(source, str) else dataset._fingerprint
+            info["source"] = source if isinstance(source, str) else fingerprint
             (temporary / "info.json").write_text(json.dumps(info, indent=2) + "\n")
             os.rename(temporary, folder)
         except OSError:
@@ -205,35 +220,84 @@ def load_text_blocks(
     return TextBlocks(folder)
 
 
-def _write_blocks(dataset: Dataset, tokenizer: Any, folder: Path, num_proc: int | None, block_tokens: int) -> dict:
-    def tokenize(batch: dict) -> dict:
-        texts = [text for text in batch["text"] if text and not text.isspace()]
-        ids = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
-        return {"ids": [np.concatenate([np.asarray(i, np.uint32) for i in ids]) if ids else np.zeros(0, np.uint32)]}
+def _fingerprint(dataset: Dataset | IterableDataset) -> str:
+    """Of a data set's contents; of a stream, of all that it will read and do (a Hub data set's revision is in it)."""
+    return dataset._fingerprint if isinstance(dataset, Dataset) else Hasher.hash(dataset._ex_iterable)
 
-    tokenized = dataset.map(
-        tokenize, batched=True, remove_columns=dataset.column_names, num_proc=num_proc, desc="tokenizing text"
-    ).with_format("numpy")
-    total = sum(len(row["ids"]) for row in tokenized)
-    blocks = total // block_tokens
+
+def _write_blocks(dataset: Any, tokenizer: Any, folder: Path, num_proc: int | None, block_tokens: int) -> dict:
+    dtype = np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
+    texts = without_tokens = blocks = 0
+    rest, sha256 = np.zeros(0, dtype), hashlib.sha256()
+    batches = (batch["text"] for batch in dataset.iter(batch_size=BATCH_TEXTS))
+    progress = tqdm(desc="tokenising text", unit=" texts", disable=not are_progress_bars_enabled(), leave=False)
+    with open(folder / "blocks.npy", "wb") as file, progress:
+        begin = _write_header(file, dtype, 0, block_tokens)
+        for count, empty, ids in _tokenized(batches, tokenizer, dtype, num_proc):
+            progress.update(count)
+            texts, without_tokens = texts + count, without_tokens + empty
+            ids = np.concatenate([rest, ids])
+            whole = len(ids) // block_tokens
+            piece, rest = ids[: whole * block_tokens].tobytes(), ids[whole * block_tokens :]
+            file.write(piece)
+            sha256.update(piece)
+            blocks += whole
+        file.seek(0)
+        if _write_header(file, dtype, blocks, block_tokens) != begin:
+            raise RuntimeError("the header of blocks.npy grew: this version of NumPy leaves no room in it")
+    total = blocks * block_tokens + len(rest)
     if blocks == 0:
         raise ValueError(f"the text has {total} tokens, fewer than one block of {block_tokens}: give more text")
-    dtype = np.uint16 if len(tokenizer) <= 2**16 else np.uint32
-    out = np.lib.format.open_memmap(folder / "blocks.npy", mode="w+", dtype=dtype, shape=(blocks, block_tokens))
-    flat, written, sha256 = out.reshape(-1), 0, hashlib.sha256()
-    for row in tokenized:
-        piece = row["ids"][: len(flat) - written]
-        flat[written : written + len(piece)] = piece
-        sha256.update(flat[written : written + len(piece)].tobytes())
-        written += len(piece)
-    out.flush()
     return {
+        "texts": texts,
+        "texts_without_tokens": without_tokens,
         "tokens": total,
         "blocks": blocks,
         "block_tokens": block_tokens,
-        "left_over": total - blocks * block_tokens,
+        "left_over": len(rest),
         "sha256": sha256.hexdigest(),
     }
+
+
+def _write_header(file: Any, dtype: np.dtype, blocks: int, block_tokens: int) -> int:
+    """The header of a .npy file, of the same length for any number of blocks; where the data begin."""
+    header = {"descr": dtype.str, "fortran_order": False, "shape": (blocks, block_tokens)}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.tell()
+
+
+def _tokenized(
+    batches: Iterable[list], tokenizer: Any, dtype: np.dtype, num_proc: int | None
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """(texts, those without a token, ids) of each batch in order; no more than a few batches are held at a time."""
+    if not num_proc or num_proc == 1:
+        yield from (_tokenize(batch, tokenizer, dtype) for batch in batches)
+        return
+    waiting: deque = deque()
+    with ProcessPoolExecutor(num_proc, initializer=_worker.update, initargs=({"of": (tokenizer, dtype)},)) as pool:
+        for batch in batches:
+            waiting.append(pool.submit(_tokenize_in_worker, batch))
+            if len(waiting) > 2 * num_proc:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+_worker: dict[str, tuple] = {}
+
+
+def _tokenize_in_worker(batch: list) -> tuple[int, int, np.ndarray]:
+    return _tokenize(batch, *_worker["of"])
+
+
+def _tokenize(batch: list, tokenizer: Any, dtype: np.dtype) -> tuple[int, int, np.ndarray]:
+    wrong = next((text for text in batch if not isinstance(text, str | None)), None)
+    if wrong is not None:
+        raise ValueError(f"a text is {str(wrong)[:40]!r}, a {type(wrong).__name__}: the column must hold strings")
+    texts = [text for text in batch if text and not text.isspace()]
+    ids = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+    joined = np.fromiter(itertools.chain.from_iterable(ids), dtype, sum(map(len, ids)))
+    return len(batch), len(batch) - sum(map(bool, ids)), joined
 
 
 def _check_json_lines(path: Path) -> None:

@@ -41,6 +41,14 @@ def tile(tokens: np.ndarray, max_tokens: int, shift: float = 0.0) -> list[int]:
     return [*bounds, len(tokens)]
 
 
+def shift_of(seed: int | None, epoch: int, video: str) -> float:
+    """The shift of a video's tiling: 0 in epoch 0 and without a seed, else a pure function of (seed, epoch, video)."""
+    if epoch == 0 or seed is None:
+        return 0.0
+    digest = hashlib.blake2b(f"{seed}/{epoch}/{video}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
 def divide(
     captions: Sequence[Caption], tokenizer: PreTrainedTokenizerBase, max_tokens: int
 ) -> list[tuple[Caption, int]]:
@@ -129,9 +137,7 @@ class WindowReader:
         first, last, number = row["first_line"], row["last_line"], row["window"]
         if epoch == 0 or self.seed is None:
             return row["text"], row["start"], row["end"]
-        name = row["id"].rpartition("#")[0]
-        digest = hashlib.blake2b(f"{self.seed}/{epoch}/{name}".encode(), digest_size=8).digest()
-        shift = int.from_bytes(digest, "big") / 2**64
+        shift = shift_of(self.seed, epoch, row["id"].rpartition("#")[0])
         bounds = tile(self.tokens[first:last], self.max_tokens, shift)
         text, start, end = self._span(first + bounds[number], first + bounds[number + 1])
         return (text, start, end) if self.own_clips else (text, row["start"], row["end"])

@@ -1,0 +1,45 @@
+"""Converts HowTo100M as it is published (features of each video as .npy, captions as json or csv) for training.
+
+    python examples/convert_howto100m.py --features_2d DIR --features_3d DIR --captions caption.json \\
+        --output_dir outputs/howto100m --max_missing 0.05
+
+Then: pretrain_teacher.py --streaming --features outputs/howto100m --captions outputs/howto100m/captions.jsonl.
+"""
+
+import argparse
+import sys
+
+from transformers.hf_argparser import string_to_bool
+
+from vidlankd_hf.data.howto100m import convert_howto100m
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--features_2d", required=True, help="folder of ID.npy or ID.mp4.npy, one row a second")
+    parser.add_argument("--features_3d", required=True, help="the same, three rows in two seconds")
+    parser.add_argument("--captions", required=True, help="caption.json, raw_caption.json or a folder of csv files")
+    parser.add_argument("--output_dir", default="outputs/howto100m", help="is made (default: %(default)s)")
+    parser.add_argument("--max_missing", type=float, default=0.0, help="share of videos that may be left out")
+    parser.add_argument("--width_2d", type=int, default=2048, help="of a row (default: %(default)s)")
+    parser.add_argument("--width_3d", type=int, default=2048, help="of a row (default: %(default)s)")
+    parser.add_argument("--remove_overlap", type=string_to_bool, help="as for pretrain_teacher.py")
+    args = parser.parse_args()
+    try:
+        counts = convert_howto100m(
+            args.features_2d,
+            args.features_3d,
+            args.captions,
+            args.output_dir,
+            args.max_missing,
+            (args.width_2d, args.width_3d),
+            args.remove_overlap,
+        )
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    for name, count in counts.items():
+        print(f"{name:30}{count:,}")
+
+
+if __name__ == "__main__":
+    main()

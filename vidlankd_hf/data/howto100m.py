@@ -1,0 +1,201 @@
+"""HowTo100M as it is published, one .npy a video and one file of captions -> feature shards and captions beside them.
+
+The features (Miech et al. 2019, section 5) are a ResNet-152's at one picture a second (2D) and a ResNeXt-101's at 16
+frames of 24 a second, so 1.5 clips a second (3D); each 2048 wide. The files hold no times, and nothing says how long
+a video is: step i of a stream is taken to show the time (i + 0.5) / rate, and a video of N steps of 2D to last N
+seconds.
+"""
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .captions import Caption, iterate_captions
+from .matching import place_caption
+from .shards import ShardWriter
+
+STREAMS = {
+    "frame": {"model": "HowTo100M 2D (ResNet-152)", "rate": 1.0, "clip_length": 1},
+    "clip": {"model": "HowTo100M 3D (ResNeXt-101)", "rate": 1.5, "clip_length": 16},
+}
+_SUFFIX = re.compile(r"(\.(mp4|webm|mkv|avi|mov|flv|3gp))?\.npy$", re.IGNORECASE)
+
+
+def convert_howto100m(
+    features_2d: str | Path,
+    features_3d: str | Path,
+    captions: str | Path,
+    output_dir: str | Path,
+    max_missing: float = 0.0,
+    widths: tuple[int, int] = (2048, 2048),
+    remove_overlap: bool | None = None,
+    shard_bytes: int = 2**30,
+) -> dict[str, int]:
+    """Writes the videos that have 2D features, 3D features and captions, in the order of the captions.
+
+    One video is in memory at a time, and one shard; the .npy files are memory-mapped. `output_dir` then is a folder
+    for [`FeatureStore`], with `captions.jsonl` (overlap removed, times inside the video) for [`load_video_text`] and
+    `misses.jsonl`: one line for each video or caption that was left out, {"video", "reason", "detail"}.
+
+    Args:
+        features_2d, features_3d: Folders with a file a video, also in subfolders: `ID.npy` or `ID.mp4.npy`, [N, F]
+            floating point.
+        captions: `caption.json`, `raw_caption.json` or a folder of csv files; see [`read_captions`].
+        output_dir: Must hold no finished features.
+        max_missing: Share of all videos, of whatever of the three is there, that may be left out.
+        widths: F of 2D and of 3D.
+        remove_overlap: For [`read_captions`].
+        shard_bytes: Bytes of features of a shard.
+
+    Returns:
+        How many `videos`, `captions` and, by reason, misses there were.
+
+    Raises:
+        ValueError: More videos are missing than `max_missing` allows; `misses.jsonl` lists those found so far, and the
+            folder stays unfinished.
+    """
+    if not 0 <= max_missing <= 1:
+        raise ValueError(f"max_missing is {max_missing}: give a share from 0 to 1, such as 0.05")
+    files, twice = {}, set()
+    for name, folder in (("frame", features_2d), ("clip", features_3d)):
+        files[name] = {}
+        for video, path in _files(Path(folder)):
+            if files[name].setdefault(video, path) != path:
+                twice.add(video)
+    videos, done = set(files["frame"]) | set(files["clip"]), set()
+    output_dir = Path(output_dir)
+    writer = ShardWriter(output_dir, STREAMS, shard_bytes)
+    part = output_dir / "captions.jsonl.part"
+    with _Misses(output_dir / "misses.jsonl", max_missing, len(videos)) as misses, open(part, "w") as out:
+        for video in sorted(twice):
+            misses.add(video, "two files", str(files["frame"].get(video) or files["clip"][video]))
+        for video in sorted(videos - twice):
+            for name, dimension in (("frame", "2D"), ("clip", "3D")):
+                if video not in files[name]:
+                    misses.add(video, f"no {dimension} features", "")
+        written = 0
+        for video, spoken in groupby(iterate_captions(captions, None, remove_overlap), key=lambda c: c.video):
+            if video in done:
+                raise ValueError(f"{captions}: captions of {video!r} are in two places: put them together")
+            done.add(video)
+            if video not in videos:
+                misses.add(video, "captions without features", "")
+                continue
+            if video in misses.videos:
+                continue
+            try:
+                streams = {
+                    name: _timed(_read(files[name][video], width), STREAMS[name]["rate"])
+                    for name, width in zip(STREAMS, widths)
+                }
+            except ValueError as error:
+                misses.add(video, "features that cannot be used", str(error))
+                continue
+            duration = len(streams["frame"][0]) / STREAMS["frame"]["rate"]
+            placed = _placed(spoken, video, duration, misses)
+            if not placed:
+                misses.add(video, "no caption inside the video", f"{duration:g} s")
+                continue
+            writer.add(video, duration, streams)
+            out.writelines(json.dumps(caption._asdict()) + "\n" for caption in placed)
+            written += len(placed)
+        for video in sorted(videos - done - misses.videos):
+            misses.add(video, "features without captions", "")
+        out.flush()
+        os.fsync(out.fileno())
+    os.replace(part, output_dir / "captions.jsonl")
+    writer.close()
+    return {"videos": len(writer.index), "captions": written, **misses.counts}
+
+
+class _Misses:
+    """Lists what is left out, counts it, and ends the conversion where that is too much."""
+
+    def __init__(self, path: Path, max_missing: float, num_videos: int):
+        self.path, self.max_missing, self.num_videos = path, max_missing, num_videos
+        self.videos: set[str] = set()
+        self.counts: Counter = Counter()
+
+    def __enter__(self) -> "_Misses":
+        self._file = open(self.path, "w", encoding="utf-8")  # noqa: SIM115
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._file.close()
+
+    def add(self, video: str, reason: str, detail: str) -> None:
+        """A whole video."""
+        self._write(video, reason, detail)
+        self.num_videos += reason == "captions without features"
+        self.videos.add(video)
+        if len(self.videos) > self.max_missing * self.num_videos:
+            raise ValueError(
+                f"{len(self.videos)} of {self.num_videos} videos cannot be converted, more than max_missing "
+                f"({self.max_missing:g}) allows; the last is {video!r}: {reason}{detail and ', '}{detail}. "
+                f"{self.path} lists them: get what is missing, or allow more"
+            )
+
+    def add_caption(self, caption: Caption, duration: float) -> None:
+        """One caption of a video that is otherwise kept."""
+        detail = f"{caption.start:g} to {caption.end:g} s of {duration:g} s: {caption.text[:200]}"
+        self._write(caption.video, "caption outside the video", detail)
+
+    def _write(self, video: str, reason: str, detail: str) -> None:
+        self.counts[reason] += 1
+        self._file.write(json.dumps({"video": video, "reason": reason, "detail": detail}) + "\n")
+        self._file.flush()
+
+
+def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """(video, path) of the .npy files in a folder and those below it."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder: give the one that holds a .npy file for each video")
+    found = False
+    for place, _, names in os.walk(folder):
+        for name in sorted(names):
+            if _SUFFIX.search(name):
+                found = True
+                yield _SUFFIX.sub("", name), Path(place) / name
+    if not found:
+        raise ValueError(f"{folder} holds no .npy file: give the folder that holds one for each video")
+
+
+def _read(path: Path, width: int) -> np.ndarray:
+    """Features [N, F] float16 of a file, or a ValueError that says what is wrong with it."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # NumPy reads the header as Python text, with all its errors
+        raise ValueError(f"{path}: no array of features ({error})") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or array.ndim != 2 or not len(array):
+        what = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else "an archive"
+        raise ValueError(f"{path}: {what}, must be floating point [N, {width}] with N >= 1")
+    if array.shape[1] != width:
+        raise ValueError(f"{path}: width {array.shape[1]}, must be {width}")
+    with np.errstate(over="ignore"):
+        features = array.astype(np.float16)
+    if not np.isfinite(features).all():
+        raise ValueError(f"{path}: not finite in float16 (largest value is 65504)")
+    return features
+
+
+def _timed(features: np.ndarray, rate: float) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.from_numpy(features), (torch.arange(len(features)) + 0.5) / rate
+
+
+def _placed(spoken: Iterator[Caption], video: str, duration: float, misses: _Misses) -> list[Caption]:
+    placed = []
+    for caption in spoken:
+        inside = place_caption(caption, video, duration)
+        if inside is None:
+            misses.add_caption(caption, duration)
+        else:
+            placed.append(inside)
+    return placed
