@@ -180,7 +180,8 @@ class DecodingChild:
     """A process that runs :mod:`vidlankd_hf.extraction.child`."""
 
     def __init__(self, streams: list[dict[str, Any]], limits: Limits):
-        self.limits, self.num_streams, self.served, self.waited = limits, len(streams), 0, 0.0
+        self.limits, self.num_streams, self.served = limits, len(streams), 0
+        self.waited = float("-inf")  # for what is no video, no limit in all
         self._log = tempfile.TemporaryFile()
         paths = os.pathsep.join(path for path in sys.path if path)
         one_thread = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}

@@ -70,7 +70,8 @@ def open_folder(
         tasks = plan_tasks(videos, bytes_a_second, shard_bytes)
         lines = (json.dumps([video.id for video in task]) + "\n" for task in tasks)
         write_atomically(plan, "".join(lines))
-    write_atomically(path, json.dumps(backbones, indent=2) + "\n")
+    if not path.is_file():
+        write_atomically(path, json.dumps(backbones, indent=2) + "\n")
     with open(plan, encoding="utf-8") as file:
         ids = [json.loads(line) for line in file]
     by_id = {video.id: video for video in videos}
