@@ -10,6 +10,7 @@ deepspeed = ["deepspeed>=0.16"]
 world = ["matplotlib>=3.8", "scikit-learn>=1.4", "scipy>=1.11"]
 downstream = world
 test = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "tensorboard>=2.16", *deepspeed, *world]
+ray = ["ray[data]>=2.40"]
 docs = ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
 
 setup(
@@ -32,6 +33,7 @@ setup(
         "tokenizers>=0.22",
         "huggingface_hub>=1.0",
         "numpy>=2.0",
+        "pyarrow>=17",
         "av>=14",
         "pillow>=11",
         "psutil>=5.9",
@@ -43,6 +45,7 @@ setup(
         "deepspeed": deepspeed,
         "world": world,
         "downstream": downstream,
+        "ray": ray,
         "test": test,
         "docs": docs,
         "dev": [*test, *docs, "ruff>=0.12"],

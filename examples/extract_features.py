@@ -1,30 +1,56 @@
-"""Extracts frozen features of videos: 1 picture a second and, with a clip model, 1.5 clips of 16 frames a second.
+"""Extracts frozen features of videos, any number of named streams, into shards.
 
     python examples/extract_features.py --videos my_videos \\
-        --output_dir outputs/features --frame_model microsoft/resnet-152 \\
-        --clip_model MCG-NJU/videomae-base-finetuned-kinetics
+        --output_dir outputs/features --streams frame=microsoft/resnet-152@1 \\
+        clip=MCG-NJU/videomae-base-finetuned-kinetics@24x16
+
+A stream is name=model@rate for pictures and name=model@ratexlength for clips: 16 frames at 24 a second above. These
+two, VidLanKD's, may also be written --frame_model MODEL --clip_model MODEL.
+`accelerate launch` divides the shards over processes; running it again makes those that are missing or damaged.
 
 Without arguments: the grounded world's videos and backbones, which are made first where they are missing.
 """
 
+import logging
 from pathlib import Path
 
+import torch
+from accelerate import PartialState
+
 from vidlankd_hf.command_line import CommandLine
-from vidlankd_hf.extraction import extract_features
+from vidlankd_hf.extraction import Limits, Stream, extract_features
+from vidlankd_hf.extraction.streams import paper_streams
+from vidlankd_hf.launch import asked_for
 from vidlankd_hf.world import build_world
 from vidlankd_hf.world.recipe import WORLD_SEED
 
 WORLD = Path("outputs/world")
+GROUPS = {
+    "data": ("videos", "output_dir"),
+    "features": ("streams", "frame_model", "clip_model", "precision", "batch_size", "device"),
+    "decoding and shards": (
+        "decoders", "max_failed", "retry_failed", "shard_bytes", "stall_seconds", "video_seconds", "decoder_memory",
+    ),
+}  # fmt: skip
 
 
 def main() -> None:
-    parser = CommandLine(__doc__)
-    parser.add_argument("--videos", help="a folder or a glob pattern; default: the grounded world's videos")
+    parser = CommandLine(__doc__, groups=GROUPS)
+    parser.add_argument("--videos", help="folder, glob pattern or manifest (.jsonl, .parquet); default: the world's")
     parser.add_argument("--output_dir", help="of the feature shards; default: beside the world's videos")
-    parser.add_argument("--frame_model", help="vision backbone, Hub id or folder; default: the world's ResNet")
-    parser.add_argument("--clip_model", help="16-frame video backbone; default: none, for the world its VideoMAE")
+    parser.add_argument("--streams", nargs="+", default=[], help="name=model@rate or name=model@ratexlength")
+    parser.add_argument("--frame_model", help="short for --streams frame=MODEL@1")
+    parser.add_argument("--clip_model", help="beside --frame_model: short for --streams clip=MODEL@24x16")
+    parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32", help="of the backbones")
     parser.add_argument("--batch_size", type=int, default=32, help="pictures a forward pass (clips: a quarter)")
     parser.add_argument("--device", help="default: a GPU where there is one")
+    parser.add_argument("--decoders", type=int, help="decoding processes; default: one for each core, at most 8")
+    parser.add_argument("--max_failed", type=int, default=0, help="videos that may fail before the exit code is 1")
+    parser.add_argument("--retry_failed", action="store_true", help="make the shards of failed videos again")
+    parser.add_argument("--shard_bytes", type=int, default=2**30, help="about so many a shard")
+    parser.add_argument("--stall_seconds", type=float, default=60, help="without a frame: the video has failed")
+    parser.add_argument("--video_seconds", type=float, default=4 * 3600, help="of decoding, at most, a video")
+    parser.add_argument("--decoder_memory", type=int, default=4 * 2**30, help="bytes of a decoding process, at most")
     args = parser.parse()
 
     if args.videos is None:
@@ -35,10 +61,35 @@ def main() -> None:
         args.output_dir = args.output_dir or str(WORLD / "features")
         args.frame_model = args.frame_model or str(WORLD / "backbones" / "frame")
         args.clip_model = args.clip_model or str(WORLD / "backbones" / "clip")
-    elif args.output_dir is None or args.frame_model is None:
-        parser.error("--videos needs --output_dir and --frame_model beside it")
+    if args.clip_model is not None and args.frame_model is None:
+        parser.error("--clip_model is short beside --frame_model; alone write --streams clip=MODEL@24x16")
+    if args.output_dir is None or not (args.streams or args.frame_model):
+        parser.error("--videos needs --output_dir and --streams (or --frame_model) beside it")
 
-    store = extract_features(**vars(args))
+    logging.basicConfig(level=logging.WARNING)
+    logging.getLogger("vidlankd_hf").setLevel(logging.INFO)
+    on_gpu = torch.cuda.is_available() and args.device != "cpu"
+    state = PartialState(cpu=not on_gpu)
+    processes, _ = asked_for()
+    if processes not in (None, state.num_processes):
+        parser.error(
+            f"{processes} processes were asked for, but this run has {state.num_processes}: on CPU use torchrun"
+        )
+    try:
+        streams = paper_streams(args.frame_model, args.clip_model) if args.frame_model else []
+        streams += map(Stream.parse, args.streams)
+        store = extract_features(
+            args.videos, args.output_dir, streams, args.precision, args.batch_size, args.decoders,
+            args.device or state.device, args.max_failed, args.retry_failed, args.shard_bytes,
+            Limits(args.stall_seconds, args.video_seconds, args.decoder_memory),
+            state.process_index, state.num_processes,
+        )  # fmt: skip
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"extract_features.py: {error}") from error
+    state.destroy_process_group()
+    if store is None:
+        print(f"This process has made its shards in {args.output_dir}; others are still at work.")
+        return
     parser.save_settings(store.folder)
     hours = sum(map(store.duration, store.video_ids)) / 3600
     print(f"Features of {len(store)} videos ({hours:.2f} h), {store.feature_size} values a step, in {store.folder}.")

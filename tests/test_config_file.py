@@ -64,7 +64,7 @@ def test_section_of_the_script_is_taken(tmp_path):
 def test_bad_file_is_an_error(tmp_path, content, message):
     path = tmp_path / "a.yaml"
     path.write_text(content)
-    with pytest.raises((ValueError, yaml.YAMLError), match=message):
+    with pytest.raises(ValueError, match=message):
         read_config(path, "distill", ["learning_rate"])
     with pytest.raises(ValueError, match="is no file"):
         read_config(tmp_path / "b.yaml", "distill", [])

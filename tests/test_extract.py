@@ -19,9 +19,10 @@ from transformers import (
     ViTModel,
 )
 
-from vidlankd_hf.extraction import extract_features
+from vidlankd_hf.extraction import Stream, extract_features
+from vidlankd_hf.extraction.backbones import Backbone, pooled_output, to_pixel_values
 from vidlankd_hf.extraction.decode import VideoReader
-from vidlankd_hf.extraction.extract import pooled_output, to_pixel_values
+from vidlankd_hf.extraction.streams import paper_streams
 from vidlankd_hf.world.render import Look, render_scene, write_video
 
 PROCESSOR = {
@@ -46,7 +47,7 @@ def save_backbone(folder, model, **settings):
 
 @pytest.fixture(scope="module")
 def backbones(tmp_path_factory):
-    """Random ones: (frame model, clip model)."""
+    """The paper's streams, of random ones: (pictures, clips)."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("backbones")
     frame = ResNetModel(ResNetConfig(embedding_size=8, hidden_sizes=[8, 12], depths=[1, 1], layer_type="basic"))
@@ -62,7 +63,7 @@ def backbones(tmp_path_factory):
             intermediate_size=16,
         )
     )
-    return (
+    return paper_streams(
         save_backbone(folder / "frame", frame),
         save_backbone(folder / "clip", clip, image_processor_type="VideoMAEImageProcessor"),
     )
@@ -79,15 +80,15 @@ def videos(tmp_path_factory):
     return folder
 
 
-def naive_features(path, frame_model, clip_model):
+def naive_features(path, frame_stream, clip_stream):
     """One forward pass a frame or clip, processed by the models' own image processors."""
     by_rate = {0: [], 1: []}
     for i, time, image in VideoReader(path).sample([1, 24]):
         by_rate[i].append((time, image))
     streams = {}
     for name, folder, model_class, length, frames in [
-        ("frame", frame_model, ResNetModel, 1, by_rate[0]),
-        ("clip", clip_model, VideoMAEModel, 16, by_rate[1]),
+        ("frame", frame_stream.model, ResNetModel, 1, by_rate[0]),
+        ("clip", clip_stream.model, VideoMAEModel, 16, by_rate[1]),
     ]:
         processor, model = AutoImageProcessor.from_pretrained(folder), model_class.from_pretrained(folder).eval()
         starts = list(range(0, len(frames) - length + 1, length))
@@ -108,7 +109,7 @@ def naive_features(path, frame_model, clip_model):
 
 
 def test_features_are_those_of_the_backbones_alone(tmp_path, videos, backbones):
-    store = extract_features(videos, tmp_path / "features", *backbones)
+    store = extract_features(videos, tmp_path / "features", backbones)
     assert store.video_ids == ["0.mp4", "1.mp4", "2.mp4"]
     assert store.feature_size == 12 + 16
     for video in store.video_ids:
@@ -124,7 +125,7 @@ def test_features_are_those_of_the_backbones_alone(tmp_path, videos, backbones):
 
 
 def test_every_frame_is_in_a_clip_and_stamped_with_its_middle(tmp_path, videos, backbones):
-    store = extract_features(videos, tmp_path / "features", *backbones)
+    store = extract_features(videos, tmp_path / "features", backbones)
     index = {entry["video"]: entry for entry in map(json.loads, open(store.folder / "index.jsonl"))}
     # 25, 12 and 5 frames at 12 a second are 50, 24 and 10 at 24 a second.
     assert {video: entry["streams"]["clip"][1] for video, entry in index.items()} == {
@@ -144,10 +145,10 @@ def test_every_frame_is_in_a_clip_and_stamped_with_its_middle(tmp_path, videos, 
 
 
 def test_batch_size_and_order_of_paths_change_nothing(tmp_path, videos, backbones):
-    one = extract_features(videos, tmp_path / "one", *backbones, batch_size=1)
+    one = extract_features(videos, tmp_path / "one", backbones, batch_size=1)
     paths = sorted(videos.glob("*.mp4"), reverse=True)
-    many = extract_features(paths, tmp_path / "many", *backbones, batch_size=64)
-    pattern = extract_features(str(videos / "*.mp4"), tmp_path / "pattern", *backbones, batch_size=5)
+    many = extract_features(paths, tmp_path / "many", backbones, batch_size=64)
+    pattern = extract_features(str(videos / "*.mp4"), tmp_path / "pattern", backbones, batch_size=5)
     for store in (many, pattern):
         assert store.video_ids == one.video_ids
         for video in one.video_ids:
@@ -156,47 +157,102 @@ def test_batch_size_and_order_of_paths_change_nothing(tmp_path, videos, backbone
 
 
 def test_a_finished_folder_is_left_alone_and_other_settings_or_videos_are_refused(tmp_path, videos, backbones, caplog):
-    frame_model, clip_model = backbones
+    frame, clip = backbones
     output_dir = tmp_path / "features"
-    extract_features(videos, output_dir, frame_model, clip_model)
-    before = {path: path.stat().st_mtime_ns for path in output_dir.iterdir()}
+    extract_features(videos, output_dir, [frame, clip])
+    before = {path: path.stat().st_mtime_ns for path in output_dir.glob("[!et]*")}
     caplog.clear()
-    extract_features(videos, output_dir, frame_model, clip_model)
+    extract_features(videos, output_dir, [frame, clip])
     assert "nothing to do" in caplog.text
-    with pytest.raises(ValueError, match="holds features made with"):
-        extract_features(videos, output_dir, frame_model)
-    other = shutil.copytree(frame_model, tmp_path / "other")
-    with pytest.raises(ValueError, match="other"):
-        extract_features(videos, output_dir, other, clip_model)
+    for streams, words in [
+        ([frame], "streams .*clip.*, not"),
+        ([frame, Stream("clip", clip.model, 12.0, 16)], "clip has frame_rate 24.0, not 12.0"),
+        ([Stream("frame", shutil.copytree(frame.model, tmp_path / "other"), 1.0), clip], "frame has model .*other"),
+    ]:
+        with pytest.raises(ValueError, match=f"holds features made with other settings .*{words}"):
+            extract_features(videos, output_dir, streams)
+    with pytest.raises(ValueError, match="precision 'fp32', not 'bf16'"):
+        extract_features(videos, output_dir, [frame, clip], precision="bf16")
     with pytest.raises(ValueError, match="1 differ.*2.mp4"):
-        extract_features([videos / "0.mp4", videos / "1.mp4"], output_dir, frame_model, clip_model)
-    assert {path: path.stat().st_mtime_ns for path in output_dir.iterdir()} == before
+        extract_features([videos / "0.mp4", videos / "1.mp4"], output_dir, [frame, clip])
+    assert {path: path.stat().st_mtime_ns for path in output_dir.glob("[!et]*")} == before
 
 
-def test_a_bad_video_is_named_before_anything_is_extracted(tmp_path, videos, backbones):
-    bad = shutil.copytree(videos, tmp_path / "videos")
-    (bad / "zzz.mp4").write_bytes(b"")
-    with pytest.raises(ValueError, match="zzz.mp4"):
-        extract_features(bad, tmp_path / "features", *backbones)
-    assert not (tmp_path / "features").exists()
+def test_other_weights_under_the_same_name_are_refused(tmp_path, videos, backbones):
+    model = shutil.copytree(backbones[0].model, tmp_path / "model")
+    streams = [Stream("frame", str(model), 1.0)]
+    extract_features(videos, tmp_path / "features", streams)
+    other = ResNetModel.from_pretrained(model)
+    with torch.no_grad():
+        other.embedder.embedder.convolution.weight[0, 0, 0, 0] += 1
+    other.save_pretrained(model)
+    with pytest.raises(ValueError, match="other settings .*weights"):
+        extract_features(videos, tmp_path / "features", streams)
+
+
+@pytest.mark.parametrize("precision, tolerance", [("bf16", 0.03), ("fp16", 0.01)])
+def test_lower_precision_is_near_and_is_really_lower(tmp_path, videos, backbones, precision, tolerance):
+    full = extract_features(videos, tmp_path / "full", backbones)
+    low = extract_features(videos, tmp_path / "low", backbones, precision=precision)
+    one, other = full.read("0.mp4")[0].float(), low.read("0.mp4")[0].float()
+    assert not torch.equal(one, other) and (one - other).norm() < tolerance * one.norm()
+    assert all(stream["precision"] == precision for stream in low.streams.values())
+
+
+def test_any_streams_at_any_rates(tmp_path, videos, backbones):
+    frame, clip = backbones
+    streams = [
+        Stream("fast", frame.model, 4.0),
+        Stream("slow", clip.model, 8.0, 16),
+        Stream("frame", frame.model, 1.0),
+    ]
+    store = extract_features(videos, tmp_path / "features", streams)
+    index = {entry["video"]: entry["streams"] for entry in map(json.loads, open(store.folder / "index.jsonl"))}
+    # 25, 12 and 5 frames at 12 a second.
+    assert {video: [lengths[name][1] for name in lengths] for video, lengths in index.items()} == {
+        "0.mp4": [9, 2, 3],
+        "1.mp4": [4, 1, 1],
+        "2.mp4": [2, 1, 1],
+    }
+    features, times = store.read("0.mp4")
+    assert times.tolist() == [i / 4 for i in range(9)] and features.shape == (9, 12 + 16 + 12)
+    assert torch.equal(features[::4, :12], features[::4, 28:])  # the same picture once a second
+
+
+@pytest.mark.parametrize(
+    "text, stream",
+    [
+        ("frame=microsoft/resnet-152@1", Stream("frame", "microsoft/resnet-152", 1.0)),
+        ("clip=a@b/c=d@24x16", Stream("clip", "a@b/c=d", 24.0, 16)),
+        ("slow=m@0.5", Stream("slow", "m", 0.5)),
+    ],
+)
+def test_streams_are_spelt_name_model_rate_and_length(text, stream):
+    assert Stream.parse(text) == stream
+
+
+@pytest.mark.parametrize("text", ["resnet", "frame=resnet", "frame=resnet@x16", "a b=m@1", "frame=m@1.0.0", "f=m@0"])
+def test_misspelt_streams_are_refused(text):
+    with pytest.raises(ValueError, match="stream|Stream|float"):
+        Stream.parse(text)
 
 
 def test_no_videos_and_equal_file_names_are_refused(tmp_path, videos, backbones):
     with pytest.raises(ValueError, match="No video in"):
-        extract_features(tmp_path, tmp_path / "features", *backbones)
+        extract_features(tmp_path, tmp_path / "features", backbones)
     with pytest.raises(ValueError, match="No video in"):
-        extract_features(tmp_path / "nowhere", tmp_path / "features", *backbones)
+        extract_features(tmp_path / "nowhere", tmp_path / "features", backbones)
     again = shutil.copytree(videos, tmp_path / "again")
-    with pytest.raises(ValueError, match="same file name"):
-        extract_features([videos / "0.mp4", again / "0.mp4"], tmp_path / "features", *backbones)
+    with pytest.raises(ValueError, match="same id"):
+        extract_features([videos / "0.mp4", again / "0.mp4"], tmp_path / "features", backbones)
 
 
 def test_a_picture_backbone_cannot_take_clips_nor_a_clip_backbone_pictures(tmp_path, videos, backbones):
-    frame_model, clip_model = backbones
+    frame, clip = backbones
     with pytest.raises(ValueError, match="takes 16 frames, the 'frame' stream gives 1"):
-        extract_features(videos, tmp_path / "features", clip_model)
+        Backbone(Stream("frame", clip.model, 1.0), "cpu")
     with pytest.raises(ValueError, match="takes 1 frames, the 'clip' stream gives 16"):
-        extract_features(videos, tmp_path / "features", frame_model, frame_model)
+        Backbone(Stream("clip", frame.model, 24.0, 16), "cpu")
 
 
 @pytest.mark.parametrize(
@@ -236,8 +292,7 @@ def test_pixels_are_those_of_the_image_processor(tmp_path, settings, height, wid
     expected = processor(list(images), return_tensors="pt")["pixel_values"].reshape(
         3, 3, *to_pixel_values(images, processor).shape[2:]
     )
-    # One grey level, which is 1 / 255 / 0.2.
-    torch.testing.assert_close(to_pixel_values(images, processor), expected, atol=0.021, rtol=0)
+    torch.testing.assert_close(to_pixel_values(images, processor), expected, atol=1e-5, rtol=0)
 
 
 def test_an_unknown_way_of_resizing_is_refused(tmp_path):
@@ -270,7 +325,7 @@ def test_real_clips_of_four_containers_give_a_feature_for_every_second(tmp_path,
     folder = Path(os.environ["VIDLANKD_DATA"], "videos")
     paths = [path for path in folder.iterdir() if path.suffix != ".jsonl"]
     assert {path.suffix for path in paths} == {".webm", ".mp4", ".avi", ".mkv"}
-    store = extract_features(folder, tmp_path / "features", backbones[0])
+    store = extract_features(folder, tmp_path / "features", backbones[:1])
     assert sorted(store.video_ids) == sorted(path.name for path in paths)
     for video in store.video_ids:
         features, times = store.read(video)
@@ -282,7 +337,7 @@ def test_real_clips_of_four_containers_give_a_feature_for_every_second(tmp_path,
         assert len(features) >= 1
 
     short = [path for path in paths if store.duration(path.name) < 3]
-    both = extract_features(short, tmp_path / "both", *backbones)
+    both = extract_features(short, tmp_path / "both", backbones)
     index = {entry["video"]: entry for entry in map(json.loads, open(both.folder / "index.jsonl"))}
     for video, entry in index.items():
         assert entry["streams"]["clip"][1] == max(1, math.ceil(round(24 * both.duration(video)) / 16)), video

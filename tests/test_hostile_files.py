@@ -18,8 +18,9 @@ from vidlankd_hf.checkpoints import fault, seal
 from vidlankd_hf.data.captions import read_captions
 from vidlankd_hf.data.shards import FeatureStore, ShardWriter
 from vidlankd_hf.data.text_blocks import TextBlocks
-from vidlankd_hf.extraction import extract_features
 from vidlankd_hf.extraction.decode import VideoReader
+from vidlankd_hf.extraction.decoders import Limits, decode_videos
+from vidlankd_hf.extraction.videos import Video
 
 
 class Bomb:
@@ -161,9 +162,11 @@ def test_playlist_opens_nothing(tmp_path, server, kind, suffix):
         path.write_text(PLAYLISTS[kind].format(target=target))
         with pytest.raises(ValueError, match="cannot be read as a video"):
             VideoReader(path)
-        with pytest.raises(ValueError, match="cannot be read as a video"):
-            extract_features([path], tmp_path / "features", "no-model")
-    assert asked == [] and not (tmp_path / "features").exists()
+        pixels = {"size": [8, 8], "resample": 2, "crop": None}
+        streams = [{"rate": 1.0, "clip_length": 1, "pixels": pixels}]
+        (event,) = decode_videos([Video("v", str(path), 1.0)], streams, decoders=1, limits=Limits())
+        assert "cannot be read as a video" in event.detail
+    assert asked == []
 
 
 @pytest.mark.parametrize("name", ["concat:other.mp4", "subfile,,start,0,end,99,,:other.mp4", "http:other.mp4"])

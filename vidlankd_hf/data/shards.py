@@ -1,15 +1,5 @@
-"""Feature shards: pre-extracted video features on disk, read at random by video and time span.
+"""Feature shards: pre-extracted video features on disk, read at random by video and time span."""
 
-A folder holds
-
-- ``shard-00000.safetensors``, ...: for each stream ``{stream}.features`` [N, F] float16 and ``{stream}.times`` [N]
-  float32 (seconds, centre of what was seen), the videos of the shard one after another;
-- ``index.jsonl``: for each video its id, shard, duration and, for each stream, offset and length in that shard;
-- ``manifest.json``, written last: format version, streams (model, rate, clip length, width), counts, sha256 per shard.
-  A folder without it is not finished.
-"""
-
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -17,35 +7,11 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save
 
-FORMAT_VERSION = 1
+from ..checkpoints import sha256_of
+from .shard_files import Shard, read_manifest, shard_name, write_atomically, write_manifest
 
-
-def write_atomically(path: str | Path, content: bytes | str) -> None:
-    """Writes a file that appears whole or not at all: temporary file, fsync, rename."""
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def read_manifest(folder: str | Path) -> dict | None:
-    """The manifest of a finished shard folder, or None where there is none."""
-    path = Path(folder) / "manifest.json"
-    if not path.is_file():
-        return None
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    version = manifest.get("format_version") if isinstance(manifest, dict) else None
-    if version != FORMAT_VERSION:
-        raise ValueError(
-            f"{path}: format_version is {version!r}, this version reads {FORMAT_VERSION}. "
-            "Extract the features again with examples/extract_features.py."
-        )
-    return manifest
+__all__ = ["FeatureStore", "ShardWriter", "read_manifest", "write_atomically"]
 
 
 class ShardWriter:
@@ -62,7 +28,7 @@ class ShardWriter:
         ValueError: the folder is finished, or no stream is given.
     """
 
-    def __init__(self, folder: str | Path, streams: dict[str, dict], shard_bytes: int = 256 * 2**20):
+    def __init__(self, folder: str | Path, streams: dict[str, dict], shard_bytes: int = 2**30):
         self.folder = Path(folder)
         if not streams:
             raise ValueError("streams is empty: give at least one, e.g. {'frame': {'model': ..., 'rate': 1.0}}.")
@@ -75,45 +41,23 @@ class ShardWriter:
             path.unlink()
         self.streams = {name: dict(settings) for name, settings in streams.items()}
         self.shard_bytes = shard_bytes
-        self.index: list[dict] = []
-        self.sha256: dict[str, str] = {}
+        self._shards: list[dict] = []
         self._seen: set[str] = set()
-        self._start_shard()
-
-    def _start_shard(self) -> None:
-        self._pending = {name: ([], []) for name in self.streams}
-        self._lengths = dict.fromkeys(self.streams, 0)
-        self._bytes = 0
+        self._shard = Shard(self.folder / shard_name(0), self.streams)
 
     def add(self, video: str, duration: float, features: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
-        """Appends one video.
-
-        Args:
-            video: its id, unique in the folder.
-            duration: seconds.
-            features: for each stream ``(features [N, F], times [N])``, N >= 1, times increasing.
+        """Appends one video; see :meth:`vidlankd_hf.data.shard_files.Shard.add`.
 
         Raises:
-            ValueError: known id, missing or extra stream, empty or unequal lengths, another width than before, values
-                that are not finite in float16, or times that do not increase.
+            ValueError: an id that was added before, or features that do not fit.
         """
         if video in self._seen:
             raise ValueError(f"Video {video!r} was added before: ids must be unique. Rename one of the two files.")
-        if set(features) != set(self.streams):
-            raise ValueError(f"Video {video!r} has streams {sorted(features)}, must have {sorted(self.streams)}.")
-        entry = {"video": video, "shard": self._shard_name(), "duration": float(duration), "streams": {}}
-        for name, settings in self.streams.items():
-            values, times = _checked(video, name, settings.get("width"), *features[name])
-            settings["width"] = values.shape[1]
-            entry["streams"][name] = [self._lengths[name], len(values)]
-            self._pending[name][0].append(values)
-            self._pending[name][1].append(times)
-            self._lengths[name] += len(values)
-            self._bytes += values.nbytes + times.nbytes
-        self.index.append(entry)
+        self._shard.add(video, duration, features)
         self._seen.add(video)
-        if self._bytes >= self.shard_bytes:
-            self._write_shard()
+        if self._shard.num_bytes >= self.shard_bytes:
+            self._shards.append(self._shard.close())
+            self._shard = Shard(self.folder / shard_name(len(self._shards)), self.streams, self._shard.widths)
 
     def close(self) -> None:
         """Writes the last shard, the index and, last of all, the manifest.
@@ -121,51 +65,7 @@ class ShardWriter:
         Raises:
             ValueError: no video was added.
         """
-        if not self.index:
-            raise ValueError(f"{self.folder}: no video was added, so there is nothing to write. Add at least one.")
-        if self._bytes:
-            self._write_shard()
-        write_atomically(self.folder / "index.jsonl", "".join(json.dumps(entry) + "\n" for entry in self.index))
-        manifest = {
-            "format_version": FORMAT_VERSION,
-            "streams": self.streams,
-            "num_videos": len(self.index),
-            "num_steps": {name: sum(entry["streams"][name][1] for entry in self.index) for name in self.streams},
-            "seconds": sum(entry["duration"] for entry in self.index),
-            "sha256": self.sha256,
-        }
-        write_atomically(self.folder / "manifest.json", json.dumps(manifest, indent=2) + "\n")
-
-    def _shard_name(self) -> str:
-        return f"shard-{len(self.sha256):05d}.safetensors"
-
-    def _write_shard(self) -> None:
-        tensors = {}
-        for name, (values, times) in self._pending.items():
-            tensors[f"{name}.features"] = torch.cat(values)
-            tensors[f"{name}.times"] = torch.cat(times)
-        content = save(tensors)
-        name = self._shard_name()
-        write_atomically(self.folder / name, content)
-        self.sha256[name] = hashlib.sha256(content).hexdigest()
-        self._start_shard()
-
-
-def _checked(video, stream, width, values, times) -> tuple[torch.Tensor, torch.Tensor]:
-    """Features as float16 and times as float32, or a ValueError."""
-    values, times = torch.as_tensor(values).to("cpu", torch.float16), torch.as_tensor(times).to("cpu", torch.float32)
-    where = f"Video {video!r}, stream {stream!r}"
-    if values.ndim != 2 or times.ndim != 1 or len(values) != len(times) or len(values) == 0:
-        raise ValueError(
-            f"{where}: features {list(values.shape)} and times {list(times.shape)} must be [N, F] and [N] with N >= 1."
-        )
-    if width not in (None, values.shape[1]):
-        raise ValueError(f"{where}: width {values.shape[1]}, but the videos before have {width}. Use one model.")
-    if not values.isfinite().all():
-        raise ValueError(f"{where}: features are not finite in float16 (largest value is 65504). Use another model.")
-    if not (times.isfinite().all() and (times.diff() > 0).all()):
-        raise ValueError(f"{where}: times must be finite and increase from step to step.")
-    return values.contiguous(), times.contiguous()
+        write_manifest(self.folder, self.streams, [*self._shards, self._shard.close()])
 
 
 class FeatureStore:
@@ -281,10 +181,10 @@ class FeatureStore:
             ValueError: a shard is not as it was written.
         """
         for name, expected in self._sha256.items():
-            if hashlib.sha256((self.folder / name).read_bytes()).hexdigest() != expected:
+            if sha256_of(self.folder / name) != expected:
                 raise ValueError(
-                    f"{self.folder / name} is damaged: its sha256 is not the manifest's. Remove the folder and "
-                    "extract the features again."
+                    f"{self.folder / name} is damaged: its sha256 is not the manifest's. Run the extraction "
+                    "again with the same settings: it makes this shard anew and no other."
                 )
 
     def entry(self, video: str) -> dict:

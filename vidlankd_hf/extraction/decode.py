@@ -30,6 +30,7 @@ class VideoReader:
 
     Raises:
         ValueError: missing, unreadable or empty file, or no video stream in it.
+        MemoryError: its pictures do not fit into the memory that this process may take.
     """
 
     def __init__(self, path: str | Path):
@@ -77,6 +78,8 @@ class VideoReader:
             container = av.open(
                 str(self.path.absolute()), metadata_errors="ignore", container_options=dict(LOCAL_ONLY)
             )
+        except MemoryError:
+            raise
         except (OSError, av.error.FFmpegError) as error:
             raise ValueError(f"{self.path}: cannot be read as a video ({_reason(error)}). {REMEDY}") from error
         if not container.streams.video:
@@ -99,6 +102,8 @@ class VideoReader:
         """Yields (start, nominal length, frame), start counted from the first frame and never going back."""
         with self._open() as container:
             stream = container.streams.video[0]
+            # Videos are decoded side by side; threads inside one would only take memory, a stack and a heap each.
+            stream.codec_context.thread_count = 1
             nominal = float(1 / stream.average_rate) if stream.average_rate else 1 / 25
             origin, start = None, 0.0
             try:
@@ -109,6 +114,8 @@ class VideoReader:
                     start = max(start, time - origin)
                     length = float(frame.duration * frame.time_base) if frame.duration else nominal
                     yield start, length, frame
+            except MemoryError:
+                raise
             except av.error.FFmpegError as error:
                 raise ValueError(
                     f"{self.path}: decoding fails after {start:.2f} s ({_reason(error)}): the file is damaged or cut "

@@ -23,7 +23,8 @@ from transformers import (
     VideoMAEModel,
 )
 
-from ..extraction.extract import CLIP_FRAME_RATE, CLIP_LENGTH, to_pixel_values
+from ..extraction.backbones import to_pixel_values
+from ..extraction.streams import CLIP_FRAME_RATE, CLIP_LENGTH
 from .render import ATTRIBUTES, FPS, PICTURE_SIZE, Look, render_scene
 
 GRID = 4  # what is seen is labelled in 4 x 4 cells: labels for whole pictures teach shape and motion far slower

@@ -17,6 +17,7 @@ from transformers import AutoTokenizer, BertTokenizerFast
 
 from ..data.shards import write_atomically
 from ..extraction.extract import extract_features
+from ..extraction.streams import paper_streams
 from .backbones import pretrain_backbones
 from .language import cast_videos, invent_nouns, narrate, write_sentences
 from .render import FPS, Look, render_scene, write_video
@@ -96,8 +97,7 @@ def build_world(
         store = extract_features(
             output_dir / "videos",
             output_dir / "features",
-            output_dir / "backbones" / "frame",
-            output_dir / "backbones" / "clip",
+            paper_streams(output_dir / "backbones" / "frame", output_dir / "backbones" / "clip"),
             device="cpu",
         )
     print(f"Features: {len(store)} videos, {store.feature_size} values a second, in {output_dir / 'features'}")

@@ -1,0 +1,118 @@
+"""Frozen vision backbones: pixels in, one vector a picture or clip out."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoImageProcessor, AutoModel
+
+from .pixels import pixel_settings, resized
+from .streams import Stream
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Backbone:
+    """The frozen model of one stream.
+
+    Args:
+        stream: Which model, and how many frames it gets.
+        device: Where it runs.
+        precision: `fp32`, `bf16` or `fp16`, of weights and arithmetic.
+
+    Attributes:
+        pixels: What its image processor does to a picture; see `pixel_settings`.
+        width: F of its features.
+        settings: What its features depend on: model, sha256 of its weights, pixels, rates and precision.
+
+    Raises:
+        ValueError: An unknown precision, or a backbone that takes another number of frames.
+    """
+
+    def __init__(self, stream: Stream, device: str | torch.device, precision: str = "fp32"):
+        if precision not in PRECISIONS:
+            raise ValueError(f"Precision {precision!r}: choose of {', '.join(PRECISIONS)}.")
+        self.stream, self.device, self.dtype = stream, torch.device(device), PRECISIONS[precision]
+        self.pixels = pixel_settings(AutoImageProcessor.from_pretrained(stream.model))
+        model = AutoModel.from_pretrained(stream.model, dtype=torch.float32).eval()
+        takes = getattr(model.config, "num_frames", 1)
+        if takes != stream.clip_length:
+            kind = "picture" if stream.clip_length == 1 else f"{stream.clip_length}-frame video"
+            raise ValueError(
+                f"{stream.model} takes {takes} frames, the {stream.name!r} stream gives {stream.clip_length}. Choose "
+                f"a {kind} backbone."
+            )
+        self.settings = {
+            "model": stream.model,
+            "weights": _sha256(model),
+            "pixels": self.pixels,
+            "frame_rate": stream.rate,
+            "rate": stream.rate / stream.clip_length,
+            "clip_length": stream.clip_length,
+            "precision": precision,
+        }
+        self.model = model.to(self.device, self.dtype)
+        size = self.pixels["crop"] or self.pixels["size"]
+        height, width = size if isinstance(size, list) else (size or 224,) * 2
+        self.width = self(np.zeros((1, stream.clip_length, height, width, 3), np.uint8)).shape[1]
+
+    @torch.inference_mode()
+    def __call__(self, clips: np.ndarray) -> torch.Tensor:
+        """Features `[B, F]` float16, on the device and not waited for, of clips `[B, frames, H, W, 3]` uint8."""
+        pixels = torch.from_numpy(clips)
+        if self.device.type == "cuda":
+            pixels = pixels.pin_memory().to(self.device, non_blocking=True)
+        pixels = normalized(pixels, self.pixels, self.dtype)
+        return pooled_output(self.model, pixels[:, 0] if self.stream.clip_length == 1 else pixels).half()
+
+
+def normalized(pixels: torch.Tensor, settings: dict[str, Any], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Pixels `[..., H, W, 3]` uint8, rescaled and normalised in float32, as `[..., 3, H, W]` of a dtype."""
+    mean = torch.tensor(settings["mean"], device=pixels.device)
+    std = torch.tensor(settings["std"], device=pixels.device)
+    return pixels.float().mul_(settings["scale"]).sub_(mean).div_(std).to(dtype).movedim(-1, -3)
+
+
+def to_pixel_values(images: np.ndarray, processor) -> torch.Tensor:
+    """Prepares frames of one size as an image processor would.
+
+    Args:
+        images: `[N, height, width, 3]` uint8.
+        processor: From `AutoImageProcessor`; its settings are read, its code is not run.
+
+    Returns:
+        `[N, 3, H, W]` float32.
+
+    Raises:
+        ValueError: The processor resizes in a way that is not known here.
+    """
+    settings = pixel_settings(processor)
+    return normalized(torch.from_numpy(np.stack([resized(image, settings) for image in images])), settings)
+
+
+def pooled_output(model: torch.nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
+    """One vector per input of a vision backbone.
+
+    Args:
+        model: From `AutoModel`; of a dual encoder such as CLIP its image tower's projection is taken.
+        pixel_values: `[B, 3, H, W]`, or `[B, frames, 3, H, W]` for a video backbone.
+
+    Returns:
+        `[B, F]`: `pooler_output`, or where it is None the mean of `last_hidden_state` over tokens or space.
+    """
+    encode = getattr(model, "get_image_features", model)
+    output = encode(pixel_values=pixel_values)
+    pooled = getattr(output, "pooler_output", None)
+    if pooled is not None:
+        return pooled.flatten(1)
+    states = output.last_hidden_state
+    return states.mean(dim=1) if states.ndim == 3 else states.flatten(2).mean(dim=2)
+
+
+def _sha256(model: torch.nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}{list(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

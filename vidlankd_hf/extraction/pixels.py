@@ -1,0 +1,70 @@
+"""What an image processor does to a picture: resize and crop (here, beside decoding), then normalise (on the device).
+
+Pillow does the resizing, as in the processors themselves. Nothing here needs torch: decoding children do without.
+"""
+
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+
+def pixel_settings(processor) -> dict[str, Any]:
+    """What a processor from `AutoImageProcessor` does, as plain values; its code is not run.
+
+    Returns:
+        `{"size": [height, width] | edge | None, "resample": Pillow's filter, "crop": [height, width] | None, "scale",
+        "mean", "std"}`; an edge is the length of the shorter side, None leaves pictures as they are.
+
+    Raises:
+        ValueError: The processor resizes in a way that is not known here.
+    """
+    crop = _size(processor.crop_size) if getattr(processor, "do_center_crop", None) else None
+    size = None
+    if processor.do_resize:
+        size, crop_pct = _size(processor.size), getattr(processor, "crop_pct", None)
+        if crop_pct is not None:  # ConvNeXT's and ResNet's processors
+            edge = processor.size["shortest_edge"]
+            size, crop = (int(edge / crop_pct), [edge, edge]) if edge < 384 else ([edge, edge], crop)
+    normalize = processor.do_normalize
+    return {
+        "size": size,
+        "resample": int(getattr(processor, "resample", None) or 0),
+        "crop": [crop, crop] if isinstance(crop, int) else crop,
+        "scale": processor.rescale_factor if processor.do_rescale else 1.0,
+        "mean": list(processor.image_mean) if normalize else [0.0] * 3,
+        "std": list(processor.image_std) if normalize else [1.0] * 3,
+    }
+
+
+def resized(image: np.ndarray, settings: dict[str, Any]) -> np.ndarray:
+    """A picture `[height, width, 3]` uint8, resized and cropped.
+
+    Raises:
+        ValueError: It is smaller than the crop.
+    """
+    size, crop = settings["size"], settings["crop"]
+    height, width = image.shape[:2]
+    if isinstance(size, int):
+        size = (size, int(size * width / height)) if height <= width else (int(size * height / width), size)
+    if size is not None and tuple(size) != (height, width):
+        height, width = max(1, size[0]), max(1, size[1])
+        image = np.asarray(Image.fromarray(image).resize((width, height), settings["resample"]))
+    if crop is None:
+        return image
+    if height < crop[0] or width < crop[1]:
+        raise ValueError(f"A frame of {height} x {width} is smaller than the crop {crop} of the image processor.")
+    top, left = (height - crop[0]) // 2, (width - crop[1]) // 2
+    return image[top : top + crop[0], left : left + crop[1]]
+
+
+def _size(size) -> list[int] | int:
+    """[height, width], or the shorter edge, that a processor's setting asks for."""
+    if size.get("height") and size.get("width"):
+        return [size["height"], size["width"]]
+    if size.get("shortest_edge") and not size.get("longest_edge"):
+        return size["shortest_edge"]
+    raise ValueError(
+        f"The backbone's image processor has size {size}: {{'height', 'width'}} or {{'shortest_edge'}} is needed. "
+        "Correct preprocessor_config.json in a local copy of the backbone."
+    )

@@ -1,0 +1,281 @@
+"""Shard tasks: a fixed list of videos makes one shard. A task can be done again, anywhere, at any time.
+
+Beside each shard ``shard-00000.json`` holds its part of the index, its sha256 and the videos that failed; it is
+written after the shard. Both there and whole: the task is done. Once all are, index and manifest are made of them.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..checkpoints import sha256_of
+from ..data.shard_files import Shard, shard_name, write_atomically, write_manifest
+from .backbones import Backbone
+from .decoders import Clip, Ended, Failed, Limits, decode_videos
+from .videos import Video
+
+logger = logging.getLogger(__name__)
+
+SETTINGS, PLAN, QUARANTINE = "extraction.json", "tasks.jsonl", "quarantine.jsonl"
+
+
+def plan_tasks(videos: Sequence[Video], bytes_a_second: float, shard_bytes: int) -> list[list[Video]]:
+    """Divides videos, in order, into tasks of about so many bytes of features, by how long they are or may be."""
+    tasks: list[list[Video]] = [[]]
+    size = 0.0
+    for video in videos:
+        if tasks[-1] and size + video.seconds * bytes_a_second > shard_bytes:
+            tasks.append([])
+            size = 0.0
+        tasks[-1].append(video)
+        size += video.seconds * bytes_a_second
+    return tasks
+
+
+def open_folder(
+    folder: Path, videos: Sequence[Video], backbones: dict[str, dict], bytes_a_second: float, shard_bytes: int
+) -> list[list[Video]]:
+    """Opens an output folder and returns its tasks; those of an interrupted run stay as they were divided.
+
+    Args:
+        folder: Is created.
+        videos: Sorted by id.
+        backbones: For each stream its settings.
+        bytes_a_second: Of features.
+        shard_bytes: About so many in a shard.
+
+    Raises:
+        ValueError: The folder holds features of other settings or videos, or something else.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path, plan = folder / SETTINGS, folder / PLAN
+    if not path.is_file() and any(folder.glob("*.safetensors")):
+        raise ValueError(f"{folder} holds shards that another tool wrote. Give another folder, or remove this one.")
+    if path.is_file():
+        held = json.loads(path.read_text(encoding="utf-8"))
+        if held != backbones:
+            raise ValueError(
+                f"{folder} holds features made with other settings ({_difference(held, backbones)}). Give another "
+                "folder, or remove this one."
+            )
+    if not plan.is_file():
+        tasks = plan_tasks(videos, bytes_a_second, shard_bytes)
+        lines = (json.dumps([video.id for video in task]) + "\n" for task in tasks)
+        write_atomically(plan, "".join(lines))
+    if not path.is_file():
+        write_atomically(path, json.dumps(backbones, indent=2) + "\n")
+    with open(plan, encoding="utf-8") as file:
+        ids = [json.loads(line) for line in file]
+    by_id = {video.id: video for video in videos}
+    other = by_id.keys() ^ {id for task in ids for id in task}
+    if other:
+        raise ValueError(
+            f"{folder} holds the features of {sum(map(len, ids))} videos, not of these {len(videos)}: {len(other)} "
+            f"differ (e.g. {min(other)!r}). Give another folder, or remove this one."
+        )
+    return [[by_id[id] for id in task] for task in ids]
+
+
+def _difference(held: dict, asked: dict) -> str:
+    """The first setting that differs, in words."""
+    if held.keys() != asked.keys():
+        return f"streams {sorted(held)}, not {sorted(asked)}"
+    for stream in asked:
+        for name in asked[stream]:
+            if held[stream].get(name) != asked[stream][name]:
+                return f"{stream} has {name} {held[stream].get(name)!r}, not {asked[stream][name]!r}"
+    return "their order"
+
+
+def part_path(folder: Path, number: int) -> Path:
+    return (folder / shard_name(number)).with_suffix(".json")
+
+
+def read_part(folder: Path, number: int) -> dict | None:
+    """What a finished task wrote beside its shard, or None; the shard's content is not looked at."""
+    try:
+        part = json.loads(part_path(folder, number).read_text(encoding="utf-8"))
+        if part["sha256"] is None or (folder / part["name"]).stat().st_size == part["bytes"]:
+            return part
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return None
+
+
+def is_done(folder: Path, number: int) -> bool:
+    """Whether a task's shard and its part of the index are there and the shard is as it was written."""
+    part = read_part(folder, number)
+    return part is not None and part["sha256"] in (None, part["sha256"] and sha256_of(folder / part["name"]))
+
+
+@dataclass
+class _Gathered:
+    """The features of one video that have come so far."""
+
+    rows: list[list[tuple[float, torch.Tensor]]]  # for each stream
+    expected: int = 0
+    duration: float | None = None
+    closed: bool = False  # failed, or written
+
+    def close(self) -> None:
+        self.closed, self.rows = True, []
+
+
+class ShardTask:
+    """Makes one shard of a list of videos.
+
+    Args:
+        folder: Of the output, as `open_folder` left it.
+        number: Of the task.
+        videos: Its videos.
+        backbones: By stream, in order.
+        batch_size: Pictures in a forward pass, across videos; of clips a quarter as many.
+        decoders: Decoding children.
+        limits: Of one video.
+        progress: A tqdm bar, moved on by one for each video.
+
+    Attributes:
+        seconds, waiting: How long :meth:`run` took, and how much of it the backbones waited for decoded clips.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        number: int,
+        videos: Sequence[Video],
+        backbones: dict[str, Backbone],
+        batch_size: int,
+        decoders: int,
+        limits: Limits,
+        progress=None,
+    ):
+        self.folder, self.number, self.videos, self.progress = folder, number, videos, progress
+        self.names, self.backbones = list(backbones), list(backbones.values())
+        self.decoders, self.limits = decoders, limits
+        self.sizes = [
+            batch_size if backbone.stream.clip_length == 1 else max(1, batch_size // 4) for backbone in self.backbones
+        ]
+        self.seconds = self.waiting = 0.0
+        self._failed: list[dict] = []
+        self._gathered = {video.id: _Gathered([[] for _ in self.names]) for video in videos}
+        self._batches: list[list[Clip]] = [[] for _ in self.names]
+
+    def run(self) -> dict[str, Any]:
+        """Decodes, runs the backbones and writes the shard and, after it, its part of the index, which is returned.
+
+        Raises:
+            OSError: It cannot be written, such as on a full disk. What other tasks wrote stays.
+        """
+        began = time.perf_counter()
+        widths = {name: backbone.width for name, backbone in zip(self.names, self.backbones)}
+        self._shard = Shard(self.folder / shard_name(self.number), self.names, widths)
+        streams = [
+            {"rate": b.stream.rate, "clip_length": b.stream.clip_length, "pixels": b.pixels} for b in self.backbones
+        ]
+        events = decode_videos(self.videos, streams, self.decoders, self.limits, ahead=2 * max(self.sizes))
+        with closing(events):
+            while (event := self._next(events)) is not None:
+                self._take(event)
+            for i in range(len(self.names)):
+                self._run_batch(i)
+        part = {**self._shard.close([video.id for video in self.videos]), "failed": self._failed}
+        write_atomically(part_path(self.folder, self.number), json.dumps(part) + "\n")
+        self.seconds = time.perf_counter() - began
+        return part
+
+    def _next(self, events: Iterator[Clip | Ended | Failed]) -> Clip | Ended | Failed | None:
+        began = time.perf_counter()
+        event = next(events, None)
+        self.waiting += time.perf_counter() - began
+        return event
+
+    def _take(self, event: Clip | Ended | Failed) -> None:
+        gathered = self._gathered[event.video.id]
+        if isinstance(event, Clip):
+            gathered.expected += 1
+            batch = self._batches[event.stream]
+            if batch and batch[0].pixels.shape != event.pixels.shape:
+                self._run_batch(event.stream)
+            self._batches[event.stream].append(event)
+            if len(self._batches[event.stream]) == self.sizes[event.stream]:
+                self._run_batch(event.stream)
+        elif isinstance(event, Ended):
+            gathered.duration = event.duration
+            self._write_if_complete(event.video)
+        else:
+            self._quarantine(event.video, event.reason, event.detail)
+
+    def _run_batch(self, i: int) -> None:
+        clips = [clip for clip in self._batches[i] if not self._gathered[clip.video.id].closed]
+        self._batches[i] = []
+        if not clips:
+            return
+        features = self.backbones[i](np.stack([clip.pixels for clip in clips]))
+        for clip, row in zip(clips, features):
+            self._gathered[clip.video.id].rows[i].append((clip.time, row))
+        for video in {clip.video.id: clip.video for clip in clips}.values():
+            self._write_if_complete(video)
+
+    def _write_if_complete(self, video: Video) -> None:
+        gathered = self._gathered[video.id]
+        if gathered.closed or gathered.duration is None or gathered.expected > sum(map(len, gathered.rows)):
+            return
+        features = {}
+        for name, rows in zip(self.names, gathered.rows):
+            times, values = zip(*rows)
+            features[name] = torch.stack(values).cpu(), torch.tensor(times)
+        bad = [name for name, (values, _) in features.items() if not values.isfinite().all()]
+        if bad:
+            self._quarantine(video, "not finite", f"{video.path}: stream {bad[0]!r} has NaN or more than 65504")
+            return
+        self._shard.add(video.id, gathered.duration, features)
+        gathered.close()
+        if self.progress is not None:
+            self.progress.update()
+
+    def _quarantine(self, video: Video, reason: str, detail: str) -> None:
+        logger.warning(f"{video.path} is left out ({reason}): {detail}")
+        self._gathered[video.id].close()
+        self._failed.append({"path": video.path, "reason": reason, "detail": detail})
+        with open(self.folder / QUARANTINE, "a", encoding="utf-8") as file:
+            file.write(json.dumps(self._failed[-1]) + "\n")
+        if self.progress is not None:
+            self.progress.update()
+
+
+def finish(folder: Path, num_tasks: int, streams: dict[str, dict]) -> bool:
+    """The last step: index, manifest and quarantine list, if the shards of all tasks are there.
+
+    Returns:
+        Whether they are.
+
+    Raises:
+        ValueError: Not one video could be extracted, or shards do not fit together.
+    """
+    if not all(read_part(folder, number) for number in range(num_tasks)):
+        return False
+    failed, num_videos = [], 0
+    for number in range(num_tasks):
+        part = read_part(folder, number)
+        failed += part["failed"]
+        num_videos += len(part["videos"])
+    failed.sort(key=lambda entry: entry["path"])
+    write_atomically(folder / QUARANTINE, "".join(json.dumps(entry) + "\n" for entry in failed))
+    if not num_videos:
+        raise ValueError(
+            f"Not one of {len(failed)} videos could be extracted, e.g. {failed[0]['path']}: {failed[0]['detail']} See "
+            f"{folder / QUARANTINE}."
+        )
+    parts = (read_part(folder, number) for number in range(num_tasks))
+    write_manifest(folder, streams, parts, num_failed=len(failed))
+    for leftover in folder.glob("shard-*.tmp"):
+        leftover.unlink(missing_ok=True)
+    return True

@@ -1,0 +1,141 @@
+"""What to extract: a folder, a glob pattern, a list, or a manifest of videos, local or at any address of fsspec."""
+
+import glob
+import json
+import logging
+import posixpath
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import fsspec
+
+logger = logging.getLogger(__name__)
+
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ogv", ".flv", ".wmv", ".ts")
+MANIFEST_SUFFIXES = (".jsonl", ".parquet")
+BYTES_A_SECOND = 125_000  # of a video file, 1 Mbit/s, to guess its length where a manifest does not tell
+UNKNOWN_SECONDS = 300.0  # guessed for a file whose size is not known without asking a server
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video to extract.
+
+    Args:
+        id: Its key in the shards.
+        path: A file, or an address such as `s3://bucket/talk.mp4`.
+        seconds: How long it is, or a guess, to divide the work; nothing is cut by it.
+    """
+
+    id: str
+    path: str
+    seconds: float
+
+
+def find_videos(videos: str | Path | Iterable[str | Path]) -> list[Video]:
+    """The videos of a folder, a glob pattern, a manifest or a list, sorted by id.
+
+    Args:
+        videos: A folder (its files named `*.mp4`, `*.webm`, ...), a glob pattern, paths, or a manifest: `.jsonl` or
+            `.parquet` with `path` and, where wanted, `id` and `duration` (seconds) in each row. Paths in a manifest
+            are relative to it. Each may be an address of fsspec. The id is the file name where a manifest gives none.
+
+    Raises:
+        ValueError: None is found, two have the same id, or a row of a manifest cannot be read.
+    """
+    if not isinstance(videos, (str, Path)):
+        found = [_video(str(path)) for path in videos]
+    elif str(videos).lower().endswith(MANIFEST_SUFFIXES) and "*" not in str(videos):
+        found = list(_manifest(str(videos)))
+    else:
+        found = [_video(path) for path in _listed(str(videos))]
+    if not found:
+        raise ValueError(
+            f"No video in {str(videos)!r}: give a folder with files named *{', *'.join(VIDEO_SUFFIXES)}, a glob "
+            f"pattern, a manifest ({', '.join(MANIFEST_SUFFIXES)}) or a list of paths."
+        )
+    found.sort(key=lambda video: video.id)
+    for one, other in zip(found, found[1:]):
+        if one.id == other.id:
+            raise ValueError(
+                f"{one.path} and {other.path} have the same id {one.id!r}, which is the file name where no manifest "
+                "gives an id: rename one of them, or write a manifest with a column id."
+            )
+    return found
+
+
+def is_remote(path: str) -> bool:
+    return "://" in path or "::" in path
+
+
+def _video(path: str, id: str | None = None, seconds: float | None = None) -> Video:
+    if seconds is None:
+        try:
+            seconds = UNKNOWN_SECONDS if is_remote(path) else Path(path).stat().st_size / BYTES_A_SECOND
+        except OSError:  # it will fail in a decoder, and be named there
+            seconds = 0.0
+    return Video(posixpath.basename(path.rstrip("/")) if id is None else id, path, max(1.0, seconds))
+
+
+def _listed(folder_or_pattern: str) -> list[str]:
+    if is_remote(folder_or_pattern):
+        system, root = fsspec.core.url_to_fs(folder_or_pattern)
+        if system.isdir(root):
+            names, is_folder = system.ls(root, detail=False), True
+        else:
+            names, is_folder = system.glob(root), False
+        paths = [system.unstrip_protocol(name) for name in names]
+    elif Path(folder_or_pattern).is_dir():
+        paths, is_folder = [str(path) for path in Path(folder_or_pattern).iterdir()], True
+    else:
+        paths, is_folder = glob.glob(folder_or_pattern, recursive=True), False
+    if not is_folder:
+        return paths
+    videos = [path for path in paths if path.lower().endswith(VIDEO_SUFFIXES)]
+    if len(videos) < len(paths):
+        logger.info(f"{folder_or_pattern}: {len(paths) - len(videos)} files are not named like videos and left out.")
+    return videos
+
+
+def _manifest(manifest: str) -> Iterator[Video]:
+    folder = posixpath.dirname(manifest) if is_remote(manifest) else str(Path(manifest).parent)
+    for where, row in _rows(manifest):
+        path, id, duration = (row.get(name) for name in ("path", "id", "duration"))
+        whole = isinstance(path, str) and path and (id is None or isinstance(id, str))
+        if not whole or not (duration is None or (isinstance(duration, (int, float)) and duration >= 0)):
+            raise ValueError(
+                f"{manifest}, {where}: {row} must have a path and may have an id, both texts, and a duration in "
+                "seconds. Correct this row."
+            )
+        if not is_remote(path):
+            path = posixpath.join(folder, path) if is_remote(manifest) else str(Path(folder, path))
+        yield _video(path, id, None if duration is None else float(duration))
+
+
+def _rows(manifest: str) -> Iterator[tuple[str, dict]]:
+    """Yields (where, row) of a manifest."""
+    with fsspec.open(manifest, "rb") as file:
+        if manifest.lower().endswith(".parquet"):
+            import pyarrow.parquet as parquet
+
+            table = parquet.ParquetFile(file)
+            if "path" not in table.schema_arrow.names:
+                raise ValueError(f"{manifest} has columns {table.schema_arrow.names}, and needs 'path'.")
+            columns = [name for name in ("path", "id", "duration") if name in table.schema_arrow.names]
+            number = 0
+            for batch in table.iter_batches(columns=columns):
+                for row in batch.to_pylist():
+                    yield f"row {number}", row
+                    number += 1
+            return
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"{manifest}, line {number} is no JSON ({error}). Correct it.") from error
+            if not isinstance(row, dict):
+                raise ValueError(f"{manifest}, line {number}: {row!r} must be an object with a path. Correct it.")
+            yield f"line {number}", row
