@@ -65,6 +65,7 @@ class Grounding:
         objective: Whose distillation head the student's are through.
         without_student: Why there are no scores of the student, in words.
         heat_clip: Index of the clip of the heat maps.
+        heat_clip_is: Why it is this one, in words.
         times: `[T]` seconds of its steps.
     """
 
@@ -77,6 +78,7 @@ class Grounding:
     objective: str | None
     without_student: str | None
     heat_clip: int
+    heat_clip_is: str
     times: Tensor
 
 
@@ -155,7 +157,9 @@ def ground(
         length = states[:, 1:-1].norm(dim=-1).mean()
         vectors["student"] = teacher.unit_tokens(directions * length)[0, 1:-1]
 
+    chosen_because = "the clip that was asked for"
     if heat_clip is None:
+        chosen_because = "the clip that the teacher finds nearest to the sentence"
         heat_clip = int((vectors["teacher"].mean(0) @ bank.T).argmax())
     steps, times = _step_vectors(teacher, clips[heat_clip], window, batch_size)
     scores = {}
@@ -164,7 +168,17 @@ def ground(
         parts = (similarity, nearest, mean, std, queries @ steps.T)
         scores[model] = Scores(*(part.cpu() for part in parts))
     return Grounding(
-        sentence, tokens, spans, len(clips), scores["teacher"], scores.get("student"), name, reason, heat_clip, times
+        sentence=sentence,
+        tokens=tokens,
+        spans=spans,
+        num_clips=len(clips),
+        teacher=scores["teacher"],
+        student=scores.get("student"),
+        objective=name,
+        without_student=reason,
+        heat_clip=heat_clip,
+        heat_clip_is=chosen_because,
+        times=times,
     )
 
 
