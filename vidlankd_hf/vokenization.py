@@ -88,7 +88,7 @@ def vokenize(
             collator = VideoTextCollator(
                 tokenizer, max_video_length=max_video_length, max_length=2**30, check_negatives=False
             )
-            vectors = _clip_vectors(vokenizer, clips, collator, batch_size)
+            vectors = clip_vectors(vokenizer, clips, collator, batch_size)
             write_atomically(folder / "bank.safetensors", save({"clips": vectors}))
     bank = load_file(folder / "bank.safetensors")["clips"].to(state.device)
     size = min(MOST_SHARD_BLOCKS, -(-len(blocks) // LEAST_SHARDS))
@@ -154,11 +154,12 @@ def _open(
 
 
 @torch.inference_mode()
-def _clip_vectors(vokenizer: VidLanKDTeacher, clips: Dataset, collator: VideoTextCollator, batch_size: int) -> Tensor:
+def clip_vectors(teacher: VidLanKDTeacher, clips: Dataset, collator: VideoTextCollator, batch_size: int) -> Tensor:
+    """Unit vectors `[K, J]` of `clips` by the teacher's video encoder, on the CPU."""
     vectors = []
     for batch in tqdm(DataLoader(EpochDataset(clips), batch_size, collate_fn=collator), desc="clips", leave=False):
-        features, mask = batch["video_features"].to(vokenizer.device), batch["video_mask"].to(vokenizer.device)
-        vectors.append(vokenizer.encode_video(features, mask).cpu())
+        features, mask = batch["video_features"].to(teacher.device), batch["video_mask"].to(teacher.device)
+        vectors.append(teacher.encode_video(features, mask).cpu())
     return torch.cat(vectors)
 
 

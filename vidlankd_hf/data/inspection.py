@@ -116,27 +116,42 @@ def sample_clips(
     Raises:
         ValueError: No such folder.
     """
-    if not Path(videos).is_dir():
-        raise ValueError(f"the folder of videos {videos} does not exist: give the one the features are of")
-    root = Path(videos).resolve()
+    files = find_videos(videos)
+    rows = dataset.with_format(None)
+    chosen = sorted(random.Random(seed).sample(range(len(rows)), min(count, len(rows))))
+    return [read_clip(rows[i], files.get(rows[i]["video"]), middles_of(rows[i], num_frames)) for i in chosen]
+
+
+def find_videos(folder: str | Path) -> dict[str, Path]:
+    """The files below a folder of videos by every name that an index may have for them.
+
+    Raises:
+        ValueError: No such folder.
+    """
+    if not Path(folder).is_dir():
+        raise ValueError(f"the folder of videos {folder} does not exist: give the one the features are of")
+    root = Path(folder).resolve()
     files = {}
     for path in sorted(root.rglob("*")):
         if path.is_file():
             for name in (path.relative_to(root).as_posix(), path.name, path.stem):
                 files.setdefault(name, path)
-    rows = dataset.with_format(None)
-    chosen = sorted(random.Random(seed).sample(range(len(rows)), min(count, len(rows))))
-    return [_clip(rows[i], files.get(rows[i]["video"]), num_frames) for i in chosen]
+    return files
 
 
-def _clip(row: dict, path: Path | None, num_frames: int) -> Clip:
+def middles_of(row: dict, count: int) -> list[float]:
+    """Seconds at the middles of `count` equal parts of a window."""
+    return (row["start"] + (np.arange(count) + 0.5) * (row["end"] - row["start"]) / count).tolist()
+
+
+def read_clip(row: dict, path: Path | None, times: Sequence[float]) -> Clip:
+    """A window with the pictures of its video file at `times`; where there is none, it says why."""
     frames, problem = [], None
     if path is None:
         problem = "no such file in the folder of videos"
     else:
-        middles = row["start"] + (np.arange(num_frames) + 0.5) * (row["end"] - row["start"]) / num_frames
         try:
-            frames = frames_at(path, middles.tolist())
+            frames = frames_at(path, times)
         except (ValueError, OSError, av.error.FFmpegError) as error:
             problem = f"cannot be read: {getattr(error, 'strerror', None) or error}"
     return Clip(row["video"], row["start"], row["end"], row["text"], frames, problem)
