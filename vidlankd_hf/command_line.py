@@ -27,7 +27,7 @@ CONFIG_FILE = "config.yaml"
 # The examples, each of which may have a section in a file of settings.
 SECTIONS = (
     "make_world", "extract_features", "inspect_data", "pretrain_teacher", "vokenize", "distill", "probe", "finetune",
-    "evaluate_all", "ablate", "demo",
+    "evaluate_all", "ablate", "demo", "convert_howto100m", "convert_original", "ground", "plot_run",
 )  # fmt: skip
 NOT_SETTINGS = ("help", "help_all", "config", "local_rank")
 SECRETS = ("hub_token",)
