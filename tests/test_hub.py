@@ -9,11 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import train
+from downstream_data import make_data, make_pair_tokenizer
+from helpers import WORDS, make_config, make_teacher, make_tokenizer, train
 from hub_server import TOKEN, Hub
 from huggingface_hub import ModelCard, constants
 from test_remote_code import run_without_package
-from transformers import AutoModelForMaskedLM
+from transformers import AutoModelForMaskedLM, BertForMaskedLM
 
 from vidlankd_hf import DistillationConfig
 from vidlankd_hf.runs import command
@@ -193,3 +194,52 @@ def test_token_is_in_no_recorded_command(monkeypatch):
     for words in (["--hub_token", "hf_secret"], ["--hub_token=hf_secret"]):
         monkeypatch.setattr(sys, "argv", ["examples/distill.py", *words, "--seed", "3"])
         assert "hf_secret" not in command() and command().endswith("--seed 3")
+
+
+def run_command(hub, folder, script, *arguments, expect=0):
+    words = [sys.executable, str(ROOT / "examples" / script), *map(str, arguments), "--push_to_hub", "--use_cpu",
+             "true", "--report_to", "none"]  # fmt: skip
+    own = {**environment(hub, folder), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, cwd=folder, env=own, capture_output=True, text=True, timeout=500)
+    assert done.returncode == expect, done.stderr[-3000:]
+    return done
+
+
+@pytest.mark.slow
+def test_distill_command_pushes_and_a_failed_push_leaves_a_finished_run_and_exit_code_1(hub, tmp_path):
+    tokenizer = make_tokenizer()
+    make_teacher(tokenizer).save_pretrained(tmp_path / "teacher")
+    tokenizer.save_pretrained(tmp_path / "teacher")
+    lines = [" ".join(WORDS[(i * k) % 60] for k in range(1, 41)) for i in range(1, 201)]
+    (tmp_path / "text.txt").write_text("\n".join(lines) + "\n")
+    options = ["--teacher", "teacher", "--text", tmp_path / "text.txt", "--student", "tiny", "--block_tokens", 30,
+               "--per_device_train_batch_size", 8, "--max_steps", 2, "--warmup_steps", 0, "--cache_dir", "cache",
+               "--hub_token", TOKEN]  # fmt: skip
+    done = run_command(hub, tmp_path, "distill.py", *options, "--output_dir", "student")
+    assert "Pushed to" in done.stdout and set(hub.files("me/student")) == STUDENT
+    assert not [path for path, content in hub.files("me/student").items() if str(tmp_path).encode() in content]
+    assert TOKEN not in "".join(path.read_text() for path in (tmp_path / "student").rglob("*.json"))
+    assert "--text text.txt" in hub.files("me/student")["README.md"].decode()
+
+    hub.failing = fails_at_commit(500)
+    done = run_command(hub, tmp_path, "distill.py", *options, "--output_dir", "other", expect=1)
+    assert "hf upload me/other other ." in done.stderr.strip().splitlines()[-1]
+    assert json.loads((tmp_path / "other" / "run.json").read_text())["finished"] and is_whole(tmp_path / "other")
+
+
+@pytest.mark.slow
+def test_finetune_command_pushes_the_median_seed(hub, tmp_path):
+    data, tokenizer = make_data(tmp_path / "data"), make_pair_tokenizer()
+    BertForMaskedLM(make_config(tokenizer)).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    options = ["--model", "model", "--task", "rte", "--data", data, "--seeds", 3, "--output_dir", "rte",
+               "--num_train_epochs", 1, "--hub_private_repo"]  # fmt: skip
+    run_command(hub, tmp_path, "finetune.py", *options)
+    results = [json.loads(path.read_text()) for path in (tmp_path / "rte").rglob("result.json")]
+    (message,) = hub.repositories["me/rte"]["commits"]
+    seed = int(re.fullmatch(r"RTE, seed (\d), the median of 3", message)[1])
+    median = sorted(result["score"] for result in results)[1]
+    assert [r["score"] for r in results if r["seed"] == seed] == [median] and hub.repositories["me/rte"]["private"]
+    files = hub.files("me/rte")
+    assert files["model.safetensors"] == (tmp_path / f"rte/lr-0.0001/seed-{seed}/model.safetensors").read_bytes()
+    assert '"me/rte"' in files["README.md"].decode() and "result.json" not in files and "run.json" not in files

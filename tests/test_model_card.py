@@ -106,7 +106,7 @@ def test_card_of_a_fine_tuned_model_says_what_it_is_and_its_snippet_runs(tmp_pat
     tokenizer = make_pair_tokenizer()
     BertForMaskedLM(make_config(tokenizer)).save_pretrained(tmp_path / "home" / "my-student")
     tokenizer.save_pretrained(tmp_path / "home" / "my-student")
-    args, model, data = arguments(tmp_path / "tuned"), str(tmp_path / "home" / "my-student"), make_data(tmp_path)
+    args, model, data = arguments(tmp_path / "tuned"), str(tmp_path / "home" / "my-student"), str(make_data(tmp_path))
     result = finetune(model, task, args, data, keep_model=True)
     card = ModelCard.load(tmp_path / "tuned" / "README.md")
     first = next(iter(result["scores"].values()))
