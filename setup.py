@@ -9,8 +9,16 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "vidlankd_hf" / "__init__.p
 deepspeed = ["deepspeed>=0.16"]
 world = ["matplotlib>=3.8", "scikit-learn>=1.4", "scipy>=1.11"]
 downstream = world
-test = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "tensorboard>=2.16", *deepspeed, *world]
 ray = ["ray[data]>=2.40"]
+test = [
+    "pytest>=8",
+    "pytest-xdist>=3.6",
+    "hypothesis>=6.100",
+    "markdown>=3.5",
+    "tensorboard>=2.16",
+    *deepspeed,
+    *world,
+]
 docs = ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
 
 setup(

@@ -36,7 +36,7 @@ GROUPS = {
     "model": ("teacher", "student", "student_kind", "teacher_dtype"),
     "objectives": ("objectives", "gather_negatives", "mlm_probability"),
     "training": (*TRAINING, "matmul_precision"),
-    "output": (*OUTPUT, "no_probe"),
+    "output": ("output_dir", *OUTPUT, "no_probe", "preempt_exit_code", "hang_timeout"),
 }
 
 

@@ -26,7 +26,7 @@ from vidlankd_hf.runs import say
 GROUPS = {
     "task": ("model", "task", "data", "max_length", "train_rows", "eval_rows"),
     "training": ("seeds", "learning_rates", *(name for name in TRAINING if name != "seed")),
-    "output": ("submission", "no_card", *OUTPUT),
+    "output": ("output_dir", *OUTPUT, "submission", "no_card", "preempt_exit_code", "hang_timeout"),
 }
 RECIPES = {name for task in TASKS.values() if isinstance(task, Task) for name in task.recipe}
 

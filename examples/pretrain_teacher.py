@@ -35,7 +35,7 @@ GROUPS = {
     "model": ("text_model", "joint_size"),
     "objectives": ("losses", "contrast", "margin", "mlm_probability"),
     "training": (*TRAINING, "matmul_precision"),
-    "output": OUTPUT,
+    "output": ("output_dir", *OUTPUT, "preempt_exit_code", "hang_timeout"),
 }  # fmt: skip
 
 

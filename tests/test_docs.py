@@ -255,7 +255,7 @@ def make_features(folder: Path, world: Path) -> None:
 
 @pytest.mark.parametrize("name", pages_with("python"))
 def test_python_blocks_run(name, workplace, monkeypatch, request):
-    from helpers import make_tokenizer
+    import downstream_data
 
     from vidlankd_hf.downstream import TASKS
     from vidlankd_hf.losses import OBJECTIVES
@@ -263,9 +263,10 @@ def test_python_blocks_run(name, workplace, monkeypatch, request):
     blocks = [block.code for block in BLOCKS[name] if block.language == "python" and block.runs]
     if re.search("outputs/(world|features)", "".join(blocks)):
         make_features(workplace, request.getfixturevalue("tiny_world"))
+    monkeypatch.setitem(downstream_data.ROWS, "train", 40)  # more than a batch
     make_models(workplace)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    space = {"__name__": "docs", "tokenizer": make_tokenizer()}
+    space = {"__name__": "docs"}
     before = set(TASKS), set(OBJECTIVES)
     try:
         for i, code in enumerate(blocks):

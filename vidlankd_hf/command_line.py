@@ -48,7 +48,6 @@ TRAINING = {
     "use_cpu": "stay on the CPU where there is a GPU",
 }
 OUTPUT = {
-    "output_dir": "where results are written",
     "save_strategy": "when a checkpoint is written: steps, epoch or no",
     "save_steps": "steps between checkpoints; below 1: share of all steps",
     "save_total_limit": "checkpoints that are kept; default: all",
@@ -57,8 +56,6 @@ OUTPUT = {
     "report_to": "loggers, such as tensorboard",
     "push_to_hub": "put the model on the Hub",
     "hub_model_id": "its name there; default: that of --output_dir",
-    "preempt_exit_code": "exit code after SIGTERM or SIGUSR1, once a checkpoint was written",
-    "hang_timeout": "seconds without a step after which a process ends and shows its stacks; 0: never",
 }
 STOCK = {field.name: field for field in fields(TrainingArguments)}
 TYPES = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH", string_to_bool: "BOOL"}
@@ -98,15 +95,18 @@ class CommandLine(HfArgumentParser):
 
     @property
     def options(self) -> dict[str, argparse.Action]:
-        """Every option by its name."""
-        return {action.dest: action for action in reversed(self._actions)}  # of --x and --no_x, --x
+        """Every option by its name; of `--x` and `--no_x`, `--x`."""
+        options: dict[str, argparse.Action] = {}
+        for action in self._actions:
+            options.setdefault(action.dest, action)
+        return options
 
     def format_usage(self) -> str:
         required = [f" --{name} {_metavar(option)}" for name, option in self.options.items() if option.required]
         return f"usage: {self.prog}{''.join(required)} [--option value ...]\n"
 
     def format_help(self, every: bool = False) -> str:
-        options = {name: self.options[name] for name in dict.fromkeys(action.dest for action in self._actions)}
+        options = self.options
         about = ["config", "help", *(["help_all"] if "help_all" in options else [])]
         grouped = {name for names in self.groups.values() for name in names}
         trainer = set(STOCK) if self.dataclass_types else set()
@@ -175,8 +175,8 @@ class CommandLine(HfArgumentParser):
             self.error(f"there is no option {self.unknown[0]}{_nearest(self.unknown[0].partition('=')[0], known)}")
         if recipe is not None:
             below = dict(recipe(namespace))
-            epochs_given = "num_train_epochs" in self._named(words)
-            self.set_defaults(**{k: v for k, v in below.items() if not (epochs_given and k == "max_steps")})
+            settled = {*given, *(["max_steps"] if "num_train_epochs" in self._named(words) else [])}
+            self.set_defaults(**{name: value for name, value in below.items() if name not in settled})
             namespace, _ = self.parse_known_args(words)
         self.settings = {
             name: _readable(getattr(namespace, name))
