@@ -22,9 +22,13 @@ MASK_SHARE, RANDOM_SHARE = 0.8, 0.1
 
 def _mix(z: np.ndarray) -> np.ndarray:
     z = z + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+    shifted = z >> np.uint64(30)
+    z ^= shifted
+    z *= np.uint64(0xBF58476D1CE4E5B9)
+    z ^= np.right_shift(z, np.uint64(27), out=shifted)
+    z *= np.uint64(0x94D049BB133111EB)
+    z ^= np.right_shift(z, np.uint64(31), out=shifted)
+    return z
 
 
 def mask_tokens(
@@ -59,7 +63,7 @@ def mask_tokens(
         for part in (epochs, sample_ids):
             row = _mix(row ^ np.asarray(part).astype(np.uint64))
         rank = _mix(row[:, None] ^ np.arange(0, 2 * length, 2, dtype=np.uint64))
-        rank[~ordinary] = np.iinfo(np.uint64).max
+        np.copyto(rank, np.iinfo(np.uint64).max, where=~ordinary)
         available = ordinary.sum(1)
         counts = np.maximum(np.round(probability * available).astype(np.int64), available > 0)
         width = max(1, int(counts.max(initial=0)))
