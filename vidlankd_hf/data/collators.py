@@ -28,13 +28,17 @@ class _MaskingCollator:
         lengths = np.array([len(s) for s in sequences])
         tokens = np.full((len(sequences), lengths.max() + 2), self._ids["pad"], np.int64)
         places = np.arange(tokens.shape[1])
-        ordinary = (places > 0) & (places <= lengths[:, None])
-        if (lengths == lengths[0]).all():
-            tokens[:, 1:-1] = np.concatenate(sequences).reshape(len(tokens), -1)
-        else:
+        padded = (lengths != lengths[0]).any()
+        if padded:
+            ordinary = (places > 0) & (places <= lengths[:, None])
             tokens[ordinary] = np.concatenate(sequences)
+            tokens[np.arange(len(tokens)), lengths + 1] = self._ids["sep"]
+        else:
+            ordinary = np.zeros(tokens.shape, bool)
+            ordinary[:, 1:-1] = True
+            tokens[:, 1:-1] = np.concatenate(sequences).reshape(len(tokens), -1)
+            tokens[:, -1] = self._ids["sep"]
         tokens[:, 0] = self._ids["cls"]
-        tokens[np.arange(len(tokens)), lengths + 1] = self._ids["sep"]
         masked, positions, labels = mask_tokens(
             tokens,
             ordinary,
@@ -46,7 +50,7 @@ class _MaskingCollator:
             probability=self.mlm_probability,
         )
         batch = {"input_ids": masked, "masked_positions": positions, "masked_labels": labels}
-        if (lengths < lengths.max()).any():  # without padding no mask: attention is faster for it
+        if padded:  # without padding no mask: attention is faster for it
             batch["attention_mask"] = (places <= lengths[:, None] + 1).astype(np.int64)
         return {name: torch.from_numpy(array) for name, array in batch.items()}
 
