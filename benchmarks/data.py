@@ -273,6 +273,7 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=100, help="reads of a round (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--batch", type=int, default=32, help="default: %(default)s")
+    parser.add_argument("--blocks", type=int, default=128, help="collated and masked at a time (default: %(default)s)")
     parser.add_argument("--batches", type=int, default=60, help="taken from a loader, at most (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=3, help="of training (default: %(default)s)")
     parser.add_argument("--size", default="small", help="of the teacher (default: %(default)s)")
@@ -291,7 +292,7 @@ def main() -> None:
         tokenizer = make_tokenizer()
         tokenizer.save_pretrained(Path(work) / "tokenizer")
         results: dict = {"command": " ".join(sys.argv), "machine": describe_machine("cpu")}
-        results["masks"] = measure_masks(tokenizer, args.batch, 40 * args.rounds)
+        results["masks"] = measure_masks(tokenizer, args.blocks, 40 * args.rounds)
         write_videos(folders["large"], args.videos, WIDTH, 256 * 2**20, padded=folders["padded"])
         results["reads"] = measure_reads(folders["large"], folders["padded"], args.examples, args.rounds)
         results["loader"] = measure_loader(
