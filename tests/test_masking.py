@@ -45,8 +45,12 @@ def ragged_batch(batch=64, length=40, seed=0):
     return ids, ordinary, counts
 
 
-def test_masks_equal_the_documented_bits():
+@pytest.mark.parametrize("full", [False, True])
+def test_masks_equal_the_documented_bits(full):
     ids, ordinary, _ = ragged_batch()
+    if full:
+        ordinary[:] = True
+        ordinary[:, [0, -1]] = False
     samples, epochs = np.arange(64) * 1000, np.arange(64) % 3
     masked, positions, labels = mask_tokens(ids, ordinary, samples, epochs, **OPTIONS)
     for b in range(64):

@@ -174,6 +174,7 @@ def test_any_place_goes_on_exactly_and_reads_nothing_before_it(load, monkeypatch
 
 def test_shards_of_few_videos_are_read_together(load, monkeypatch):
     """The last one of a folder may be of one long video, of which a batch would have no negative."""
+    monkeypatch.setattr(streaming, "LEAST_VIDEOS", 64)
     assert streaming._group([300, 64, 1, 70, 63, 2]).tolist() == [0, 1, 2, 4, 6]
     assert streaming._group([1, 1]).tolist() == [0, 2] and streaming._group([70, 70, 1]).tolist() == [0, 1, 3]
     monkeypatch.setattr(streaming, "LEAST_VIDEOS", 6)

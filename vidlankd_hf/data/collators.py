@@ -14,8 +14,10 @@ class _MaskingCollator:
     """What both collators share: token ids of any lengths -> a masked batch."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, seed: int = 0, mlm_probability: float = 0.15):
-        for name in ("cls", "sep", "mask", "pad"):
-            if getattr(tokenizer, f"{name}_token_id") is None:
+        # A tokenizer looks them up anew each time, which takes as long as a tenth of a batch.
+        self._ids = {name: getattr(tokenizer, f"{name}_token_id") for name in ("cls", "sep", "mask", "pad")}
+        for name, token_id in self._ids.items():
+            if token_id is None:
                 raise ValueError(f"the tokenizer has no [{name.upper()}] token: use a BERT-like tokenizer")
         if not 0 < mlm_probability < 1:
             raise ValueError(f"mlm_probability is {mlm_probability}: give a share between 0 and 1, such as 0.15")
@@ -23,25 +25,32 @@ class _MaskingCollator:
         self.ordinary_ids = np.setdiff1d(np.arange(len(tokenizer)), tokenizer.all_special_ids)
 
     def _text_batch(self, sequences: list, samples: list[dict]) -> dict[str, torch.Tensor]:
-        tokenizer, lengths = self.tokenizer, np.array([len(s) for s in sequences])
-        tokens = np.full((len(sequences), lengths.max() + 2), tokenizer.pad_token_id, np.int64)
+        lengths = np.array([len(s) for s in sequences])
+        tokens = np.full((len(sequences), lengths.max() + 2), self._ids["pad"], np.int64)
         places = np.arange(tokens.shape[1])
-        ordinary = (places > 0) & (places <= lengths[:, None])
-        tokens[ordinary] = np.concatenate(sequences)
-        tokens[:, 0] = tokenizer.cls_token_id
-        tokens[np.arange(len(tokens)), lengths + 1] = tokenizer.sep_token_id
+        padded = (lengths != lengths[0]).any()
+        if padded:
+            ordinary = (places > 0) & (places <= lengths[:, None])
+            tokens[ordinary] = np.concatenate(sequences)
+            tokens[np.arange(len(tokens)), lengths + 1] = self._ids["sep"]
+        else:
+            ordinary = np.zeros(tokens.shape, bool)
+            ordinary[:, 1:-1] = True
+            tokens[:, 1:-1] = np.concatenate(sequences).reshape(len(tokens), -1)
+            tokens[:, -1] = self._ids["sep"]
+        tokens[:, 0] = self._ids["cls"]
         masked, positions, labels = mask_tokens(
             tokens,
             ordinary,
             np.array([sample["sample_id"] for sample in samples]),
             np.array([sample["epoch"] for sample in samples]),
             seed=self.seed,
-            mask_token_id=tokenizer.mask_token_id,
+            mask_token_id=self._ids["mask"],
             ordinary_ids=self.ordinary_ids,
             probability=self.mlm_probability,
         )
         batch = {"input_ids": masked, "masked_positions": positions, "masked_labels": labels}
-        if (lengths < lengths.max()).any():  # without padding no mask: attention is faster for it
+        if padded:  # without padding no mask: attention is faster for it
             batch["attention_mask"] = (places <= lengths[:, None] + 1).astype(np.int64)
         return {name: torch.from_numpy(array) for name, array in batch.items()}
 

@@ -15,16 +15,24 @@ even neighbour, as Python rounds). With u = (draw >> 32) / 2^32: u < 0.8 becomes
 `ordinary_ids[(draw mod 2^32) mod len(ordinary_ids)]`, so never a special token; the rest stay.
 """
 
+import math
+
 import numpy as np
 
 MASK_SHARE, RANDOM_SHARE = 0.8, 0.1
+# As whole numbers: u < 0.8 is draw >> 32 < 0.8 * 2^32, rounded up.
+_MASK, _RANDOM = (np.uint64(math.ceil(share * 2**32)) for share in (MASK_SHARE, MASK_SHARE + RANDOM_SHARE))
 
 
 def _mix(z: np.ndarray) -> np.ndarray:
     z = z + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+    shifted = z >> np.uint64(30)
+    z ^= shifted
+    z *= np.uint64(0xBF58476D1CE4E5B9)
+    z ^= np.right_shift(z, np.uint64(27), out=shifted)
+    z *= np.uint64(0x94D049BB133111EB)
+    z ^= np.right_shift(z, np.uint64(31), out=shifted)
+    return z
 
 
 def mask_tokens(
@@ -54,29 +62,34 @@ def mask_tokens(
         least 1), unused places 0; labels `[B, M]`, the true ids, -100 in unused places. All int64.
     """
     batch, length = input_ids.shape
+    rows = np.arange(batch)[:, None]
     with np.errstate(over="ignore"):
-        row = _mix(np.full(batch, seed, np.uint64))
+        row = _mix(np.array([seed], np.uint64))
         for part in (epochs, sample_ids):
             row = _mix(row ^ np.asarray(part).astype(np.uint64))
         rank = _mix(row[:, None] ^ np.arange(0, 2 * length, 2, dtype=np.uint64))
-        rank[~ordinary] = np.iinfo(np.uint64).max
+        np.copyto(rank, np.iinfo(np.uint64).max, where=~ordinary)
         available = ordinary.sum(1)
         counts = np.maximum(np.round(probability * available).astype(np.int64), available > 0)
         width = max(1, int(counts.max(initial=0)))
-        used = np.arange(width) < counts[:, None]
         chosen = np.argpartition(rank, width - 1, axis=1)[:, :width] if width < length else np.argsort(rank, axis=1)
-        if (counts != width).any():
+        equal = (counts == width).all()  # as for full blocks: then every place is used
+        if equal:
+            positions = np.sort(chosen, axis=1)
+        else:
+            used = np.arange(width) < counts[:, None]
             chosen = np.take_along_axis(chosen, np.argsort(np.take_along_axis(rank, chosen, 1), axis=1), 1)
-        positions = np.sort(np.where(used, chosen, length), axis=1)
-        positions[~used] = 0
+            positions = np.sort(np.where(used, chosen, length), axis=1)
+            positions[~used] = 0
         draw = _mix(row[:, None] ^ (2 * positions + 1).astype(np.uint64))
-    share = (draw >> np.uint64(32)).astype(np.float64) / 2.0**32
-    random_ids = ordinary_ids[(draw & np.uint64(0xFFFFFFFF)) % np.uint64(len(ordinary_ids))]
-    true_ids = np.take_along_axis(input_ids, positions, 1).astype(np.int64)
-    replaced = np.where(
-        share < MASK_SHARE, mask_token_id, np.where(share < MASK_SHARE + RANDOM_SHARE, random_ids, true_ids)
-    )
-    replaced = np.where(used, replaced, np.where(used[:, :1], replaced[:, :1], true_ids))
+    share = draw >> np.uint64(32)
+    random_ids = ordinary_ids[draw.astype(np.uint32) % np.uint32(len(ordinary_ids))]
+    true_ids = input_ids[rows, positions].astype(np.int64)
+    replaced = np.where(share < _MASK, mask_token_id, np.where(share < _RANDOM, random_ids, true_ids))
     masked = input_ids.astype(np.int64)
-    np.put_along_axis(masked, np.where(used, positions, positions[:, :1]), replaced, 1)
+    if equal:
+        masked[rows, positions] = replaced
+        return masked, positions, true_ids
+    replaced = np.where(used, replaced, np.where(used[:, :1], replaced[:, :1], true_ids))
+    masked[rows, np.where(used, positions, positions[:, :1])] = replaced
     return masked, positions, np.where(used, true_ids, -100)

@@ -14,9 +14,10 @@ from typing import Any
 
 import fsspec
 import numpy as np
-from datasets import Dataset, IterableDataset, are_progress_bars_enabled, load_dataset
+from datasets import Dataset, IterableDataset, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from datasets.fingerprint import Hasher
+from datasets.utils import are_progress_bars_disabled
 from torch.utils.data import Dataset as TorchDataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
@@ -230,7 +231,7 @@ def _write_blocks(dataset: Any, tokenizer: Any, folder: Path, num_proc: int | No
     texts = without_tokens = blocks = 0
     rest, sha256 = np.zeros(0, dtype), hashlib.sha256()
     batches = (batch["text"] for batch in dataset.iter(batch_size=BATCH_TEXTS))
-    progress = tqdm(desc="tokenising text", unit=" texts", disable=not are_progress_bars_enabled(), leave=False)
+    progress = tqdm(desc="tokenising text", unit=" texts", disable=are_progress_bars_disabled(), leave=False)
     with open(folder / "blocks.npy", "wb") as file, progress:
         begin = _write_header(file, dtype, 0, block_tokens)
         for count, empty, ids in _tokenized(batches, tokenizer, dtype, num_proc):
