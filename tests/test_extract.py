@@ -216,7 +216,7 @@ def test_any_streams_at_any_rates(tmp_path, videos, backbones):
     }
     features, times = store.read("0.mp4")
     assert times.tolist() == [i / 4 for i in range(9)] and features.shape == (9, 12 + 16 + 12)
-    assert torch.equal(features[::4, :12], features[::4, 28:])  # the same picture once a second
+    torch.testing.assert_close(features[::4, :12], features[::4, 28:], atol=2e-3, rtol=2e-3)  # the same pictures
 
 
 @pytest.mark.parametrize(

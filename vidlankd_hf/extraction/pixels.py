@@ -26,10 +26,10 @@ def pixel_settings(processor) -> dict[str, Any]:
         if crop_pct is not None:  # ConvNeXT's and ResNet's processors
             edge = processor.size["shortest_edge"]
             size, crop = (int(edge / crop_pct), [edge, edge]) if edge < 384 else ([edge, edge], crop)
-    normalize = processor.do_normalize
+    normalize, resample = processor.do_normalize, getattr(processor, "resample", None)
     return {
         "size": size,
-        "resample": int(getattr(processor, "resample", None) or 0),
+        "resample": int(Image.Resampling.BILINEAR if resample is None else resample),
         "crop": [crop, crop] if isinstance(crop, int) else crop,
         "scale": processor.rescale_factor if processor.do_rescale else 1.0,
         "mean": list(processor.image_mean) if normalize else [0.0] * 3,

@@ -29,6 +29,7 @@ class Stream:
     clip_length: int = 1
 
     def __post_init__(self):
+        object.__setattr__(self, "model", str(self.model))
         if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
             raise ValueError(f"A stream's name {self.name!r} must be of letters, digits, - and _.")
         if not (self.rate > 0 and self.clip_length >= 1):
