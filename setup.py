@@ -9,7 +9,11 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "vidlankd_hf" / "__init__.p
 deepspeed = ["deepspeed>=0.16"]
 world = ["matplotlib>=3.8", "scikit-learn>=1.4", "scipy>=1.11"]
 downstream = world
-test = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "tensorboard>=2.16", *deepspeed, *world]
+notebook = ["nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"]
+test = [
+    *("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "tensorboard>=2.16", "selenium>=4.20"),
+    *(*deepspeed, *world, *notebook),
+]
 docs = ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
 
 setup(
@@ -43,6 +47,7 @@ setup(
         "deepspeed": deepspeed,
         "world": world,
         "downstream": downstream,
+        "notebook": notebook,
         "test": test,
         "docs": docs,
         "dev": [*test, *docs, "ruff>=0.12"],
