@@ -10,14 +10,17 @@ deepspeed = ["deepspeed>=0.16"]
 world = ["matplotlib>=3.8", "scikit-learn>=1.4", "scipy>=1.11"]
 downstream = world
 ray = ["ray[data]>=2.40"]
+notebook = ["nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"]
 test = [
     "pytest>=8",
     "pytest-xdist>=3.6",
     "hypothesis>=6.100",
     "markdown>=3.5",
+    "selenium>=4.20",
     "tensorboard>=2.16",
     *deepspeed,
     *world,
+    *notebook,
 ]
 docs = ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
 
@@ -54,6 +57,7 @@ setup(
         "world": world,
         "downstream": downstream,
         "ray": ray,
+        "notebook": notebook,
         "test": test,
         "docs": docs,
         "dev": [*test, *docs, "ruff>=0.12"],

@@ -95,8 +95,9 @@ def test_tokens_are_chosen_by_click_and_by_keys(grounded, browser):
         for who in ("teacher", "student"):
             expected = [f"{value:.2f}".replace("-", "−") for value in getattr(found[0], who).similarity[i].tolist()]
             assert scores(who) == expected
-    keys = [(Keys.ARROW_RIGHT, (0, 1)), (Keys.END, (0, len(found[0].tokens) - 1)), (Keys.ARROW_RIGHT, None),
-            (Keys.HOME, (0, 0)), (Keys.ARROW_DOWN, (1, 0)), (Keys.ARROW_UP, (0, 0)), (Keys.ARROW_LEFT, None)]  # fmt: skip
+    last = (0, len(found[0].tokens) - 1)
+    keys = [(Keys.ARROW_RIGHT, (0, 1)), (Keys.END, last), (Keys.ARROW_RIGHT, None), (Keys.HOME, (0, 0))]
+    keys += [(Keys.ARROW_DOWN, (1, 0)), (Keys.ARROW_UP, (0, 0)), (Keys.ARROW_LEFT, None)]
     expected = found[0].tokens[0]
     for key, place in keys:
         browser.switch_to.active_element.send_keys(key)
@@ -142,7 +143,8 @@ def test_policy_lets_only_the_pages_own_script_and_style_run(grounded, browser):
     assert not re.search(r"(src|href)=\"?https?:", page)
     open_page(browser, grounded[0] / "page.html")
     browser.execute_script(
-        "const s = document.createElement('script'); s.textContent = \"document.title = 'owned'\"; document.body.append(s)"
+        "const s = document.createElement('script'); s.textContent = \"document.title = 'owned'\";"
+        "document.body.append(s)"
     )
     assert browser.title == "Pointing <to>"
 

@@ -1,12 +1,13 @@
 """Grounding: which clips the tokens of a sentence point to, by the teacher and by a student.
 
-The teacher's contrast compares token states h_i and clips v as unit vectors of one space. Here they are compared again:
+The teacher's contrast compares token states h_i and clips v as unit vectors of one space. So does this:
 
-    similarity of token i with clip v:   s(i, v) = unit(P h_i) . v        P: the teacher's text projection, if it has one
+    similarity of token i with clip v:   s(i, v) = unit(P h_i) . v
     the same of a student:               s'(i, v) = unit(P |h| g(z_i)) . v
 
-with z_i the student's states, g its distillation head, which gives the direction of the teacher's state, and |h| the
-mean length of the teacher's states in this sentence, which no objective teaches and only a projection asks for.
+with P the teacher's text projection, if it has one, z_i the student's states, g its distillation head, which gives the
+direction of the teacher's state, and |h| the mean length of the teacher's states in this sentence, which no objective
+teaches and only a projection asks for.
 
 Shapes: L ordinary tokens, K clips, J the width of the joint space, T steps of one clip.
 """
@@ -27,6 +28,8 @@ from .vokenization import clip_vectors
 # Objectives that bring each state of the head to the teacher's state of the same token. NST compares which tokens the
 # neurons respond to, whatever the axes; soft labels and vokens compare no states.
 ALIGNED = ("infonce", "crd", "regression")
+# Of so many clips nearest to a sentence, the heat map is of the first with so many steps.
+HEAT_CANDIDATES, HEAT_STEPS = 50, 4
 
 
 @dataclass
@@ -122,8 +125,8 @@ def ground(
         student: One with its distillation heads; its scores are left out, with the reason, if none fits.
         objective: Whose head is used; by default the first of `ALIGNED` that the student learned by.
         num_nearest: k.
-        heat_clip: Index of the clip of the heat map; by default the one nearest to the sentence, by the teacher: that
-            of the largest mean cosine over tokens.
+        heat_clip: Index of the clip of the heat map. By default, of the 50 clips nearest to the sentence by the
+            teacher's mean cosine over tokens, the first of 4 steps or more, or else the longest.
         window: How many steps, itself in the middle, the video encoder sees for each step of the heat map.
         batch_size: Clips, and steps, at a time.
 
@@ -159,8 +162,8 @@ def ground(
 
     chosen_because = "the clip that was asked for"
     if heat_clip is None:
-        chosen_because = "the clip that the teacher finds nearest to the sentence"
-        heat_clip = int((vectors["teacher"].mean(0) @ bank.T).argmax())
+        heat_clip, rank = _clip_for_heat(vectors["teacher"].mean(0) @ bank.T, clips)
+        chosen_because = f"of the clips nearest to the sentence by the teacher, number {rank}"
     steps, times = _step_vectors(teacher, clips[heat_clip], window, batch_size)
     scores = {}
     for model, queries in vectors.items():
@@ -247,6 +250,19 @@ def aligned_objective(
             f"{teacher.config.vocab_size}: give the teacher it was distilled from"
         )
     return found, None
+
+
+def _clip_for_heat(similarity: Tensor, clips: Dataset) -> tuple[int, int]:
+    """A clip near to the sentence that has some length, and its rank, from 1."""
+    nearest = similarity.topk(min(HEAT_CANDIDATES, len(clips))).indices.tolist()
+    longest, most = 0, 0
+    for place, index in enumerate(nearest):
+        steps = len(clips[index]["video_features"])
+        if steps > most:
+            longest, most = place, steps
+        if steps >= HEAT_STEPS:
+            break
+    return nearest[longest], longest + 1
 
 
 def check_video_encoder(teacher) -> None:

@@ -19,6 +19,7 @@ from .grounding import Grounding, Scores
 
 NUM_FRAMES = 3  # of a nearest clip
 MOST_STEPS = 24  # of a heat map on the page; of more, as many evenly spaced
+_WORD = re.compile(r"[^\W_]+")
 TEMPLATE = Path(__file__).with_name("grounding_page.html")
 
 
@@ -38,12 +39,14 @@ def write_page(
         videos: Folder of the video files; without it there are no frames.
     """
     pictures = ClipPictures(clips, videos)
-    sentences = [_sentence(grounding, pictures) for grounding in groundings]
+    words = {_word(grounding, i) for grounding in groundings for i in range(len(grounding.tokens))} - {""}
+    shares = _shares_of_captions(words, pictures.rows["text"])
+    sentences = [_sentence(grounding, pictures, shares) for grounding in groundings]
     shown = sorted({clip for g in groundings for clip in _clips_of(g)})
     data = {
         "num_clips": groundings[0].num_clips,
         "names": {"teacher": "Teacher", "student": _student_name(groundings[0])},
-        "first_token": int(groundings[0].teacher.deviations(groundings[0].teacher.similarity)[:, 0].argmax()),
+        "first_token": _telling_token(groundings[0], pictures, shares),
         "sentences": sentences,
         "clips": {i: _clip_data(pictures, i) for i in shown},
     }
@@ -92,7 +95,30 @@ def _student_name(grounding: Grounding) -> str:
     return f"Student, by its {grounding.objective} head" if grounding.student is not None else "Student"
 
 
-def _sentence(grounding: Grounding, pictures: ClipPictures) -> dict:
+def _shares_of_captions(words: set[str], captions: Sequence[str]) -> dict[str, float]:
+    """Of each word, the share of all captions that have it."""
+    counts = dict.fromkeys(words, 0)
+    for caption in captions:
+        for word in words & _words_of(caption):
+            counts[word] += 1
+    return {word: count / len(captions) for word, count in counts.items()}
+
+
+def _words_of(text: str) -> set[str]:
+    return set(_WORD.findall(text.lower()))
+
+
+def _telling_token(grounding: Grounding, pictures: ClipPictures, shares: dict[str, float]) -> int:
+    """The token whose word is in the captions of most of its nearest clips, beyond its share of all captions."""
+
+    def excess(token: int) -> float:
+        word, near = _word(grounding, token), grounding.teacher.nearest[token].tolist()
+        return sum(word in _words_of(pictures.rows[i]["text"]) for i in near) / len(near) - shares.get(word, 1.0)
+
+    return max(range(len(grounding.tokens)), key=excess)
+
+
+def _sentence(grounding: Grounding, pictures: ClipPictures, shares: dict[str, float]) -> dict:
     steps = shown_steps(len(grounding.times))
     times = grounding.times[steps].tolist()
     frames = [_embedded(frame) for frame in pictures.at(grounding.heat_clip, times).frames]
@@ -100,7 +126,12 @@ def _sentence(grounding: Grounding, pictures: ClipPictures) -> dict:
     return {
         "sentence": grounding.sentence,
         "tokens": [
-            {"text": text, "joined": i > 0 and grounding.spans[i - 1][1] == begin, "word": _word(grounding, i)}
+            {
+                "text": text,
+                "joined": i > 0 and grounding.spans[i - 1][1] == begin,
+                "word": _word(grounding, i),
+                "share": shares.get(_word(grounding, i)),
+            }
             for i, (text, (begin, _)) in enumerate(zip(grounding.tokens, grounding.spans))
         ],
         "models": {name: scores and _scores_data(scores, steps) for name, scores in models.items()},
@@ -115,12 +146,10 @@ def shown_steps(count: int) -> list[int]:
 
 
 def _word(grounding: Grounding, token: int) -> str:
-    """The whole word that a token is in: letters and digits without a gap."""
+    """The whole word that a token is in, in lower case: letters and digits without a gap; "" for a mark."""
     begin, end = grounding.spans[token]
-    before = re.search(r"[^\W_]*$", grounding.sentence[:begin]).group()
-    after = re.match(r"[^\W_]*", grounding.sentence[end:]).group()
-    inside = grounding.sentence[begin:end]
-    return before + inside + after if re.fullmatch(r"[^\W_]+", inside) else ""
+    inside = (m.group() for m in _WORD.finditer(grounding.sentence.lower()) if m.start() <= begin and end <= m.end())
+    return next(inside, "")
 
 
 def _scores_data(scores: Scores, steps: list[int]) -> dict:
