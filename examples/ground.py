@@ -1,18 +1,19 @@
 """Shows which video clips the words of a sentence point to, in the teacher and in the student, as a page and pictures.
 
-    python examples/ground.py --sentences "there is a lijux" "she needs the lijux again"
+    python examples/ground.py \\
+        --sentences "there is a lijux" "she needs the lijux again"
 
 Without arguments: the grounded world, outputs/teacher, outputs/student and three held-out sentences. The student is
 read through the distillation head that was saved beside it.
 """
 
-import argparse
 from pathlib import Path
 
 from transformers import AutoConfig, AutoTokenizer
 from transformers.hf_argparser import string_to_bool
 
 from vidlankd_hf import load_teacher, load_video_text, student_class
+from vidlankd_hf.command_line import CommandLine
 from vidlankd_hf.data.caption_formats import READERS
 from vidlankd_hf.data.vocabulary import check_same_vocabulary
 from vidlankd_hf.grounding import ALIGNED, check_video_encoder, encode_clips, ground
@@ -20,12 +21,19 @@ from vidlankd_hf.grounding_page import write_heat_picture, write_nearest_picture
 from vidlankd_hf.runs import RUN_FILE, file_fingerprint, read_settings
 from vidlankd_hf.world.recipe import LENGTH
 
+GROUPS = {
+    "what to show": ("sentences", "num_nearest", "heat_clip", "window", "output_dir"),
+    "models": ("teacher", "student", "no_student", "objective", "batch_size"),
+    "clips": ("world", "features", "streams", "captions", "videos", "max_length", "max_unpaired", "caption_format",
+              "remove_overlap"),
+}  # fmt: skip
+
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__, groups=GROUPS)
     parser.add_argument("--sentences", nargs="+", help="default: three that the world's student has not read")
-    parser.add_argument("--teacher", default="outputs/teacher", help="trained by contrast (default: %(default)s)")
-    parser.add_argument("--student", default="outputs/student", help="with its heads (default: %(default)s)")
+    parser.add_argument("--teacher", default="outputs/teacher", help="trained by contrast")
+    parser.add_argument("--student", default="outputs/student", help="with its heads")
     parser.add_argument("--no_student", action="store_true", help="the teacher alone")
     parser.add_argument("--objective", help=f"whose head is used; default: the first of {', '.join(ALIGNED)} it has")
     parser.add_argument("--features", help="folder that extract_features.py wrote; default: the world's")
@@ -36,15 +44,13 @@ def main() -> None:
     parser.add_argument("--remove_overlap", type=string_to_bool, help="as for pretrain_teacher.py")
     parser.add_argument("--streams", nargs="+", help="the feature streams that the teacher was trained with")
     parser.add_argument("--max_length", type=int, help="tokens of a clip's window; default: 128, for the world 32")
-    parser.add_argument("--num_nearest", type=int, default=6, help="clips for each token (default: %(default)s)")
-    parser.add_argument(
-        "--heat_clip", help="id of the heat map's clip, VIDEO#WINDOW; default: nearest to the sentence"
-    )
-    parser.add_argument("--window", type=int, default=1, help="steps seen at each time of it (default: %(default)s)")
-    parser.add_argument("--world", default="outputs/world", help="used without --features (default: %(default)s)")
-    parser.add_argument("--output_dir", default="outputs/grounding", help="is made (default: %(default)s)")
-    parser.add_argument("--batch_size", type=int, default=64, help="clips at a time (default: %(default)s)")
-    args = parser.parse_args()
+    parser.add_argument("--num_nearest", type=int, default=6, help="clips for each token")
+    parser.add_argument("--heat_clip", help="id of the heat map's clip; default: nearest to the sentence")
+    parser.add_argument("--window", type=int, default=1, help="steps seen at each time of it")
+    parser.add_argument("--world", default="outputs/world", help="used without --features")
+    parser.add_argument("--output_dir", default="outputs/grounding", help="is made")
+    parser.add_argument("--batch_size", type=int, default=64, help="clips at a time")
+    args = parser.parse()
     length = 128
     if args.features is None:
         world, length = Path(args.world), LENGTH
@@ -110,6 +116,7 @@ def main() -> None:
     ]
 
     folder.mkdir(parents=True, exist_ok=True)
+    parser.save_settings(folder)
     write_page(folder / "grounding.html", "What the words point to", found, clips, args.videos)
     for number, grounding in enumerate(found, 1):
         write_nearest_picture(folder / f"nearest-{number}.png", grounding, clips, args.videos)

@@ -1,16 +1,17 @@
 """Draws the training curves of runs, each component of the loss by its name, from trainer_state.json alone.
 
-    python examples/plot_run.py outputs/student outputs/other_student --output outputs/curves.png
+    python examples/plot_run.py --runs outputs/student outputs/other_student \\
+        --output outputs/curves.png
 
 A run is a folder of a teacher, a student or a fine-tuned model, finished or not, or a trainer_state.json. Lines are
 training, points the evaluation. Without arguments: outputs/teacher and outputs/student.
 """
 
-import argparse
 import json
 from pathlib import Path
 
 from vidlankd_hf.checkpoints import checkpoints_of
+from vidlankd_hf.command_line import CommandLine
 
 STATE = "trainer_state.json"
 DEFAULT_RUNS = ("outputs/teacher", "outputs/student")
@@ -18,11 +19,11 @@ COLOURS = ("#1c5fa8", "#c2571a", "#2f8f4e", "#8a4fb0", "#b8323a", "#6b6f76", "#b
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="*", help=f"default: {' and '.join(DEFAULT_RUNS)}")
+    parser = CommandLine(__doc__)
+    parser.add_argument("--runs", nargs="+", help=f"default: {' and '.join(DEFAULT_RUNS)}")
     parser.add_argument("--metrics", nargs="+", help="names as logged, such as grad_norm; default: all losses")
-    parser.add_argument("--output", type=Path, default=Path("outputs/curves.png"), help="a PNG (default: %(default)s)")
-    args = parser.parse_args()
+    parser.add_argument("--output", type=Path, default=Path("outputs/curves.png"), help="a PNG")
+    args = parser.parse()
     runs = args.runs or [run for run in DEFAULT_RUNS if Path(run).exists()]
     if not runs:
         parser.error(

@@ -87,12 +87,12 @@ def test_plot_run_draws_several_runs_on_one_axis_and_says_what_it_made(run, tmp_
         assert done.returncode == expect, done.stderr[-3000:]
         return done.stdout + done.stderr
 
-    said = plot(folder / "student", other, "--output", tmp_path / "both.png")
+    said = plot("--runs", folder / "student", other, "--output", tmp_path / "both.png")
     assert "The curves of 2 runs are in" in said and "crd_loss, mlm_loss, nst_loss" in said
     assert "3 steps" in said and "loss 1.667" in said
     with Image.open(tmp_path / "both.png") as picture:
         colours = {colour for _, colour in picture.convert("RGB").getcolors(2**24)}
     assert {(0x1C, 0x5F, 0xA8), (0xC2, 0x57, 0x1A)} <= colours
-    assert "no run logged 'blue_loss'" in plot(other, "--metrics", "blue_loss", expect=2)
-    assert "has no trainer_state.json" in plot(tmp_path / "nowhere", expect=2)
+    assert "no run logged 'blue_loss'" in plot("--runs", other, "--metrics", "blue_loss", expect=2)
+    assert "has no trainer_state.json" in plot("--runs", tmp_path / "nowhere", expect=2)
     assert "there is no run in outputs/teacher or outputs/student" in plot(expect=2)
