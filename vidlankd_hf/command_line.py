@@ -103,7 +103,8 @@ class CommandLine(HfArgumentParser):
 
     def format_usage(self) -> str:
         required = [f" --{name} {_metavar(option)}" for name, option in self.options.items() if option.required]
-        return f"usage: {self.prog}{''.join(required)} [--option value ...]\n"
+        usage = f"usage: {self.prog}{''.join(required)} [--option value ...]"
+        return textwrap.fill(usage, 80, subsequent_indent="    ", break_on_hyphens=False) + "\n"
 
     def format_help(self, every: bool = False) -> str:
         options = self.options
