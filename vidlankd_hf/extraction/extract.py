@@ -169,6 +169,6 @@ def extract_features(
 
 
 def default_decoders() -> int:
-    """One for each core that this process may use, at most 8."""
+    """One for each core that this process has, beside the others that were launched on this machine; at most 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, MOST_DECODERS)
+    return max(1, min(cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), MOST_DECODERS))
