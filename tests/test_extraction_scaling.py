@@ -50,6 +50,7 @@ def test_launched_processes_share_the_shards(tmp_path, videos, backbones, whole)
 
 @pytest.fixture(scope="module")
 def cluster():
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")  # a machine may be busy; read at import
     ray = pytest.importorskip("ray")
     paths = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
     ray.init(num_cpus=2, include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": paths}})
