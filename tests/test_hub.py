@@ -233,7 +233,7 @@ def test_finetune_command_pushes_the_median_seed(hub, tmp_path):
     BertForMaskedLM(make_config(tokenizer)).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     options = ["--model", "model", "--task", "rte", "--data", data, "--seeds", 3, "--output_dir", "rte",
-               "--num_train_epochs", 1, "--hub_private_repo", "true"]  # fmt: skip
+               "--num_train_epochs", 1, "--per_device_train_batch_size", 4, "--hub_private_repo", "true"]  # fmt: skip
     run_command(hub, tmp_path, "finetune.py", *options)
     results = [json.loads(path.read_text()) for path in (tmp_path / "rte").rglob("result.json")]
     (message,) = hub.repositories["me/rte"]["commits"]
