@@ -10,8 +10,6 @@ import argparse
 import json
 from pathlib import Path
 
-from vidlankd_hf.checkpoints import checkpoints_of
-
 STATE = "trainer_state.json"
 DEFAULT_RUNS = ("outputs/teacher", "outputs/student")
 COLOURS = ("#1c5fa8", "#c2571a", "#2f8f4e", "#8a4fb0", "#b8323a", "#6b6f76", "#b08a00", "#0f8b8d")
@@ -64,8 +62,9 @@ def read_curves(run: str | Path) -> dict[str, list[tuple[int, float]]]:
     """
     path = Path(run)
     if path.is_dir():
-        candidates = [path / STATE, *(checkpoint / STATE for checkpoint in checkpoints_of(path))]
-        path = next((candidate for candidate in candidates if candidate.is_file()), path / STATE)
+        checkpoints = [state for state in path.glob(f"checkpoint-*/{STATE}") if _step(state).isdecimal()]
+        newest = sorted(checkpoints, key=lambda state: int(_step(state)))[-1:]
+        path = next((state for state in (path / STATE, *newest) if state.is_file()), path / STATE)
     if not path.is_file():
         raise ValueError(f"{run} has no {STATE}, and no checkpoint with one: give the folder of a run")
     curves = {}
@@ -79,6 +78,10 @@ def read_curves(run: str | Path) -> dict[str, list[tuple[int, float]]]:
     if not curves:
         raise ValueError(f"{path} has logged nothing yet: wait for the first --logging_steps")
     return curves
+
+
+def _step(state: Path) -> str:
+    return state.parent.name.rpartition("-")[2]
 
 
 def draw(curves: dict[str, dict[str, list[tuple[int, float]]]], metrics: list[str], output: Path) -> None:
