@@ -91,7 +91,7 @@ def draw(curves: dict[str, dict[str, list[tuple[int, float]]]], metrics: list[st
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    columns = min(3, len(metrics))
+    columns = 2 if len(metrics) == 4 else min(3, len(metrics))
     rows = -(-len(metrics) // columns)
     size = (4.6 * columns, 3.3 * rows + 0.35 * len(curves))
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
