@@ -10,7 +10,6 @@ training, points the evaluation. Without arguments: outputs/teacher and outputs/
 import json
 from pathlib import Path
 
-from vidlankd_hf.checkpoints import checkpoints_of
 from vidlankd_hf.command_line import CommandLine
 
 STATE = "trainer_state.json"
@@ -65,8 +64,9 @@ def read_curves(run: str | Path) -> dict[str, list[tuple[int, float]]]:
     """
     path = Path(run)
     if path.is_dir():
-        candidates = [path / STATE, *(checkpoint / STATE for checkpoint in checkpoints_of(path))]
-        path = next((candidate for candidate in candidates if candidate.is_file()), path / STATE)
+        checkpoints = [state for state in path.glob(f"checkpoint-*/{STATE}") if _step(state).isdecimal()]
+        newest = sorted(checkpoints, key=lambda state: int(_step(state)))[-1:]
+        path = next((state for state in (path / STATE, *newest) if state.is_file()), path / STATE)
     if not path.is_file():
         raise ValueError(f"{run} has no {STATE}, and no checkpoint with one: give the folder of a run")
     curves = {}
@@ -82,6 +82,10 @@ def read_curves(run: str | Path) -> dict[str, list[tuple[int, float]]]:
     return curves
 
 
+def _step(state: Path) -> str:
+    return state.parent.name.rpartition("-")[2]
+
+
 def draw(curves: dict[str, dict[str, list[tuple[int, float]]]], metrics: list[str], output: Path) -> None:
     """Writes a PNG with a panel for each metric, all runs on its axis."""
     import matplotlib
@@ -89,7 +93,7 @@ def draw(curves: dict[str, dict[str, list[tuple[int, float]]]], metrics: list[st
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    columns = min(3, len(metrics))
+    columns = 2 if len(metrics) == 4 else min(3, len(metrics))
     rows = -(-len(metrics) // columns)
     size = (4.6 * columns, 3.3 * rows + 0.35 * len(curves))
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
