@@ -1,7 +1,7 @@
 """Converts HowTo100M as it is published (features of each video as .npy, captions as json or csv) for training.
 
     python examples/convert_howto100m.py --features_2d DIR --features_3d DIR \\
-        --captions caption.json --output_dir outputs/howto100m --max_missing 0.05
+        --captions caption.json --max_missing 0.05
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Makes a checkpoint of the original release one of this package, and says what was mapped and what was dropped.
 
-    python examples/convert_original.py \\
-        --checkpoint snap/teacher/checkpoint-epoch0019 --output_dir outputs/original
+    python examples/convert_original.py --output_dir outputs/original \\
+        --checkpoint snap/teacher/checkpoint-epoch0019
 
 The folder holds pytorch_model.bin and config.json; with visn_model.chkpt it becomes a teacher, else a plain BERT.
 Files that hold more than tensors are refused: nothing in them is run.

@@ -195,7 +195,7 @@ def test_cells_on_own_data_run_once_and_their_results_suffice_for_the_table(conf
 def test_unknown_table_and_config_without_sections_are_errors(config, tmp_path):
     assert "invalid choice: 'speed'" in ablate("--table", "speed", expect=2)
     (tmp_path / "flat.yaml").write_text("learning_rate: 0.1\n")
-    assert "pretrain_teacher of" in ablate("--config", tmp_path / "flat.yaml", expect=1)
+    assert "'learning_rate', which ablate.py does not have" in ablate("--config", tmp_path / "flat.yaml", expect=1)
 
 
 @pytest.mark.slow

@@ -43,7 +43,9 @@ def test_help_fits_80_columns_and_shows_every_default(monkeypatch, capsys, name)
     assert max(map(len, text.splitlines())) <= 80
     for option, entry in entries_of(text).items():
         assert len(entry.split()) > 3, f"{option} has no help text"
-        needless = option in ("-h,", "-h", "--help", "--help_all") or f" {option} " in text.partition("\n\n")[0].replace("\n", " ")
+        needless = option in ("-h,", "-h", "--help", "--help_all") or f" {option} " in text.partition("\n\n")[
+            0
+        ].replace("\n", " ")
         assert needless or "default:" in entry.lower(), f"{option} does not show its default: {entry}"
 
 

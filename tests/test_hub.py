@@ -48,8 +48,14 @@ def connect(monkeypatch, url: str) -> None:
 
 def environment(hub: Hub, folder: Path) -> dict[str, str]:
     """Of a process that talks to the Hub of the test; its client reads the address when it is imported."""
-    inherited = {name: value for name, value in os.environ.items() if name not in ("HF_HUB_OFFLINE", "PYTHONPATH")}
-    own = {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": TOKEN, "HF_HOME": str(folder / "hf")}
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    own = {
+        "HF_ENDPOINT": hub.url,
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_TOKEN": TOKEN,
+        "HF_HOME": str(folder / "hf"),
+    }
     return {**inherited, **own, "OMP_NUM_THREADS": "1"}
 
 

@@ -49,10 +49,10 @@ def test_hung_run_ends_with_the_stacks_of_its_threads(tmp_path):
 def test_run_that_moves_is_not_ended(tmp_path):
     class Slow(TrainerCallback):
         def on_step_begin(self, args, state, control, **kwargs):
-            time.sleep(0.4)
+            time.sleep(1.2)
 
-    assert train("student", tmp_path, {}, max_steps=4, hang_timeout=1.0, callbacks=[Slow()]).state.global_step == 4
-    time.sleep(1.2)  # and nothing is left armed behind it
+    assert train("student", tmp_path, {}, max_steps=4, hang_timeout=4.0, callbacks=[Slow()]).state.global_step == 4
+    time.sleep(4.2)  # and nothing is left armed behind it
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 AutoConfig.register("vidlankd_video", VidLanKDVideoConfig)
 AutoConfig.register("vidlankd_teacher", VidLanKDTeacherConfig)
 AutoModel.register(VidLanKDTeacherConfig, VidLanKDTeacher)
-# A teacher is saved with the files of its code: with `trust_remote_code=True` it loads where this package is not.
+# A teacher is saved with the files of its code: with `trust_remote_code` it loads where this package is not.
 VidLanKDTeacherConfig.register_for_auto_class()
 VidLanKDTeacher.register_for_auto_class("AutoModel")
 

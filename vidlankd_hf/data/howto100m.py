@@ -81,7 +81,7 @@ def convert_howto100m(
             for name, dimension in (("frame", "2D"), ("clip", "3D")):
                 if video not in files[name]:
                     misses.add(video, f"no {dimension} features", "")
-        written = 0
+        num_videos = written = 0
         for video, spoken in groupby(iterate_captions(captions, None, remove_overlap), key=lambda c: c.video):
             if video in done:
                 raise ValueError(f"{captions}: captions of {video!r} are in two places: put them together")
@@ -106,14 +106,14 @@ def convert_howto100m(
                 continue
             writer.add(video, duration, streams)
             out.writelines(json.dumps(caption._asdict()) + "\n" for caption in placed)
-            written += len(placed)
+            num_videos, written = num_videos + 1, written + len(placed)
         for video in sorted(videos - done - misses.videos):
             misses.add(video, "features without captions", "")
         out.flush()
         os.fsync(out.fileno())
     os.replace(part, output_dir / "captions.jsonl")
     writer.close()
-    return {"videos": len(writer.index), "captions": written, **misses.counts}
+    return {"videos": num_videos, "captions": written, **misses.counts}
 
 
 class _Misses:
