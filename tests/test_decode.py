@@ -120,6 +120,11 @@ def write_sound(path):
         container.mux(stream.encode())
 
 
+def write_unknown_codec(path):
+    write_grey_video(path, range(0, 300, 100))
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzz1"))
+
+
 def write_cut_short(path):
     frames, _ = render_scene([Look("blue", "disc", "rests")], 24, np.random.default_rng(0))
     write_video(path, frames)
@@ -134,8 +139,9 @@ def write_cut_short(path):
         (lambda path: path.write_text("not a video\n" * 100), "cannot be read as a video"),
         (write_sound, "no video stream"),
         (write_cut_short, "cannot be read as a video"),
+        (write_unknown_codec, "codec that FFmpeg here does not know"),
     ],
-    ids=["missing", "empty", "text", "sound only", "cut short"],
+    ids=["missing", "empty", "text", "sound only", "cut short", "unknown codec"],
 )
 def test_what_is_no_video_is_named_when_it_is_opened(tmp_path, write, reason):
     path = tmp_path / "bad.mp4"

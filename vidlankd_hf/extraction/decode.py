@@ -86,6 +86,9 @@ class VideoReader:
             kinds = sorted({stream.type for stream in container.streams}) or "nothing"
             container.close()
             raise ValueError(f"{self.path}: has no video stream, only {kinds}. {REMEDY}")
+        if container.streams.video[0].codec_context is None:
+            container.close()
+            raise ValueError(f"{self.path}: its video stream is of a codec that FFmpeg here does not know. {REMEDY}")
         return container
 
     def _shown_frames(self) -> Iterator[tuple[float, av.VideoFrame]]:
