@@ -164,6 +164,13 @@ def test_a_limit_takes_the_same_rows_every_time(data):
             '[{"text": "b", "answer_start": 0}]}]}]}]}',
             "has the answer 'b', but its context has 'a' there",
         ),
+        (
+            "squad",
+            "train-v1.1.json",
+            '{"data": [{"paragraphs": [{"context": "abc", "qas": [{"id": "q", "question": "?", "answers": '
+            '[{"text": "b"}]}]}]}]}',
+            "not in the official layout: KeyError 'answer_start'",
+        ),
         ("swag", "train.csv", "sent1,sent2\na,b\n", "no 'ending0'"),
         ("piqa", "train.jsonl", '{"goal": "g", "sol1": "a", "sol2": "b"}\n', "train-labels.lst is missing"),
         ("piqa", "train.jsonl", "{goal\n", "line 1 of .* is no JSON object"),

@@ -76,7 +76,7 @@ def test_stream_makes_the_same_blocks_and_holds_few_texts_at_a_time(tmp_path, to
 def test_streamed_files_make_the_same_blocks_and_are_kept_under_their_own_name(tmp_path, tokenizer, lines):
     path = tmp_path / "a.txt"
     path.write_text("\n".join(lines[:2000]))
-    plain = load_text_blocks(str(path), tokenizer, tmp_path / "cache")
+    plain = load_text_blocks(path, tokenizer, tmp_path / "cache")
     streamed = load_text_blocks(str(path), tokenizer, tmp_path / "cache", streaming=True)
     assert np.array_equal(plain.array, streamed.array)
     again = load_text_blocks(str(path), tokenizer, tmp_path / "cache", streaming=True)

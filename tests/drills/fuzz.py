@@ -33,7 +33,7 @@ from vidlankd_hf.downstream.reading import read_rows
 from vidlankd_hf.downstream.task import Task
 from vidlankd_hf.extraction.decode import VideoReader
 
-CLEAR = (ValueError, FileNotFoundError, KeyError, OSError, SafetensorError)
+CLEAR = (ValueError, OSError, SafetensorError)
 SECONDS_A_FILE = 20  # for one damaged file; longer is a hang
 
 

@@ -174,7 +174,7 @@ def load_text(
 
 
 def load_text_blocks(
-    source: str | Dataset | IterableDataset,
+    source: str | Path | Dataset | IterableDataset,
     tokenizer: PreTrainedTokenizerBase,
     cache_dir: str | Path = "outputs/cache",
     split: str = "train",
@@ -200,6 +200,7 @@ def load_text_blocks(
     Raises:
         ValueError: The source is missing, or has not enough text for one block.
     """
+    source = str(source) if isinstance(source, Path) else source
     dataset = load_text(source, split, streaming=streaming) if isinstance(source, str) else source
     fingerprint = _fingerprint(dataset)
     identity = f"v2 {fingerprint} {vocabulary_fingerprint(tokenizer)} {block_tokens}"

@@ -3,7 +3,8 @@
 import csv
 import json
 import lzma
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -31,7 +32,8 @@ def read_rows(task, source: str | None, split: str, limit: int | None = None) ->
         rows = _from_hub(task, split)
     else:
         path = find_file(task, source, split)
-        rows = task.parse(path, split)
+        with official_layout(path):
+            rows = task.parse(path, split)
         if not rows:
             raise ValueError(f"{path} holds no rows")
     if limit is not None and limit < len(rows):
@@ -81,6 +83,15 @@ def require_labels(task, rows: list[dict], split: str, source: str | None) -> No
             f"{missing} of {len(rows)} rows of {task.title}'s {split} split ({source or 'the Hub'}) have no label: it "
             "cannot be trained on or scored; --submission true writes the official submission file for it"
         )
+
+
+@contextmanager
+def official_layout(path: Path) -> Iterator[None]:
+    """What a reader stumbles over in a file of another layout becomes a `ValueError` that names the file."""
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, csv.Error, lzma.LZMAError, EOFError) as error:
+        raise ValueError(f"{path} is not in the official layout: {type(error).__name__} {error}") from error
 
 
 def open_text(path: Path) -> TextIO:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
-from .reading import find_file, read_json_lines
+from .reading import find_file, official_layout, read_json_lines
 from .scoring import masked_scores, probe_attributes, probe_pairs, probe_sentences
 
 COLOURS = ("black", "blue", "brown", "green", "grey", "orange", "pink", "purple", "red", "white", "yellow")
@@ -53,7 +53,9 @@ class ZeroShot:
 
     def items(self, source: str | Path, split: str = "test") -> list[dict]:
         """The items of a split; folders and errors as in [`read_rows`]."""
-        return self.read(find_file(self, source, split))
+        path = find_file(self, source, split)
+        with official_layout(path):
+            return self.read(path)
 
 
 def evaluate_zero_shot(task: ZeroShot, encoder, tokenizer, source: str | Path, masked_lm=None) -> dict:
