@@ -8,6 +8,7 @@ command goes on where it was.
 """
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -54,6 +55,8 @@ def main() -> None:
     args = parser.parse(keep_unknown=True)
     passed_on = {**(args.finetune_options or {}), **options_of(parser)}
     more = flags(passed_on)
+    if any(name == "push_to_hub" or name.startswith("hub_") for name in passed_on):
+        parser.error("nothing is pushed from here: push a model with finetune.py, and log in with hf auth login")
     if passed_on:
         parser.settings["finetune_options"] = passed_on
     names = args.names or [Path(model).name for model in args.models]
@@ -62,6 +65,8 @@ def main() -> None:
     zero_shot = [task for task in args.tasks if not isinstance(TASKS[task], Task)]
     if zero_shot and args.data is None:
         parser.error(f"{', '.join(zero_shot)} need --data, the folder that holds visual_commonsense")
+    if not all(re.fullmatch(r"\w+=[1-9]\d*", entry) for entry in args.train_rows):
+        parser.error(f"--train_rows {' '.join(args.train_rows)}: write TASK=ROWS, such as sst2=10000")
     rows = dict(entry.split("=") for entry in args.train_rows)
     if "learning_rate" in passed_on or set(rows) - set(args.tasks):
         parser.error("give --learning_rates instead of --learning_rate, and --train_rows of --tasks only")
@@ -104,6 +109,7 @@ def options_of(parser: CommandLine) -> dict[str, list[str]]:
     for word in parser.unknown:
         if word.startswith("--"):
             name, _, value = word[2:].partition("=")
+            name = name.replace("-", "_")
             options[name] = [value] if value else []
         elif not options:
             parser.error(f"{word!r} belongs to no option")

@@ -59,8 +59,8 @@ def main() -> None:
             build_world(WORLD, seed=WORLD_SEED)
         args.videos = str(WORLD / "videos")
         args.output_dir = args.output_dir or str(WORLD / "features")
-        args.frame_model = args.frame_model or str(WORLD / "backbones" / "frame")
-        args.clip_model = args.clip_model or str(WORLD / "backbones" / "clip")
+        if not (args.streams or args.frame_model or args.clip_model):
+            args.frame_model, args.clip_model = (str(WORLD / "backbones" / kind) for kind in ("frame", "clip"))
     if args.clip_model is not None and args.frame_model is None:
         parser.error("--clip_model is short beside --frame_model; alone write --streams clip=MODEL@24x16")
     if args.output_dir is None or not (args.streams or args.frame_model):

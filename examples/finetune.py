@@ -58,8 +58,6 @@ def main() -> None:
     args, own = parser.parse(recipe=lambda given: recipe_arguments(find_task(given.task)))
     task = find_task(own.task)
     options = recipe_options(task)
-    if args.process_index == 0:
-        parser.save_settings(args.output_dir)
     if own.max_length is not None:
         options = replace(options, max_length=own.max_length)
     root, runs = Path(args.output_dir), []
@@ -74,6 +72,8 @@ def main() -> None:
             keep = own.keep_model or args.push_to_hub
             data = own.data, options, own.train_rows, own.eval_rows
             runs.append(finetune(own.model, own.task, cell, *data, own.submission, keep))
+            if len(runs) == 1 and args.process_index == 0:  # a folder of other settings has been refused
+                parser.save_settings(args.output_dir)
             collapsed = f"; collapsed: {runs[-1]['collapsed']}" if runs[-1]["collapsed"] else ""
             say(args, f"{task.title}, lr {rate:g}, seed {seed}: {task.main} {runs[-1]['score']:.4f}{collapsed}")
     if Path(own.model).is_dir() and not own.no_card and args.process_index == 0:

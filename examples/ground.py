@@ -56,7 +56,8 @@ def main() -> None:
         world, length = Path(args.world), LENGTH
         if not (world / "world.json").exists():
             parser.error(f"{world} holds no world: make it with python examples/make_world.py, or give --features")
-        args.features, args.captions = world / "features", world / "captions.jsonl"
+        args.features = world / "features"
+        args.captions = args.captions or world / "captions.jsonl"
         args.videos = args.videos or world / "videos"
         held_out = (world / "text" / "validation.txt").read_text(encoding="utf-8").splitlines()
         args.sentences = args.sentences or held_out[:3]

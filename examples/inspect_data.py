@@ -48,8 +48,8 @@ def main() -> None:
         world, length = Path(args.world), LENGTH
         if not (world / "world.json").exists():
             parser.error(f"{world} holds no world: make it with examples/make_world.py, or give --features")
-        args.features, args.captions = world / "features", world / "captions.jsonl"
-        args.tokenizer, args.videos = world / "tokenizer", world / "videos"
+        args.features, args.captions = world / "features", args.captions or world / "captions.jsonl"
+        args.tokenizer, args.videos = args.tokenizer or world / "tokenizer", args.videos or world / "videos"
         args.text = args.text or str(world / "text")
     elif not args.captions or not args.tokenizer:
         parser.error("--features needs --captions and --tokenizer beside it")

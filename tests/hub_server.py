@@ -126,6 +126,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.repositories.setdefault(repo, new)
         self.answer(409 if exists else 200, {"url": f"{self.hub.url}/{repo}"})
 
+    def auth_check(self, body, repo) -> None:
+        if self.may(write=True, repo=repo):
+            self.answer(200, {})
+
     def create_branch(self, body, repo, revision) -> None:
         if self.may(write=True, repo=repo):
             branches = self.hub.repositories[repo]["branches"]
@@ -237,6 +241,7 @@ ROUTES = (
     ("POST", rf"/api/models/{REPO}/commit/(?P<revision>.+)", _Handler.commit),
     ("POST", rf"/{REPO}\.git/info/lfs/objects/batch", _Handler.lfs_batch),
     ("PUT", r"/lfs/(?P<oid>\w+)", _Handler.lfs_upload),
+    ("GET", rf"/api/models/{REPO}/auth-check/write", _Handler.auth_check),
     ("GET", rf"/api/models/{REPO}", _Handler.info),
     ("GET", rf"/api/models/{REPO}/revision/(?P<revision>.+)", _Handler.info),
     ("GET", rf"/api/models/{REPO}/tree/(?P<revision>[^/]+)(?P<folder>/.+)?", _Handler.tree),

@@ -160,6 +160,24 @@ def test_a_video_stream_without_one_decodable_frame_is_an_error(tmp_path):
         list(VideoReader(path).sample([1]))
 
 
+def test_a_jump_in_the_time_stamps_is_an_error_and_no_endless_picture(tmp_path):
+    path = write_grey_video(tmp_path / "jump.mkv", [0, 10**9, 10**9 + 40])
+    with pytest.raises(ValueError, match="one picture stays for .* s: its time stamps jump"):
+        for _ in VideoReader(path).sample([1, 24]):
+            pass
+
+
+def test_the_shortest_video_has_a_picture_in_every_rate(tmp_path):
+    path = tmp_path / "short.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=2000)
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode())
+    assert [(i, time) for i, time, _ in VideoReader(path).sample([1, 24])] == [(0, 0.0), (1, 0.0)]
+
+
 def test_a_rate_of_zero_is_refused(tmp_path):
     path = write_grey_video(tmp_path / "video.mp4", range(0, 300, 100))
     with pytest.raises(ValueError, match="rate 0"):

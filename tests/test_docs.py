@@ -23,7 +23,7 @@ INLINE = re.compile(r"`((?:(?:python|accelerate launch) )?examples/\w+\.py [^`]*
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 LANGUAGES = ("python", "bash", "yaml", "bibtex", "text", "")
 # What commands may begin with, beside python, accelerate, make and torchrun, whose arguments are looked at.
-OTHERS = ("git", "cd", "pip", "export", "srun", "sbatch", "tensorboard", "hf")
+OTHERS = ("git", "cd", "pip", "export", "srun", "sbatch", "tensorboard", "hf", "source")
 
 
 @dataclass

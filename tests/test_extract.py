@@ -341,3 +341,13 @@ def test_real_clips_of_four_containers_give_a_feature_for_every_second(tmp_path,
     index = {entry["video"]: entry for entry in map(json.loads, open(both.folder / "index.jsonl"))}
     for video, entry in index.items():
         assert entry["streams"]["clip"][1] == max(1, math.ceil(round(24 * both.duration(video)) / 16)), video
+
+
+def test_a_processor_that_does_more_than_is_known_is_refused(tmp_path, backbones):
+    folder = shutil.copytree(backbones[0].model, tmp_path / "flipped")
+    settings = {"image_processor_type": "MobileViTImageProcessor", "size": {"shortest_edge": 32}, "do_normalize": None,
+                "crop_size": {"height": 32, "width": 32}, "do_center_crop": True,
+                "do_flip_channel_order": True}  # fmt: skip
+    (folder / "preprocessor_config.json").write_text(json.dumps({**PROCESSOR, **settings}))
+    with pytest.raises(ValueError, match="does more to pictures than is known here"):
+        Backbone(Stream("frame", str(folder), 1.0), "cpu")

@@ -9,7 +9,7 @@ import pytest
 from test_decode import write_grey_video
 
 from vidlankd_hf.extraction.decoders import Clip, Ended, Failed, Limits, decode_videos
-from vidlankd_hf.extraction.videos import UNKNOWN_SECONDS, Video, find_videos
+from vidlankd_hf.extraction.videos import UNKNOWN_SECONDS, Video, find_videos, without_secrets
 
 STREAMS = [{"rate": 1.0, "clip_length": 1, "pixels": {"size": [8, 8], "resample": 2, "crop": None}}]
 
@@ -90,3 +90,10 @@ def test_addresses_are_fetched_one_video_at_a_time(tmp_path, monkeypatch):
     assert [type(event) for event in events] == [Clip, Clip, Ended, Clip, Clip, Ended, Failed]
     assert events[-1].reason == "not fetched" and "memory://far/gone.mp4" in events[-1].detail
     assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_addresses_lose_what_is_secret_in_ids_and_a_file_with_brackets_is_one_file(tmp_path):
+    (video,) = find_videos(["https://me:secret@host.org/talks/talk.mp4?signature=SECRET"])
+    assert video.id == "talk.mp4" and without_secrets(video.path) == "https://host.org/talks/talk.mp4"
+    (tmp_path / "talk[1].mp4").write_bytes(b"x")
+    assert [video.id for video in find_videos(str(tmp_path / "talk[1].mp4"))] == ["talk[1].mp4"]

@@ -133,14 +133,21 @@ def fails_always(status):
     return lambda method, path: status
 
 
+def fails_to_write(status):
+    """As where a repository of someone else is there to be read."""
+    return lambda method, path: status if path.endswith(("/repos/create", "/auth-check/write")) else None
+
+
 def fails_at_commit(status):
     return lambda method, path: status if "/commit/" in path else None
 
 
 @pytest.mark.parametrize("fails, said", [
     (fails_always(401), "401.*hf auth login"), (fails_always(403), "403.*hf auth login"), (fails_always(400), "400"),
+    (fails_to_write(403), "403.*hf auth login"),
 ])  # fmt: skip
 def test_what_cannot_be_pushed_later_either_is_an_error_before_training(connected, hub, tmp_path, fails, said):
+    hub.repositories["me/student"] = {"private": False, "branches": {"main": {}}, "commits": []}
     hub.failing = fails
     with pytest.raises(RuntimeError, match=f"--push_to_hub cannot work for me/student: .*{said}"):
         run_student(tmp_path / "student", hub_model_id="me/student")
@@ -197,7 +204,8 @@ def test_checkpoints_are_no_models_to_push(tmp_path, strategy):
 
 
 def test_token_is_in_no_recorded_command(monkeypatch):
-    for words in (["--hub_token", "hf_secret"], ["--hub_token=hf_secret"]):
+    for words in (["--hub_token", "hf_secret"], ["--hub_token=hf_secret"], ["--hub-token", "hf_secret"],
+                  ["--hub-token=hf_secret"]):  # fmt: skip
         monkeypatch.setattr(sys, "argv", ["examples/distill.py", *words, "--seed", "3"])
         assert "hf_secret" not in command() and command().endswith("--seed 3")
 

@@ -157,3 +157,8 @@ def test_figure_is_drawn_of_what_was_logged_alone(tmp_path):
     assert not (tmp_path / "none.png").exists()
     history = [{"loss": 3.0, "mlm_loss": 2.0, "step": 1}, {"eval_mlm_loss": 2.5, "step": 1}]
     assert draw_losses(history, tmp_path / "some.png") and Image.open(tmp_path / "some.png").format == "PNG"
+
+
+def test_published_command_tells_no_folder_and_no_password():
+    line = "distill.py --text file:///home/alice/x.txt --teacher https://alice:pw@host/x --config=/home/alice/c.yaml"
+    assert public_command(line) == "distill.py --text x.txt --teacher https://host/x --config=c.yaml"

@@ -181,3 +181,11 @@ def test_ids_are_unique(tmp_path, videos):
     writer.add("video0.mp4", *videos["video0.mp4"])
     with pytest.raises(ValueError, match="'video0.mp4' was added before"):
         writer.add("video0.mp4", *videos["video0.mp4"])
+
+
+def test_an_unfinished_extraction_is_not_written_over(tmp_path):
+    (tmp_path / "extraction.json").write_text("{}")
+    (tmp_path / "shard-00000.safetensors").write_bytes(b"x")
+    with pytest.raises(ValueError, match="holds an extraction that is not finished"):
+        ShardWriter(tmp_path, {"frame": {"model": "m", "rate": 1.0, "clip_length": 1}})
+    assert (tmp_path / "shard-00000.safetensors").exists()

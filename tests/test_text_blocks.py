@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from datasets import Dataset, IterableDataset
 from helpers import WORDS, make_tokenizer
+from tokenizers.normalizers import BertNormalizer
 
 from vidlankd_hf import TextCollator, load_text_blocks
 from vidlankd_hf.data import text_blocks
@@ -203,3 +204,21 @@ def test_line_that_is_no_object_is_an_error_that_names_it(tmp_path, line):
     (tmp_path / "train.jsonl").write_text('{"text": "a"}\n' + line + "\n")
     with pytest.raises(ValueError, match="line 2: not a JSON object"):
         load_text(str(tmp_path))
+
+
+def test_a_name_with_brackets_is_a_name_and_no_pattern(tmp_path):
+    (tmp_path / "w[12].txt").write_text("hello\n")
+    (tmp_path / "w1.txt").write_text("bye\n")
+    assert load_text(str(tmp_path / "w[12].txt"))["text"] == ["hello"]
+
+
+def test_blocks_of_a_tokenizer_that_reads_text_otherwise_are_not_taken_from_the_cache(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("Bread bread BREAD bread bread\n" * 20)
+    folders = []
+    for lowercase in (True, False):
+        tokenizer = make_tokenizer(["bread"])
+        tokenizer.backend_tokenizer.normalizer = BertNormalizer(lowercase=lowercase)
+        blocks = load_text_blocks(str(path), tokenizer, tmp_path / "cache", block_tokens=8)
+        folders.append(blocks.folder)
+    assert folders[0] != folders[1]

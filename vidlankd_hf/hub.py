@@ -31,7 +31,11 @@ def make_repository(args: TrainingArguments, name: str, token: str | None = None
     whole, error = name, None
     if args.process_index == 0:
         try:
-            whole = HfApi(token=token).create_repo(name, private=private, exist_ok=True).repo_id
+            if token is not None and token != token.strip():
+                raise ValueError("the token has white space around it: give it without")
+            api = HfApi(token=token)
+            whole = api.create_repo(name, private=private, exist_ok=True).repo_id
+            api.auth_check(whole, write=True)  # one that exists may be readable only
         except Exception as caught:
             if may_mend_itself(caught):
                 print(f"The Hub fails ({reason(caught)}): pushing is tried when training is over.", flush=True)
@@ -85,7 +89,8 @@ def upload_command(folder: str | Path, repo_id: str, private: bool | None = None
     """The command that does by hand what [`push`] does."""
     words = ["hf", "upload", repo_id, str(folder), "."]
     words += [word for pattern in NOT_PUSHED for word in ("--exclude", pattern)]
-    words += ["--private"] * bool(private) + ([] if revision is None else ["--revision", revision])
+    words += [] if private is None else ["--private" if private else "--no-private"]
+    words += [] if revision is None else ["--revision", revision]
     return shlex.join(words)
 
 

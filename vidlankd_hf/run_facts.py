@@ -40,8 +40,13 @@ def public_command(line: str) -> str:
 
 
 def _public_word(word: str) -> str:
+    option, equals, value = word.partition("=")
+    if equals and option.startswith("--"):
+        return f"{option}={_public_word(value)}"
+    if word.startswith("file://"):
+        return Path(word).name
     if "://" in word:
-        return word
+        return re.sub(r"://[^/@]*@", "://", word)
     if word.startswith(("/", "~")) or ".." in word.split("/"):
         return Path(word).name
     return _OUTSIDE.sub(r"\1", word)

@@ -147,8 +147,15 @@ def command() -> str:
 
 def _line(words: list[str]) -> str:
     """A command line without the token that may be in it."""
-    line = ["<HUB_TOKEN>" if before == "--hub_token" else word for before, word in zip(["", *words], words)]
-    return shlex.join("--hub_token=<HUB_TOKEN>" if word.startswith("--hub_token=") else word for word in line)
+    line = []
+    for before, word in zip(["", *words], words):
+        name, equals, _ = word.partition("=")
+        if before.replace("-", "_") == "__hub_token":
+            word = "<HUB_TOKEN>"
+        elif equals and name.replace("-", "_") == "__hub_token":
+            word = f"{name}=<HUB_TOKEN>"
+        line.append(word)
+    return shlex.join(line)
 
 
 def finish_run(args: TrainingArguments) -> None:

@@ -47,6 +47,13 @@ def video(folder: Path) -> None:
         container.mux(stream.encode())
 
 
+def read_video(folder: Path) -> None:
+    try:
+        list(VideoReader(folder / "video.mp4").sample([1]))
+    except MemoryError as error:  # a size that is none; a decoding process answers with it
+        raise ValueError("out of memory") from error
+
+
 def features(folder: Path) -> None:
     writer = ShardWriter(folder, {"frame": {"model": "m", "rate": 1.0, "clip_length": 1}})
     writer.add("a", 3.0, {"frame": (torch.ones(3, 4), torch.tensor([0.5, 1.5, 2.5]))})
@@ -156,7 +163,7 @@ KINDS: dict[str, tuple[Callable, Callable]] = {  # what makes a good one, what r
     "blocks": (blocks, lambda folder: [b["input_ids"].sum() for b in map(TextBlocks(folder).__getitem__, range(4))]),
     "checkpoint": (checkpoint, fault),
     "text": (text, lambda folder: load_text(str(folder)).to_list()),
-    "video": (video, lambda folder: list(VideoReader(folder / "video.mp4").sample([1]))),
+    "video": (video, read_video),
     "config": (config, lambda folder: read_config(next(folder.iterdir()), "distill")),
     "downstream": (downstream, read_downstream),
 }

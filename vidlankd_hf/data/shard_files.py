@@ -23,6 +23,7 @@ import torch
 
 FORMAT_VERSION = 1
 INDEX, MANIFEST = "index.jsonl", "manifest.json"
+EXTRACTION = "extraction.json"  # of a folder that extract_features makes
 COPY_BYTES = 2**22
 
 

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 
 from ..checkpoints import sha256_of
-from .shard_files import Shard, read_manifest, shard_name, write_atomically, write_manifest
+from .shard_files import EXTRACTION, Shard, read_manifest, shard_name, write_atomically, write_manifest
 
 __all__ = ["FeatureStore", "ShardWriter", "read_manifest", "write_atomically"]
 
@@ -35,6 +35,10 @@ class ShardWriter:
         if read_manifest(self.folder) is not None:
             raise ValueError(
                 f"{self.folder} already holds finished features. Give another folder, or remove this one."
+            )
+        if (self.folder / EXTRACTION).exists():
+            raise ValueError(
+                f"{self.folder} holds an extraction that is not finished. Give another folder, or remove this one."
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in self.folder.glob("shard-*.safetensors*"):
@@ -184,7 +188,8 @@ class FeatureStore:
             if sha256_of(self.folder / name) != expected:
                 raise ValueError(
                     f"{self.folder / name} is damaged: its sha256 is not the manifest's. Run the extraction "
-                    "again with the same settings: it makes this shard anew and no other."
+                    "again with the same settings: it makes this shard anew and no other. What a conversion made must "
+                    "be removed and made again."
                 )
 
     def entry(self, video: str) -> dict:

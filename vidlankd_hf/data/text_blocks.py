@@ -1,5 +1,6 @@
 """Any text source -> full blocks of token ids, tokenised once, memory-mapped."""
 
+import glob
 import hashlib
 import itertools
 import json
@@ -22,7 +23,7 @@ from torch.utils.data import Dataset as TorchDataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from .vocabulary import vocabulary_fingerprint
+from .vocabulary import tokenizer_fingerprint, vocabulary_fingerprint
 
 BLOCK_TOKENS = 126  # with [CLS] and [SEP]: 128
 BATCH_TEXTS = 1000  # that are tokenised at a time
@@ -158,7 +159,8 @@ def load_text(
             for file in files:
                 _check_json_lines(file)
         try:
-            dataset = load_dataset(kinds.pop(), data_files=[str(p) for p in files], split="train", streaming=streaming)
+            names = [glob.escape(str(p)) for p in files]  # which are patterns for load_dataset
+            dataset = load_dataset(kinds.pop(), data_files=names, split="train", streaming=streaming)
         except DatasetGenerationError as error:
             raise ValueError(f"{source} cannot be read as text: {error.__cause__ or error}") from error
     elif path.is_absolute() or source.startswith(".") or _kind(path) or source.count("/") > 1:
@@ -203,7 +205,7 @@ def load_text_blocks(
     source = str(source) if isinstance(source, Path) else source
     dataset = load_text(source, split, streaming=streaming) if isinstance(source, str) else source
     fingerprint = _fingerprint(dataset)
-    identity = f"v2 {fingerprint} {vocabulary_fingerprint(tokenizer)} {block_tokens}"
+    identity = f"v2 {fingerprint} {tokenizer_fingerprint(tokenizer)} {block_tokens}"
     folder = Path(cache_dir) / f"blocks-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     if not (folder / "info.json").exists():
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,16 @@ def vocabulary_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Hexadecimal sha256 of all that decides which ids a text becomes."""
+    content = [vocabulary_fingerprint(tokenizer)]
+    if tokenizer.is_fast:
+        rules = json.loads(tokenizer.backend_tokenizer.to_str())
+        content.append({name: rule for name, rule in rules.items() if name not in ("truncation", "padding", "model")})
+        content.append({name: rule for name, rule in rules["model"].items() if name != "vocab"})
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def check_same_vocabulary(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase) -> None:
     """Raises a `ValueError` that names the first difference between two tokenizers' vocabularies or special ids."""
     if vocabulary_fingerprint(teacher) == vocabulary_fingerprint(student):

@@ -27,7 +27,7 @@ from transformers import PreTrainedTokenizerBase
 from .captions import Caption, caption_files, iterate_captions
 from .matching import VideoNames, check_share, describe_unpaired, place_caption
 from .shards import FeatureStore, read_manifest, read_span
-from .vocabulary import vocabulary_fingerprint
+from .vocabulary import tokenizer_fingerprint
 from .windows import divide, shift_of, tile
 
 HELD_CHARACTERS = 64 * 2**20  # of captions, before they are written to the shards they belong to
@@ -65,7 +65,7 @@ def prepare_windows(
         FeatureStore(features)  # says what is missing
     files = [(str(path.relative_to(captions)), path.stat()) for path in caption_files(captions)]
     identity = hashlib.sha256((features / "manifest.json").read_bytes())
-    settings = [vocabulary_fingerprint(tokenizer), max_tokens, caption_format, remove_overlap, str(captions)]
+    settings = [tokenizer_fingerprint(tokenizer), max_tokens, caption_format, remove_overlap, str(captions)]
     for part in ("v1", *settings, *((name, stat.st_size, stat.st_mtime_ns) for name, stat in files)):
         identity.update(f"{part}\n".encode())
     folder = Path(cache_dir) / f"windows-{identity.hexdigest()[:16]}"

@@ -10,6 +10,7 @@ from transformers import AutoImageProcessor, AutoModel
 from .pixels import pixel_settings, resized
 from .streams import Stream
 
+PIXEL_TOLERANCE = 0.1  # of normalised values, for other roundings where a smooth picture is resized
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -34,8 +35,9 @@ class Backbone:
         if precision not in PRECISIONS:
             raise ValueError(f"Precision {precision!r}: choose of {', '.join(PRECISIONS)}.")
         self.stream, self.device, self.dtype = stream, torch.device(device), PRECISIONS[precision]
-        self.pixels = pixel_settings(AutoImageProcessor.from_pretrained(stream.model))
-        model = AutoModel.from_pretrained(stream.model, dtype=torch.float32).eval()
+        processor = AutoImageProcessor.from_pretrained(stream.model, trust_remote_code=False)
+        self.pixels = pixel_settings(processor)
+        model = AutoModel.from_pretrained(stream.model, dtype=torch.float32, trust_remote_code=False).eval()
         takes = getattr(model.config, "num_frames", 1)
         if takes != stream.clip_length:
             kind = "picture" if stream.clip_length == 1 else f"{stream.clip_length}-frame video"
@@ -43,6 +45,7 @@ class Backbone:
                 f"{stream.model} takes {takes} frames, the {stream.name!r} stream gives {stream.clip_length}. Choose "
                 f"a {kind} backbone."
             )
+        check_pixels(processor, stream)
         self.settings = {
             "model": stream.model,
             "weights": _sha256(model),
@@ -89,6 +92,21 @@ def to_pixel_values(images: np.ndarray, processor) -> torch.Tensor:
     """
     settings = pixel_settings(processor)
     return normalized(torch.from_numpy(np.stack([resized(image, settings) for image in images])), settings)
+
+
+def check_pixels(processor, stream: Stream) -> None:
+    """Raises a `ValueError` if the processor does more to a picture than is read of its settings."""
+    across, down = np.meshgrid(np.linspace(0, 255, 320), np.linspace(0, 255, 240))
+    picture = np.stack([across, down, np.full_like(down, 64)], axis=-1).astype(np.uint8)
+    images = picture if stream.clip_length == 1 else [picture] * stream.clip_length
+    ours = to_pixel_values([picture], processor)[0]
+    theirs = processor(images, return_tensors="pt")["pixel_values"].flatten(0, -4)[0]
+    difference = (theirs - ours).abs().max().item() if theirs.shape == ours.shape else float("inf")
+    if not difference < PIXEL_TOLERANCE:
+        raise ValueError(
+            f"{stream.model}: its {type(processor).__name__} does more to pictures than is known here (values differ "
+            f"by {difference:.2f}). Choose another backbone."
+        )
 
 
 def pooled_output(model: torch.nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:

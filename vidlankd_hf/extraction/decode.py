@@ -15,6 +15,7 @@ FORMATS = (
     "mjpeg", "yuv4mpegpipe",
 )  # fmt: skip
 LOCAL_ONLY = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
+LONGEST_PICTURE = 3600.0  # seconds that one frame may stay on screen
 REMEDY = "Give a video that FFmpeg reads (mp4, webm, mkv, avi, ...), or leave this file out."
 
 
@@ -61,10 +62,13 @@ class VideoReader:
         reformatter = VideoReformatter()
         taken = [0] * len(rates)
         end = None
-        for end, frame in self._shown_frames():
-            image = None
+        for until, frame in self._shown_frames():
+            stays = until - (end or 0.0)
+            if stays > LONGEST_PICTURE:
+                raise ValueError(f"{self.path}: one picture stays for {stays:.0f} s: its time stamps jump. {REMEDY}")
+            end, image = until, None
             for i, rate in enumerate(rates):
-                while (time := taken[i] / rate) < end - ROUNDING:
+                while (time := taken[i] / rate) < end - ROUNDING or not taken[i]:
                     image = _to_rgb(frame, reformatter) if image is None else image
                     yield i, time, image
                     taken[i] += 1

@@ -160,7 +160,7 @@ def extract_features(
         logger.warning(f"There are {len(work.tasks)} shards to make for {num_processes} processes: lower shard_bytes.")
     missing = work.missing(range(process_index, len(work.tasks), num_processes), retry_failed)
     if not missing and read_manifest(work.folder) is not None:
-        logger.warning(f"{work.folder} already holds the features of these videos: nothing to do.")
+        logger.warning(f"{work.folder} already holds the features of videos of these ids: nothing to do.")
     num_videos = sum(len(work.tasks[number]) for number in missing)
     with tqdm(total=num_videos, desc="extracting features", unit="video", disable=not missing) as progress:
         for number in missing:

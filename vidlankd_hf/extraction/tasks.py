@@ -17,14 +17,14 @@ import numpy as np
 import torch
 
 from ..checkpoints import sha256_of
-from ..data.shard_files import Shard, shard_name, write_atomically, write_manifest
+from ..data.shard_files import EXTRACTION, Shard, shard_name, write_atomically, write_manifest
 from .backbones import Backbone
 from .decoders import Clip, Ended, Failed, Limits, decode_videos
-from .videos import Video
+from .videos import Video, without_secrets
 
 logger = logging.getLogger(__name__)
 
-SETTINGS, PLAN, QUARANTINE = "extraction.json", "tasks.jsonl", "quarantine.jsonl"
+PLAN, QUARANTINE = "tasks.jsonl", "quarantine.jsonl"
 
 
 def plan_tasks(videos: Sequence[Video], bytes_a_second: float, shard_bytes: int) -> list[list[Video]]:
@@ -56,7 +56,7 @@ def open_folder(
         ValueError: The folder holds features of other settings or videos, or something else.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path, plan = folder / SETTINGS, folder / PLAN
+    path, plan = folder / EXTRACTION, folder / PLAN
     if not path.is_file() and any(folder.glob("*.safetensors")):
         raise ValueError(f"{folder} holds shards that another tool wrote. Give another folder, or remove this one.")
     if path.is_file():
@@ -236,15 +236,21 @@ class ShardTask:
         if bad:
             self._quarantine(video, "not finite", f"{video.path}: stream {bad[0]!r} has NaN or more than 65504")
             return
-        self._shard.add(video.id, gathered.duration, features)
+        try:
+            self._shard.add(video.id, gathered.duration, features)
+        except ValueError as error:
+            self._quarantine(video, "unreadable", str(error))
+            return
         gathered.close()
         if self.progress is not None:
             self.progress.update()
 
     def _quarantine(self, video: Video, reason: str, detail: str) -> None:
-        logger.warning(f"{video.path} is left out ({reason}): {detail}")
+        path = without_secrets(video.path)
+        detail = detail.replace(video.path, path)
+        logger.warning(f"{path} is left out ({reason}): {detail}")
         self._gathered[video.id].close()
-        self._failed.append({"path": video.path, "reason": reason, "detail": detail})
+        self._failed.append({"path": path, "reason": reason, "detail": detail})
         with open(self.folder / QUARANTINE, "a", encoding="utf-8") as file:
             file.write(json.dumps(self._failed[-1]) + "\n")
         if self.progress is not None:
@@ -260,11 +266,11 @@ def finish(folder: Path, num_tasks: int, streams: dict[str, dict]) -> bool:
     Raises:
         ValueError: Not one video could be extracted, or shards do not fit together.
     """
-    if not all(read_part(folder, number) for number in range(num_tasks)):
-        return False
     failed, num_videos = [], 0
     for number in range(num_tasks):
         part = read_part(folder, number)
+        if part is None:
+            return False
         failed += part["failed"]
         num_videos += len(part["videos"])
     failed.sort(key=lambda entry: entry["path"])

@@ -7,6 +7,7 @@ import posixpath
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 import fsspec
 
@@ -66,7 +67,15 @@ def find_videos(videos: str | Path | Iterable[str | Path]) -> list[Video]:
 
 
 def is_remote(path: str) -> bool:
-    return "://" in path or "::" in path
+    return ("://" in path or "::" in path) and not Path(path).exists()
+
+
+def without_secrets(path: str) -> str:
+    """An address of the web without user, password and query, which may hold a signature; others as they are."""
+    if not path.startswith(("http://", "https://")):
+        return path
+    parts = urlsplit(path)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _video(path: str, id: str | None = None, seconds: float | None = None) -> Video:
@@ -75,7 +84,7 @@ def _video(path: str, id: str | None = None, seconds: float | None = None) -> Vi
             seconds = UNKNOWN_SECONDS if is_remote(path) else Path(path).stat().st_size / BYTES_A_SECOND
         except OSError:  # it will fail in a decoder, and be named there
             seconds = 0.0
-    return Video(posixpath.basename(path.rstrip("/")) if id is None else id, path, max(1.0, seconds))
+    return Video(posixpath.basename(without_secrets(path).rstrip("/")) if id is None else id, path, max(1.0, seconds))
 
 
 def _listed(folder_or_pattern: str) -> list[str]:
@@ -89,7 +98,9 @@ def _listed(folder_or_pattern: str) -> list[str]:
     elif Path(folder_or_pattern).is_dir():
         paths, is_folder = [str(path) for path in Path(folder_or_pattern).iterdir()], True
     else:
-        paths, is_folder = glob.glob(folder_or_pattern, recursive=True), False
+        is_file = Path(folder_or_pattern).is_file()  # a name may hold what a pattern does
+        paths = [folder_or_pattern] if is_file else glob.glob(folder_or_pattern, recursive=True)
+        is_folder = False
     if not is_folder:
         return paths
     videos = [path for path in paths if path.lower().endswith(VIDEO_SUFFIXES)]
