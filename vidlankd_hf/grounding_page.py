@@ -34,7 +34,7 @@ def write_page(
     Args:
         path: Of the page.
         title: Of the page.
-        groundings: What [`ground`](vidlankd_hf.grounding.ground) found for each sentence, on these clips.
+        groundings: What `ground` found for each sentence, on these clips.
         clips: What the groundings index.
         videos: Folder of the video files; without it there are no frames.
     """

@@ -243,7 +243,7 @@ class VideoTextStream(IterableDataset):
         return {"epoch": self.epoch, "shard": shard, "block": block, "offset": offset}
 
     def state_dict(self) -> dict[str, int]:
-        """[`state_after`](self.state_after) the last sample of an iteration in this process, without workers."""
+        """`state_after` the last sample of an iteration in this process, without workers."""
         batches, rest = divmod(self._taken, self.batch_size)
         return self.state_after(batches * self.batch_size * self.ranks + rest)
 
