@@ -7,6 +7,8 @@ The folder holds pytorch_model.bin and config.json; with visn_model.chkpt it bec
 Files that hold more than tensors are refused: nothing in them is run.
 """
 
+from pathlib import Path
+
 from vidlankd_hf.command_line import CommandLine
 from vidlankd_hf.convert import convert
 
@@ -22,6 +24,8 @@ def main() -> None:
     print(f"{conversion}\n")
     load = "vidlankd_hf.load_teacher" if conversion.kind == "teacher" else "AutoModelForMaskedLM.from_pretrained"
     print(f'It is in {args.output_dir}: load it with {load}("{args.output_dir}")')
+    if not (Path(args.output_dir) / "tokenizer_config.json").exists():
+        print("The checkpoint held no tokenizer: to train from it, convert it again with --tokenizer.")
 
 
 if __name__ == "__main__":

@@ -51,6 +51,9 @@ def main() -> None:
     parser.add_argument("--output_dir", default="outputs/grounding", help="is made")
     parser.add_argument("--batch_size", type=int, default=64, help="clips at a time")
     args = parser.parse()
+    for name in ("num_nearest", "window", "batch_size"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name} is {getattr(args, name)}: give 1 or more")
     length = 128
     if args.features is None:
         world, length = Path(args.world), LENGTH

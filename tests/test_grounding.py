@@ -4,9 +4,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import WORDS, make_student, make_teacher, make_tokenizer, make_video_text
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
+from transformers import PreTrainedTokenizerFast
 
 from vidlankd_hf import VidLanKDStudent
-from vidlankd_hf.grounding import encode_clips, ground, nearest_clips
+from vidlankd_hf.grounding import _tokens, encode_clips, ground, nearest_clips
 from vidlankd_hf.vokenization import nearest
 
 SENTENCE = "word3 word14  word15 word9"
@@ -140,3 +145,13 @@ def test_what_cannot_be_grounded_is_refused_with_a_remedy(tokenizer, clips):
         given = {"sentence": SENTENCE, "teacher": teacher, "tokenizer": tokenizer, "clips": clips, "bank": bank}
         with pytest.raises(ValueError, match=message):
             ground(**{**given, **arguments})
+
+
+def test_byte_level_tokens_stand_where_their_letters_are():
+    backend = Tokenizer(BPE(unk_token="[UNK]"))
+    backend.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    special = {"cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]"}
+    backend.train_from_iterator(["there is bread"] * 3, BpeTrainer(special_tokens=[*special.values()]))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **special)
+    _, tokens, spans = _tokens("there is bread", tokenizer)
+    assert tokens == ["there", "is", "bread"] and spans == [(0, 5), (6, 8), (9, 14)]

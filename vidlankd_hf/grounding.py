@@ -281,7 +281,10 @@ def _tokens(sentence: str, tokenizer) -> tuple[Tensor, list[str], list[tuple[int
     encoded = tokenizer(sentence, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     if not encoded["input_ids"]:
         raise ValueError(f"the sentence {sentence[:200]!r} has no token in the vocabulary: give words")
-    spans = [tuple(span) for span in encoded["offset_mapping"]]
+    spans = []
+    for begin, end in encoded["offset_mapping"]:  # byte-level tokens hold the space before them
+        begin += len(sentence[begin:end]) - len(sentence[begin:end].lstrip())
+        spans.append((begin, max(begin, end)))
     ids = torch.tensor([[tokenizer.cls_token_id, *encoded["input_ids"], tokenizer.sep_token_id]])
     return ids, [sentence[begin:end] for begin, end in spans], spans
 

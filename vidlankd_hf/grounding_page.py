@@ -148,8 +148,8 @@ def shown_steps(count: int) -> list[int]:
 def _word(grounding: Grounding, token: int) -> str:
     """The whole word that a token is in, in lower case: letters and digits without a gap; "" for a mark."""
     begin, end = grounding.spans[token]
-    inside = (m.group() for m in _WORD.finditer(grounding.sentence.lower()) if m.start() <= begin and end <= m.end())
-    return next(inside, "")
+    inside = (m.group() for m in _WORD.finditer(grounding.sentence) if m.start() <= begin and end <= m.end())
+    return next(inside, "").lower()
 
 
 def _scores_data(scores: Scores, steps: list[int]) -> dict:
