@@ -269,7 +269,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=int, default=100, help="of 4096 wide features (default: %(default)s)")
     parser.add_argument("--small_videos", type=int, default=60, help="of the 1x set of the measure of memory, 64 wide")
-    parser.add_argument("--times", type=int, default=50, help="how much larger its larger set is")
     parser.add_argument("--examples", type=int, default=100, help="reads of a round (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--batch", type=int, default=32, help="default: %(default)s")
@@ -298,7 +297,7 @@ def main() -> None:
         results["loader"] = measure_loader(
             folders["large"], tokenizer, args.batch, args.batches, args.steps, args.size
         )
-        for name, times in (("1x", 1), ("50x", args.times)):
+        for name, times in (("1x", 1), ("50x", 50)):
             write_videos(folders[name], args.small_videos * times, 64, 2**20)
             open_stream(folders[name], tokenizer)
         sets = {name: folders[name] for name in ("1x", "50x")}

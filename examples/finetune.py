@@ -87,7 +87,8 @@ def main() -> None:
         except PushError as error:
             raise SystemExit(str(error)) from None
         print(f"Pushed {folder} to {args.hub_model_id}.")
-    say(args, f"Next: python examples/evaluate_all.py --models TEXT_ONLY {own.model} --tasks {own.task}")
+    data = f" --data {own.data}" if own.data else ""
+    say(args, f"Next: python examples/evaluate_all.py --models TEXT_ONLY {own.model} --tasks {own.task}{data}")
     PartialState().destroy_process_group()
 
 
