@@ -74,6 +74,26 @@ def test_dead_loader_worker_is_reported(tmp_path, monkeypatch):
         train("student", tmp_path, {}, max_steps=20, dataloader_num_workers=2)
 
 
+@pytest.mark.parametrize("error", [ConnectionResetError, ConnectionRefusedError, FileNotFoundError, EOFError])
+def test_worker_that_dies_while_its_batch_is_fetched_is_reported(tmp_path, monkeypatch, error):
+    def refuse(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr("multiprocessing.connection.Client", refuse)
+    with pytest.raises(RuntimeError, match=f"data loader worker died at step 0 .{error.__name__}"):
+        train("student", tmp_path, {}, max_steps=2, dataloader_num_workers=1)
+
+
+def test_error_of_a_file_is_not_taken_for_a_dead_worker(tmp_path, monkeypatch):
+    def collate(self, samples):
+        raise FileNotFoundError("shard-7")
+
+    monkeypatch.setattr(TextCollator, "__call__", collate)
+    for workers in (0, 1):
+        with pytest.raises(FileNotFoundError, match="shard-7"):
+            train("student", tmp_path, {}, max_steps=2, dataloader_num_workers=workers)
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -5,6 +5,7 @@ promised, and what not, is in docs/reliability.md.
 """
 
 import json
+import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +26,14 @@ from .watchdog import Watchdog
 
 RECORD = "run_record.json"
 WORKER_DIED = ("exited unexpectedly", "is killed by signal")
+
+
+def worker_died(error: Exception) -> bool:
+    """Whether an error is what torch's loader raises for a dead worker, or for a batch that died with its worker."""
+    if isinstance(error, RuntimeError):
+        return "DataLoader worker" in str(error) and any(words in str(error) for words in WORKER_DIED)
+    # The thread that pins memory hands its error on as text.
+    return "resource_sharer.py" in "".join(traceback.format_exception(error))
 
 
 @dataclass
@@ -138,11 +147,11 @@ class ReliableTrainer(PublishingTrainer):
             runs.say(self.args, f"Stopped after step {self.state.global_step}; the same command goes on from there.")
             end_run(self, exit_code=self.args.preempt_exit_code)
             raise Preempted(self.args.preempt_exit_code) from None
-        except RuntimeError as error:
-            if not ("DataLoader worker" in str(error) and any(words in str(error) for words in WORKER_DIED)):
+        except (RuntimeError, OSError, EOFError) as error:
+            if not worker_died(error):
                 raise
             raise RuntimeError(
-                f"a data loader worker died at step {self.state.global_step} ({error}). Killed workers are mostly "
+                f"a data loader worker died at step {self.state.global_step} ({error!r}). Killed workers are mostly "
                 "those of a machine whose memory ran out: lower --dataloader_num_workers or "
                 "--dataloader_prefetch_factor, and start the same command again"
             ) from error
