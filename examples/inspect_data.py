@@ -59,6 +59,8 @@ def main() -> None:
     if folder.exists() and any(folder.iterdir()):
         parser.error(f"{folder} is not empty: choose another --output_dir, or remove it")
 
+    text = load_text(args.text)["text"] if args.text else None
+    tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
     store = FeatureStore(args.features)
     captions = read_captions(args.captions, args.caption_format, args.remove_overlap)
     pairs = pair_captions(store, captions)
@@ -67,7 +69,7 @@ def main() -> None:
     dataset = load_video_text(
         args.features,
         args.captions,
-        AutoTokenizer.from_pretrained(args.tokenizer),
+        tokenizer,
         max_length=args.max_length or length,
         max_unpaired=1.0,
         caption_format=args.caption_format,
@@ -82,12 +84,12 @@ def main() -> None:
         print(f"{name:>14} {'#' * round(50 * count / max(n for _, n in rows)):50} {count:,}")
 
     growth = {"captions": vocabulary_growth([caption.text for caption in captions])}
-    if args.text:
-        growth["text"] = vocabulary_growth(load_text(args.text)["text"])
+    if text is not None:
+        growth["text"] = vocabulary_growth(text)
     print("\nVocabulary")
     for name, points in growth.items():
         print(f"{name:30}{points[-1][1]:,} different words of {points[-1][0]:,}")
-    if args.text:
+    if text is not None:
         words = min(points[-1][0] for points in growth.values())
         sizes = [size_at(points, words) for points in growth.values()]
         print(f"Among {words:,} words of each: {sizes[0]:,.0f} in the captions, {sizes[1]:,.0f} in the text.")

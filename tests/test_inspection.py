@@ -157,9 +157,17 @@ def test_inspect_data_writes_everything_and_overwrites_nothing(tiny_world, tmp_p
     assert done.returncode == 0, done.stderr[-3000:]
     assert "48, " in done.stdout and "100.0%" in done.stdout and "different words" in done.stdout
     names = {path.name for path in (tmp_path / "look").iterdir()}
-    assert names == {"contact_sheet.png", "contact_sheet.html", "summary.json", "unpaired.jsonl"}
+    assert names == {"config.yaml", "contact_sheet.png", "contact_sheet.html", "summary.json", "unpaired.jsonl"}
     summary = json.loads((tmp_path / "look" / "summary.json").read_text())
     assert summary["videos"]["count"] == 48 and sum(summary["clip_lengths"]["counts"]) == summary["windows"]["count"]
     assert (tmp_path / "look" / "contact_sheet.html").read_text().count("data:image/jpeg") == 16 * 4
     again = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert again.returncode == 2 and "is not empty: choose another --output_dir" in again.stderr
+
+
+@pytest.mark.slow
+def test_missing_corpus_is_said_before_anything_is_written(tiny_world, tmp_path):
+    script = Path(__file__).parent.parent / "examples" / "inspect_data.py"
+    options = ["--world", str(tiny_world), "--text", "none.txt", "--output_dir", str(tmp_path / "look")]
+    done = subprocess.run([sys.executable, str(script), *options], capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0 and "none.txt does not exist" in done.stderr and not (tmp_path / "look").exists()
