@@ -18,6 +18,7 @@ from vidlankd_hf.data import shard_files
 from vidlankd_hf.data.shards import FeatureStore
 from vidlankd_hf.extraction import extract_features
 from vidlankd_hf.extraction.backbones import Backbone
+from vidlankd_hf.extraction.tasks import ShardTask
 
 ONE_A_SHARD = 100  # bytes
 
@@ -98,6 +99,25 @@ def test_files_put_right_are_tried_again_when_asked(tmp_path, videos, backbones)
     assert extract_features(**options, retry_failed=True).video_ids == ["0.mp4", "1.mp4"]
     assert quarantined(tmp_path / "features") == []
     assert (tmp_path / "features" / "shard-00001.safetensors").stat().st_mtime_ns == other
+
+
+def test_stale_manifest_of_another_process_is_replaced(tmp_path, videos, backbones, monkeypatch):  # noqa: F811
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    (folder / "0.mp4").write_bytes(b"")
+    (folder / "1.mp4").write_bytes((videos / "1.mp4").read_bytes())
+    options = {"videos": folder, "output_dir": tmp_path / "features", "streams": backbones, "shard_bytes": ONE_A_SHARD}
+    extract_features(**options, max_failed=1)
+    stale = (tmp_path / "features" / "manifest.json").read_bytes()
+    (folder / "0.mp4").write_bytes((videos / "0.mp4").read_bytes())
+
+    def run(self, original=ShardTask.run):
+        (tmp_path / "features" / "manifest.json").write_bytes(stale)  # of a process that saw all shards before
+        return original(self)
+
+    monkeypatch.setattr(ShardTask, "run", run)
+    store = extract_features(**options, retry_failed=True, process_index=0, num_processes=2)
+    assert store.video_ids == ["0.mp4", "1.mp4"] and quarantined(tmp_path / "features") == []
 
 
 def test_folder_without_one_good_video_is_not_finished(tmp_path, backbones):  # noqa: F811

@@ -1,6 +1,7 @@
 """What may be given to extraction: folders, patterns, lists, manifests and addresses of fsspec."""
 
 import json
+import threading
 
 import fsspec
 import pyarrow
@@ -90,6 +91,33 @@ def test_addresses_are_fetched_one_video_at_a_time(tmp_path, monkeypatch):
     assert [type(event) for event in events] == [Clip, Clip, Ended, Clip, Clip, Ended, Failed]
     assert events[-1].reason == "not fetched" and "memory://far/gone.mp4" in events[-1].detail
     assert list((tmp_path / "temporary").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "limits, said",
+    [(Limits(stall_seconds=1.0), "no byte came for 1 s"), (Limits(video_seconds=2.0), "not fetched within 2 s")],
+)
+def test_storage_that_hangs_or_crawls_fails_its_video_alone(tmp_path, monkeypatch, limits, said):
+    memory, enough = fsspec.filesystem("memory"), threading.Event()
+    memory.pipe_file("/hangs/1.mp4", write_grey_video(tmp_path / "1.mp4", range(0, 2000, 200)).read_bytes())
+
+    original = type(memory).get_file
+
+    def get_file(self, path, local, *args, **kwargs):
+        if "slow" not in path:
+            return original(self, path, local, *args, **kwargs)
+        with open(local, "wb", buffering=0) as file:
+            while not enough.wait(0.2):
+                file.write(b"x" if limits.stall_seconds > 1 else b"")
+
+    monkeypatch.setattr(type(memory), "get_file", get_file)
+    found = [Video(name, f"memory://hangs/{name}.mp4", 1.0) for name in ("slow", "1")]
+    try:
+        events = list(decode_videos(found, STREAMS, 1, limits))
+    finally:
+        enough.set()
+    assert [type(event) for event in events] == [Failed, Clip, Clip, Ended]
+    assert events[0].reason == "not fetched" and said in events[0].detail
 
 
 def test_addresses_lose_what_is_secret_in_ids_and_a_file_with_brackets_is_one_file(tmp_path):

@@ -45,8 +45,8 @@ class Limits:
     """What one video may cost. Beyond it, it fails, and the run goes on.
 
     Args:
-        stall_seconds: Without a new clip, while the run waits for one.
-        video_seconds: In all, while the run waits.
+        stall_seconds: Without a new clip, while the run waits for one; and without a byte of what is fetched.
+        video_seconds: In all, while the run waits; and to fetch it.
         memory_bytes: Address space of the decoding child (Linux), Python and FFmpeg included.
     """
 
@@ -157,15 +157,43 @@ def _events(child: "DecodingChild", video: Video) -> Iterator[Clip | Ended | Fai
     if not is_remote(video.path):
         yield from child.decode(video, video.path)
         return
-    with tempfile.TemporaryDirectory(prefix="vidlankd-") as folder:
+    with tempfile.TemporaryDirectory(prefix="vidlankd-", ignore_cleanup_errors=True) as folder:
         local = os.path.join(folder, "video")
-        try:
-            system, path = fsspec.core.url_to_fs(video.path)
-            system.get_file(path, local)
-        except Exception as error:  # every kind of storage has errors of its own
+        error = _fetch(video.path, local, child.limits)
+        if error is None:
+            yield from child.decode(video, local)
+        else:
             yield Failed(video, "not fetched", f"{video.path}: {type(error).__name__}: {error}")
-            return
-        yield from child.decode(video, local)
+
+
+def _fetch(address: str, local: str, limits: Limits) -> Exception | None:
+    """Copies what is at an address to a file, and returns why it could not, every kind of storage in its own words.
+
+    A storage that no longer answers keeps the thread that asked it; the run goes on without.
+    """
+    errors: list[Exception] = []
+
+    def get() -> None:
+        try:
+            system, path = fsspec.core.url_to_fs(address)
+            system.get_file(path, local)
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=get, daemon=True)
+    thread.start()
+    began = grew = time.monotonic()
+    size = 0
+    while thread.is_alive():
+        thread.join(min(1.0, limits.stall_seconds))
+        now, before = time.monotonic(), size
+        size = os.path.getsize(local) if os.path.exists(local) else 0
+        grew = now if size != before else grew
+        if thread.is_alive() and now - grew > limits.stall_seconds:
+            return TimeoutError(f"no byte came for {limits.stall_seconds:g} s")
+        if thread.is_alive() and now - began > limits.video_seconds:
+            return TimeoutError(f"not fetched within {limits.video_seconds:g} s")
+    return errors[0] if errors else None
 
 
 class ChildError(Exception):

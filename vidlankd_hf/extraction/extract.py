@@ -61,10 +61,10 @@ class Extraction:
         for number in range(len(self.tasks)) if numbers is None else numbers:
             if not is_done(self.folder, number) or (retry_failed and read_part(self.folder, number)["failed"]):
                 todo.append(number)
-        if todo:
-            (self.folder / MANIFEST).unlink(missing_ok=True)  # until all are whole
         for number in todo:
             part_path(self.folder, number).unlink(missing_ok=True)
+        if todo:
+            (self.folder / MANIFEST).unlink(missing_ok=True)  # until all are whole
         return todo
 
     def make(self, number: int, progress: tqdm | None = None) -> None:
@@ -86,6 +86,8 @@ class Extraction:
                 "again once this is put right",
                 error.filename or str(self.folder),
             ) from error
+        # Another process may have found all shards whole before this one took its own away to make it again.
+        (self.folder / MANIFEST).unlink(missing_ok=True)
         share = task.waiting / task.seconds
         logger.info(f"shard {number}: {task.seconds:.1f} s, {share:.0%} of it waiting for decoding")
 
