@@ -2,6 +2,9 @@
 
 import json
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -240,11 +243,11 @@ def run(load, tokenizer, folder, resume=None, **arguments):
     torch.manual_seed(0)
     text = make_config(tokenizer, 0.1)
     teacher = VidLanKDTeacher(VidLanKDTeacherConfig(text_config=text, video_config=video_config_like(text, 2)))
-    arguments = {"max_steps": 20, "save_strategy": "no", "dataloader_num_workers": 2, **arguments}
+    defaults = {"max_steps": 20, "save_strategy": "no", "dataloader_num_workers": 2, "use_cpu": True}
+    defaults["gradient_accumulation_steps"] = 2
     args = TeacherConfig(
-        output_dir=str(folder), per_device_train_batch_size=4, gradient_accumulation_steps=2, seed=5,
-        learning_rate=1e-3, max_length=14, use_cpu=True, report_to="none", disable_tqdm=True, logging_steps=1,
-        **arguments,
+        output_dir=str(folder), per_device_train_batch_size=4, seed=5, learning_rate=1e-3, max_length=14,
+        report_to="none", disable_tqdm=True, logging_steps=1, **{**defaults, **arguments},
     )  # fmt: skip
     train, held_out = split_by_video(load(), 0.2)
     steps = len(train) // 8
@@ -268,6 +271,36 @@ def test_training_resumed_inside_an_epoch_equals_the_uninterrupted_one_bit_for_b
         workers = 0 if step == 8 else 2
         again, same, _ = run(load, tokenizer, tmp_path / "again", resume, dataloader_num_workers=workers)
         assert again == losses and torch.equal(same, weights), step
+
+
+@pytest.mark.slow
+def test_training_of_two_processes_resumed_inside_an_epoch_equals_the_uninterrupted_one(tmp_path):
+    write_data(tmp_path)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run([*command, __file__, str(tmp_path)], capture_output=True, text=True, timeout=580)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [line for line in done.stdout.splitlines() if line.startswith("EQUAL")] == [
+        f"EQUAL {step} True" for step in (1, 8, 18)
+    ]
+
+
+def resume_inside_epochs(folder):
+    """What each of two processes does in the test above."""
+    streaming.BLOCK_WINDOWS, streaming.LEAST_VIDEOS = 5, 6
+    tokenizer = make_tokenizer()
+
+    def load():
+        sources = folder / "features", folder / "captions.jsonl", tokenizer
+        return load_video_text(*sources, max_length=14, seed=3, streaming=True, cache_dir=folder / "cache")
+
+    options = {"gradient_accumulation_steps": 1, "use_cpu": False}
+    saved = {"save_strategy": "steps", "save_steps": 1}
+    losses, weights, trainer = run(load, tokenizer, folder / "whole", **options, **saved)
+    for step in (1, 8, 18):
+        resume = str(folder / "whole" / f"checkpoint-{step}")
+        again, same, _ = run(load, tokenizer, folder / "again", resume, **options)
+        if trainer.is_world_process_zero():
+            print(f"EQUAL {step} {again == losses and torch.equal(same, weights)}", flush=True)
 
 
 def test_batches_of_a_stream_are_those_of_the_collator(load, tokenizer):
@@ -375,3 +408,7 @@ def test_index_that_points_elsewhere_and_damaged_lines_are_refused(tmp_path, tok
     with pytest.raises(ValueError, match="does not list"):
         load()
     assert not (tmp_path / "outside.safetensors").exists()
+
+
+if __name__ == "__main__":
+    resume_inside_epochs(Path(sys.argv[1]))
