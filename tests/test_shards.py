@@ -4,8 +4,10 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, Dataset
 
+from vidlankd_hf.data import shards
 from vidlankd_hf.data.shards import FeatureStore, ShardWriter
 
 STREAMS = {
@@ -131,6 +133,33 @@ def test_a_damaged_or_missing_shard_is_named(folder):
     shard.unlink()
     with pytest.raises(FileNotFoundError, match="lacks shard-00001.safetensors"):
         FeatureStore(folder)
+
+
+def test_shard_cut_short_while_it_is_open_is_named(folder):
+    store = FeatureStore(folder)
+    entry = store.entry(store.video_ids[-1])
+    assert len(store.read(entry["video"])[0])
+    with open(folder / entry["shard"], "r+b") as file:
+        file.truncate(file.seek(0, 2) - 4)
+    with pytest.raises(OSError, match=f"{entry['shard']} was cut short"):
+        store.read(entry["video"])
+
+
+def test_shard_of_another_precision_is_named(folder):
+    name = FeatureStore(folder).entry("video0.mp4")["shard"]
+    save_file({n: t.double() for n, t in load_file(folder / name).items()}, folder / name)
+    with pytest.raises(ValueError, match=f"{name}: .* is F64, and shards hold F16, F32"):
+        FeatureStore(folder).read("video0.mp4")
+
+
+def test_few_shards_are_open_at_a_time(folder, videos, monkeypatch):
+    monkeypatch.setattr(shards, "MOST_OPEN", 2)
+    store = FeatureStore(folder)
+    assert len({store.entry(video)["shard"] for video in videos}) > 2
+    for _ in range(2):
+        for video, (_, streams) in videos.items():
+            torch.testing.assert_close(store.read(video)[0][:, :3], streams["frame"][0].half())
+            assert len(store._open_shards) <= 2
 
 
 def test_missing_folders_other_versions_and_unknown_videos_are_named(tmp_path, folder):

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 
 from ..checkpoints import sha256_of
+from .open_shard import OpenShard
 from .shard_files import EXTRACTION, Shard, read_manifest, shard_name, write_atomically, write_manifest
 
 __all__ = ["FeatureStore", "ShardWriter", "read_manifest", "write_atomically"]
+
+MOST_OPEN = 256  # shards, each a file handle
 
 
 class ShardWriter:
@@ -73,7 +75,7 @@ class ShardWriter:
 
 
 class FeatureStore:
-    """Random access to a finished shard folder; only the steps asked for are read (memory-mapped).
+    """Random access to a finished shard folder; only the steps asked for are read.
 
     It may be used in DataLoader workers, forked or spawned: each process opens the shards for itself when it first
     reads from them.
@@ -130,7 +132,7 @@ class FeatureStore:
                 "it too."
             )
         self.video_ids: list[str] = list(self._index)
-        self._open_shards: dict[str, safe_open] = {}
+        self._open_shards: dict[str, OpenShard] = {}
         self._pid = os.getpid()
 
     def __len__(self) -> int:
@@ -167,7 +169,7 @@ class FeatureStore:
             ValueError: the span starts outside the video or is empty.
         """
         entry = self.entry(video)
-        return read_span(self._shard(entry["shard"]), entry, list(self.streams), start, end)
+        return self._shard(entry["shard"]).read_span(entry, list(self.streams), start, end)
 
     def statistics(self, max_videos: int = 1000) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and standard deviation, [F] float32 each, of the features of at most so many videos, evenly chosen."""
@@ -206,56 +208,16 @@ class FeatureStore:
             )
         return self._index[video]
 
-    def _shard(self, name: str) -> safe_open:
+    def _shard(self, name: str) -> OpenShard:
         if self._pid != os.getpid():
             self._open_shards, self._pid = {}, os.getpid()
         if name not in self._open_shards:
             if name not in self._sha256:
                 raise ValueError(f"{self.folder}: its index names {name!r}, which its manifest does not list.")
-            self._open_shards[name] = safe_open(self.folder / name, framework="pt")
+            if len(self._open_shards) == MOST_OPEN:
+                self._open_shards.pop(next(iter(self._open_shards)))
+            self._open_shards[name] = OpenShard(self.folder / name)
         return self._open_shards[name]
-
-
-def read_span(
-    shard: safe_open, entry: dict, streams: Sequence[str], start: float, end: float | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """What [`FeatureStore.read`] gives, of an open shard and a video's entry in the index."""
-    video = entry["video"]
-    end = entry["duration"] if end is None else min(end, entry["duration"])
-    if not 0 <= start < entry["duration"] or end <= start:
-        raise ValueError(
-            f"Video {video!r} lasts {entry['duration']:.3f} s: the span from {start} to {end} s must start inside "
-            "it and end after its start. Correct or drop the caption that asks for it."
-        )
-    base, *others = streams
-    times = _times(shard, entry, base)
-    inside = ((times >= start) & (times <= end)).nonzero().flatten()
-    if len(inside) == 0:
-        inside = _nearest(times, torch.tensor([(start + end) / 2]))
-    first, last = int(inside[0]), int(inside[-1])
-    times = times[first : last + 1]
-    parts = [_features(shard, entry, base, first, last)]
-    for name in others:
-        nearest = _nearest(_times(shard, entry, name), times)
-        first, last = int(nearest[0]), int(nearest[-1])
-        parts.append(_features(shard, entry, name, first, last)[nearest - first])
-    return torch.cat(parts, dim=-1), times
-
-
-def _times(shard: safe_open, entry: dict, stream: str) -> torch.Tensor:
-    offset, length = entry["streams"][stream]
-    times = shard.get_slice(f"{stream}.times")[offset : offset + length]
-    if len(times) != length:
-        raise ValueError(
-            f"the shard {entry['shard']} ends before the steps {offset} to {offset + length} that the index gives "
-            f"{entry['video']!r}: the folder is damaged, extract it again"
-        )
-    return times
-
-
-def _features(shard: safe_open, entry: dict, stream: str, first: int, last: int) -> torch.Tensor:
-    offset, _ = entry["streams"][stream]
-    return shard.get_slice(f"{stream}.features")[offset + first : offset + last + 1]
 
 
 def _checked_entry(entry: dict, streams: dict) -> dict:
@@ -265,10 +227,3 @@ def _checked_entry(entry: dict, streams: dict) -> dict:
     if not (isinstance(entry["video"], str) and isinstance(entry["shard"], str) and whole and entry["duration"] > 0):
         raise ValueError(f"{entry} is no entry of a video")
     return entry
-
-
-def _nearest(times: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """For each of the targets [M] the index [M] of the nearest of the increasing times [N]."""
-    right = torch.searchsorted(times, targets).clamp(max=len(times) - 1)
-    left = (right - 1).clamp(min=0)
-    return torch.where(targets - times[left] <= times[right] - targets, left, right)

@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from safetensors import safe_open
 from transformers import PreTrainedTokenizerBase
 
 from .captions import Caption, caption_files, iterate_captions
 from .matching import VideoNames, check_share, describe_unpaired, place_caption
-from .shards import FeatureStore, read_manifest, read_span
+from .open_shard import OpenShard
+from .shards import FeatureStore, read_manifest
 from .vocabulary import tokenizer_fingerprint
 from .windows import divide, shift_of, tile
 
@@ -217,7 +217,7 @@ def _map_table(path: Path) -> dict[str, pa.Array]:
 
 
 class WindowShard:
-    """The windows of one shard, all of it mapped from disk.
+    """The windows of one shard, mapped from disk, and its features.
 
     Args:
         folder: What [`prepare_windows`] made.
@@ -234,7 +234,7 @@ class WindowShard:
             videos[column].to_numpy() for column in ("hash", "first_line", "first_window")
         )
         self.tokens, self.starts, self.ends = (lines[column].to_numpy() for column in ("tokens", "start", "end"))
-        self.features = safe_open(features / name, framework="pt")
+        self.features = OpenShard(features / name)
 
     def video_of(self, windows: Any) -> np.ndarray:
         """Which video of the shard each window is of."""
@@ -252,7 +252,7 @@ class WindowShard:
         bounds = tile(self.tokens[first:last], self.max_tokens, shift_of(seed, epoch, entry["video"]))
         a, b = first + bounds[number], first + bounds[number + 1]
         start, end = float(self.starts[a:b].min()), float(self.ends[a:b].max())
-        features, times = read_span(self.features, entry, streams, start, end)
+        features, times = self.features.read_span(entry, streams, start, end)
         return {
             "id": f"{entry['video']}#{number}",
             "video": entry["video"],
