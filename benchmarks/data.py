@@ -94,6 +94,14 @@ def forget(folder: Path) -> None:
         os.close(descriptor)
 
 
+def remember(folder: Path) -> None:
+    """Reads a folder's files, so that they are in the page cache."""
+    for path in folder.iterdir():
+        with open(path, "rb") as file:
+            while file.read(2**24):
+                pass
+
+
 def disk_bytes() -> int:
     """Bytes that this process has caused to be fetched from the disk."""
     lines = Path("/proc/self/io").read_text().splitlines()
@@ -109,9 +117,8 @@ def measure_reads(folder: Path, padded: Path, examples: int, rounds: int) -> lis
         videos = rng.choice(durations.video_ids, examples)
         spans = [(v, s, s + 48) for v in videos for s in [float(rng.uniform(0, durations.duration(v) - 48))]]
         store = FeatureStore(folder / "features")
-        if cold:
-            forget(folder / "features")
-            forget(padded)
+        for files in (folder / "features", padded):
+            forget(files) if cold else remember(files)
         for way in ("shards", "padded .npy"):
             size, fetched, start = 0, disk_bytes(), time.perf_counter()
             for video, begin, end in spans:

@@ -135,16 +135,6 @@ def test_a_damaged_or_missing_shard_is_named(folder):
         FeatureStore(folder)
 
 
-def test_shard_cut_short_while_it_is_open_is_named(folder):
-    store = FeatureStore(folder)
-    entry = store.entry(store.video_ids[-1])
-    assert len(store.read(entry["video"])[0])
-    with open(folder / entry["shard"], "r+b") as file:
-        file.truncate(file.seek(0, 2) - 4)
-    with pytest.raises(OSError, match=f"{entry['shard']} was cut short"):
-        store.read(entry["video"])
-
-
 def test_shard_of_another_precision_is_named(folder):
     name = FeatureStore(folder).entry("video0.mp4")["shard"]
     save_file({n: t.double() for n, t in load_file(folder / name).items()}, folder / name)
