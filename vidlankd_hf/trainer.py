@@ -214,7 +214,8 @@ class PretrainingTrainer(ReliableTrainer):
                 return
         raise ValueError(
             f"the evaluation data ({len(order)} samples of {len(set(groups))} videos or texts) cannot be divided into "
-            f"batches of about {asked} that all hold a negative: hold out more, or change --per_device_eval_batch_size"
+            f"batches of about {asked} that all hold a negative: hold out more (--held_out_videos, --held_out_text) "
+            "or change --per_device_eval_batch_size"
         )
 
     def collect(self, outputs, batch: dict[str, Tensor], real: int) -> dict[str, Tensor]:
