@@ -170,6 +170,7 @@ def config(tiny_world, tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_cells_on_own_data_run_once_and_their_results_suffice_for_the_table(config, tmp_path):
     options = ["--table", "continue", "--config", config, "--output_dir", tmp_path / "a", "--seeds", 3]
     output = ablate(*options, "--results", tmp_path / "kept")
