@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
+from .dropout import CPU_DROPOUT_ATTENTION
+
 
 def key_mask(attention_mask: Tensor | None, config: PreTrainedConfig) -> Tensor | dict[str, Tensor] | None:
     """`attention_mask [B, L]` as the `[B, 1, 1, L]` that SDPA takes; `None`, for nothing padded, stays `None`.
@@ -12,7 +14,7 @@ def key_mask(attention_mask: Tensor | None, config: PreTrainedConfig) -> Tensor 
     pass. ModernBERT, some of whose layers attend locally, takes one mask for each kind of layer. Other models and
     other attention implementations get what they expect.
     """
-    if attention_mask is None or config._attn_implementation != "sdpa":
+    if attention_mask is None or config._attn_implementation not in ("sdpa", CPU_DROPOUT_ATTENTION):
         return attention_mask
     if config.model_type not in ("bert", "roberta", "modernbert"):
         return attention_mask

@@ -17,6 +17,7 @@ from transformers.trainer_utils import HubStrategy
 from . import runs
 from .checkpoints import checkpoint_to_resume, expected_bytes, remove_leftovers, save_checkpoint
 from .data.fingerprint import data_fingerprint
+from .dropout import use_cpu_dropout
 from .finite import FiniteLatch, NonFiniteError, first_bad, weights_are_finite
 from .launch import asked_for, check_launch, end_run
 from .out_of_memory import explained_out_of_memory
@@ -105,6 +106,8 @@ class ReliableTrainer(PublishingTrainer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        if self.args.device.type == "cpu":
+            use_cpu_dropout(self.model)
         self._totals: dict[str, torch.Tensor] = {}
         self._stops: StopRequests | None = None
         self._watchdog = Watchdog(self.args.hang_timeout)

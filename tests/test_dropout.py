@@ -1,0 +1,115 @@
+"""Dropout on CPUs: the same distribution as torch's, the same attention but for what is dropped."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import BertConfig, BertForMaskedLM, BertModel
+
+from vidlankd_hf.dropout import CPU_DROPOUT_ATTENTION, CpuDropout, attention, cpu_dropout, use_cpu_dropout
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_each_element_is_dropped_with_the_probability_asked_for_independently_of_its_neighbours(p, dtype):
+    torch.manual_seed(0)
+    dropped = (cpu_dropout(torch.ones(1000, 1003, dtype=dtype), p) == 0).flatten().double()
+    error = 5 * (p * (1 - p) / len(dropped)) ** 0.5
+    assert abs(dropped.mean() - p) < error
+    for distance in (1, 2, 3, 4):  # one random number makes four neighbours
+        both = (dropped[distance:] * dropped[:-distance]).mean()
+        assert abs(both - p**2) < error
+    for place in range(4):
+        assert abs(dropped[place::4].mean() - p) < 2 * error
+
+
+def test_kept_elements_are_scaled_so_that_the_mean_stays():
+    torch.manual_seed(0)
+    states = torch.rand(7, 11, 13, dtype=torch.float64) + 1
+    result = cpu_dropout(states, 0.1)
+    ratio = (result / states)[result != 0]
+    assert torch.allclose(ratio, torch.full_like(ratio, 1 / (1 - round(0.1 * 2**16) / 2**16)), rtol=1e-15)
+    assert result.shape == states.shape and 0 < (result == 0).sum() < 300
+
+
+def test_the_gradient_is_dropped_where_the_states_were():
+    def dropped(states):
+        torch.manual_seed(3)
+        return cpu_dropout(states, 0.4)
+
+    states = torch.rand(3, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(dropped, states.clone())
+    transposed = torch.rand(5, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda states: dropped(states.T), transposed)
+
+
+def test_edges_of_dropout():
+    assert cpu_dropout(torch.ones(5), 1.0).tolist() == [0.0] * 5
+    assert cpu_dropout(torch.ones(5), 0.0).tolist() == [1.0] * 5
+    assert cpu_dropout(torch.ones(0, 3), 0.5).shape == (0, 3)
+    states = torch.ones(50)
+    assert CpuDropout(0.5).eval()(states) is states and CpuDropout(0.0)(states).equal(states)
+
+
+def queries_keys_values():
+    torch.manual_seed(0)
+    return (torch.randn(2, 3, 8, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_attention_is_sdpa_with_some_weights_dropped(padded):
+    q, k, v = queries_keys_values()
+    mask = torch.ones(2, 1, 1, 8, dtype=torch.bool)
+    mask[1, ..., 5:] = False
+    module = BertModel(BertConfig(num_hidden_layers=1)).encoder.layer[0].attention.self
+
+    torch.manual_seed(1)
+    kept = cpu_dropout(torch.ones(2, 3, 8, 8, dtype=torch.float64), 0.3)
+    scores = torch.einsum("bhid,bhjd->bhij", q, k) / 2
+    shares = (scores.masked_fill(~mask, -torch.inf) if padded else scores).softmax(-1)
+    expected = torch.einsum("bhij,bhjd->bihd", shares * kept, v)
+
+    torch.manual_seed(1)
+    result, _ = attention(module, q, k, v, mask if padded else None, dropout=0.3)
+    assert torch.allclose(result, expected, rtol=1e-12, atol=1e-14)
+    ours, naive = (torch.autograd.grad(output.sum(), (q, k, v)) for output in (result, expected))
+    for gradient, reference in zip(ours, naive):
+        assert torch.allclose(gradient, reference, rtol=1e-10, atol=1e-14)
+
+    undropped, _ = attention(module, q, k, v, mask if padded else None)
+    plain = F.scaled_dot_product_attention(q, k, v, attn_mask=mask if padded else None)
+    assert torch.allclose(undropped, plain.transpose(1, 2))
+
+
+def small_bert():
+    return BertForMaskedLM(
+        BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, vocab_size=50)
+    )
+
+
+def test_a_model_evaluates_and_saves_as_it_did_before(tmp_path):
+    model = small_bert().eval()
+    changed = copy.deepcopy(model)
+    use_cpu_dropout(changed)
+    assert changed.config._attn_implementation == CPU_DROPOUT_ATTENTION and model.config._attn_implementation == "sdpa"
+    assert {type(m) for m in changed.modules() if isinstance(m, nn.Dropout)} == {CpuDropout}
+
+    ids, mask = torch.randint(0, 50, (3, 9)), torch.ones(3, 9, dtype=torch.long)
+    mask[1, 4:] = 0
+    assert torch.equal(changed(ids, attention_mask=mask).logits, model(ids, attention_mask=mask).logits)
+    changed.save_pretrained(tmp_path / "changed")
+    model.save_pretrained(tmp_path / "model")
+    for name in ("config.json", "model.safetensors"):
+        assert (tmp_path / "changed" / name).read_bytes() == (tmp_path / "model" / name).read_bytes()
+
+
+def test_training_draws_other_dropout_in_every_layer_and_pass():
+    model = small_bert()
+    use_cpu_dropout(model)
+    ids = torch.randint(0, 50, (3, 9))
+    torch.manual_seed(0)
+    first, second = model.train()(ids).logits, model(ids).logits
+    torch.manual_seed(0)
+    assert torch.equal(model(ids).logits, first) and not torch.equal(first, second)

@@ -1,0 +1,80 @@
+"""Dropout on CPUs, where torch draws a random number an element, one after another: here one of 64 bits serves four.
+
+With torch's own, dropout is a sixth of a distillation step in bfloat16 (docs/results.md). On GPUs it costs little, and
+nothing here is used.
+"""
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+CPU_DROPOUT_ATTENTION = "sdpa_cpu_dropout"
+LEVELS = 2**16  # probabilities that 16 bits can tell
+
+
+class _Dropout(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, states: Tensor, dropped: int) -> Tensor:
+        numbers = torch.empty(-(-states.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        keep = numbers.view(torch.int16)[: states.numel()].view(states.shape) >= dropped - LEVELS // 2
+        ctx.save_for_backward(keep)
+        ctx.scale = LEVELS / (LEVELS - dropped)
+        return (states * keep).mul_(ctx.scale)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        (keep,) = ctx.saved_tensors
+        return (gradient * keep).mul_(ctx.scale), None
+
+
+def cpu_dropout(states: Tensor, p: float) -> Tensor:
+    """Zeroes elements of `states` (any shape, on a CPU) with probability `p`, scales the rest.
+
+    `p` is rounded to a multiple of 1 / `LEVELS`, and the scale with it: the expected result is `states`.
+    """
+    dropped = round(p * LEVELS)
+    return _Dropout.apply(states, dropped) if dropped < LEVELS else states * 0
+
+
+class CpuDropout(nn.Dropout):
+    """`nn.Dropout`, drawn by [`cpu_dropout`]; on other devices just that."""
+
+    def forward(self, states: Tensor) -> Tensor:
+        if not self.training or self.p == 0 or states.device.type != "cpu":
+            return super().forward(states)
+        return cpu_dropout(states, self.p)
+
+
+def attention(module, query, key, value, attention_mask, dropout: float = 0.0, scaling: float | None = None, **kwargs):
+    """transformers' SDPA attention, except with dropout on CPUs: there torch's is as slow, and multiplies in float32.
+
+    Args:
+        query, key, value: `[B, heads, L, D]`.
+        attention_mask: `[B or 1, heads or 1, L or 1, L]`, true where attended; `None`: everywhere.
+    """
+    if dropout == 0 or query.device.type != "cpu" or module.is_causal:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+    scores = (query * (query.shape[-1] ** -0.5 if scaling is None else scaling)) @ key.transpose(2, 3)
+    if attention_mask is not None:
+        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+    with torch.autocast("cpu", enabled=False):  # computed in float32 anyway, and given back in the type of `scores`
+        shares = cpu_dropout(scores.softmax(-1), dropout)
+    return (shares @ value).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(CPU_DROPOUT_ATTENTION, attention)
+AttentionMaskInterface.register(CPU_DROPOUT_ATTENTION, sdpa_mask)
+
+
+def use_cpu_dropout(model: nn.Module) -> None:
+    """Replaces the dropout of `model`, and in a BERT or RoBERTa that of SDPA's attention."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child) is nn.Dropout:
+                setattr(module, name, CpuDropout(child.p).train(child.training))
+        if not isinstance(module, PreTrainedModel) or module.config.model_type not in ("bert", "roberta"):
+            continue  # others' attention may take more than a mask
+        if module.config._attn_implementation == "sdpa":
+            module.set_attn_implementation(CPU_DROPOUT_ATTENTION)
