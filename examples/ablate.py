@@ -77,7 +77,7 @@ def main() -> None:
     parser = CommandLine(__doc__)
     choices = [*TABLES, "all"]
     parser.add_argument(
-        "--table", nargs="+", choices=choices, default=["all"], metavar="TABLE", help=", ".join(choices)
+        "--table", nargs="+", choices=choices, default=["all"], metavar="TABLE", help=f"of {', '.join(choices)}"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="of world and training")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/ablations"), help="where results are written")

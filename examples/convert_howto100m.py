@@ -17,12 +17,14 @@ def main() -> None:
     parser = CommandLine(__doc__)
     parser.add_argument("--features_2d", required=True, help="folder of ID.npy or ID.mp4.npy, one row a second")
     parser.add_argument("--features_3d", required=True, help="the same, three rows in two seconds")
-    parser.add_argument("--captions", required=True, help="caption.json, raw_caption.json or a folder of csv files")
+    parser.add_argument("--captions", required=True, help="file caption.json or raw_caption.json, or a folder of csv")
     parser.add_argument("--output_dir", default="outputs/howto100m", help="is made")
     parser.add_argument("--max_missing", type=float, default=0.0, help="share of videos that may be left out")
     parser.add_argument("--width_2d", type=int, default=2048, help="of a row")
     parser.add_argument("--width_3d", type=int, default=2048, help="of a row")
-    parser.add_argument("--remove_overlap", type=string_to_bool, help="as for pretrain_teacher.py")
+    parser.add_argument(
+        "--remove_overlap", type=string_to_bool, help="whether text that rolls is read once; default: it is"
+    )
     args = parser.parse()
     try:
         counts = convert_howto100m(

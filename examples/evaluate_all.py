@@ -1,7 +1,7 @@
 """Evaluates models on downstream tasks, fine-tuned over seeds and as they are, and writes the report.
 
-    python examples/evaluate_all.py --models outputs/text_only outputs/student \\
-        --tasks rte mrpc --seeds 3
+    python examples/evaluate_all.py --tasks rte mrpc --seeds 3 \\
+        --models outputs/students/text_only outputs/student
 
 The first model is what the others are tested against. Every run is a cell below --output_dir: interrupted, the same
 command goes on where it was.
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", required=True, help="folders or Hub ids, with tokenizers")
     parser.add_argument("--names", nargs="+", help="of the models in the report; default: the last part of each")
     parser.add_argument(
-        "--tasks", nargs="+", choices=list(TASKS), required=True, metavar="TASK", help=", ".join(TASKS)
+        "--tasks", nargs="+", choices=list(TASKS), required=True, metavar="TASK", help=f"of {', '.join(TASKS)}"
     )
     parser.add_argument("--seeds", type=int, default=3, help="of every fine-tuned task")
     parser.add_argument("--data", help="folder of the tasks' official folders; default: the Hub")

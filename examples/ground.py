@@ -41,7 +41,11 @@ def main() -> None:
     parser.add_argument("--videos", help="folder of the video files, for the frames; default: the world's")
     parser.add_argument("--max_unpaired", type=float, default=0.0, help="as for pretrain_teacher.py")
     parser.add_argument("--caption_format", choices=list(READERS), help="default: found from suffix and content")
-    parser.add_argument("--remove_overlap", type=string_to_bool, help="as for pretrain_teacher.py")
+    parser.add_argument(
+        "--remove_overlap",
+        type=string_to_bool,
+        help="whether text that rolls is read once; default: for YouTube's speech and HowTo100M",
+    )
     parser.add_argument("--streams", nargs="+", help="the feature streams that the teacher was trained with")
     parser.add_argument("--max_length", type=int, help="tokens of a clip's window; default: 128, for the world 32")
     parser.add_argument("--num_nearest", type=int, default=6, help="clips for each token")

@@ -36,7 +36,11 @@ def main() -> None:
     parser.add_argument("--videos", help="folder of the video files, for the contact sheet; default: the world's")
     parser.add_argument("--text", help="corpus to compare the vocabulary with, as for distill.py")
     parser.add_argument("--caption_format", choices=list(READERS), help="default: found from suffix and content")
-    parser.add_argument("--remove_overlap", type=string_to_bool, help="as for pretrain_teacher.py")
+    parser.add_argument(
+        "--remove_overlap",
+        type=string_to_bool,
+        help="whether text that rolls is read once; default: for YouTube's speech and HowTo100M",
+    )
     parser.add_argument("--max_length", type=int, help="tokens of a window; default: 128, for the world 32")
     parser.add_argument("--num_clips", type=int, default=16, help="on the contact sheet")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of clips")

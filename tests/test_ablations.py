@@ -193,6 +193,17 @@ def test_cells_on_own_data_run_once_and_their_results_suffice_for_the_table(conf
     assert not (tmp_path / "b" / "seed-3").exists() and "| CRD |" in again
 
 
+def test_vokens_are_made_of_the_captions_that_the_teachers_read(config, tmp_path):
+    sections = yaml.safe_load(config.read_text())
+    given = {"caption_format": "jsonl", "remove_overlap": True, "max_unpaired": 0.25}
+    sections["pretrain_teacher"] |= given
+    config.write_text(yaml.safe_dump(sections))
+    cell = SeedRuns(3, tmp_path, tmp_path / "kept", ROOT / "examples", str(config)).vokens_cell("voken_30")
+    values = dict(zip(cell.arguments[::2], cell.arguments[1::2]))
+    assert {name: values[f"--{name}"] for name in given} == {name: str(value) for name, value in given.items()}
+    assert values["--captions"] == sections["pretrain_teacher"]["captions"]
+
+
 def test_unknown_table_and_config_without_sections_are_errors(config, tmp_path):
     assert "invalid choice: 'speed'" in ablate("--table", "speed", expect=2)
     (tmp_path / "flat.yaml").write_text("learning_rate: 0.1\n")

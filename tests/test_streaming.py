@@ -243,11 +243,13 @@ def run(load, tokenizer, folder, resume=None, **arguments):
     torch.manual_seed(0)
     text = make_config(tokenizer, 0.1)
     teacher = VidLanKDTeacher(VidLanKDTeacherConfig(text_config=text, video_config=video_config_like(text, 2)))
-    defaults = {"max_steps": 20, "save_strategy": "no", "dataloader_num_workers": 2, "use_cpu": True}
-    defaults["gradient_accumulation_steps"] = 2
+    defaults = {
+        "max_steps": 20, "save_strategy": "no", "dataloader_num_workers": 2, "gradient_accumulation_steps": 2,
+        "use_cpu": True,
+    }  # fmt: skip
     args = TeacherConfig(
         output_dir=str(folder), per_device_train_batch_size=4, seed=5, learning_rate=1e-3, max_length=14,
-        report_to="none", disable_tqdm=True, logging_steps=1, **{**defaults, **arguments},
+        report_to="none", disable_tqdm=True, logging_steps=1, **(defaults | arguments),
     )  # fmt: skip
     train, held_out = split_by_video(load(), 0.2)
     steps = len(train) // 8

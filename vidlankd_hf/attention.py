@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from .dropout import CPU_DROPOUT_ATTENTION
+CPU_DROPOUT_ATTENTION = "sdpa_cpu_dropout"  # takes masks as SDPA does; see dropout.py
 
 
 def key_mask(attention_mask: Tensor | None, config: PreTrainedConfig) -> Tensor | dict[str, Tensor] | None:

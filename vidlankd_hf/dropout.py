@@ -10,7 +10,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-CPU_DROPOUT_ATTENTION = "sdpa_cpu_dropout"
+from .attention import CPU_DROPOUT_ATTENTION
+
 LEVELS = 2**16  # probabilities that 16 bits can tell
 
 

@@ -75,8 +75,11 @@ class SeedRuns:
             options["world"] = self.world
         else:
             both = {**self.teacher_recipe, **TEACHERS[row.teacher], **self.student_recipe}
-            names = ("features", "captions", "streams", "text", "cache_dir", "max_length", "max_video_length")
-            options |= {option: both[option] for option in (*names, "block_tokens") if option in both}
+            shared = (
+                "features", "captions", "caption_format", "remove_overlap", "max_unpaired", "streams", "text",
+                "cache_dir", "max_length", "max_video_length", "block_tokens",
+            )  # fmt: skip
+            options |= {option: both[option] for option in shared if option in both}
         return Cell(folder, self.examples / "vokenize.py", flags(options), None)
 
     def student_cell(self, name: str) -> Cell:
