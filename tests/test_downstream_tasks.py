@@ -10,7 +10,7 @@ from downstream_data import ROWS, make_data, make_pair_tokenizer
 from helpers import WORDS, make_config
 from transformers import BertForMaskedLM
 
-from vidlankd_hf.downstream import TASKS
+from vidlankd_hf.downstream import TASKS, reading
 from vidlankd_hf.downstream.finetune import finetune
 from vidlankd_hf.downstream.glue import DIAGNOSTICS
 from vidlankd_hf.downstream.reading import read_rows, require_labels
@@ -138,6 +138,30 @@ def test_compressed_files_and_folders_at_every_height_are_found(data, tmp_path):
     assert read_rows(TASKS["rte"], str(tmp_path), "train") == expected
 
 
+@pytest.mark.parametrize("name", ["piqa", "coda"])
+def test_a_second_file_may_be_compressed_too(name, data, tmp_path):
+    task = TASKS[name]
+    folder = data / task.folder
+    for file in folder.iterdir():
+        with lzma.open(tmp_path / f"{file.name}.xz", "wb") as compressed:
+            compressed.write(file.read_bytes())
+    read = task.items if name == "coda" else lambda source: read_rows(task, source, "train")
+    assert read(str(tmp_path)) == read(str(folder))
+
+
+def test_broken_lines_of_qqp_are_left_out_and_counted_and_those_of_other_tables_an_error(data, tmp_path, monkeypatch):
+    warnings = []
+    monkeypatch.setattr(reading.logger, "warning", warnings.append)
+    table = (data / "glue" / "QQP" / "train.tsv").read_text()
+    (tmp_path / "train.tsv").write_text(table + "\tWas he a real figure?\t0\n" + table.partition("\n")[2])
+    rows, expected = (read_rows(TASKS["qqp"], str(folder), "train") for folder in (tmp_path, data))
+    assert [row["texts"] for row in rows] == [row["texts"] for row in expected] * 2
+    assert len(warnings) == 1 and warnings[0].startswith("1 lines are left out: the first, line 14 of ")
+    (tmp_path / "test.tsv").write_text("id\tquestion1\tquestion2\n0\ta\n")
+    with pytest.raises(ValueError, match="line 2 of .* has 2 fields"):
+        read_rows(TASKS["qqp"], str(tmp_path), "test")
+
+
 def test_a_limit_takes_the_same_rows_every_time(data):
     some = read_rows(TASKS["rte"], str(data), "train", limit=5)
     assert some == read_rows(TASKS["rte"], str(data), "train", limit=5) and len(some) == 5
@@ -195,8 +219,12 @@ def test_missing_split_folder_and_labels_are_errors(data, model, tmp_path):
     (tmp_path / "dev.tsv").write_text("x")
     with pytest.raises(FileNotFoundError, match=r"train split in train.tsv, which is not in .*\(it holds dev.tsv\)"):
         read_rows(TASKS["rte"], str(tmp_path), "train")
-    with pytest.raises(FileNotFoundError, match="is no folder"):
+    with pytest.raises(
+        FileNotFoundError, match="is no folder: give the folder of RTE, or leave --data out for the Hub"
+    ):
         read_rows(TASKS["rte"], str(tmp_path / "nothing"), "train")
+    with pytest.raises(FileNotFoundError, match="put it there$"):
+        read_rows(TASKS["tracie"], str(tmp_path), "train")
     with pytest.raises(ValueError, match="no split 'dev'"):
         read_rows(TASKS["rte"], str(data), "dev")
     rows = read_rows(TASKS["rte"], str(data), "test")

@@ -8,10 +8,10 @@ import torch
 from downstream_data import make_data, make_pair_tokenizer
 from helpers import WORDS, make_config
 from test_downstream_tasks import arguments
-from transformers import BertForMaskedLM
+from transformers import BertForMaskedLM, BertForSequenceClassification
 
 from vidlankd_hf.downstream import TASKS
-from vidlankd_hf.downstream.finetune import collapse, finetune, recipe_options
+from vidlankd_hf.downstream.finetune import _load, collapse, finetune, recipe_options
 from vidlankd_hf.downstream.heads import Collator, Options, Spans, length_of
 from vidlankd_hf.downstream.reading import read_rows
 from vidlankd_hf.downstream.spans import Span, best_spans, encode_spans
@@ -172,6 +172,36 @@ def test_texts_are_cut_to_the_models_positions(data, tmp_path, capsys):
     tokenizer.save_pretrained(tmp_path / "short")
     finetune(str(tmp_path / "short"), "rte", arguments(tmp_path / "run"), str(data))
     assert "Texts are cut at 10 tokens" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["rte", "stsb", "swag", "squad"])
+@pytest.mark.parametrize("labels", [1, 2, 3])
+def test_a_checkpoint_of_another_task_gets_a_new_head(name, labels, model, tmp_path):
+    other = BertForSequenceClassification.from_pretrained(model, num_labels=labels)
+    torch.nn.init.constant_(other.classifier.weight, 7.0)
+    other.save_pretrained(tmp_path)
+    loaded = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        loaded.append(_load(str(tmp_path), TASKS[name]))
+    head, again, differs = ((net.qa_outputs if name == "squad" else net.classifier).weight for net in loaded)
+    assert head.abs().max() < 0.5 and torch.equal(head, again) and not torch.equal(head, differs)
+    for key, value in other.bert.state_dict().items():
+        if "pooler" not in key:
+            assert torch.equal(loaded[0].bert.state_dict()[key], value)
+
+
+@pytest.mark.parametrize("name", ["rte", "squad"])
+def test_a_checkpoint_that_gives_all_its_states_is_scored_by_its_logits(name, data, model, tmp_path):
+    generous = BertForMaskedLM.from_pretrained(model)
+    generous.config.output_hidden_states = True
+    generous.save_pretrained(tmp_path / "generous")
+    make_pair_tokenizer().save_pretrained(tmp_path / "generous")
+    results = [
+        finetune(folder, name, arguments(tmp_path / str(i)), str(data))
+        for i, folder in enumerate((model, str(tmp_path / "generous")))
+    ]
+    assert results[0]["scores"] == results[1]["scores"]
 
 
 def test_a_checkpoint_without_its_encoders_weights_is_refused(data, model, tmp_path):

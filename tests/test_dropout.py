@@ -83,6 +83,13 @@ def test_attention_is_sdpa_with_some_weights_dropped(padded):
     assert torch.allclose(undropped, plain.transpose(1, 2))
 
 
+def test_a_mask_that_is_added_to_the_scores_is_left_to_sdpa():
+    q, k, v = queries_keys_values()
+    module = BertModel(BertConfig(num_hidden_layers=1)).encoder.layer[0].attention.self
+    added = torch.zeros(2, 1, 8, 8, dtype=torch.float64)
+    assert attention(module, q, k, v, added, dropout=0.3)[0].shape == (2, 8, 3, 4)
+
+
 def small_bert():
     return BertForMaskedLM(
         BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, vocab_size=50)

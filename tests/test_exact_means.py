@@ -121,6 +121,20 @@ def test_evaluation_takes_any_data_set_also_by_name(tmp_path):
     assert metrics["eval_a_loss"] == expected and metrics["eval_b_loss"] != expected
 
 
+def test_every_evaluation_set_of_a_contrastive_model_gets_batches_that_hold_negatives(tmp_path):
+    """13 texts in batches of 4 leave one alone, 12 do not."""
+    trainer = train("student", tmp_path, {"crd": 1.0}, max_steps=1)
+    sizes = {}
+    for count in (13, 12):
+        trainer.evaluate(make_texts(count, seed=1))
+        sizes[count] = trainer.args.per_device_eval_batch_size
+    assert sizes == {13: 5, 12: 4}
+    trainer.eval_dataset = {"a": make_texts(13, seed=1), "b": make_texts(12, seed=2)}
+    assert {"eval_a_crd_loss", "eval_b_crd_loss"} <= set(trainer.evaluate())
+    with pytest.raises(ValueError, match="1 samples of 1 videos or texts"):
+        trainer.evaluate(make_texts(1))
+
+
 def test_evaluation_masks_are_always_those_of_epoch_0(tmp_path):
     trainer = train("student", tmp_path, max_steps=30, learning_rate=0.0)
     assert trainer.state.epoch > 2

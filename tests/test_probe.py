@@ -3,7 +3,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer, BertForMaskedLM, BertModel, BertTokenizerFast
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Metaspace, Punctuation, Sequence
+from transformers import AutoTokenizer, BertForMaskedLM, BertModel, BertTokenizerFast, PreTrainedTokenizerFast
 
 from vidlankd_hf import bert_config
 from vidlankd_hf.world import probe_model
@@ -105,6 +108,27 @@ def test_a_noun_state_is_the_mean_over_its_pieces_and_sentences(tokenizer, model
                 hidden = encoder(input_ids=ids).last_hidden_state[0]
             means.append(hidden[first : first + len(tokenizer.tokenize(words[i]))].mean(0))
         torch.testing.assert_close(torch.from_numpy(states[i]), torch.stack(means).mean(0), atol=1e-5, rtol=1e-4)
+
+
+def test_pieces_that_begin_with_the_space_before_a_word_are_the_words(model):
+    """As DeBERTa's: the offsets of a first piece count the space in."""
+    words = ["\u2581" + w for w in " ".join(PROBE_TEMPLATES).replace("{noun}", "dax").replace(".", "").split()]
+    vocabulary = {w: i for i, w in enumerate(dict.fromkeys(["[PAD]", "[UNK]", *words, "."]))}
+    backend = Tokenizer(WordLevel(vocabulary, "[UNK]"))
+    backend.pre_tokenizer = Sequence([Metaspace(), Punctuation()])
+    spaced = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]")
+    template = next(t for t in PROBE_TEMPLATES if not t.startswith("{noun}"))
+    sentence, start = template.format(noun="dax"), template.index("{noun}")
+    batch = spaced(sentence, return_offsets_mapping=True)
+    assert (start - 1, start + 3) in batch["offset_mapping"], "else this tests nothing"
+    encoder, means = model.bert.eval(), []
+    for template in PROBE_TEMPLATES:
+        ids = spaced(template.format(noun="dax"))["input_ids"]
+        with torch.no_grad():
+            hidden = encoder(input_ids=torch.tensor([ids])).last_hidden_state[0]
+        means.append(hidden[ids.index(vocabulary["\u2581dax"])])
+    states = torch.from_numpy(noun_states(model, spaced, ["dax"])[0])
+    torch.testing.assert_close(states, torch.stack(means).mean(0), atol=1e-5, rtol=1e-4)
 
 
 def test_a_model_with_a_head_its_encoder_and_a_second_run_score_the_same(tiny_world, tokenizer, model):

@@ -270,6 +270,34 @@ def test_heads_missing_from_a_checkpoint_are_an_error(tmp_path):
         VidLanKDStudent.from_pretrained(tmp_path)
 
 
+def test_heads_are_found_in_the_subfolder_of_their_student(tmp_path):
+    for name, objective in (("", "nst"), ("inner", "crd")):
+        train("student", tmp_path / name, {objective: 1.0}).save_model()
+    for name, objective in (("", "nst"), ("inner", "crd")):
+        assert list(VidLanKDStudent.from_pretrained(tmp_path, subfolder=name).objectives) == [objective]
+
+
+def test_heads_have_the_type_of_their_student(tokenizer):
+    student = make_student(tokenizer).to(torch.bfloat16)
+    student.add_objectives({"nst": 1.0}, 32)
+    assert {p.dtype for p in student.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(
+    "objectives, width, message",
+    [({"crd": {"weight": 1.0, "head": False}}, 48, "leave out 'head': false"),
+     ({"mlm_like": 1.0}, 48, "unknown objective"),
+     ({"nst": 1.0}, None, "nst compare states: give teacher_hidden_size")],
+)  # fmt: skip
+def test_objectives_that_were_refused_leave_the_student_as_it_was(tokenizer, objectives, width, message):
+    student = make_student(tokenizer)
+    with pytest.raises(ValueError, match=message):
+        student.add_objectives(objectives, width)
+    assert not student.objectives and not student.distillation_heads and not hasattr(student.config, "distillation")
+    student.add_objectives({"crd": 1.0}, 48)
+    assert list(student.objectives) == ["crd"]
+
+
 @pytest.mark.parametrize("who", ["student", "teacher"])
 def test_blocks_longer_than_a_model_reads_are_an_error_at_once(tmp_path, tokenizer, who):
     short = {**MINI, "max_position_embeddings": 16}

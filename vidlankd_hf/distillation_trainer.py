@@ -11,6 +11,7 @@ from .data.collators import TextCollator
 from .distillation_config import DistillationConfig
 from .mlm_head import mlm_head
 from .model_card import write_student_card
+from .positions import longest_sequence
 from .student import DistillationStudent, objectives_recipe
 from .teacher import VidLanKDTeacher, check_text_encoder, text_config
 from .trainer import PretrainingTrainer, check_vocabulary_size
@@ -81,9 +82,9 @@ class DistillationTrainer(PretrainingTrainer):
         if model.teacher_needs:
             self._check_pair(model, teacher, processing_class)
         if train_dataset is not None:
-            _check_length(model.config, "student", train_dataset)
+            _check_length(model, "student", train_dataset)
             if model.teacher_needs:
-                _check_length(text_config(teacher.config), "teacher", train_dataset)
+                _check_length(getattr(teacher, "text_model", teacher), "teacher", train_dataset)
         collator = TextCollator(processing_class, seed=args.seed, mlm_probability=args.mlm_probability)
         super().__init__(
             model,
@@ -97,8 +98,9 @@ class DistillationTrainer(PretrainingTrainer):
         self.teacher = None
         if model.teacher_needs:
             self.teacher = self._prepare_teacher(teacher)
-        if _contrastive(model) and eval_dataset is not None and not isinstance(eval_dataset, dict):
-            self.give_evaluation_negatives(list(range(len(eval_dataset))))
+
+    def evaluation_groups(self, dataset) -> list | None:
+        return list(range(len(dataset))) if _contrastive(self.model) else None
 
     @staticmethod
     def _check_objectives(student, args: DistillationConfig) -> None:
@@ -212,13 +214,10 @@ def _contrastive(student: DistillationStudent) -> list[str]:
     return [name for name, objective in student.objectives.items() if getattr(objective, "contrastive", False)]
 
 
-def _check_length(config, name: str, dataset) -> None:
+def _check_length(model: PreTrainedModel, name: str, dataset) -> None:
     """Of the first block, which is as long as all; ragged texts are for their maker to cut."""
-    length = len(dataset[0]["input_ids"]) + 2
-    longest = getattr(config, "max_position_embeddings", length)
-    if config.model_type == "roberta":  # its positions begin after the padding token's id
-        longest -= config.pad_token_id + 1
-    if length > longest:
+    length, longest = len(dataset[0]["input_ids"]) + 2, longest_sequence(model)
+    if longest is not None and length > longest:
         raise ValueError(
             f"a block of text has {length} tokens with [CLS] and [SEP], but the {name} reads at most {longest}: give "
             f"--block_tokens {longest - 2} or less"

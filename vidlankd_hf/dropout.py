@@ -53,9 +53,10 @@ def attention(module, query, key, value, attention_mask, dropout: float = 0.0, s
 
     Args:
         query, key, value: `[B, heads, L, D]`.
-        attention_mask: `[B or 1, heads or 1, L or 1, L]`, true where attended; `None`: everywhere.
+        attention_mask: `[B or 1, heads or 1, L or 1, L]`, true where attended, or added to scores; `None`: everywhere.
     """
-    if dropout == 0 or query.device.type != "cpu" or module.is_causal:
+    additive = attention_mask is not None and attention_mask.dtype != torch.bool  # a caller's own
+    if dropout == 0 or query.device.type != "cpu" or module.is_causal or additive:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
     scores = (query * (query.shape[-1] ** -0.5 if scaling is None else scaling)) @ key.transpose(2, 3)
     if attention_mask is not None:

@@ -3,7 +3,7 @@
 import copy
 import json
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -76,9 +76,14 @@ class DistillationStudent:
         if self.objectives:
             raise ValueError(f"this student has its objectives already: {', '.join(self.objectives)}")
         recipe = {"objectives": objectives_recipe(objectives), "teacher_hidden_size": teacher_hidden_size}
-        self._build(recipe)
+        try:
+            self._build(recipe)
+        except Exception:
+            self.remove_objectives()
+            raise
         for head in self.distillation_heads.values():
             head.apply(self._initialize_weights)
+        self.distillation_heads.to(self.device, self.dtype)
         self.config.distillation = recipe
 
     @classmethod
@@ -96,6 +101,9 @@ class DistillationStudent:
 
     def _build(self, recipe: dict) -> None:
         widths = self.config.hidden_size, recipe["teacher_hidden_size"]
+        hidden = [name for name in recipe["objectives"] if "hidden" in OBJECTIVES[name].needs]
+        if hidden and widths[1] is None:
+            raise ValueError(f"the objectives {', '.join(hidden)} compare states: give teacher_hidden_size")
         norm_eps = getattr(self.config, "layer_norm_eps", None) or self.config.norm_eps  # ModernBERT's name
         for name, options in recipe["objectives"].items():
             options = dict(options)
@@ -239,7 +247,7 @@ class DistillationStudent:
                 name: cached_file(
                     pretrained_model_name_or_path,
                     name,
-                    subfolder=DISTILLATION_FOLDER,
+                    subfolder=str(PurePosixPath(kwargs.get("subfolder") or "", DISTILLATION_FOLDER)),
                     **hub,
                     _raise_exceptions_for_missing_entries=False,
                     _raise_exceptions_for_connection_errors=False,

@@ -78,14 +78,15 @@ class TeacherTrainer(PretrainingTrainer):
             data_collator=kwargs.pop("data_collator", collator),
             **kwargs,
         )
-        if "contrast" in model.loss_terms and eval_dataset is not None and not isinstance(eval_dataset, dict):
-            if isinstance(eval_dataset, VideoTextStream):
-                groups = eval_dataset.videos()
-            elif "video" in (getattr(eval_dataset, "column_names", None) or ()):
-                groups = list(eval_dataset.with_format(None)["video"])
-            else:
-                groups = list(range(len(eval_dataset)))
-            self.give_evaluation_negatives(groups)
+
+    def evaluation_groups(self, dataset) -> list | None:
+        if "contrast" not in self.model.loss_terms:
+            return None
+        if isinstance(dataset, VideoTextStream):
+            return dataset.videos()
+        if "video" in (getattr(dataset, "column_names", None) or ()):
+            return list(dataset.with_format(None)["video"])
+        return list(range(len(dataset)))
 
     def model_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Without what the model's losses leave unread: clips, or the places of its language-model head."""

@@ -85,6 +85,10 @@ class PretrainingTrainer(ReliableTrainer):
         # Makes the stock training_step leave the loss as compute_loss scaled it.
         self.model_accepts_loss_kwargs = True
         self.can_return_loss = True
+        self._eval_batch_size = args.per_device_eval_batch_size
+        sets = eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]
+        for dataset in sets:  # an error now rather than at the first evaluation
+            self._give_evaluation_negatives(dataset)
 
     def _get_train_sampler(self, train_dataset=None) -> EpochSampler:
         dataset, args = self.train_dataset if train_dataset is None else train_dataset, self.args
@@ -103,6 +107,7 @@ class PretrainingTrainer(ReliableTrainer):
             eval_dataset = self.eval_dataset
         elif isinstance(eval_dataset, str):
             eval_dataset = self.eval_dataset[eval_dataset]
+        self._give_evaluation_negatives(eval_dataset)
         return super().get_eval_dataloader(None if eval_dataset is None else EpochDataset(eval_dataset))
 
     # ---- exact means ----
@@ -193,21 +198,25 @@ class PretrainingTrainer(ReliableTrainer):
         self.model_wrapped.eval()
         return self.model_wrapped
 
-    def give_evaluation_negatives(self, groups: list) -> None:
-        """Moves the evaluation batch size to the nearest at which every batch of a contrastive model holds a negative.
+    def evaluation_groups(self, dataset) -> list | None:
+        """Of each sample its group, in which none is another's negative; `None` for a model without contrast."""
+        return None
 
-        Args:
-            groups: Of each evaluation sample; samples of one group are not each other's negative.
+    def _give_evaluation_negatives(self, dataset) -> None:
+        """Moves the evaluation batch size to the nearest at which every batch of `dataset` holds a negative.
 
         Raises:
             ValueError: There is no such size up to twice the one asked for.
         """
-        asked = self.args.per_device_eval_batch_size
+        asked = self.args.per_device_eval_batch_size = self._eval_batch_size
+        groups = None if dataset is None else self.evaluation_groups(dataset)
+        if groups is None:
+            return
         order = [groups[i] for i in self._get_eval_sampler(groups)]
         for size in sorted(range(2, 2 * asked + 1), key=lambda size: (abs(size - asked), size)):
             if all(len(set(order[first : first + size])) > 1 for first in range(0, len(order), size)):
                 if size != asked:
-                    logger.warning(
+                    logger.warning_once(
                         f"Evaluating {size} samples at a time instead of {asked}, so that each batch holds a negative."
                     )
                 self.args.per_device_eval_batch_size = size

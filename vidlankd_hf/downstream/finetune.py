@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from ..data.shards import write_atomically
 from ..model_card import write_finetuned_card
+from ..positions import longest_sequence
 from ..runs import changed_settings, finish_run, is_finished, open_run, read_settings, say
 from . import TASKS
 from .card import finetuning_results
@@ -88,7 +89,7 @@ def finetune(
     set_seed(args.seed)
     tokenizer = AutoTokenizer.from_pretrained(model)
     network = _load(model, chosen)
-    options = _shortened(options, network.config, args)
+    options = _shortened(options, network, args)
     features = chosen.head.encode(train, tokenizer, options)
     trainer = FinetuningTrainer(network, args, chosen.head, tokenizer, features)
     say(args, f"{chosen.title}, seed {args.seed}: {len(train)} rows to train on.")
@@ -189,24 +190,28 @@ def _rows_of_others(task: Task, data: str | None, submission: bool):
 
 
 def _load(model: str, task: Task) -> torch.nn.Module:
+    """The checkpoint's encoder with a new head, also where the checkpoint has one of another task."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # that a language-model head is left aside and a new head made is meant so
     try:
         network, info = task.head.auto.from_pretrained(
-            model, dtype=torch.float32, output_loading_info=True, **task.head.model_options(task.labels)
-        )
+            model, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True,
+            output_hidden_states=False, output_attentions=False, **task.head.model_options(task.labels),
+        )  # fmt: skip
     finally:
         logging.set_verbosity(verbosity)
     check_encoder(model, network, info)
+    prefix = f"{network.base_model_prefix}."
+    kept = {k for k in network.state_dict() if not k.startswith(prefix)} - set(info["missing_keys"])
+    if kept:
+        new = type(network)(network.config).state_dict()
+        network.load_state_dict({name: new[name] for name in kept}, strict=False)
     return network
 
 
-def _shortened(options: Options, config, args) -> Options:
-    """No longer than the model's position embeddings."""
-    limit = getattr(config, "max_position_embeddings", options.max_length)
-    if config.model_type in ("roberta", "xlm-roberta", "camembert"):
-        limit -= config.pad_token_id + 1  # positions start behind the padding's
-    if options.max_length <= limit:
+def _shortened(options: Options, network, args) -> Options:
+    limit = longest_sequence(network)
+    if limit is None or options.max_length <= limit:
         return options
     say(args, f"Texts are cut at {limit} tokens: the model has no more positions.")
     return Options(**{**vars(options), "max_length": limit})

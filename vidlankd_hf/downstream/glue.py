@@ -23,16 +23,24 @@ PAIR = ("sentence1", "sentence2")
 CATEGORIES = ("Lexical Semantics", "Predicate-Argument Structure", "Logic", "Knowledge")
 
 
-def read_glue(path: Path, split: str, texts: tuple[str, ...], label: str, labels: tuple[str, ...] = ()) -> list[dict]:
+def read_glue(
+    path: Path,
+    split: str,
+    texts: tuple[str, ...],
+    label: str,
+    labels: tuple[str, ...] = (),
+    leave_out_ragged: bool = False,
+) -> list[dict]:
     """Rows of an official table: `texts` and `label` are its columns; test tables have no label."""
     to_label = class_of(labels, path) if labels else float
+    columns = texts if _is_test(split) else (*texts, label)
     return [
         {
             "id": row.get("index", i),
             "texts": [row[name] for name in texts],
             "label": to_label(row[label]) if label in row else None,
         }
-        for i, row in enumerate(read_table(path, texts if _is_test(split) else (*texts, label)))
+        for i, row in enumerate(read_table(path, columns, leave_out_ragged=leave_out_ragged and not _is_test(split)))
     ]
 
 
@@ -139,7 +147,10 @@ GLUE = {
     "sst2": _glue("sst2", "SST-2", "SST-2", ("sentence",), "SST-2.tsv"),
     "mrpc": _glue("mrpc", "MRPC", "MRPC", ("#1 String", "#2 String"), "MRPC.tsv", label="Quality", hub=PAIR),
     "stsb": _glue("stsb", "STS-B", "STS-B", PAIR, "STS-B.tsv", labels=(), label="score", main="pearson"),
-    "qqp": _glue("qqp", "QQP", "QQP", ("question1", "question2"), "QQP.tsv", label="is_duplicate"),
+    # A few lines of its official train.tsv are broken; the authors' own reader passes over them.
+    "qqp": _glue("qqp", "QQP", "QQP", ("question1", "question2"), "QQP.tsv", label="is_duplicate",
+                 parse=partial(read_glue, texts=("question1", "question2"), label="is_duplicate", labels=("0", "1"),
+                               leave_out_ragged=True)),
     "mnli": _glue("mnli", "MNLI", "MNLI", PAIR, "", labels=NLI, label="gold_label", hub=("premise", "hypothesis"),
                   files={"train": "train.tsv", "validation_matched": "dev_matched.tsv",
                          "validation_mismatched": "dev_mismatched.tsv", "test_matched": "test_matched.tsv",

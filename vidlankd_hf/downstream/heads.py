@@ -111,6 +111,9 @@ class Spans(Head):
     def __init__(self, may_be_unanswerable: bool):
         self.may_be_unanswerable = may_be_unanswerable
 
+    def model_options(self, labels):
+        return {"num_labels": 2}  # start and end
+
     def encode(self, rows, tokenizer, options):
         return encode_spans(rows, tokenizer, options)
 

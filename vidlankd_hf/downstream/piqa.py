@@ -5,7 +5,7 @@ from pathlib import Path
 
 from .heads import Choice
 from .metrics import AccuracyMetric
-from .reading import class_of, open_text, read_json_lines
+from .reading import beside, class_of, open_text, read_json_lines
 from .task import Task
 
 SOLUTIONS = ("sol1", "sol2")
@@ -16,9 +16,7 @@ def read_piqa(path: Path, split: str) -> list[dict]:
     rows = read_json_lines(path, ("goal", *SOLUTIONS))
     if split == "test":
         return [{"id": i, **_row(row, None)} for i, row in enumerate(rows)]
-    labels_path = path.parent / f"{path.name.partition('.')[0]}-labels.lst"
-    if not labels_path.is_file():
-        raise FileNotFoundError(f"{labels_path} is missing: it holds the labels of {path.name}, one a line")
+    labels_path = beside(path, f"{path.name.partition('.')[0]}-labels.lst", "the labels, one a line,")
     to_label = class_of(SOLUTIONS, labels_path)
     with open_text(labels_path) as file:
         labels = [to_label(line.strip()) for line in file if line.strip()]

@@ -10,6 +10,9 @@ from typing import TextIO
 
 import numpy as np
 from datasets import load_dataset
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
 
 
 def read_rows(task, source: str | None, split: str, limit: int | None = None) -> list[dict]:
@@ -49,22 +52,32 @@ def find_file(task, source: str | Path, split: str) -> Path:
         FileNotFoundError: It names the places that were tried and what the folder holds.
     """
     source = Path(source)
+    or_hub = ", or leave --data out for the Hub" if getattr(task, "data", None) else ""
     if not source.is_dir():
-        raise FileNotFoundError(
-            f"{source} is no folder: give the folder of {task.title}, or leave --data out for the Hub"
-        )
+        raise FileNotFoundError(f"{source} is no folder: give the folder of {task.title}{or_hub}")
     parts = Path(task.folder).parts
     folders = [source, *(source.joinpath(*parts[i:]) for i in range(len(parts) - 1, -1, -1))]
     for folder in folders:
-        for name in (task.files[split], f"{task.files[split]}.xz"):
-            if (folder / name).is_file():
-                return folder / name
+        if path := _perhaps_compressed(folder / task.files[split]):
+            return path
     there = next(folder for folder in reversed(folders) if folder.is_dir())
     held = sorted(p.name for p in there.iterdir() if not p.name.startswith("."))
     raise FileNotFoundError(
         f"{task.title} has its {split} split in {task.files[split]}, which is not in {there} "
-        f"(it holds {', '.join(held[:8]) or 'nothing'}): put it there, or leave --data out for the Hub"
+        f"(it holds {', '.join(held[:8]) or 'nothing'}): put it there{or_hub}"
     )
+
+
+def beside(path: Path, name: str, what: str) -> Path:
+    """The file `name`, which holds `what`, in the folder of `path`; it may end in `.xz`, too."""
+    found = _perhaps_compressed(path.with_name(name))
+    if found is None:
+        raise FileNotFoundError(f"{path.with_name(name)} is missing: it holds {what} of {path.name}")
+    return found
+
+
+def _perhaps_compressed(path: Path) -> Path | None:
+    return next((file for file in (path, path.with_name(f"{path.name}.xz")) if file.is_file()), None)
 
 
 def _from_hub(task, split: str) -> list[dict]:
@@ -100,8 +113,17 @@ def open_text(path: Path) -> TextIO:
     return opened(path, "rt", encoding="utf-8-sig", newline="")
 
 
-def read_table(path: Path, columns: Iterable[str] = (), delimiter: str = "\t", quoted: bool = False) -> list[dict]:
+def read_table(
+    path: Path,
+    columns: Iterable[str] = (),
+    delimiter: str = "\t",
+    quoted: bool = False,
+    leave_out_ragged: bool = False,
+) -> list[dict]:
     """Rows of a table with a header line.
+
+    Args:
+        leave_out_ragged: Lines with another number of fields than the header are counted in a warning, no error.
 
     Raises:
         ValueError: A column is missing, or a line has another number of fields than the header.
@@ -111,11 +133,16 @@ def read_table(path: Path, columns: Iterable[str] = (), delimiter: str = "\t", q
         reader = csv.reader(file, delimiter=delimiter, quoting=quoting)
         header = next(reader, [])
         check_fields(path, header, columns)
-        rows = []
+        rows, ragged = [], []
         for number, fields in enumerate(reader, 2):
-            if len(fields) != len(header):
-                raise ValueError(f"line {number} of {path} has {len(fields)} fields, but the header has {len(header)}")
-            rows.append(dict(zip(header, fields)))
+            if len(fields) == len(header):
+                rows.append(dict(zip(header, fields)))
+                continue
+            ragged.append(f"line {number} of {path} has {len(fields)} fields, but the header has {len(header)}")
+            if not leave_out_ragged:
+                raise ValueError(ragged[0])
+    if ragged:
+        logger.warning(f"{len(ragged)} lines are left out: the first, {ragged[0]}.")
     return rows
 
 

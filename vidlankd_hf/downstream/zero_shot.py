@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
-from .reading import find_file, official_layout, read_json_lines
+from .reading import beside, find_file, official_layout, read_json_lines
 from .scoring import masked_scores, probe_attributes, probe_pairs, probe_sentences
 
 COLOURS = ("black", "blue", "brown", "green", "grey", "orange", "pink", "purple", "red", "white", "yellow")
@@ -136,7 +136,8 @@ def read_coda(path: Path) -> list[dict]:
             given = np.array([row[colour] for colour in CODA_COLOURS], dtype=float)
             answers.setdefault(row["class_id"], []).append(given / given.sum())
     items = []
-    for row in read_json_lines(path.parent / "objects.jsonl", ("class_id", "object_s", "object_pl", "areis_pl")):
+    objects = beside(path, "objects.jsonl", "the objects")
+    for row in read_json_lines(objects, ("class_id", "object_s", "object_pl", "areis_pl")):
         distribution = np.mean(answers[row["class_id"]], 0)
         items.append(
             {

@@ -93,7 +93,7 @@ def noun_states(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, noun
         begins, ends = batch.pop("offset_mapping").unbind(-1)
         starts = torch.tensor(starts)[:, None]
         stops = starts + torch.tensor([len(word) for word in words])[:, None]
-        of_noun = (begins >= starts) & (ends <= stops) & (ends > begins)
+        of_noun = (begins < stops) & (ends > starts) & (ends > begins)  # some count the space before a word in
         unknown = ~of_noun.any(1) | (of_noun & (batch["input_ids"] == tokenizer.unk_token_id)).any(1)
         if unknown.any():
             raise ValueError(
