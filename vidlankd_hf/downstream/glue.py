@@ -97,6 +97,9 @@ def write_glue(path: Path, task: Task, rows: list[dict], predictions: list) -> N
 
 def _glue(name, title, folder, texts, submission, labels=("0", "1"), label="label", hub=None, **options) -> Task:
     hub_texts, main = hub or texts, options.pop("main", "accuracy")
+    read = partial(
+        read_glue, texts=texts, label=label, labels=labels, leave_out_ragged=options.pop("leave_out_ragged", False)
+    )
 
     def from_hub(row: dict) -> dict:
         known = row["label"] is not None and row["label"] != -1  # STS-B's are numbers from 0 to 5
@@ -112,7 +115,7 @@ def _glue(name, title, folder, texts, submission, labels=("0", "1"), label="labe
         data=("nyu-mll/glue", name),
         folder=f"glue/{folder}",
         files=options.pop("files", FILES),
-        parse=options.pop("parse", partial(read_glue, texts=texts, label=label, labels=labels)),
+        parse=options.pop("parse", read),
         row=from_hub,
         metric=partial(GlueMetric, name, keep_in_memory=True),
         main=main,
@@ -149,8 +152,7 @@ GLUE = {
     "stsb": _glue("stsb", "STS-B", "STS-B", PAIR, "STS-B.tsv", labels=(), label="score", main="pearson"),
     # A few lines of its official train.tsv are broken; the authors' own reader passes over them.
     "qqp": _glue("qqp", "QQP", "QQP", ("question1", "question2"), "QQP.tsv", label="is_duplicate",
-                 parse=partial(read_glue, texts=("question1", "question2"), label="is_duplicate", labels=("0", "1"),
-                               leave_out_ragged=True)),
+                 leave_out_ragged=True),
     "mnli": _glue("mnli", "MNLI", "MNLI", PAIR, "", labels=NLI, label="gold_label", hub=("premise", "hypothesis"),
                   files={"train": "train.tsv", "validation_matched": "dev_matched.tsv",
                          "validation_mismatched": "dev_mismatched.tsv", "test_matched": "test_matched.tsv",
