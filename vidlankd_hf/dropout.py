@@ -1,7 +1,7 @@
 """Dropout on CPUs, where torch draws a random number an element, one after another: here one of 64 bits serves four.
 
-With torch's own, its numbers are 15 % of a distillation step in bfloat16 (docs/results.md). On GPUs it costs little, and
-nothing here is used.
+With torch's own, its numbers take 15 % of a distillation step in bfloat16 (docs/results.md). On GPUs they cost little,
+and nothing here is used.
 """
 
 import torch
