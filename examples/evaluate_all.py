@@ -121,15 +121,16 @@ def options_of(parser: CommandLine) -> dict[str, list[str]]:
 def score(model: str, task: str, data: str, path: Path, cards: list[str]) -> dict:
     """Scores a model as it is, unless `path` holds the result."""
     made_from = {"model": model, "weights": fingerprint(model), "data": data}
+    compared = ("weights" if made_from["weights"] else "model", "data")  # a folder may move
     if not path.exists():
         encoder, masked_lm = load_for_scoring(model)
         result = evaluate_zero_shot(TASKS[task], encoder, AutoTokenizer.from_pretrained(model), data, masked_lm)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps({**made_from, **result}, indent=1) + "\n")
     result = json.loads(path.read_text())
-    held = {name: result[name] for name in made_from}
-    if held != made_from:
-        raise ValueError(f"{path} was made from {held}, not {made_from}: remove it, or give --output_dir")
+    held, asked = ({name: made[name] for name in compared} for made in (result, made_from))
+    if held != asked:
+        raise SystemExit(f"{path} was made from {held}, not {asked}: remove it, or give --output_dir")
     for folder in cards:
         update_card(folder, zero_shot_results(TASKS[task], task, result))
     return result
