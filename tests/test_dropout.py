@@ -53,6 +53,21 @@ def test_edges_of_dropout():
     assert CpuDropout(0.5).eval()(states) is states and CpuDropout(0.0)(states).equal(states)
 
 
+def test_compiled_it_is_part_of_the_graph_and_drops_what_it_drops_eagerly():
+    """In the backward pass as well, which the partitioner of this backend makes compute again what it can."""
+    layers = nn.Sequential(nn.Linear(8, 8), CpuDropout(0.5), nn.GELU(), CpuDropout(0.5), nn.Linear(8, 8)).double()
+    states = torch.rand(6, 8, dtype=torch.float64)
+    compiled = torch.compile(layers, fullgraph=True, backend="aot_eager_decomp_partition")
+
+    def gradients(model):
+        torch.manual_seed(0)
+        outputs = model(states)
+        return outputs, *torch.autograd.grad(outputs.square().sum(), list(layers.parameters()))
+
+    for ours, eager in zip(gradients(compiled), gradients(layers), strict=True):
+        assert torch.allclose(ours, eager, rtol=1e-12)
+
+
 def queries_keys_values():
     torch.manual_seed(0)
     return (torch.randn(2, 3, 8, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))

@@ -15,19 +15,22 @@ from .attention import CPU_DROPOUT_ATTENTION
 LEVELS = 2**16  # probabilities that 16 bits can tell
 
 
-class _Dropout(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, states: Tensor, dropped: int) -> Tensor:
-        numbers = torch.empty(-(-states.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-        keep = numbers.view(torch.int16)[: states.numel()].view(states.shape) >= dropped - LEVELS // 2
-        ctx.save_for_backward(keep)
-        ctx.scale = LEVELS / (LEVELS - dropped)
-        return (states * keep).mul_(ctx.scale)
+# An operator of its own, since torch.compile breaks its graph at `Tensor.random_`. The tag keeps it from drawing again
+# in the backward pass. That it takes `states` keeps the compiler from drawing once for two layers.
+torch.library.define(
+    "vidlankd_hf::keep_mask", "(Tensor states, int dropped) -> Tensor", tags=torch.Tag.nondeterministic_seeded
+)
 
-    @staticmethod
-    def backward(ctx, gradient: Tensor):
-        (keep,) = ctx.saved_tensors
-        return (gradient * keep).mul_(ctx.scale), None
+
+@torch.library.impl("vidlankd_hf::keep_mask", "cpu")
+def _keep_mask(states: Tensor, dropped: int) -> Tensor:
+    numbers = torch.empty(-(-states.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    return numbers.view(torch.int16)[: states.numel()].view(states.shape) >= dropped - LEVELS // 2
+
+
+@torch.library.register_fake("vidlankd_hf::keep_mask")
+def _keep_mask_like(states: Tensor, dropped: int) -> Tensor:
+    return torch.empty(states.shape, dtype=torch.bool, device=states.device)
 
 
 def cpu_dropout(states: Tensor, p: float) -> Tensor:
@@ -36,7 +39,10 @@ def cpu_dropout(states: Tensor, p: float) -> Tensor:
     `p` is rounded to a multiple of 1 / `LEVELS`, and the scale with it: the expected result is `states`.
     """
     dropped = round(p * LEVELS)
-    return _Dropout.apply(states, dropped) if dropped < LEVELS else states * 0
+    if dropped == LEVELS:
+        return states * 0
+    keep = torch.ops.vidlankd_hf.keep_mask(states.detach(), dropped)
+    return (states * keep).mul_(LEVELS / (LEVELS - dropped))
 
 
 class CpuDropout(nn.Dropout):
