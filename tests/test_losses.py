@@ -212,6 +212,13 @@ def test_states_of_different_width_are_an_error_that_names_both(name):
         OBJECTIVES[name]()(unit(4, 5, 7), unit(4, 5, 8), ragged_mask())
 
 
+def test_only_nst_over_neurons_takes_states_of_another_width_and_says_so():
+    same = {name: loss.same_width for name in OBJECTIVES if "hidden" in (loss := OBJECTIVES[name]()).needs}
+    assert same == {"nst": False, "crd": True, "infonce": True, "regression": True}
+    assert NSTLoss(axis="tokens").same_width
+    assert NSTLoss()(unit(4, 5, 7), unit(4, 5, 8), ragged_mask()).isfinite()
+
+
 @pytest.mark.parametrize(
     "loss, options",
     [(CRDLoss, {"temperature": 0.0}), (CRDLoss, {"noise_ratio": -1.0}), (SoftLabelLoss, {"temperature": 0}),
