@@ -126,6 +126,15 @@ def test_random_pad_lookalike_never_hides_a_token():
     assert (batch["input_ids"][batch["attention_mask"] == 1] != tokenizer.pad_token_id).all()
 
 
+def test_vokens_stand_at_their_tokens_and_at_nothing_else():
+    samples = [
+        {"input_ids": np.full(len(vokens), 7), "voken_ids": np.array(vokens), "sample_id": i, "epoch": 0}
+        for i, vokens in enumerate([[0, 3, 9], [2]])
+    ]
+    batch = TextCollator(make_tokenizer())(samples)
+    assert batch["voken_ids"].tolist() == [[-100, 0, 3, 9, -100], [-100, 2, -100, -100, -100]]
+
+
 @pytest.mark.parametrize("probability", [0.0, 1.0, -0.1])
 def test_senseless_probability_is_an_error(probability):
     with pytest.raises(ValueError, match="mlm_probability"):

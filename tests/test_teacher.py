@@ -116,7 +116,7 @@ def test_recall_counts_ranks_and_halves_ties():
         ({"video_features": np.zeros((0, FEATURE_SIZE))}, "at least one step"),
         ({"video_features": np.full((2, FEATURE_SIZE), np.nan)}, "not finite"),
         ({"text": "   "}, "0 tokens"),
-        ({"text": "word1 " * 200}, "200 tokens.*126"),
+        ({"text": "word1 " * 127}, "127 tokens.*126"),
     ],
 )
 def test_bad_sample_is_an_error_that_names_it(tokenizer, change, message):
@@ -124,6 +124,12 @@ def test_bad_sample_is_an_error_that_names_it(tokenizer, change, message):
     samples[2].update(change)
     with pytest.raises(ValueError, match=f"'v2'.*{message}|{message}.*'v2'"):
         VideoTextCollator(tokenizer, feature_size=FEATURE_SIZE)(samples)
+
+
+def test_text_of_the_most_tokens_allowed_is_whole(tokenizer):
+    samples = EpochDataset(make_video_text(4)).__getitems__([0, 1, 2, 3])
+    samples[2]["text"] = "word1 " * 126
+    assert VideoTextCollator(tokenizer)(samples)["input_ids"].shape == (4, 128)
 
 
 def test_batch_of_one_video_is_an_error(tokenizer):
