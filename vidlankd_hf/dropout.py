@@ -15,8 +15,8 @@ from .attention import CPU_DROPOUT_ATTENTION
 LEVELS = 2**16  # probabilities that 16 bits can tell
 
 
-# An operator of its own, since torch.compile breaks its graph at `Tensor.random_`. The tag keeps it from drawing again
-# in the backward pass. That it takes `states` keeps the compiler from drawing once for two layers.
+# An operator of its own, since torch.compile breaks its graph at `Tensor.random_`. The tag tells it that another draw
+# gives other numbers; `states` keeps it from making one of two layers' draws.
 torch.library.define(
     "vidlankd_hf::keep_mask", "(Tensor states, int dropped) -> Tensor", tags=torch.Tag.nondeterministic_seeded
 )
@@ -36,7 +36,8 @@ def _keep_mask_like(states: Tensor, dropped: int) -> Tensor:
 def cpu_dropout(states: Tensor, p: float) -> Tensor:
     """Zeroes elements of `states` (any shape, on a CPU) with probability `p`, scales the rest.
 
-    `p` is rounded to a multiple of 1 / `LEVELS`, and the scale with it: the expected result is `states`.
+    `p` is rounded to a multiple of 1 / `LEVELS`, and the scale with it: the expected result is `states`. Compiled, two
+    calls on the same `states` may drop the same.
     """
     dropped = round(p * LEVELS)
     if dropped == LEVELS:
