@@ -24,7 +24,7 @@ def reference_masks(ids, ordinary, sample, epoch, seed, mask_token_id, ordinary_
     row = reference_mix(reference_mix(reference_mix(seed) ^ epoch) ^ sample)
     places = [i for i, flag in enumerate(ordinary) if flag]
     count = max(1, round(0.15 * len(places))) if places else 0
-    chosen = sorted(sorted(places, key=lambda i: reference_mix(row ^ 2 * i))[:count])
+    chosen = sorted(sorted(places, key=lambda i: reference_mix(row ^ 2 * i) >> 16 << 16 | i)[:count])
     masked = list(ids)
     for i in chosen:
         draw = reference_mix(row ^ (2 * i + 1))
@@ -133,6 +133,14 @@ def test_vokens_stand_at_their_tokens_and_at_nothing_else():
     ]
     batch = TextCollator(make_tokenizer())(samples)
     assert batch["voken_ids"].tolist() == [[-100, 0, 3, 9, -100], [-100, 2, -100, -100, -100]]
+
+
+def test_position_that_its_bits_cannot_tell_is_an_error():
+    ids = np.full((1, 2**16 + 1), 7)
+    with pytest.raises(ValueError, match="65537 tokens are too long"):
+        mask_tokens(ids, ids > 5, np.zeros(1), np.zeros(1), **OPTIONS)
+    _, positions, _ = mask_tokens(ids[:, 1:], ids[:, 1:] > 5, np.zeros(1), np.zeros(1), **OPTIONS)
+    assert len(set(positions[0].tolist())) == round(0.15 * 2**16)
 
 
 @pytest.mark.parametrize("probability", [0.0, 1.0, -0.1])

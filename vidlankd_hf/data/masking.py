@@ -7,7 +7,8 @@ arithmetic on unsigned 64-bit integers modulo 2^64:
               z += 0x9E3779B97F4A7C15;  z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9
               z = (z ^ z >> 27) * 0x94D049BB133111EB;  z ^ z >> 31
     row     = mix(mix(mix(seed) ^ epoch) ^ sample_id)
-    rank    = mix(row ^ 2 * position)        the tokens with the smallest ranks are masked
+    rank    = mix(row ^ 2 * position)        the tokens with the smallest ranks are masked; of its bits the lowest 16
+                                             are the position instead
     draw    = mix(row ^ (2 * position + 1))  for each masked token
 
 Of a sequence's n ordinary tokens exactly max(1, round(probability * n)) are masked (none if n = 0; halves go to the
@@ -21,6 +22,7 @@ import numpy as np
 
 MASK_SHARE, RANDOM_SHARE = 0.8, 0.1
 # As whole numbers: u < 0.8 is draw >> 32 < 0.8 * 2^32, rounded up.
+_POSITION, _LAST = np.uint64(2**16 - 1), np.uint64(2**64 - 1)
 _MASK, _RANDOM = (np.uint64(math.ceil(share * 2**32)) for share in (MASK_SHARE, MASK_SHARE + RANDOM_SHARE))
 
 
@@ -60,26 +62,34 @@ def mask_tokens(
     Returns:
         masked input ids `[B, L]`; masked positions `[B, M]` in ascending order, M the largest count of the batch (at
         least 1), unused places 0; labels `[B, M]`, the true ids, -100 in unused places. All int64.
+
+    Raises:
+        ValueError: Sequences of more than 65,536 tokens.
     """
     batch, length = input_ids.shape
+    if length > 2**16:
+        raise ValueError(f"sequences of {length} tokens are too long to mask: at most {2**16}")
     rows = np.arange(batch)[:, None]
     with np.errstate(over="ignore"):
         row = _mix(np.array([seed], np.uint64))
         for part in (epochs, sample_ids):
             row = _mix(row ^ np.asarray(part).astype(np.uint64))
-        rank = _mix(row[:, None] ^ np.arange(0, 2 * length, 2, dtype=np.uint64))
-        np.copyto(rank, np.iinfo(np.uint64).max, where=~ordinary)
+        places = np.arange(length, dtype=np.uint64)
+        rank = _mix(row[:, None] ^ 2 * places)
+        rank &= ~_POSITION
+        rank |= places
+        np.copyto(rank, _LAST, where=~ordinary)
         available = ordinary.sum(1)
         counts = np.maximum(np.round(probability * available).astype(np.int64), available > 0)
         width = max(1, int(counts.max(initial=0)))
-        chosen = np.argpartition(rank, width - 1, axis=1)[:, :width] if width < length else np.argsort(rank, axis=1)
+        rank.partition(width - 1, axis=1)
+        chosen = rank[:, :width]
         equal = (counts == width).all()  # as for full blocks: then every place is used
-        if equal:
-            positions = np.sort(chosen, axis=1)
-        else:
+        if not equal:
             used = np.arange(width) < counts[:, None]
-            chosen = np.take_along_axis(chosen, np.argsort(np.take_along_axis(rank, chosen, 1), axis=1), 1)
-            positions = np.sort(np.where(used, chosen, length), axis=1)
+            chosen = np.where(used, np.sort(chosen, axis=1), _LAST)
+        positions = np.sort((chosen & _POSITION).astype(np.int64), axis=1)
+        if not equal:
             positions[~used] = 0
         draw = _mix(row[:, None] ^ (2 * positions + 1).astype(np.uint64))
     share = draw >> np.uint64(32)
