@@ -146,7 +146,7 @@ def test_config_without_data_is_refused(tmp_path, config):
 
 def ablate(*arguments, expect=0):
     command = [sys.executable, str(ROOT / "examples" / "ablate.py"), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=580)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
     assert done.returncode == expect, done.stderr[-3000:]
     return done.stdout + done.stderr
 
