@@ -163,6 +163,17 @@ def test_wrong_sources_are_errors_that_say_what_to_give(tmp_path, tokenizer):
         load_text(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "name, content, message",
+    [("a.jsonl", "", "a.jsonl is empty"), ("a.txt", "", "a.txt is empty"), ("a.jsonl", "\n", "cannot be read as text"),
+     ("a.json", "[]", "cannot be read as text"), ("a.jsonl", "{}\n", "cannot be read as text")],
+)  # fmt: skip
+def test_files_without_text_are_errors(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        load_text(str(tmp_path))
+
+
 def test_held_out_blocks_are_not_trained_on(tmp_path, tokenizer, lines):
     blocks = load_text_blocks(Dataset.from_dict({"text": lines}), tokenizer, tmp_path)
     train, held_out = blocks.split(7)

@@ -150,6 +150,8 @@ def load_text(
         if not of_split and split != "train":
             raise ValueError(f"no file in {source} begins with {split!r}: it holds {', '.join(p.name for p in files)}")
         files = of_split or files
+        if not any(p.stat().st_size for p in files):
+            raise ValueError(f"{source} holds no text: {', '.join(p.name for p in files)} is empty")
         kinds = {_kind(p) for p in files}
         if len(kinds) > 1:
             raise ValueError(
@@ -161,8 +163,9 @@ def load_text(
         try:
             names = [glob.escape(str(p)) for p in files]  # which are patterns for load_dataset
             dataset = load_dataset(kinds.pop(), data_files=names, split="train", streaming=streaming)
-        except DatasetGenerationError as error:
-            raise ValueError(f"{source} cannot be read as text: {error.__cause__ or error}") from error
+        except (DatasetGenerationError, StopIteration, ValueError) as error:  # the last two where there are no rows
+            reason = error.__cause__ or str(error) or "it is empty"
+            raise ValueError(f"{source} cannot be read as text: {reason}") from error
     elif path.is_absolute() or source.startswith(".") or _kind(path) or source.count("/") > 1:
         raise ValueError(f"{source} does not exist: give a file, a folder or a Hub data set id")
     else:
@@ -170,7 +173,7 @@ def load_text(
         dataset = load_dataset(name, configuration or None, split=split, streaming=streaming)
     columns = dataset.column_names or list(next(iter(dataset), ()))  # a stream may not know them before it is read
     if text_column not in columns:
-        raise ValueError(f"{source} has no column {text_column!r}: it has {', '.join(columns)}")
+        raise ValueError(f"{source} has no column {text_column!r}: it has {', '.join(columns) or 'none'}")
     dataset = dataset.select_columns(text_column)
     return dataset if text_column == "text" else dataset.rename_column(text_column, "text")
 
