@@ -32,7 +32,7 @@ mutants: $(READY)  ## small changes to the losses and collators that the fast te
 
 test-lowest:  ## the fast tests on the lowest versions that setup.py allows, in an environment of their own
 	python3 -m venv .venv-lowest
-	.venv-lowest/bin/pip install -q -e ".[test]" torch==2.6.0 transformers==5.17.0 accelerate==1.10.0 datasets==4.0.0
+	.venv-lowest/bin/pip install -q -e ".[test]" torch==2.6.0 transformers==5.20.0 accelerate==1.10.0 datasets==4.0.0
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -m "not slow"
 
 bench: $(READY)  ## the step against the original's arithmetic and the stock way; fails below the committed ratios

@@ -36,7 +36,7 @@ setup(
     package_data={"vidlankd_hf": ["py.typed", "grounding_page.html"]},
     install_requires=[
         "torch>=2.6",
-        "transformers>=5.17",
+        "transformers>=5.20",
         "accelerate>=1.10",
         "datasets>=4.0",
         "evaluate>=0.4.5",

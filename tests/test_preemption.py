@@ -1,6 +1,7 @@
 """SIGTERM and SIGUSR1 end a run with a checkpoint, at the same step in every process, and it goes on exactly."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -9,7 +10,6 @@ import threading
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 from helpers import logged, train
@@ -138,7 +138,7 @@ def test_signal_to_loader_workers_does_not_end_the_run(tmp_path, whole):
     class SignalChildren(TrainerCallback):
         def on_step_begin(self, args, state, control, **kwargs):
             if state.global_step == 2:
-                workers = [str(child.pid) for child in psutil.Process().children()]
+                workers = [str(child.pid) for child in multiprocessing.active_children()]
                 assert len(workers) == 2
                 subprocess.run(["kill", "-TERM", str(os.getpid()), *workers], check=True)
                 time.sleep(0.5)
