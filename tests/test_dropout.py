@@ -1,18 +1,19 @@
-"""Dropout on CPUs: the same distribution as torch's, the same attention but for what is dropped."""
+"""Dropout on CPUs: the same distribution as torch's."""
 
 import copy
 
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
-from transformers import BertConfig, BertForMaskedLM, BertModel
+from transformers import BertConfig, BertForMaskedLM
 
-from vidlankd_hf.dropout import CPU_DROPOUT_ATTENTION, CpuDropout, attention, cpu_dropout, use_cpu_dropout
+from vidlankd_hf.attention import CPU_ATTENTION
+from vidlankd_hf.cpu_attention import use_cpu_attention
+from vidlankd_hf.dropout import CpuDropout, cpu_dropout, use_cpu_dropout
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_each_element_is_dropped_with_the_probability_asked_for_independently_of_its_neighbours(p, dtype):
     torch.manual_seed(0)
     dropped = (cpu_dropout(torch.ones(1000, 1003, dtype=dtype), p) == 0).flatten().double()
@@ -68,43 +69,6 @@ def test_compiled_it_is_part_of_the_graph_and_drops_what_it_drops_eagerly():
         assert torch.allclose(ours, eager, rtol=1e-12)
 
 
-def queries_keys_values():
-    torch.manual_seed(0)
-    return (torch.randn(2, 3, 8, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
-
-
-@pytest.mark.parametrize("padded", [False, True])
-def test_attention_is_sdpa_with_some_weights_dropped(padded):
-    q, k, v = queries_keys_values()
-    mask = torch.ones(2, 1, 1, 8, dtype=torch.bool)
-    mask[1, ..., 5:] = False
-    module = BertModel(BertConfig(num_hidden_layers=1)).encoder.layer[0].attention.self
-
-    torch.manual_seed(1)
-    kept = cpu_dropout(torch.ones(2, 3, 8, 8, dtype=torch.float64), 0.3)
-    scores = torch.einsum("bhid,bhjd->bhij", q, k) / 2
-    shares = (scores.masked_fill(~mask, -torch.inf) if padded else scores).softmax(-1)
-    expected = torch.einsum("bhij,bhjd->bihd", shares * kept, v)
-
-    torch.manual_seed(1)
-    result, _ = attention(module, q, k, v, mask if padded else None, dropout=0.3)
-    assert torch.allclose(result, expected, rtol=1e-12, atol=1e-14)
-    ours, naive = (torch.autograd.grad(output.sum(), (q, k, v)) for output in (result, expected))
-    for gradient, reference in zip(ours, naive):
-        assert torch.allclose(gradient, reference, rtol=1e-10, atol=1e-14)
-
-    undropped, _ = attention(module, q, k, v, mask if padded else None)
-    plain = F.scaled_dot_product_attention(q, k, v, attn_mask=mask if padded else None)
-    assert torch.allclose(undropped, plain.transpose(1, 2))
-
-
-def test_a_mask_that_is_added_to_the_scores_is_left_to_sdpa():
-    q, k, v = queries_keys_values()
-    module = BertModel(BertConfig(num_hidden_layers=1)).encoder.layer[0].attention.self
-    added = torch.zeros(2, 1, 8, 8, dtype=torch.float64)
-    assert attention(module, q, k, v, added, dropout=0.3)[0].shape == (2, 8, 3, 4)
-
-
 def small_bert():
     return BertForMaskedLM(
         BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, vocab_size=50)
@@ -115,7 +79,8 @@ def test_a_model_evaluates_and_saves_as_it_did_before(tmp_path):
     model = small_bert().eval()
     changed = copy.deepcopy(model)
     use_cpu_dropout(changed)
-    assert changed.config._attn_implementation == CPU_DROPOUT_ATTENTION and model.config._attn_implementation == "sdpa"
+    use_cpu_attention(changed)
+    assert changed.config._attn_implementation == CPU_ATTENTION and model.config._attn_implementation == "sdpa"
     assert {type(m) for m in changed.modules() if isinstance(m, nn.Dropout)} == {CpuDropout}
 
     ids, mask = torch.randint(0, 50, (3, 9)), torch.ones(3, 9, dtype=torch.long)
@@ -130,6 +95,7 @@ def test_a_model_evaluates_and_saves_as_it_did_before(tmp_path):
 def test_training_draws_other_dropout_in_every_layer_and_pass():
     model = small_bert()
     use_cpu_dropout(model)
+    use_cpu_attention(model)
     ids = torch.randint(0, 50, (3, 9))
     torch.manual_seed(0)
     first, second = model.train()(ids).logits, model(ids).logits

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-CPU_DROPOUT_ATTENTION = "sdpa_cpu_dropout"  # takes masks as SDPA does; see dropout.py
+CPU_ATTENTION = "sdpa_cpu"  # takes masks as SDPA does; see cpu_attention.py
 
 
 def key_mask(attention_mask: Tensor | None, config: PreTrainedConfig) -> Tensor | dict[str, Tensor] | None:
@@ -14,7 +14,7 @@ def key_mask(attention_mask: Tensor | None, config: PreTrainedConfig) -> Tensor 
     pass. ModernBERT, some of whose layers attend locally, takes one mask for each kind of layer. Other models and
     other attention implementations get what they expect.
     """
-    if attention_mask is None or config._attn_implementation not in ("sdpa", CPU_DROPOUT_ATTENTION):
+    if attention_mask is None or config._attn_implementation not in ("sdpa", CPU_ATTENTION):
         return attention_mask
     if config.model_type not in ("bert", "roberta", "modernbert"):
         return attention_mask

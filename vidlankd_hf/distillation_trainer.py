@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
+from .cpu_attention import use_cpu_attention
 from .data.collators import TextCollator
 from .distillation_config import DistillationConfig
 from .mlm_head import mlm_head
@@ -156,6 +157,8 @@ class DistillationTrainer(PretrainingTrainer):
         """Frozen, in eval mode, on the device; sharded by an engine of its own under ZeRO-3."""
         teacher.requires_grad_(False)
         teacher.eval()
+        if self.args.device.type == "cpu":
+            use_cpu_attention(teacher)
         if is_deepspeed_zero3_enabled():
             return _zero3_engine(teacher, self.accelerator.state.deepspeed_plugin.deepspeed_config)
         return self.accelerator.prepare_model(teacher, evaluation_mode=True)

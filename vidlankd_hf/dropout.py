@@ -6,17 +6,13 @@ and nothing here is used.
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
-
-from .attention import CPU_DROPOUT_ATTENTION
 
 LEVELS = 2**16  # probabilities that 16 bits can tell
 
 
 # An operator of its own, since torch.compile breaks its graph at `Tensor.random_`. The tag tells it that another draw
-# gives other numbers; `states` keeps it from making one of two layers' draws.
+# gives other numbers; `states` keeps it from making one of two layers' draws. The mask has the type of `states`: torch
+# multiplies by a mask of booleans through a copy, in both directions, and up to nine times as long.
 torch.library.define(
     "vidlankd_hf::keep_mask", "(Tensor states, int dropped) -> Tensor", tags=torch.Tag.nondeterministic_seeded
 )
@@ -25,12 +21,13 @@ torch.library.define(
 @torch.library.impl("vidlankd_hf::keep_mask", "cpu")
 def _keep_mask(states: Tensor, dropped: int) -> Tensor:
     numbers = torch.empty(-(-states.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-    return numbers.view(torch.int16)[: states.numel()].view(states.shape) >= dropped - LEVELS // 2
+    numbers = numbers.view(torch.int16)[: states.numel()].view(states.shape)
+    return torch.ge(numbers, dropped - LEVELS // 2, out=torch.empty(states.shape, dtype=states.dtype))
 
 
 @torch.library.register_fake("vidlankd_hf::keep_mask")
 def _keep_mask_like(states: Tensor, dropped: int) -> Tensor:
-    return torch.empty(states.shape, dtype=torch.bool, device=states.device)
+    return torch.empty(states.shape, dtype=states.dtype, device=states.device)
 
 
 def cpu_dropout(states: Tensor, p: float) -> Tensor:
@@ -55,35 +52,9 @@ class CpuDropout(nn.Dropout):
         return cpu_dropout(states, self.p)
 
 
-def attention(module, query, key, value, attention_mask, dropout: float = 0.0, scaling: float | None = None, **kwargs):
-    """transformers' SDPA attention, except with dropout on CPUs: there torch's is as slow, and multiplies in float32.
-
-    Args:
-        query, key, value: `[B, heads, L, D]`.
-        attention_mask: `[B or 1, heads or 1, L or 1, L]`, true where attended, or added to scores; `None`: everywhere.
-    """
-    additive = attention_mask is not None and attention_mask.dtype != torch.bool  # a caller's own
-    if dropout == 0 or query.device.type != "cpu" or module.is_causal or additive:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
-    scores = (query * (query.shape[-1] ** -0.5 if scaling is None else scaling)) @ key.transpose(2, 3)
-    if attention_mask is not None:
-        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
-    with torch.autocast("cpu", enabled=False):  # computed in float32 anyway, and given back in the type of `scores`
-        shares = cpu_dropout(scores.softmax(-1), dropout)
-    return (shares @ value).transpose(1, 2).contiguous(), None
-
-
-AttentionInterface.register(CPU_DROPOUT_ATTENTION, attention)
-AttentionMaskInterface.register(CPU_DROPOUT_ATTENTION, sdpa_mask)
-
-
 def use_cpu_dropout(model: nn.Module) -> None:
-    """Replaces the dropout of `model`, and in a BERT or RoBERTa that of SDPA's attention."""
+    """Replaces the dropout layers of `model`; attention's is in `cpu_attention.py`."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child) is nn.Dropout:
                 setattr(module, name, CpuDropout(child.p).train(child.training))
-        if not isinstance(module, PreTrainedModel) or module.config.model_type not in ("bert", "roberta"):
-            continue  # others' attention may take more than a mask
-        if module.config._attn_implementation == "sdpa":
-            module.set_attn_implementation(CPU_DROPOUT_ATTENTION)

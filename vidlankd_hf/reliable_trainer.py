@@ -16,6 +16,7 @@ from transformers.trainer_utils import HubStrategy
 
 from . import runs
 from .checkpoints import checkpoint_to_resume, expected_bytes, remove_leftovers, save_checkpoint
+from .cpu_attention import use_cpu_attention
 from .data.fingerprint import data_fingerprint
 from .dropout import use_cpu_dropout
 from .finite import FiniteLatch, NonFiniteError, first_bad, weights_are_finite
@@ -108,6 +109,7 @@ class ReliableTrainer(PublishingTrainer):
         super().__init__(*args, **kwargs)
         if self.args.device.type == "cpu":
             use_cpu_dropout(self.model)
+            use_cpu_attention(self.model)
         self._totals: dict[str, torch.Tensor] = {}
         self._stops: StopRequests | None = None
         self._watchdog = Watchdog(self.args.hang_timeout)
