@@ -38,24 +38,26 @@ def pixel_settings(processor) -> dict[str, Any]:
 
 
 def resized(image: np.ndarray, settings: dict[str, Any]) -> np.ndarray:
-    """A picture `[height, width, 3]` uint8, resized and cropped.
+    """A picture `[height, width, 3]` uint8, resized and cropped; what would be cropped away is not resized.
 
     Raises:
         ValueError: It is smaller than the crop.
     """
     size, crop = settings["size"], settings["crop"]
-    height, width = image.shape[:2]
+    shape = height, width = image.shape[:2]
     if isinstance(size, int):
         size = (size, int(size * width / height)) if height <= width else (int(size * height / width), size)
-    if size is not None and tuple(size) != (height, width):
+    if size is not None:
         height, width = max(1, size[0]), max(1, size[1])
-        image = np.asarray(Image.fromarray(image).resize((width, height), settings["resample"]))
-    if crop is None:
-        return image
+    crop = (height, width) if crop is None else crop
     if height < crop[0] or width < crop[1]:
         raise ValueError(f"A frame of {height} x {width} is smaller than the crop {crop} of the image processor.")
     top, left = (height - crop[0]) // 2, (width - crop[1]) // 2
-    return image[top : top + crop[0], left : left + crop[1]]
+    if (height, width) == shape:
+        return image[top : top + crop[0], left : left + crop[1]]
+    down, across = shape[0] / height, shape[1] / width
+    box = (left * across, top * down, (left + crop[1]) * across, (top + crop[0]) * down)
+    return np.asarray(Image.fromarray(image).resize((crop[1], crop[0]), settings["resample"], box=box))
 
 
 def _size(size) -> list[int] | int:
