@@ -46,11 +46,24 @@ class OpenShard:
     def rows(self, name: str, start: int, stop: int) -> np.ndarray:
         """Rows `start` to `stop`, without the latter, of a tensor; fewer, where it has fewer. They are not copied."""
         rows = self._tensors[name][start:stop]
-        if rows.nbytes > mmap.PAGESIZE and hasattr(self._map, "madvise"):
+        if rows.nbytes > mmap.PAGESIZE:
+            self._fetch(name, start, stop)
+        return rows
+
+    def _fetch(self, name: str, start: int, stop: int) -> None:
+        """Has rows fetched from the disk, without waiting for them."""
+        rows = self._tensors[name][start:stop]
+        if rows.nbytes and hasattr(self._map, "madvise"):
             first = self._first[name] + start * rows.strides[0]
             page = first - first % mmap.PAGESIZE
             self._map.madvise(mmap.MADV_WILLNEED, page, first + rows.nbytes - page)
-        return rows
+
+    def _fetch_likely(self, entry: dict, streams: Sequence[str], start: float, end: float) -> None:
+        """Has features fetched while times are read, which tell which: those that it is if steps are even."""
+        for name in streams:
+            offset, length = entry["streams"][name]
+            first, last = (int(time / entry["duration"] * length) for time in (start, end))
+            self._fetch(f"{name}.features", offset + first, offset + min(length, last + 1))
 
     def read_span(
         self, entry: dict, streams: Sequence[str], start: float, end: float | None
@@ -63,6 +76,7 @@ class OpenShard:
                 f"Video {video!r} lasts {entry['duration']:.3f} s: the span from {start} to {end} s must start inside "
                 "it and end after its start. Correct or drop the caption that asks for it."
             )
+        self._fetch_likely(entry, streams, start, end)
         times = self._times(entry, streams[0])
         first, last = np.searchsorted(times, np.float32(start)), np.searchsorted(times, np.float32(end), "right")
         if first == last:
@@ -96,6 +110,6 @@ class OpenShard:
 
 def _nearest(times: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """For each of the targets [M] the index [M] of the nearest of the increasing times [N]."""
-    right = np.searchsorted(times, targets).clip(max=len(times) - 1)
-    left = (right - 1).clip(min=0)
+    right = np.minimum(np.searchsorted(times, targets), len(times) - 1)
+    left = np.maximum(right - 1, 0)
     return np.where(targets - times[left] <= times[right] - targets, left, right)
