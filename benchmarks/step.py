@@ -4,7 +4,8 @@
 
 Every way starts from the same weights and reads the same blocks. Before a speed is printed, all of them must agree on
 loss and gradient norm (dropout 0, fp32). They are timed in turn, round by round, so that a busy moment of the machine
-hits all of them, each time after an untimed step of the same way. Needs torch and transformers; draws a figure where matplotlib is installed.
+hits all of them, each time after an untimed step of the same way. Needs torch and transformers; draws a figure where
+matplotlib is installed.
 
 Ways:
   original   per-sample D x D NST, a loop over positions, full logits of both, host round trip, AdamW loop
