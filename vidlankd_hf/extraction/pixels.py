@@ -38,26 +38,24 @@ def pixel_settings(processor) -> dict[str, Any]:
 
 
 def resized(image: np.ndarray, settings: dict[str, Any]) -> np.ndarray:
-    """A picture `[height, width, 3]` uint8, resized and cropped; what would be cropped away is not resized.
+    """A picture `[height, width, 3]` uint8, resized and cropped.
 
     Raises:
         ValueError: It is smaller than the crop.
     """
     size, crop = settings["size"], settings["crop"]
-    shape = height, width = image.shape[:2]
+    height, width = image.shape[:2]
     if isinstance(size, int):
         size = (size, int(size * width / height)) if height <= width else (int(size * height / width), size)
-    if size is not None:
+    if size is not None and tuple(size) != (height, width):
         height, width = max(1, size[0]), max(1, size[1])
-    crop = (height, width) if crop is None else crop
+        image = np.asarray(Image.fromarray(image).resize((width, height), settings["resample"]))
+    if crop is None:
+        return image
     if height < crop[0] or width < crop[1]:
         raise ValueError(f"A frame of {height} x {width} is smaller than the crop {crop} of the image processor.")
     top, left = (height - crop[0]) // 2, (width - crop[1]) // 2
-    if (height, width) == shape:
-        return image[top : top + crop[0], left : left + crop[1]]
-    down, across = shape[0] / height, shape[1] / width
-    box = (left * across, top * down, (left + crop[1]) * across, (top + crop[0]) * down)
-    return np.asarray(Image.fromarray(image).resize((crop[1], crop[0]), settings["resample"], box=box))
+    return image[top : top + crop[0], left : left + crop[1]]
 
 
 def _size(size) -> list[int] | int:
