@@ -108,8 +108,16 @@ def test_pictures_too_large_for_the_memory_limit_fail_alone(tmp_path):
     write_large(tmp_path / "large.mkv")
     found = [Video("large", str(tmp_path / "large.mkv"), 1.0)]
     found.append(Video("small", str(write_grey_video(tmp_path / "small.mp4", [0])), 1.0))
-    *_, large, clip, small = decode_videos(found, SMALL, 1, Limits(memory_bytes=600 * 2**20))
+    *_, large, clip, small = decode_videos(found, SMALL, 1, Limits(memory_bytes=300 * 2**20))
     assert (large.reason, large.video.id) == ("memory", "large") and isinstance(small, Ended)
+
+
+@pytest.mark.parametrize("resample", [1, 2])
+def test_resizing_beyond_the_memory_limit_fails_alone(tmp_path, resample):
+    path = write_grey_video(tmp_path / "video.mp4", [0])
+    streams = [{**SMALL[0], "pixels": {"size": [40_000, 40_000], "resample": resample, "crop": None}}]
+    (event,) = decode_videos([Video("v", str(path), 1.0)], streams, 1, Limits(memory_bytes=2**30))
+    assert event.reason == "memory"
 
 
 def test_reader_that_stops_leaves_no_process(tmp_path):

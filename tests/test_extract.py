@@ -279,9 +279,10 @@ def test_a_picture_backbone_cannot_take_clips_nor_a_clip_backbone_pictures(tmp_p
             "crop_size": {"height": 40, "width": 40},
             "resample": 3,
         },
+        {"resample": 1},
         {"do_resize": False, "do_normalize": False},
     ],
-    ids=["vit", "convnext", "convnext 384", "videomae", "clip", "rescale only"],
+    ids=["vit", "convnext", "convnext 384", "videomae", "clip", "lanczos", "rescale only"],
 )
 @pytest.mark.parametrize("height, width", [(72, 120), (120, 72)])
 def test_pixels_are_those_of_the_image_processor(tmp_path, settings, height, width):
@@ -289,10 +290,11 @@ def test_pixels_are_those_of_the_image_processor(tmp_path, settings, height, wid
     processor = AutoImageProcessor.from_pretrained(tmp_path)
     scene, _ = render_scene([Look("yellow", "triangle", "spins")], 3, np.random.default_rng(0))
     images = np.tile(scene, (1, 2, 2, 1))[:, :height, :width]
-    expected = processor(list(images), return_tensors="pt")["pixel_values"].reshape(
-        3, 3, *to_pixel_values(images, processor).shape[2:]
-    )
-    torch.testing.assert_close(to_pixel_values(images, processor), expected, atol=1e-5, rtol=0)
+    pixels = to_pixel_values(images, processor)
+    expected = processor(list(images), return_tensors="pt")["pixel_values"].reshape(pixels.shape)
+    # Where there is no torchvision the processor resizes by Pillow, which rounds otherwise.
+    levels = (pixels - expected).abs() * (255 * min(PROCESSOR["image_std"]))
+    assert levels.max() < 2.01 and levels.mean() < 0.25
 
 
 def test_an_unknown_way_of_resizing_is_refused(tmp_path):

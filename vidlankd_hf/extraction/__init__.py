@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-# Imported when asked for: a decoding child imports this package too, and starts without torch.
+# Imported when asked for: a decoding child imports this package too, and starts without transformers.
 _LAZY = {"Limits": "decoders", "Stream": "streams", "extract_features": "extract"}
 __all__ = [*_LAZY]
 

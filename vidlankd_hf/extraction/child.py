@@ -1,8 +1,8 @@
 """A decoding child: a process with little memory of its own that reads paths and writes clips, small and ready.
 
-What a broken or crafted file does to it happens to nothing else. It imports neither torch nor transformers. Requests
-are lines of JSON on standard input, the first with the limits. Each answer is a length in 4 bytes, as much JSON, and
-for a clip its pixels:
+What a broken or crafted file does to it happens to nothing else. It does not import transformers. Requests are lines
+of JSON on standard input, the first with the limits. Each answer is a length in 4 bytes, as much JSON, and for a clip
+its pixels:
 
     {"stream": i, "time": seconds, "shape": [frames, height, width, 3]}     a clip
     {"duration": seconds}                                                   the end of a video
@@ -17,6 +17,7 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -103,10 +104,11 @@ def main() -> None:
     os.dup2(2, 1)
     settings = json.loads(sys.stdin.readline())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # also if it hangs when the parent is killed
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (settings["memory_bytes"],) * 2)
+        libraries = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (libraries + settings["memory_bytes"],) * 2)
 
     def send(message: dict, pixels: np.ndarray | None = None) -> None:
         text = json.dumps(message).encode()

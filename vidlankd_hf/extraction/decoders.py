@@ -25,7 +25,7 @@ import numpy as np
 
 from .videos import Video, is_remote
 
-# The package without its __init__.py, which would import torch and transformers: the child needs neither.
+# The package without its __init__.py, which would import transformers: the child does not need it.
 CHILD = """
 import sys, types
 package = types.ModuleType("vidlankd_hf")
@@ -47,7 +47,7 @@ class Limits:
     Args:
         stall_seconds: Without a new clip, while the run waits for one; and without a byte of what is fetched.
         video_seconds: In all, while the run waits; and to fetch it.
-        memory_bytes: Address space of the decoding child (Linux), Python and FFmpeg included.
+        memory_bytes: Address space of the decoding child (Linux), beside what its libraries take.
     """
 
     stall_seconds: float = 60.0

@@ -1,12 +1,18 @@
 """What an image processor does to a picture: resize and crop (here, beside decoding), then normalise (on the device).
 
-Pillow does the resizing, as in the processors themselves. Nothing here needs torch: decoding children do without.
+torch does the resizing, as in the processors where torchvision is installed. Elsewhere they use Pillow, which is
+several times slower and rounds otherwise: values differ by 2 of 255 at most.
 """
 
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+from torch.nn.functional import interpolate
+
+# Pillow does the others, of which torch has no antialiased ones.
+TORCH_FILTERS = {int(Image.Resampling.BILINEAR): "bilinear", int(Image.Resampling.BICUBIC): "bicubic"}
 
 
 def pixel_settings(processor) -> dict[str, Any]:
@@ -42,6 +48,7 @@ def resized(image: np.ndarray, settings: dict[str, Any]) -> np.ndarray:
 
     Raises:
         ValueError: It is smaller than the crop.
+        MemoryError: Resized, it does not fit into the memory that this process may take.
     """
     size, crop = settings["size"], settings["crop"]
     height, width = image.shape[:2]
@@ -49,13 +56,26 @@ def resized(image: np.ndarray, settings: dict[str, Any]) -> np.ndarray:
         size = (size, int(size * width / height)) if height <= width else (int(size * height / width), size)
     if size is not None and tuple(size) != (height, width):
         height, width = max(1, size[0]), max(1, size[1])
-        image = np.asarray(Image.fromarray(image).resize((width, height), settings["resample"]))
+        image = _resize(image, height, width, settings["resample"])
     if crop is None:
         return image
     if height < crop[0] or width < crop[1]:
         raise ValueError(f"A frame of {height} x {width} is smaller than the crop {crop} of the image processor.")
     top, left = (height - crop[0]) // 2, (width - crop[1]) // 2
     return image[top : top + crop[0], left : left + crop[1]]
+
+
+def _resize(image: np.ndarray, height: int, width: int, resample: int) -> np.ndarray:
+    if resample not in TORCH_FILTERS:
+        return np.asarray(Image.fromarray(image).resize((width, height), resample))
+    pixels = torch.from_numpy(image)[None].permute(0, 3, 1, 2)
+    try:
+        pixels = interpolate(pixels, (height, width), mode=TORCH_FILTERS[resample], antialias=True)
+    except RuntimeError as error:
+        if "allocate memory" in str(error):
+            raise MemoryError(f"A frame of {height} x {width} pixels does not fit into memory.") from error
+        raise
+    return pixels.permute(0, 2, 3, 1)[0].numpy()
 
 
 def _size(size) -> list[int] | int:
