@@ -188,7 +188,7 @@ def one_film(args: argparse.Namespace) -> None:
     streams = paper_streams(f"{args.models}/frame", f"{args.models}/clip")
     work = Extraction([args.one_film], f"{args.one_film}.features", streams, decoders=1, device=args.device)
     peaks, done = {"run_mib": 0.0, "child_mib": 0.0}, threading.Event()
-    watcher = threading.Thread(target=watch_memory, args=(peaks, done))
+    watcher = threading.Thread(target=watch_memory, args=(peaks, done), daemon=True)
     watcher.start()
     result = ours(work)
     done.set()

@@ -22,6 +22,13 @@ def attention_module():
     return BertModel(BertConfig(num_hidden_layers=1)).encoder.layer[0].attention.self
 
 
+@pytest.fixture
+def matmul_precision():
+    before = torch.get_float32_matmul_precision()
+    yield torch.set_float32_matmul_precision
+    torch.set_float32_matmul_precision(before)
+
+
 @pytest.mark.parametrize("padded", [False, True])
 def test_attention_is_sdpa_with_some_weights_dropped(padded):
     q, k, v = queries_keys_values()
@@ -71,7 +78,7 @@ def products_of(monkeypatch, q, k, v, **kwargs):
     "dtype, precision, tolerance", [(torch.bfloat16, "highest", 2e-2), (torch.float32, "medium", 2e-2)]
 )
 def test_short_sequences_in_low_precision_are_multiplied_whole_and_give_what_sdpa_gives(
-    monkeypatch, dtype, precision, tolerance, padded
+    monkeypatch, matmul_precision, dtype, precision, tolerance, padded
 ):
     mask = torch.ones(2, 1, 1, 8, dtype=torch.bool)
     mask[1, ..., 5:] = False
@@ -80,13 +87,9 @@ def test_short_sequences_in_low_precision_are_multiplied_whole_and_give_what_sdp
     expected = F.scaled_dot_product_attention(*exact, attn_mask=mask).transpose(1, 2)
     naive = torch.autograd.grad(expected.sum(), exact)
     inputs = [x.detach().to(dtype).requires_grad_() for x in exact]
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision)
-    try:
-        result, by_sdpa = products_of(monkeypatch, *inputs, attention_mask=mask)
-        gradients = torch.autograd.grad(result.sum(), inputs)
-    finally:
-        torch.set_float32_matmul_precision(before)
+    matmul_precision(precision)
+    result, by_sdpa = products_of(monkeypatch, *inputs, attention_mask=mask)
+    gradients = torch.autograd.grad(result.sum(), inputs)
     assert not by_sdpa and result.dtype == dtype
     for ours, reference in zip((result, *gradients), (expected, *naive), strict=True):
         assert (ours.double() - reference).abs().max() < tolerance
@@ -97,14 +100,10 @@ def test_short_sequences_in_low_precision_are_multiplied_whole_and_give_what_sdp
     (SHORT, True, torch.bfloat16, "highest"), (SHORT, False, torch.float32, "medium"),
     (8, True, torch.float64, "medium"),
 ])  # fmt: skip
-def test_all_else_is_left_to_sdpa(monkeypatch, length, grad, dtype, precision):
+def test_all_else_is_left_to_sdpa(monkeypatch, matmul_precision, length, grad, dtype, precision):
     inputs = [x.detach().requires_grad_(grad) for x in queries_keys_values(length, dtype)]
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision)
-    try:
-        assert products_of(monkeypatch, *inputs, attention_mask=None)[1]
-    finally:
-        torch.set_float32_matmul_precision(before)
+    matmul_precision(precision)
+    assert products_of(monkeypatch, *inputs, attention_mask=None)[1]
 
 
 def test_runs_on_cpus_use_it_in_student_and_teacher(tmp_path):
@@ -113,11 +112,15 @@ def test_runs_on_cpus_use_it_in_student_and_teacher(tmp_path):
         assert model.config._attn_implementation == CPU_ATTENTION
 
 
-def test_a_layer_with_it_compiles_as_one_graph():
+@pytest.mark.parametrize("dtype, precision", [
+    (torch.float32, "highest"), (torch.float32, "medium"), (torch.bfloat16, "highest"),
+])  # fmt: skip
+def test_a_layer_with_it_compiles_as_one_graph(matmul_precision, dtype, precision):
     model = make_student(make_tokenizer()).base_model.eval()
     use_cpu_attention(model)
     layer = model.encoder.layer[0].attention  # not the model: torch 2.6 does not trace transformers' wrappers of it
     states = torch.randn(2, 6, model.config.hidden_size)
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
-    with torch.autocast("cpu", torch.bfloat16):
+    matmul_precision(precision)
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
         torch.testing.assert_close(compiled(states)[0], layer(states)[0], rtol=2e-2, atol=2e-2)

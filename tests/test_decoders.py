@@ -1,6 +1,8 @@
 """Decoding children: a file may hang, crash or starve one of them; the run goes on."""
 
 import os
+import subprocess
+import sys
 
 import av
 import pytest
@@ -118,6 +120,19 @@ def test_resizing_beyond_the_memory_limit_fails_alone(tmp_path, resample):
     streams = [{**SMALL[0], "pixels": {"size": [40_000, 40_000], "resample": resample, "crop": None}}]
     (event,) = decode_videos([Video("v", str(path), 1.0)], streams, 1, Limits(memory_bytes=2**30))
     assert event.reason == "memory"
+
+
+def test_limit_that_a_process_came_with_is_not_exceeded(tmp_path):
+    path = write_grey_video(tmp_path / "video.mp4", [0])
+    code = f"""if True:
+        import resource
+        from vidlankd_hf.extraction.decoders import Ended, Limits, decode_videos
+        from vidlankd_hf.extraction.videos import Video
+        resource.setrlimit(resource.RLIMIT_AS, (2**38,) * 2)
+        *_, event = decode_videos([Video("v", {str(path)!r}, 1.0)], {SMALL!r}, 1, Limits(memory_bytes=2**40))
+        assert isinstance(event, Ended), event
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_reader_that_stops_leaves_no_process(tmp_path):

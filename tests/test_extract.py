@@ -297,6 +297,13 @@ def test_pixels_are_those_of_the_image_processor(tmp_path, settings, height, wid
     assert levels.max() < 2.01 and levels.mean() < 0.25
 
 
+def test_pictures_may_be_mirrored_views(tmp_path):
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
+    processor = AutoImageProcessor.from_pretrained(tmp_path)
+    images = np.random.default_rng(0).integers(0, 255, (2, 40, 50, 3), np.uint8)[:, ::-1, :, ::-1]
+    assert torch.equal(to_pixel_values(images, processor), to_pixel_values(images.copy(), processor))
+
+
 def test_an_unknown_way_of_resizing_is_refused(tmp_path):
     settings = {**PROCESSOR, "size": {"longest_edge": 32, "shortest_edge": 16}}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))

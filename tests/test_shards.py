@@ -166,10 +166,20 @@ def test_missing_folders_other_versions_and_unknown_videos_are_named(tmp_path, f
 def test_a_span_must_start_inside_the_video(folder):
     store = FeatureStore(folder)
     duration = store.duration("video0.mp4")
-    for start, end in [(duration, None), (duration + 1, duration + 2), (-1.0, 1.0), (1.0, 1.0), (1.5, 1.0)]:
+    beside = [(duration, None), (duration + 1, duration + 2), (-1.0, 1.0), (1.0, 1.0), (1.5, 1.0), (0.0, float("nan"))]
+    for start, end in beside:
         with pytest.raises(ValueError, match=f"Video 'video0.mp4' lasts {duration:.3f} s: the span from {start}"):
             store.read("video0.mp4", start, end)
     assert torch.equal(store.read("video0.mp4", 0.0, duration + 5)[0], store.read("video0.mp4")[0])
+
+
+@pytest.mark.parametrize("offset", [-3, -(10**6), 10**6])
+def test_an_index_that_points_beside_the_shard_is_refused(folder, offset):
+    lines = [json.loads(line) for line in open(folder / "index.jsonl")]
+    lines[0]["streams"]["frame"][0] = offset
+    (folder / "index.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(ValueError, match="damaged"):
+        FeatureStore(folder).read(lines[0]["video"])
 
 
 @pytest.mark.parametrize(

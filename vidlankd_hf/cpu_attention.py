@@ -40,7 +40,12 @@ def _sdpa_is_slow(query: Tensor, key: Tensor) -> bool:
         return False
     if query.dtype == torch.bfloat16:
         return query.requires_grad
-    return query.dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest"
+    return query.dtype == torch.float32 and _lowers_float32()
+
+
+@torch.compiler.assume_constant_result  # torch.compile breaks its graph at the question
+def _lowers_float32() -> bool:
+    return torch.get_float32_matmul_precision() != "highest"
 
 
 AttentionInterface.register(CPU_ATTENTION, attention)
@@ -48,7 +53,10 @@ AttentionMaskInterface.register(CPU_ATTENTION, sdpa_mask)
 
 
 def use_cpu_attention(model: nn.Module) -> None:
-    """Gives [`attention`] to every BERT and RoBERTa in `model` that attends by SDPA; others may take more."""
+    """Gives [`attention`] to every BERT and RoBERTa in `model` that attends by SDPA; others may take more.
+
+    What `save_pretrained` writes does not name it; a pickled module does, and needs this package to run.
+    """
     for module in list(model.modules()):
         if not isinstance(module, PreTrainedModel) or module.config.model_type not in ("bert", "roberta"):
             continue

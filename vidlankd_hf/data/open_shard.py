@@ -71,7 +71,7 @@ class OpenShard:
         """What [`FeatureStore.read`] gives, of a video's entry in the index."""
         video = entry["video"]
         end = entry["duration"] if end is None else min(end, entry["duration"])
-        if not 0 <= start < entry["duration"] or end <= start:
+        if not (0 <= start < entry["duration"] and end > start):
             raise ValueError(
                 f"Video {video!r} lasts {entry['duration']:.3f} s: the span from {start} to {end} s must start inside "
                 "it and end after its start. Correct or drop the caption that asks for it."

@@ -108,7 +108,9 @@ def main() -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # also if it hangs when the parent is killed
         libraries = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (libraries + settings["memory_bytes"],) * 2)
+        _, most = resource.getrlimit(resource.RLIMIT_AS)
+        limit = libraries + settings["memory_bytes"]
+        resource.setrlimit(resource.RLIMIT_AS, (limit if most == resource.RLIM_INFINITY else min(limit, most),) * 2)
 
     def send(message: dict, pixels: np.ndarray | None = None) -> None:
         text = json.dumps(message).encode()

@@ -1,7 +1,7 @@
 """What an image processor does to a picture: resize and crop (here, beside decoding), then normalise (on the device).
 
-torch does the resizing, as in the processors where torchvision is installed. Elsewhere they use Pillow, which is
-several times slower and rounds otherwise: values differ by 2 of 255 at most.
+torch does the resizing, as in the processors where a recent torchvision is installed. Elsewhere they use Pillow, which
+is several times slower and rounds otherwise: docs/data.md says by how much.
 """
 
 from typing import Any
@@ -68,7 +68,7 @@ def resized(image: np.ndarray, settings: dict[str, Any]) -> np.ndarray:
 def _resize(image: np.ndarray, height: int, width: int, resample: int) -> np.ndarray:
     if resample not in TORCH_FILTERS:
         return np.asarray(Image.fromarray(image).resize((width, height), resample))
-    pixels = torch.from_numpy(image)[None].permute(0, 3, 1, 2)
+    pixels = torch.from_numpy(np.ascontiguousarray(image))[None].permute(0, 3, 1, 2)
     try:
         pixels = interpolate(pixels, (height, width), mode=TORCH_FILTERS[resample], antialias=True)
     except RuntimeError as error:
