@@ -33,7 +33,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["vidlankd_hf", "vidlankd_hf.*"]),
-    package_data={"vidlankd_hf": ["py.typed", "grounding_page.html"]},
+    package_data={"vidlankd_hf": ["py.typed", "evaluation/grounding_page.html"]},
     install_requires=[
         "torch>=2.6",
         "transformers>=5.20",

@@ -3,7 +3,7 @@
     python benchmarks/attention.py
 
 Prints how many times faster the products are (median of 9, in turn), in a forward pass and in one with its backward.
-`vidlankd_hf.cpu_attention.SHORT` comes from it.
+`vidlankd_hf.models.cpu_kernels.SHORT` comes from it.
 """
 
 import argparse

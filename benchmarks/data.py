@@ -39,9 +39,9 @@ from vidlankd_hf import (
     bert_config,
     load_video_text,
 )
-from vidlankd_hf.data.epochs import EpochDataset
-from vidlankd_hf.data.shards import FeatureStore, ShardWriter
-from vidlankd_hf.teacher import video_config_like
+from vidlankd_hf.data.features import FeatureStore, ShardWriter
+from vidlankd_hf.models.teacher import video_config_like
+from vidlankd_hf.training.sampler import EpochDataset
 
 VOCABULARY, BLOCK, STEPS, WIDTH = 30_522, 126, 384, 4096
 WORKERS = 2

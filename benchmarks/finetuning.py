@@ -18,11 +18,11 @@ from torch.nn.utils import clip_grad_norm_
 from transformers import AutoTokenizer, TrainerCallback, get_linear_schedule_with_warmup, set_seed
 from transformers.utils import logging
 
-from vidlankd_hf.downstream import TASKS
-from vidlankd_hf.downstream.finetune import recipe_options
-from vidlankd_hf.downstream.heads import Collator
-from vidlankd_hf.downstream.reading import read_rows
-from vidlankd_hf.downstream.trainer import FinetuningArguments, FinetuningTrainer
+from vidlankd_hf.evaluation import TASKS
+from vidlankd_hf.evaluation.finetune import recipe_options
+from vidlankd_hf.evaluation.heads import Collator
+from vidlankd_hf.evaluation.reading import read_rows
+from vidlankd_hf.evaluation.trainer import FinetuningArguments, FinetuningTrainer
 
 
 class Clock(TrainerCallback):

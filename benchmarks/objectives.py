@@ -15,7 +15,7 @@ from step import describe_machine, peak_memory, seconds
 from tqdm.auto import tqdm
 
 from vidlankd_hf import VidLanKDStudent, VidLanKDTeacher, VidLanKDTeacherConfig, bert_config
-from vidlankd_hf.losses import OBJECTIVES
+from vidlankd_hf.models.losses import OBJECTIVES
 
 VOCABULARY = 30_522
 

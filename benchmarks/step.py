@@ -45,9 +45,9 @@ from vidlankd_hf import (
     VidLanKDTeacherConfig,
     bert_config,
 )
-from vidlankd_hf.mlm_head import masked_logits, mlm_loss
-from vidlankd_hf.student import unit_states
-from vidlankd_hf.teacher import video_config_like
+from vidlankd_hf.models.heads import masked_logits, mlm_loss
+from vidlankd_hf.models.student import unit_states
+from vidlankd_hf.models.teacher import video_config_like
 
 VOCABULARY, BLOCK = 30522, 126
 OBJECTIVES = {"none": {}, "nst": {"nst": 1.0}, "crd": {"crd": 1.0}, "both": {"nst": 1.0, "crd": 1.0}}

@@ -16,11 +16,11 @@ from pathlib import Path
 import yaml
 from tqdm.auto import tqdm
 
-from vidlankd_hf.ablations.report import accuracy, write_table
-from vidlankd_hf.ablations.runs import DATA, SeedRuns
-from vidlankd_hf.ablations.tables import ROWS, TABLES
-from vidlankd_hf.cells import side_by_side
-from vidlankd_hf.command_line import CommandLine
+from vidlankd_hf.cli import CommandLine
+from vidlankd_hf.experiments.ablations.report import accuracy, write_table
+from vidlankd_hf.experiments.ablations.runs import DATA, SeedRuns
+from vidlankd_hf.experiments.ablations.tables import ROWS, TABLES
+from vidlankd_hf.experiments.grid import side_by_side
 
 EXAMPLES = Path(__file__).parent
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from transformers.hf_argparser import string_to_bool
 
-from vidlankd_hf.command_line import CommandLine
+from vidlankd_hf.cli import CommandLine
 from vidlankd_hf.data.howto100m import convert_howto100m
 
 

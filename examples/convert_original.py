@@ -9,8 +9,8 @@ Files that hold more than tensors are refused: nothing in them is run.
 
 from pathlib import Path
 
-from vidlankd_hf.command_line import CommandLine
-from vidlankd_hf.convert import convert
+from vidlankd_hf.cli import CommandLine
+from vidlankd_hf.hub.convert import convert
 
 
 def main() -> None:

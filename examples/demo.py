@@ -10,11 +10,11 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from vidlankd_hf.cells import Cell, flags, probe, side_by_side
-from vidlankd_hf.command_line import CommandLine
-from vidlankd_hf.student import objectives_recipe
-from vidlankd_hf.world.recipe import OBJECTIVES, STUDENT_RECIPE, TEACHER_RECIPE, WORLD_SEED
-from vidlankd_hf.world.report import write_report
+from vidlankd_hf.cli import CommandLine
+from vidlankd_hf.experiments.grid import Cell, flags, probe, side_by_side
+from vidlankd_hf.experiments.world.recipe import OBJECTIVES, STUDENT_RECIPE, TEACHER_RECIPE, WORLD_SEED
+from vidlankd_hf.experiments.world.report import write_report
+from vidlankd_hf.models.student import objectives_recipe
 
 EXAMPLES = Path(__file__).parent
 

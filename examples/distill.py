@@ -19,16 +19,16 @@ from vidlankd_hf import (
     student_class,
     student_config,
 )
-from vidlankd_hf.command_line import OUTPUT, TRAINING, CommandLine, also_of_the_world
-from vidlankd_hf.configuration import KINDS, SIZES
+from vidlankd_hf.cli import OUTPUT, TRAINING, CommandLine, also_of_the_world
 from vidlankd_hf.data.text_blocks import TextBlocks, read_vokens_info
 from vidlankd_hf.data.vocabulary import check_same_vocabulary
-from vidlankd_hf.launch import describe_launch, end_run
-from vidlankd_hf.model_card import PROBE_FILE
-from vidlankd_hf.runs import build_if_missing, file_fingerprint, finish_run, open_run, run_script, say
-from vidlankd_hf.student import objectives_recipe
-from vidlankd_hf.teacher import text_config
-from vidlankd_hf.world.recipe import STUDENT_RECIPE, WORLD_SEED
+from vidlankd_hf.experiments.world.recipe import STUDENT_RECIPE, WORLD_SEED
+from vidlankd_hf.hub.model_cards import PROBE_FILE
+from vidlankd_hf.models.configuration import KINDS, SIZES
+from vidlankd_hf.models.student import objectives_recipe
+from vidlankd_hf.models.teacher import text_config
+from vidlankd_hf.reliability.launch import describe_launch, end_run
+from vidlankd_hf.reliability.run_dir import build_if_missing, file_fingerprint, finish_run, open_run, run_script, say
 
 EXAMPLES = Path(__file__).parent
 GROUPS = {

@@ -15,17 +15,18 @@ from pathlib import Path
 from transformers import AutoTokenizer
 from transformers.utils import logging
 
-from vidlankd_hf.cells import flags
-from vidlankd_hf.command_line import CommandLine
-from vidlankd_hf.data.shards import write_atomically
-from vidlankd_hf.downstream import TASKS
-from vidlankd_hf.downstream.card import update_card, zero_shot_results
-from vidlankd_hf.downstream.checkpoints import fingerprint, load_for_scoring
-from vidlankd_hf.downstream.reading import find_file
-from vidlankd_hf.downstream.report import summarize, write_report
-from vidlankd_hf.downstream.task import Task
-from vidlankd_hf.downstream.zero_shot import evaluate_zero_shot
-from vidlankd_hf.runs import run_script
+import vidlankd_hf.experiments.world  # noqa: F401  (adds its task to TASKS)
+from vidlankd_hf.cli import CommandLine
+from vidlankd_hf.evaluation import TASKS
+from vidlankd_hf.evaluation.card import update_card, zero_shot_results
+from vidlankd_hf.evaluation.checkpoints import fingerprint, load_for_scoring
+from vidlankd_hf.evaluation.reading import find_file
+from vidlankd_hf.evaluation.report import summarize, write_report
+from vidlankd_hf.evaluation.task import Task
+from vidlankd_hf.evaluation.zero_shot import evaluate_zero_shot
+from vidlankd_hf.experiments.grid import flags
+from vidlankd_hf.reliability.run_dir import run_script
+from vidlankd_hf.utils.io import write_atomically
 
 EXAMPLES = Path(__file__).parent
 

@@ -17,12 +17,12 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
-from vidlankd_hf.command_line import CommandLine
+from vidlankd_hf.cli import CommandLine
+from vidlankd_hf.experiments.world import build_world
+from vidlankd_hf.experiments.world.recipe import WORLD_SEED
 from vidlankd_hf.extraction import Limits, Stream, extract_features
 from vidlankd_hf.extraction.streams import paper_streams
-from vidlankd_hf.launch import asked_for
-from vidlankd_hf.world import build_world
-from vidlankd_hf.world.recipe import WORLD_SEED
+from vidlankd_hf.reliability.launch import asked_for
 
 WORLD = Path("outputs/world")
 GROUPS = {

@@ -13,15 +13,16 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from vidlankd_hf.command_line import OUTPUT, TRAINING, CommandLine
-from vidlankd_hf.downstream import TASKS
-from vidlankd_hf.downstream.card import finetuning_results, update_card
-from vidlankd_hf.downstream.finetune import find_task, finetune, recipe_arguments, recipe_options
-from vidlankd_hf.downstream.report import best_recipe
-from vidlankd_hf.downstream.task import Task
-from vidlankd_hf.downstream.trainer import FinetuningArguments
-from vidlankd_hf.hub import PushError, make_repository, push
-from vidlankd_hf.runs import say
+import vidlankd_hf.experiments.world  # noqa: F401  (adds its task to TASKS)
+from vidlankd_hf.cli import OUTPUT, TRAINING, CommandLine
+from vidlankd_hf.evaluation import TASKS
+from vidlankd_hf.evaluation.card import finetuning_results, update_card
+from vidlankd_hf.evaluation.finetune import find_task, finetune, recipe_arguments, recipe_options
+from vidlankd_hf.evaluation.report import best_recipe
+from vidlankd_hf.evaluation.task import Task
+from vidlankd_hf.evaluation.trainer import FinetuningArguments
+from vidlankd_hf.hub.push import PushError, make_repository, push
+from vidlankd_hf.reliability.run_dir import say
 
 GROUPS = {
     "task": ("model", "task", "data", "max_length", "train_rows", "eval_rows"),

@@ -13,13 +13,13 @@ from transformers import AutoConfig, AutoTokenizer
 from transformers.hf_argparser import string_to_bool
 
 from vidlankd_hf import load_teacher, load_video_text, student_class
-from vidlankd_hf.command_line import CommandLine
+from vidlankd_hf.cli import CommandLine
 from vidlankd_hf.data.caption_formats import READERS
 from vidlankd_hf.data.vocabulary import check_same_vocabulary
-from vidlankd_hf.grounding import ALIGNED, check_video_encoder, encode_clips, ground
-from vidlankd_hf.grounding_page import write_heat_picture, write_nearest_picture, write_page
-from vidlankd_hf.runs import RUN_FILE, file_fingerprint, read_settings
-from vidlankd_hf.world.recipe import LENGTH
+from vidlankd_hf.evaluation.grounding import ALIGNED, check_video_encoder, encode_clips, ground
+from vidlankd_hf.evaluation.grounding_page import write_heat_picture, write_nearest_picture, write_page
+from vidlankd_hf.experiments.world.recipe import LENGTH
+from vidlankd_hf.reliability.run_dir import RUN_FILE, file_fingerprint, read_settings
 
 GROUPS = {
     "what to show": ("sentences", "num_nearest", "heat_clip", "window", "output_dir"),

@@ -17,15 +17,16 @@ from transformers import AutoTokenizer
 from transformers.hf_argparser import string_to_bool
 
 from vidlankd_hf import load_video_text
-from vidlankd_hf.command_line import CommandLine
+from vidlankd_hf.cli import CommandLine
 from vidlankd_hf.data.caption_formats import READERS
 from vidlankd_hf.data.captions import read_captions
-from vidlankd_hf.data.contact_sheet import histogram_rows, table_of, write_page, write_picture
-from vidlankd_hf.data.inspection import sample_clips, size_at, summarize, vocabulary_growth
+from vidlankd_hf.data.features import FeatureStore
 from vidlankd_hf.data.pairing import pair_captions
-from vidlankd_hf.data.shards import FeatureStore, write_atomically
 from vidlankd_hf.data.text_blocks import load_text
-from vidlankd_hf.world.recipe import LENGTH
+from vidlankd_hf.experiments.world.recipe import LENGTH
+from vidlankd_hf.inspection.contact_sheet import histogram_rows, table_of, write_page, write_picture
+from vidlankd_hf.inspection.inspect import sample_clips, size_at, summarize, vocabulary_growth
+from vidlankd_hf.utils.io import write_atomically
 
 
 def main() -> None:

@@ -2,16 +2,16 @@
 
     python examples/make_world.py --output_dir outputs/world --seed 0
 
-What things look like is in its videos and never in its text; docs and sizes: `vidlankd_hf.world.build_world`. Run it
-again to go on with a build that was interrupted.
+What things look like is in its videos and never in its text; docs and sizes:
+`vidlankd_hf.experiments.world.build_world`. Run it again to go on with a build that was interrupted.
 """
 
 import inspect
 import time
 
-from vidlankd_hf.command_line import CommandLine
-from vidlankd_hf.world import build_world
-from vidlankd_hf.world.recipe import WORLD_SEED
+from vidlankd_hf.cli import CommandLine
+from vidlankd_hf.experiments.world import build_world
+from vidlankd_hf.experiments.world.recipe import WORLD_SEED
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ training, points the evaluation. Without arguments: outputs/teacher and outputs/
 import json
 from pathlib import Path
 
-from vidlankd_hf.command_line import CommandLine
+from vidlankd_hf.cli import CommandLine
 
 STATE = "trainer_state.json"
 DEFAULT_RUNS = ("outputs/teacher", "outputs/student")

@@ -19,15 +19,15 @@ from vidlankd_hf import (
     bert_config,
     load_video_text,
 )
-from vidlankd_hf.command_line import OUTPUT, TRAINING, CommandLine, also_of_the_world
-from vidlankd_hf.configuration import CONTRASTS, SIZES, TEACHER_LOSSES
+from vidlankd_hf.cli import OUTPUT, TRAINING, CommandLine, also_of_the_world
 from vidlankd_hf.data.caption_formats import READERS
+from vidlankd_hf.data.features import FeatureStore
 from vidlankd_hf.data.pairing import split_by_video
-from vidlankd_hf.data.shards import FeatureStore
-from vidlankd_hf.launch import describe_launch, end_run
-from vidlankd_hf.runs import build_if_missing, finish_run, open_run, say
-from vidlankd_hf.teacher import video_config_like
-from vidlankd_hf.world.recipe import TEACHER_RECIPE, WORLD_SEED
+from vidlankd_hf.experiments.world.recipe import TEACHER_RECIPE, WORLD_SEED
+from vidlankd_hf.models.configuration import CONTRASTS, SIZES, TEACHER_LOSSES
+from vidlankd_hf.models.teacher import video_config_like
+from vidlankd_hf.reliability.launch import describe_launch, end_run
+from vidlankd_hf.reliability.run_dir import build_if_missing, finish_run, open_run, say
 
 GROUPS = {
     "data": ("features", "captions", "tokenizer", "caption_format", "remove_overlap", "max_unpaired", "fixed_windows",

@@ -13,9 +13,9 @@ from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
 import vidlankd_hf  # noqa: F401  (so that AutoModel knows the teacher)
-from vidlankd_hf.command_line import CommandLine
-from vidlankd_hf.data.shards import write_atomically
-from vidlankd_hf.world import probe_model
+from vidlankd_hf.cli import CommandLine
+from vidlankd_hf.experiments.world import probe_model
+from vidlankd_hf.utils.io import write_atomically
 
 
 def main() -> None:

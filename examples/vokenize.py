@@ -13,10 +13,10 @@ from transformers import AutoTokenizer
 from transformers.hf_argparser import string_to_bool
 
 from vidlankd_hf import VidLanKDTeacher, load_text_blocks, load_video_text
-from vidlankd_hf.command_line import CommandLine
+from vidlankd_hf.cli import CommandLine
 from vidlankd_hf.data.caption_formats import READERS
-from vidlankd_hf.vokenization import vokenize
-from vidlankd_hf.world.recipe import LENGTH
+from vidlankd_hf.experiments.vokenization import vokenize
+from vidlankd_hf.experiments.world.recipe import LENGTH
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import pytest
 @pytest.fixture(scope="session")
 def tiny_world(tmp_path_factory) -> Path:
     """A complete grounded world in seconds; its backbones have hardly been trained."""
-    from vidlankd_hf.world import build_world
+    from vidlankd_hf.experiments.world import build_world
 
     return build_world(
         tmp_path_factory.mktemp("tiny") / "world",

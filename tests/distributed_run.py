@@ -10,7 +10,7 @@ import torch
 from helpers import train
 from transformers import TrainerCallback
 
-from vidlankd_hf.launch import end_run
+from vidlankd_hf.reliability.launch import end_run
 
 
 def bytes_of(tensors) -> int:

@@ -7,7 +7,7 @@ import numpy as np
 from helpers import WORDS, make_tokenizer
 from tokenizers.processors import TemplateProcessing
 
-from vidlankd_hf.downstream.zero_shot import CODA_COLOURS, COLOURS, MATERIALS, POSITIONS, VICOMTE_COLOURS
+from vidlankd_hf.evaluation.zero_shot import CODA_COLOURS, COLOURS, MATERIALS, POSITIONS, VICOMTE_COLOURS
 
 ROWS = {"train": 12, "dev": 9, "test": 3}
 GOOD, BAD = WORDS[0], WORDS[1]  # what a label can be read from

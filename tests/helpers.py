@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from vidlankd_hf import VidLanKDTeacher, VidLanKDTeacherConfig, bert_config, student_class, student_config
-from vidlankd_hf.teacher import video_config_like
+from vidlankd_hf.models.teacher import video_config_like
 
 FEATURE_SIZE = 6
 WORDS = [f"word{i}" for i in range(60)]
@@ -181,7 +181,7 @@ def parse_command(monkeypatch, name: str, words) -> tuple:
     import argparse
     import sys
 
-    from vidlankd_hf.command_line import CommandLine
+    from vidlankd_hf.cli import CommandLine
 
     parse, stock = CommandLine.parse, argparse.ArgumentParser.parse_args
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from helpers import example, parse_command
 
-from vidlankd_hf.command_line import CommandLine, read_config
+from vidlankd_hf.cli import CommandLine, read_config
 
 RECIPE = {"learning_rate": 0.5, "max_steps": 7}
 ROOT = Path(__file__).parent.parent

@@ -257,8 +257,8 @@ def make_features(folder: Path, world: Path) -> None:
 def test_python_blocks_run(name, workplace, monkeypatch, request):
     import downstream_data
 
-    from vidlankd_hf.downstream import TASKS
-    from vidlankd_hf.losses import OBJECTIVES
+    from vidlankd_hf.evaluation import TASKS
+    from vidlankd_hf.models.losses import OBJECTIVES
 
     blocks = [block.code for block in BLOCKS[name] if block.language == "python" and block.runs]
     if re.search("outputs/(world|features)", "".join(blocks)):
@@ -290,7 +290,7 @@ def metrics_of(page: str) -> set[str]:
 def test_all_that_a_run_logs_is_in_the_table(kind, page, tmp_path):
     from helpers import train
 
-    from vidlankd_hf.losses import OBJECTIVES
+    from vidlankd_hf.models.losses import OBJECTIVES
 
     trainer = train(kind, tmp_path, objectives={"nst": 1.0, "crd": 1.0}, eval_strategy="steps", eval_steps=2)
     logged = {name for entry in trainer.state.log_history for name in entry} | set(trainer.evaluate())

@@ -7,7 +7,7 @@ import pytest
 from helpers import example, parse_command
 from transformers import TrainingArguments
 
-from vidlankd_hf.command_line import SECTIONS
+from vidlankd_hf.cli import SECTIONS
 
 EXAMPLES = sorted(path.stem for path in (Path(__file__).parent.parent / "examples").glob("*.py"))
 TRAINING = ("pretrain_teacher", "distill", "finetune")

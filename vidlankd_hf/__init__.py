@@ -4,9 +4,9 @@ from importlib import import_module
 
 from transformers import AutoConfig, AutoModel
 
-from .configuration import VidLanKDTeacherConfig, VidLanKDVideoConfig, bert_config, student_config
-from .student import VidLanKDModernBertStudent, VidLanKDRobertaStudent, VidLanKDStudent, student_class
-from .teacher import VidLanKDTeacher, load_teacher
+from .models.configuration import VidLanKDTeacherConfig, VidLanKDVideoConfig, bert_config, student_config
+from .models.student import VidLanKDModernBertStudent, VidLanKDRobertaStudent, VidLanKDStudent, student_class
+from .models.teacher import VidLanKDTeacher, load_teacher
 
 __version__ = "0.1.0"
 
@@ -19,10 +19,10 @@ VidLanKDTeacher.register_for_auto_class("AutoModel")
 
 # Imported when asked for: the models alone need nothing but torch and transformers.
 _LAZY = {
-    "DistillationConfig": "distillation_config",
-    "DistillationTrainer": "distillation_trainer",
-    "TeacherConfig": "teacher_trainer",
-    "TeacherTrainer": "teacher_trainer",
+    "DistillationConfig": "training.distillation_config",
+    "DistillationTrainer": "training.distillation_trainer",
+    "TeacherConfig": "training.teacher_trainer",
+    "TeacherTrainer": "training.teacher_trainer",
     "TextCollator": "data.collators",
     "VideoTextCollator": "data.collators",
     "load_text_blocks": "data.text_blocks",

@@ -23,15 +23,16 @@ import torch
 from safetensors import SafetensorError
 from small_runs import ROOT, forked, wait
 
-from vidlankd_hf.checkpoints import fault, seal
-from vidlankd_hf.command_line import read_config
+import vidlankd_hf.experiments.world  # noqa: F401  (adds its task to TASKS)
+from vidlankd_hf.cli import read_config
 from vidlankd_hf.data.captions import read_captions
-from vidlankd_hf.data.shards import FeatureStore, ShardWriter
+from vidlankd_hf.data.features import FeatureStore, ShardWriter
 from vidlankd_hf.data.text_blocks import TextBlocks, load_text
-from vidlankd_hf.downstream import TASKS
-from vidlankd_hf.downstream.reading import read_rows
-from vidlankd_hf.downstream.task import Task
+from vidlankd_hf.evaluation import TASKS
+from vidlankd_hf.evaluation.reading import read_rows
+from vidlankd_hf.evaluation.task import Task
 from vidlankd_hf.extraction.decode import VideoReader
+from vidlankd_hf.reliability.checkpointing import fault, seal
 
 CLEAR = (ValueError, OSError, SafetensorError)
 SECONDS_A_FILE = 20  # for one damaged file; longer is a hang

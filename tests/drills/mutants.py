@@ -18,9 +18,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TESTS = {
-    "losses.py": ["test_losses.py", "test_properties.py"],
-    "data/masking.py": ["test_masking.py", "test_properties.py"],
-    "data/collators.py": ["test_masking.py", "test_teacher.py", "test_properties.py"],
+    "models/losses.py": ["models/test_losses.py", "data/test_properties.py"],
+    "data/masking.py": ["data/test_masking.py", "data/test_properties.py"],
+    "data/collators.py": ["data/test_masking.py", "models/test_teacher.py", "data/test_properties.py"],
 }
 SWAPS = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.BitAnd: ast.BitOr,

@@ -27,8 +27,9 @@ import psutil
 import torch
 from small_runs import TrainerCallback, finished_steps, forked, life, same_end, wait, whole_step
 
-from vidlankd_hf import TextCollator, VidLanKDStudent, checkpoints
-from vidlankd_hf.checkpoints import checkpoints_of, fault
+from vidlankd_hf import TextCollator, VidLanKDStudent
+from vidlankd_hf.reliability import checkpointing
+from vidlankd_hf.reliability.checkpointing import checkpoints_of, fault
 
 STEPS = 12  # of 6 an epoch (of 3 for two processes)
 RUN = {"max_steps": STEPS, "save_steps": 1, "logging_steps": 1}
@@ -86,7 +87,7 @@ def full_disk(work: Path, times: int) -> Outcome:
                 else:
                     resource.setrlimit(resource.RLIMIT_FSIZE, (random.randrange(1, 400_000),) * 2)
                 if not before:
-                    checkpoints.check_space = lambda *_: None  # as if another program took the room right after it
+                    checkpointing.check_space = lambda *_: None  # as if another program took the room right after it
 
         callback = TrainerCallback()
         callback.on_step_end = fill

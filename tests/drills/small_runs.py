@@ -17,7 +17,7 @@ from safetensors.torch import load_file  # noqa: E402
 from transformers import TrainerCallback  # noqa: E402
 from transformers.utils import logging  # noqa: E402
 
-from vidlankd_hf.checkpoints import checkpoints_of, newest_checkpoint  # noqa: E402
+from vidlankd_hf.reliability.checkpointing import checkpoints_of, newest_checkpoint  # noqa: E402
 
 logging.set_verbosity_error()
 OPTIONS = {

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from .captions import Caption, iterate_captions
+from .features import ShardWriter
 from .matching import place_caption
-from .shards import ShardWriter
 
 STREAMS = {
     "frame": {"model": "HowTo100M 2D (ResNet-152)", "rate": 1.0, "clip_length": 1},

@@ -11,9 +11,10 @@ from typing import NamedTuple
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from ..utils.io import write_atomically
 from .captions import Caption, read_captions
+from .features import FeatureStore
 from .matching import check_share, describe_unpaired, match_videos, place_caption
-from .shards import FeatureStore, write_atomically
 from .streaming import VideoTextStream
 from .window_shards import prepare_windows
 from .windows import WindowReader, divide

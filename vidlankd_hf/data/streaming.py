@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
-from .shards import read_manifest
+from .features import read_manifest
 from .window_shards import WindowShard
 
 BLOCK_WINDOWS = 256

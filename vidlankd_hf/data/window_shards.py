@@ -24,9 +24,9 @@ import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
 from .captions import Caption, caption_files, iterate_captions
+from .features import FeatureStore, read_manifest
 from .matching import VideoNames, check_share, describe_unpaired, place_caption
 from .open_shard import OpenShard
-from .shards import FeatureStore, read_manifest
 from .vocabulary import tokenizer_fingerprint
 from .windows import divide, shift_of, tile
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
 from .captions import Caption
-from .shards import FeatureStore
+from .features import FeatureStore
 
 
 def tile(tokens: np.ndarray, max_tokens: int, shift: float = 0.0) -> list[int]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from ..data.shard_files import MANIFEST
-from ..data.shards import FeatureStore, read_manifest
+from ..data.feature_shards import MANIFEST
+from ..data.features import FeatureStore, read_manifest
 from .backbones import Backbone
 from .decoders import Limits
 from .streams import Stream
@@ -137,7 +137,7 @@ def extract_features(
     Args:
         videos: see :func:`~vidlankd_hf.extraction.videos.find_videos`.
         output_dir: the shard folder; of an earlier run with the same videos and streams, which is gone on with.
-        streams: the first one's time stamps are those that :class:`~vidlankd_hf.data.shards.FeatureStore` reads the
+        streams: the first one's time stamps are those that :class:`~vidlankd_hf.data.features.FeatureStore` reads the
             others onto. :func:`~vidlankd_hf.extraction.streams.paper_streams` gives VidLanKD's.
         precision: `fp32`, `bf16` or `fp16`, of the backbones.
         batch_size: pictures in a forward pass, across videos; of clips a quarter as many.

@@ -6,7 +6,7 @@ from typing import Any
 import ray
 import ray.data
 
-from ..data.shards import FeatureStore
+from ..data.features import FeatureStore
 from .extract import Extraction
 from .tasks import is_done
 

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..checkpoints import sha256_of
-from ..data.shard_files import EXTRACTION, Shard, shard_name, write_atomically, write_manifest
+from ..data.feature_shards import EXTRACTION, Shard, shard_name, write_manifest
+from ..utils.io import sha256_of, write_atomically
 from .backbones import Backbone
 from .decoders import Clip, Ended, Failed, Limits, decode_videos
 from .videos import Video, without_secrets

@@ -1,0 +1,224 @@
+"""Ablations: cells that are run once, costs that are counted, and tables made of nothing but what was kept."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers import make_student, make_teacher, make_tokenizer
+
+from vidlankd_hf import VidLanKDStudent, VidLanKDTeacher, VidLanKDTeacherConfig, bert_config
+from vidlankd_hf.experiments.ablations.report import write_table
+from vidlankd_hf.experiments.ablations.runs import SeedRuns
+from vidlankd_hf.experiments.ablations.tables import ROWS, TABLES, TEACHERS
+from vidlankd_hf.experiments.flops import step_flops
+from vidlankd_hf.experiments.grid import Cell
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_tables_hold_known_students_of_known_teachers_and_leave_none_out():
+    named = {name for _, names in TABLES.values() for name in names}
+    assert named == set(ROWS)
+    assert {student.teacher for student in ROWS.values()} == set(TEACHERS)
+    assert len({student.what for student in ROWS.values()}) == len(ROWS)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_objectives_of_every_student_are_valid(name):
+    student = VidLanKDStudent(bert_config("tiny", vocab_size=50))
+    student.add_objectives(ROWS[name].objectives, teacher_hidden_size=128)
+
+
+def test_flops_of_a_step_are_those_of_the_cost_model():
+    """docs/scaling.md: encoders 4 x N (8H² + 4HI + 4LH), head 3m (2H² + 2HV), two heads 3 (2H² + 2H²), a token."""
+    config = bert_config("tiny", vocab_size=1000)
+    layers, width, inner, length, masked = 2, 128, 512, 34, 5
+    student, teacher = VidLanKDStudent(config), VidLanKDTeacher(VidLanKDTeacherConfig(text_config=config))
+    encoder = layers * (8 * width**2 + 4 * width * inner + 4 * length * width) * length
+    head = masked * 2 * (width**2 + 1000 * width)
+    text_only = step_flops(student, None, sequences=3, length=length)
+    assert text_only == pytest.approx(3 * 3 * (encoder + head), rel=0.01)
+    student.add_objectives({"regression": 1.0}, teacher_hidden_size=width)
+    distillation_head = length * 4 * width**2
+    taught = step_flops(student, teacher, sequences=3, length=length)
+    assert taught - text_only == pytest.approx(3 * (encoder + 3 * distillation_head), rel=0.01)
+
+
+def test_counting_flops_changes_no_weight_and_counts_what_the_teacher_is_asked_for():
+    tokenizer = make_tokenizer()
+    student, teacher = make_student(tokenizer), make_teacher(tokenizer)
+    before = {name: weight.clone() for name, weight in student.state_dict().items()}
+    counts = {}
+    for name, options in {"soft_label": 1.0, "regression": 1.0, "voken": {"weight": 1.0, "num_vokens": 9}}.items():
+        student.remove_objectives()
+        student.add_objectives({name: options}, 32)
+        counts[name] = step_flops(student, teacher, 2, 16)
+    student.remove_objectives()
+    alone = step_flops(student, None, 2, 16)
+    assert alone < counts["voken"] < counts["soft_label"] and alone < counts["regression"]
+    assert all((weight == before[name]).all() for name, weight in student.state_dict().items())
+    assert all(parameter.grad is None for parameter in student.parameters())
+
+
+def kept(name, colour, teacher=0.9, **more):
+    scores = [
+        {"attribute": a, "accuracy": v, "chance": 0.25}
+        for a, v in (("colour", colour), ("shape", 0.4), ("motion", 0.5))
+    ]
+    taught = [{"attribute": a, "accuracy": teacher, "chance": 0.25} for a in ("colour", "shape", "motion")]
+    cost = {"mlm_loss": 2.0, "steps": 10, "tflop": 1.5, "sequences_per_step": 32}
+    return {"teacher": TEACHERS[ROWS[name].teacher], "probe": scores, "teacher_probe": taught, **cost, **more}
+
+
+def test_table_holds_means_and_deviations_over_seeds_and_the_gap_of_each_seed(tmp_path):
+    results = {
+        1: {"text_only": kept("text_only", 0.0), "crd": kept("crd", 0.6)},
+        2: {"text_only": kept("text_only", 0.3), "crd": kept("crd", 0.9), "continue": kept("continue", 0.3)},
+    }
+    text = write_table("continue", results, tmp_path).read_text()
+    rows = {row["student"]: row for row in json.loads((tmp_path / "table.json").read_text())["rows"]}
+    assert list(rows) == ["text_only", "continue", "crd"] and rows["continue"]["seeds"] == [2]
+    assert rows["crd"]["colour"] == {"mean": pytest.approx(0.75), "std": pytest.approx(0.2121, abs=1e-4)}
+    assert rows["crd"]["mean"]["mean"] == pytest.approx(0.55)
+    # Seed 1: (.5 - .3) / (.9 - .3); seed 2: (.6 - .4) / (.9 - .4).
+    assert rows["crd"]["gap_closed"]["mean"] == pytest.approx((1 / 3 + 0.4) / 2)
+    assert "| CRD | 0.75 ± 0.21 |" in text and "37 %" in text and "0.30" in text
+    assert (tmp_path / "figure.png").stat().st_size > 5000
+
+
+def test_rows_of_other_batches_do_not_stand_in_one_table(tmp_path):
+    results = {1: {"text_only": kept("text_only", 0.1), "crd": kept("crd", 0.6, sequences_per_step=64)}}
+    with pytest.raises(ValueError, match="32 and 64 sequences a step"):
+        write_table("continue", results, tmp_path)
+
+
+def seed_runs(folder, config=None):
+    return SeedRuns(1, folder / "models", folder / "results", ROOT / "examples", config)
+
+
+def test_results_of_other_settings_are_refused(tmp_path):
+    runs = seed_runs(tmp_path)
+    (tmp_path / "results").mkdir()
+    path = tmp_path / "results" / "crd.json"
+    path.write_text(json.dumps({**runs.identity("crd"), "steps": 3}))
+    assert runs.result("crd")["steps"] == 3 and runs.result("nst") is None
+    path.write_text(json.dumps({**runs.identity("crd"), "seed": 2}))
+    with pytest.raises(ValueError, match="has seed 2, but 1 is asked for.*--results"):
+        runs.result("crd")
+
+
+def test_results_of_another_text_or_learning_rate_are_refused_but_not_of_another_log(tmp_path, config):
+    (tmp_path / "results").mkdir()
+    path = tmp_path / "results" / "crd.json"
+    path.write_text(json.dumps(seed_runs(tmp_path, config).identity("crd")))
+    sections = yaml.safe_load(config.read_text())
+    for change, refused in ({"text": "b.txt"}, True), ({"learning_rate": "3e-4"}, True), ({"logging_steps": 7}, False):
+        config.write_text(yaml.safe_dump({**sections, "distill": {**sections["distill"], **change}}))
+        if refused:
+            with pytest.raises(ValueError, match="student_recipe"):
+                seed_runs(tmp_path, config).result("crd")
+        else:
+            assert seed_runs(tmp_path, config).result("crd") is not None
+
+
+def test_student_of_a_teacher_that_was_trained_again_is_refused(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    held = {"learning_rate": 2e-4, "fingerprints": {"teacher": "a"}, "logging_steps": 5}
+    (folder / "run.json").write_text(json.dumps({"finished": True, "settings": held}))
+    Cell(
+        folder, Path("none.py"), [], {"learning_rate": "2e-4", "fingerprints": {"teacher": "a"}, "logging_steps": 9}
+    ).make(quiet=True)
+    with pytest.raises(ValueError, match="fingerprints.*remove it"):
+        Cell(folder, Path("none.py"), [], {"fingerprints": {"teacher": "b"}}).make(quiet=True)
+
+
+def test_config_without_data_is_refused(tmp_path, config):
+    sections = yaml.safe_load(config.read_text())
+    del sections["distill"]["text"]
+    config.write_text(yaml.safe_dump(sections))
+    with pytest.raises(ValueError, match="section distill.*lacks text"):
+        seed_runs(tmp_path, config)
+
+
+def ablate(*arguments, expect=0):
+    command = [sys.executable, str(ROOT / "examples" / "ablate.py"), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
+    assert done.returncode == expect, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def config(tiny_world, tmp_path):
+    """Own data and recipe, as a user gives them."""
+    common = {"max_steps": 4, "warmup_steps": 0, "use_cpu": True}
+    sections = {
+        "pretrain_teacher": {
+            "features": f"{tiny_world}/features", "captions": f"{tiny_world}/captions.jsonl",
+            "tokenizer": f"{tiny_world}/tokenizer", "text_model": "tiny", "max_length": 32, **common,
+        },
+        "distill": {
+            "text": f"{tiny_world}/text", "student": "tiny", "block_tokens": 30, "cache_dir": f"{tmp_path}/cache",
+            "gradient_accumulation_steps": 2, "learning_rate": "2e-4", "output_dir": "unused", **common,
+        },
+    }  # fmt: skip
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(sections))
+    return path
+
+
+@pytest.mark.slow
+def test_cells_on_own_data_run_once_and_their_results_suffice_for_the_table(config, tmp_path):
+    options = ["--table", "continue", "--config", config, "--output_dir", tmp_path / "a", "--seeds", 3]
+    output = ablate(*options, "--results", tmp_path / "kept")
+    assert "the teacher's text encoder, text only" in output and "| CRD |" in output and "probe" not in output
+    results = {p.stem: json.loads(p.read_text()) for p in (tmp_path / "kept" / "seed-3").iterdir()}
+    assert results["crd"]["sequences_per_step"] == 16, "8 sequences, accumulated twice"
+    runs = SeedRuns(3, tmp_path / "a" / "seed-3", tmp_path / "kept" / "seed-3", ROOT / "examples", str(config))
+    assert results["crd"]["tflop"] == pytest.approx(4 * 16 * runs._sequence_flops("crd") / 1e12)
+    assert (
+        set(results) == {"text_only", "continue", "crd"}
+        and results["crd"]["tflop"] > results["text_only"]["tflop"] > 0
+    )
+    teacher = tmp_path / "a" / "seed-3" / "teacher"
+    assert (teacher / "model.safetensors").exists()
+    (tmp_path / "kept" / "seed-3" / "crd.json").unlink()
+    ablate(*options, "--results", tmp_path / "kept")  # finds the finished run
+    assert json.loads((tmp_path / "kept" / "seed-3" / "crd.json").read_text()) == results["crd"]
+    options[5] = tmp_path / "b"
+    again = ablate(*options, "--results", tmp_path / "kept")
+    assert not (tmp_path / "b" / "seed-3").exists() and "| CRD |" in again
+
+
+def test_vokens_are_made_of_the_captions_that_the_teachers_read(config, tmp_path):
+    sections = yaml.safe_load(config.read_text())
+    given = {"caption_format": "jsonl", "remove_overlap": True, "max_unpaired": 0.25}
+    sections["pretrain_teacher"] |= given
+    config.write_text(yaml.safe_dump(sections))
+    cell = SeedRuns(3, tmp_path, tmp_path / "kept", ROOT / "examples", str(config)).vokens_cell("voken_30")
+    values = dict(zip(cell.arguments[::2], cell.arguments[1::2]))
+    assert {name: values[f"--{name}"] for name in given} == {name: str(value) for name, value in given.items()}
+    assert values["--captions"] == sections["pretrain_teacher"]["captions"]
+
+
+def test_unknown_table_and_config_without_sections_are_errors(config, tmp_path):
+    assert "invalid choice: 'speed'" in ablate("--table", "speed", expect=2)
+    (tmp_path / "flat.yaml").write_text("learning_rate: 0.1\n")
+    assert "'learning_rate', which ablate.py does not have" in ablate("--config", tmp_path / "flat.yaml", expect=1)
+
+
+@pytest.mark.slow
+def test_every_table_fills_on_own_data_but_for_rows_that_cannot_be_run(config, tmp_path):
+    """The tiny world has fewer than 300 clips."""
+    output = ablate("--config", config, "--output_dir", tmp_path / "all", "--jobs", 2, expect=1)
+    failed = {"voken_300", "voken_3000", "voken_hinge"}
+    assert all(f"seed 1, {name}: " in output for name in failed) and "num_vokens is 300" in output
+    kept = {p.stem: json.loads(p.read_text()) for p in (tmp_path / "all" / "results" / "seed-1").iterdir()}
+    assert set(kept) == set(ROWS) - failed
+    for title, names in TABLES.values():
+        assert title in output and all(ROWS[name].what in output for name in set(names) - failed)
+    assert kept["text_only_equal_compute"]["steps"] > 4
+    assert kept["text_only_equal_compute"]["tflop"] == pytest.approx(kept["crd"]["tflop"], rel=0.2)

@@ -1,0 +1,48 @@
+"""The report is made from results.json alone, and says what it holds."""
+
+import json
+
+import pytest
+
+from vidlankd_hf.experiments.world.report import summarize, write_report
+
+
+def rows_of(model, accuracy, seed=1, weights=None):
+    return [
+        {"model": model, "weights": weights or {}, "seed": seed, "attribute": attribute, "accuracy": accuracy,
+         "chance": chance, "num_nouns": 144}
+        for attribute, chance in (("colour", 1 / 6), ("shape", 0.25), ("motion", 0.25))
+    ]  # fmt: skip
+
+
+def results():
+    rows = []
+    for seed, shift in ((1, 0.0), (2, 0.1)):
+        rows += rows_of("text_only", 0.2 + shift, seed) + rows_of("teacher", 0.8 + shift, seed)
+        rows += rows_of("nst", 0.65 + shift, seed, {"nst": 1000.0}) + rows_of("shuffled", 0.2, seed, {"infonce": 1.0})
+    return rows + rows_of("nst", 0.35, 1, {"nst": 1.0})
+
+
+def test_gap_closed_is_over_the_same_seeds():
+    entries = {entry["label"]: entry for entry in summarize(results())}
+    assert entries["1000 nst"]["gap_closed"] == pytest.approx(0.75)
+    assert entries["1 nst"]["gap_closed"] == pytest.approx(0.25)
+    assert entries["1000 nst"]["accuracy"]["shape"] == pytest.approx((0.7, 0.1 / 2**0.5))
+    assert entries["1 nst"]["seeds"] == [1]
+
+
+def test_report_holds_every_model_and_a_picture(tmp_path):
+    (tmp_path / "results.json").write_text(json.dumps(results()))
+    write_report(tmp_path / "results.json", tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "| 1000 nst | 0.70 ± 0.07 | 0.70 ± 0.07 | 0.70 ± 0.07 | 0.70 | 75 % |" in text
+    assert "shuffled (1 infonce)" in text and "| teacher |" in text
+    assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_row_without_a_field_is_an_error_that_names_it(tmp_path):
+    row = rows_of("teacher", 0.5)[0]
+    del row["chance"]
+    (tmp_path / "results.json").write_text(json.dumps([row]))
+    with pytest.raises(ValueError, match="lacks chance"):
+        write_report(tmp_path / "results.json", tmp_path)

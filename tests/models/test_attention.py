@@ -1,0 +1,34 @@
+"""Padding is masked without transformers' look at the mask, and without padding there is no mask."""
+
+import pytest
+import torch
+from helpers import make_config, make_student, make_tokenizer
+from transformers import AlignTextConfig
+
+from vidlankd_hf.models.attention import key_mask
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "modernbert"])
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_key_mask_gives_what_transformers_gives_for_the_padding_mask(implementation, kind):
+    encoder = make_student(make_tokenizer(), kind=kind).base_model.eval()
+    encoder.set_attn_implementation(implementation)
+    ids, mask = torch.randint(5, 60, (3, 17)), torch.arange(17) < torch.tensor([[17], [14], [1]])
+    states = encoder(ids, attention_mask=key_mask(mask.long(), encoder.config)).last_hidden_state
+    expected = encoder(ids, attention_mask=mask.long()).last_hidden_state
+    torch.testing.assert_close(states[mask], expected[mask])
+    with_other_padding = encoder(ids.masked_fill(~mask, 9), attention_mask=key_mask(mask.long(), encoder.config))
+    torch.testing.assert_close(with_other_padding.last_hidden_state[mask], states[mask])
+
+
+def test_other_models_get_the_mask_they_expect():
+    mask = torch.ones(2, 3)
+    assert key_mask(mask, AlignTextConfig(attn_implementation="sdpa")) is mask
+    assert key_mask(None, make_config(make_tokenizer())) is None
+
+
+def test_student_without_padding_computes_the_same_with_and_without_a_mask():
+    student = make_student(make_tokenizer()).eval()
+    batch = {"input_ids": torch.randint(5, 60, (2, 6)), "masked_positions": torch.tensor([[1], [2]]),
+             "masked_labels": torch.tensor([[7], [8]])}  # fmt: skip
+    torch.testing.assert_close(student(**batch).loss, student(**batch, attention_mask=torch.ones(2, 6)).loss)

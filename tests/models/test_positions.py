@@ -1,0 +1,25 @@
+"""An encoder reads exactly as long a sequence as `longest_sequence` says, however it numbers its positions."""
+
+import pytest
+import torch
+from helpers import MINI
+from transformers import AutoConfig, AutoModel, DistilBertConfig
+
+from vidlankd_hf.models.attention import longest_sequence
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta", "mpnet", "electra", "albert", "modernbert"])
+def test_the_longest_sequence_is_read_and_a_longer_one_is_not(kind):
+    config = AutoConfig.for_model(kind, **{**MINI, "max_position_embeddings": 20, "vocab_size": 30, "pad_token_id": 1})
+    model = AutoModel.from_config(config).eval()
+    longest = longest_sequence(model)
+    assert longest == {"roberta": 18, "xlm-roberta": 18, "mpnet": 18}.get(kind, 20)
+    model(torch.full((1, longest), 5))
+    if kind != "modernbert":  # rotates by any position
+        with pytest.raises((IndexError, RuntimeError)):
+            model(torch.full((1, longest + 1), 5))
+
+
+def test_other_embeddings_have_the_limit_of_the_configuration():
+    config = DistilBertConfig(dim=32, n_layers=1, n_heads=2, hidden_dim=32, vocab_size=30, max_position_embeddings=20)
+    assert longest_sequence(AutoModel.from_config(config)) == 20

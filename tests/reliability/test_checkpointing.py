@@ -1,0 +1,198 @@
+"""Checkpoints are whole or absent, and resuming takes the newest whole one."""
+
+import json
+import os
+import shutil
+
+import pytest
+import torch
+from helpers import train
+from safetensors.torch import load_file
+
+from vidlankd_hf.reliability import checkpointing
+from vidlankd_hf.reliability.checkpointing import checkpoints_of, fault, newest_checkpoint, rotate, save_checkpoint
+
+SAVING = {"objectives": {}, "max_steps": 6, "save_strategy": "steps", "save_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    train("student", folder, **SAVING)
+    return folder
+
+
+@pytest.fixture
+def run(run_folder, tmp_path):
+    return shutil.copytree(run_folder, tmp_path / "run")
+
+
+def names(folder):
+    return [checkpoint.name for checkpoint in checkpoints_of(folder)]
+
+
+def small(folder, step, content="{}", keep=None, best=None, spare=0):
+    def write(part):
+        with open(os.path.join(part, "trainer_state.json"), "w") as file:
+            file.write(content)
+
+    save_checkpoint(
+        folder / f"checkpoint-{step}", write, main_process=True, expected_bytes=spare, keep=keep, best=best
+    )
+
+
+def test_manifest_lists_every_file_and_nothing_is_left_beside(run):
+    assert names(run) == ["checkpoint-6", "checkpoint-4", "checkpoint-2"]
+    assert not list(run.glob(".*"))
+    newest = run / "checkpoint-6"
+    listed = json.loads((newest / "manifest.json").read_text())["files"]
+    assert set(listed) == {p.relative_to(newest).as_posix() for p in newest.rglob("*") if p.is_file()} - {
+        "manifest.json"
+    }
+    assert {"model.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json"} <= set(listed)
+    assert fault(newest) is None and newest_checkpoint(run) == str(newest)
+
+
+@pytest.mark.parametrize(
+    "name, damage, said",
+    [
+        ("model.safetensors", "truncate", "bytes instead of"),
+        ("optimizer.pt", "truncate", "bytes instead of"),
+        ("model.safetensors", "flip", "sha256"),
+        ("optimizer.pt", "flip", "sha256"),
+        ("trainer_state.json", "flip", "sha256"),
+        ("rng_state.pth", "remove", "is missing"),
+        ("manifest.json", "remove", "not written to its end"),
+        ("manifest.json", "truncate", "damaged"),
+    ],
+)
+def test_damaged_checkpoint_is_skipped_and_the_reason_is_said(run, run_folder, capsys, name, damage, said):
+    path = run / "checkpoint-6" / name
+    if damage == "remove":
+        path.unlink()
+    elif damage == "truncate":
+        os.truncate(path, path.stat().st_size // 2)
+    else:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    assert newest_checkpoint(run) == str(run / "checkpoint-4")
+    out = capsys.readouterr().out
+    assert "checkpoint-6" in out and said in out
+    with pytest.raises(ValueError, match=said):
+        train("student", run, resume=str(run / "checkpoint-6"), **SAVING)
+    resumed = train("student", run, resume=True, **SAVING)
+    assert resumed.state.global_step == 6 and fault(run / "checkpoint-6") is None, "and it is written again, whole"
+    again, first = (load_file(folder / "checkpoint-6" / "model.safetensors") for folder in (run, run_folder))
+    assert all(torch.equal(again[name], first[name]) for name in first)
+
+
+def test_there_is_no_checkpoint_to_resume_from(tmp_path):
+    with pytest.raises(ValueError, match="no whole checkpoint"):
+        train("student", tmp_path, resume=True, **SAVING)
+
+
+@pytest.mark.parametrize("moment", ["write", "seal", "manifest", "rename"])
+def test_interrupted_save_leaves_no_checkpoint_and_older_ones_untouched(tmp_path, monkeypatch, moment):
+    small(tmp_path, 1)
+
+    class Killed(BaseException):
+        """Like a kill: nothing of the package catches it."""
+
+    def die(*args, **kwargs):
+        raise Killed
+
+    if moment == "seal":
+        monkeypatch.setattr(checkpointing, "seal", die)
+    elif moment == "manifest":
+        monkeypatch.setattr(checkpointing, "_check_format", die)
+    elif moment == "rename":
+        monkeypatch.setattr(checkpointing, "_replace", die)
+    with pytest.raises(Killed):
+        if moment == "write":
+            save_checkpoint(tmp_path / "checkpoint-2", die, True, 0, None, None)
+        small(tmp_path, 2)
+    assert names(tmp_path) == ["checkpoint-1"] and fault(tmp_path / "checkpoint-1") is None
+    monkeypatch.undo()
+    checkpointing.remove_leftovers(tmp_path)
+    small(tmp_path, 2)
+    assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
+
+
+@pytest.mark.parametrize("name, content", [("a.json", "{"), ("a.safetensors", "\x08\0\0\0"), ("a.pt", "PK")])
+def test_file_that_its_writer_cut_short_makes_no_checkpoint(tmp_path, name, content):
+    def write(part):
+        with open(os.path.join(part, name), "w") as file:
+            file.write(content)
+
+    with pytest.raises(RuntimeError, match="older checkpoints are untouched.*not (a )?whole"):
+        save_checkpoint(tmp_path / "checkpoint-1", write, True, 0, None, None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_disk_without_room_is_noticed_before_anything_is_written(tmp_path, monkeypatch):
+    small(tmp_path, 1)
+    free = shutil.disk_usage(tmp_path).free
+    with pytest.raises(RuntimeError, match="needs about .* MiB.*left.*save_total_limit"):
+        small(tmp_path / "new", 2, spare=2 * free)
+    small(tmp_path, 2, spare=2 * free)  # the older checkpoint says how large one really is
+    monkeypatch.setattr(checkpointing.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 0))
+    with pytest.raises(RuntimeError, match="has 0.0 MiB left"):
+        small(tmp_path, 3, keep=1)
+    assert names(tmp_path) == ["checkpoint-2", "checkpoint-1"]
+
+
+def test_expected_size_is_about_the_real_one(run_folder):
+    trainer = train("student", run_folder / "other", {}, max_steps=1)
+    real = sum(p.stat().st_size for p in (run_folder / "checkpoint-6").iterdir())
+    guess = checkpointing.expected_bytes(trainer.model, sharded=False)
+    assert 0.8 * real < guess + checkpointing.SPARE_BYTES and guess < 1.2 * real
+
+
+def test_old_checkpoint_goes_only_after_the_new_one_is_in_its_place(tmp_path):
+    for step in (1, 2, 3):
+        small(tmp_path, step, keep=2)
+    assert names(tmp_path) == ["checkpoint-3", "checkpoint-2"]
+    with pytest.raises(RuntimeError):
+        small(tmp_path, 4, content="{", keep=2)
+    assert names(tmp_path) == ["checkpoint-3", "checkpoint-2"] and not list(tmp_path.glob(".*"))
+
+
+def test_best_checkpoint_stays_and_damaged_ones_do_not_count(tmp_path):
+    for step in (1, 2, 3, 4):
+        small(tmp_path, step)
+    (tmp_path / "checkpoint-3" / "manifest.json").unlink()
+    rotate(tmp_path, 2, protected={str(tmp_path / "checkpoint-4"), str(tmp_path / "checkpoint-1")})
+    assert names(tmp_path) == ["checkpoint-4", "checkpoint-3", "checkpoint-1"]
+
+
+def test_damaged_checkpoint_of_the_same_step_is_replaced(tmp_path):
+    small(tmp_path, 1)
+    (tmp_path / "checkpoint-1" / "trainer_state.json").write_text("[1")
+    small(tmp_path, 1)
+    assert fault(tmp_path / "checkpoint-1") is None and names(tmp_path) == ["checkpoint-1"]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_best_model_is_recorded_under_its_final_name(tmp_path):
+    options = {**SAVING, "eval_strategy": "steps", "eval_steps": 2, "load_best_model_at_end": True,
+               "metric_for_best_model": "loss", "save_total_limit": 2}  # fmt: skip
+    trainer = train("student", tmp_path, **options)
+    best = trainer.state.best_model_checkpoint
+    assert best == str(tmp_path / f"checkpoint-{trainer.state.best_global_step}") and fault(best) is None
+    state = json.loads((tmp_path / "checkpoint-6" / "trainer_state.json").read_text())
+    assert state["best_model_checkpoint"] == best
+
+
+def test_finished_model_comes_with_its_weights_last(tmp_path, monkeypatch):
+    trainer = train("student", tmp_path, {}, max_steps=1)
+    moved, replace = [], os.replace
+
+    def watch(source, target):
+        moved.append(os.path.basename(target))
+        replace(source, target)
+
+    monkeypatch.setattr(checkpointing.os, "replace", watch)
+    trainer.save_model()
+    assert moved[-1] == "model.safetensors" and {"config.json", "tokenizer.json", "README.md"} <= set(moved)
+    assert not (tmp_path / ".model.part").exists() and ".model.part" not in (tmp_path / "README.md").read_text()

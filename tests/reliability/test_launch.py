@@ -1,0 +1,261 @@
+"""Launches are what they claim to be, shard without changing a loss, and leave a model that anyone can load."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.commands.config import load_config_from_file
+from helpers import WORDS, logged, make_texts, make_tokenizer, make_video_text, make_vision_language_model, train
+from safetensors.torch import load_file
+from transformers import AutoModelForMaskedLM
+
+from vidlankd_hf import DistillationConfig, VidLanKDStudent, VidLanKDTeacher, bert_config
+from vidlankd_hf.reliability import fault_tolerant_trainer, launch
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "accelerate_configs"
+OBJECTIVES = {"nst": 30.0, "regression": 1.0}
+LOSSES = {
+    "student": ("loss", "mlm_loss", "nst_loss", "regression_loss"),
+    "teacher": ("loss", "mlm_loss", "contrast_loss"),
+}
+# ZeRO stage of each configuration that two CPU processes can run; None is DDP.
+STAGES = {"cpu.yaml": None, "zero1.yaml": 1, "zero2.yaml": 2, "zero3.yaml": 3, "zero3_offload.yaml": 3}
+ON_GPUS = ("gpu.yaml", "ddp.yaml", "fsdp2.yaml", "multi_node.yaml")
+TOLERANCE = 2e-4
+
+
+def run_launched(config: str, script: Path, *arguments: str, processes: int = 2) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / config)]
+    command += ["--num_processes", str(processes), "--main_process_port", "0", str(script), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=400)
+
+
+def train_launched(config: str, folder: Path, **options) -> dict:
+    folder.mkdir()
+    options = {"per_device_train_batch_size": 4, "max_steps": 6, "use_cpu": False, **options}
+    options = {**options, "output_dir": str(folder / "run"), "result": str(folder / "result.json")}
+    run = run_launched(config, ROOT / "tests" / "distributed_run.py", json.dumps(options))
+    assert run.returncode == 0, run.stderr[-3000:]
+    return json.loads((folder / "result.json").read_text())
+
+
+def steps_of(seen: dict, names) -> list[dict]:
+    return [{name: entry[name] for name in names} for entry in seen["log_history"] if "loss" in entry]
+
+
+def contrast_alike(kind: str) -> dict:
+    """Contrast takes its negatives from a micro-batch, so one process must split its batch as two do."""
+    if kind == "teacher":
+        return {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    return {"per_device_train_batch_size": 8}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    runs = {}
+
+    def run(kind: str):
+        if kind not in runs:
+            objectives = OBJECTIVES if kind == "student" else None
+            runs[kind] = train(kind, tmp_path_factory.mktemp(kind), objectives, max_steps=6, **contrast_alike(kind))
+        return runs[kind]
+
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["student", "teacher"])
+@pytest.mark.parametrize("config", STAGES)
+def test_launch_is_what_it_claims_and_changes_no_loss(tmp_path, alone, config, kind):
+    objectives = OBJECTIVES if kind == "student" else None
+    seen = train_launched(config, tmp_path / "whole", kind=kind, objectives=objectives, save_strategy="steps",
+                          save_steps=3)  # fmt: skip
+    stage = STAGES[config]
+    assert (seen["world_size"], seen["zero_stage"]) == (2, stage)
+    assert seen["distributed_type"] == ("MULTI_CPU" if stage is None else "DEEPSPEED")
+
+    one = alone(kind)
+    steps = steps_of(seen, LOSSES[kind])
+    assert len(steps) == 6
+    for ours, expected in zip(steps, logged(one, *LOSSES[kind])):
+        assert ours == pytest.approx(expected, rel=TOLERANCE)
+
+    whole = sum(p.numel() * p.element_size() for p in one.model.parameters())
+    ranks = 2 if stage == 3 else 1
+    assert seen["parameter_bytes_of_a_rank"] == pytest.approx(whole / ranks, rel=0.05)
+    assert seen["optimizer_bytes_of_a_rank"] == pytest.approx(2 * whole / (1 if stage is None else 2), rel=0.05)
+    if kind == "student":
+        teacher = sum(p.numel() * p.element_size() for p in one.teacher.parameters())
+        assert seen["teacher_bytes_of_a_rank"] == pytest.approx(teacher / ranks, rel=0.05)
+
+    # What it leaves is whole: a process without any launcher loads it and computes what the launch computed.
+    if kind == "student":
+        _, info = AutoModelForMaskedLM.from_pretrained(tmp_path / "whole" / "run", output_loading_info=True)
+        assert not any(info.values())
+        one.model.load_state_dict(VidLanKDStudent.from_pretrained(tmp_path / "whole" / "run").state_dict())
+    else:
+        one.model.load_state_dict(VidLanKDTeacher.from_pretrained(tmp_path / "whole" / "run").state_dict())
+    data = make_texts(13, seed=1) if kind == "student" else make_video_text(13, seed=1)
+    assert one.evaluate(data)["eval_mlm_loss"] == pytest.approx(seen["evaluation"]["eval_mlm_loss"], rel=1e-5)
+    assert "cls.predictions.decoder.weight" not in load_file(tmp_path / "whole" / "run" / "model.safetensors")
+
+    checkpoint = str(tmp_path / "whole" / "run" / "checkpoint-3")
+    resumed = train_launched(config, tmp_path / "resumed", kind=kind, objectives=objectives, resume=checkpoint)
+    assert steps_of(resumed, LOSSES[kind]) == steps, "resumed on as many processes, every later loss is the same"
+
+
+def test_every_configuration_is_what_its_name_says():
+    kinds = {path.name: load_config_from_file(str(path)) for path in CONFIGS.iterdir()}
+    assert set(kinds) == {*STAGES, *ON_GPUS}
+    for name, stage in STAGES.items():
+        assert kinds[name].use_cpu and kinds[name].num_processes == 2
+        assert kinds[name].deepspeed_config.get("zero_stage") == stage
+    assert kinds["zero3_offload.yaml"].deepspeed_config["offload_param_device"] == "cpu"
+    assert not any(kinds[name].use_cpu for name in ON_GPUS)
+    assert [kinds[name].distributed_type.value for name in ON_GPUS] == ["NO", "MULTI_GPU", "FSDP", "MULTI_GPU"]
+    assert kinds["fsdp2.yaml"].fsdp_config["fsdp_version"] == 2
+    assert kinds["multi_node.yaml"].num_machines == 2
+
+
+PRINTS_LAUNCH = """
+import sys
+from vidlankd_hf import DistillationConfig
+from vidlankd_hf.reliability.launch import describe_launch
+print("REALLY", describe_launch(DistillationConfig(output_dir=sys.argv[1], report_to="none")), flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "config, changes, message",
+    [
+        ("cpu.yaml", {"MULTI_GPU": "MULTI_CPU"}, "2 processes were asked for, but this run has 1 "),
+        (
+            "fsdp2.yaml",
+            {"use_cpu: false": "use_cpu: true"},
+            "FSDP was asked for, but this run is 2 process",
+        ),
+        ("ddp.yaml", {}, "GPUs were asked for, but this run is 2 process(es), MULTI_CPU, cpu"),
+    ],
+)
+def test_launch_that_is_not_what_was_asked_for_stops(tmp_path, config, changes, message):
+    if config == "ddp.yaml" and torch.cuda.is_available():
+        pytest.skip("there are GPUs")
+    script, written = tmp_path / "prints.py", tmp_path / config
+    script.write_text(PRINTS_LAUNCH)
+    text = (CONFIGS / config).read_text()
+    for old, new in {"mixed_precision: bf16": "mixed_precision: 'no'", "num_processes: 4": "num_processes: 2",
+                     **changes}.items():  # fmt: skip
+        text = text.replace(old, new)
+    written.write_text(text)
+    run = run_launched(str(written), script, str(tmp_path))
+    assert run.returncode != 0 and "REALLY" not in run.stdout
+    assert message in run.stderr
+
+
+@pytest.mark.parametrize(
+    "options, expected",
+    [
+        (["--cpu", "--num_processes", "3", "x.py"], (3, True)),
+        (["--config_file", str(CONFIGS / "cpu.yaml"), "x.py", "--config_file", "of_the_script"], (2, True)),
+        (["--config_file", str(CONFIGS / "multi_node.yaml"), "--num_processes", "32", "x.py"], (32, False)),
+    ],
+)
+def test_what_was_asked_for_is_read_from_the_launcher(monkeypatch, options, expected):
+    class Launcher:
+        def parents(self):
+            return [self, self]
+
+        def cmdline(self):
+            return ["/bin/python", "/bin/accelerate", "launch", *options]
+
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setattr(launch.psutil, "Process", Launcher)
+    assert launch.asked_for() == expected
+    monkeypatch.setattr(Launcher, "cmdline", lambda self: ["make", "test"])
+    assert launch.asked_for() == (None, None)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert launch.asked_for() == (2, None)
+
+
+def test_processes_that_do_not_know_of_each_other_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(fault_tolerant_trainer, "asked_for", lambda: (2, None))
+    with pytest.raises(ValueError, match="2 processes were asked for, but this run has 1 "):
+        DistillationConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+
+
+@pytest.mark.slow
+def test_run_of_two_processes_goes_on_with_one(tmp_path):
+    two = train_launched("cpu.yaml", tmp_path / "two", kind="student", objectives=OBJECTIVES, save_strategy="steps",
+                         save_steps=3)  # fmt: skip
+    checkpoint = str(tmp_path / "two" / "run" / "checkpoint-3")
+    one = train("student", tmp_path / "one", OBJECTIVES, max_steps=6, resume=checkpoint,
+                **contrast_alike("student"))  # fmt: skip
+    assert one.state.global_step == 6
+    for ours, expected in zip(logged(one, *LOSSES["student"]), steps_of(two, LOSSES["student"]), strict=True):
+        assert ours == pytest.approx(expected, rel=TOLERANCE)
+
+
+@pytest.mark.slow
+def test_zero_refuses_a_checkpoint_of_another_number_of_processes(tmp_path):
+    options = {"kind": "student", "objectives": OBJECTIVES, "per_device_train_batch_size": 4, "max_steps": 4,
+               "save_strategy": "steps", "save_steps": 2, "output_dir": str(tmp_path / "run"),
+               "use_cpu": False}  # fmt: skip
+    script, result = ROOT / "tests" / "distributed_run.py", str(tmp_path / "result.json")
+    assert run_launched("zero2.yaml", script, json.dumps({**options, "result": result})).returncode == 0
+    options.update(resume=str(tmp_path / "run" / "checkpoint-2"), per_device_train_batch_size=8, result=result)
+    run = run_launched("zero2.yaml", script, json.dumps(options), processes=1)
+    assert run.returncode != 0 and "world size" in run.stderr
+
+
+@pytest.mark.slow
+def test_teacher_starts_from_a_pretrained_bert_under_zero3(tmp_path, tiny_world):
+    """Loaded after TrainingArguments, its weights come in shards; the teacher must begin with all of them."""
+    from transformers import AutoTokenizer, BertForMaskedLM
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_world / "tokenizer")
+    bert = BertForMaskedLM(bert_config("tiny", tokenizer))
+    bert.save_pretrained(tmp_path / "bert")
+    options = [
+        "--world",
+        str(tiny_world),
+        "--text_model",
+        str(tmp_path / "bert"),
+        "--output_dir",
+        str(tmp_path / "run"),
+    ]
+    options += ["--max_steps", "2", "--warmup_steps", "0", "--learning_rate", "0", "--weight_decay", "0"]
+    run = run_launched("zero3.yaml", ROOT / "examples" / "pretrain_teacher.py", *options, "--report_to", "none")
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "2 process(es), DeepSpeed ZeRO-3" in run.stdout
+    trained = VidLanKDTeacher.from_pretrained(tmp_path / "run").text_model.state_dict()
+    for name, value in bert.state_dict().items():
+        torch.testing.assert_close(trained[name], value)
+
+
+@pytest.mark.slow
+def test_text_tower_under_zero3_teaches_what_it_teaches_on_one_process(tmp_path):
+    """A whole FLAVA holds scalars, which cannot be sharded; only its tower is loaded."""
+    tokenizer = make_tokenizer()
+    make_vision_language_model("flava", tokenizer).save_pretrained(tmp_path / "flava")
+    tokenizer.save_pretrained(tmp_path / "flava")
+    lines = [" ".join(WORDS[(i * k) % 60] for k in range(1, 41)) for i in range(1, 201)]
+    (tmp_path / "text.txt").write_text("\n".join(lines) + "\n")
+    seen = []
+    for config, processes, batch in (("cpu.yaml", 1, 8), ("zero3.yaml", 2, 4)):
+        folder = tmp_path / config
+        options = {"teacher": tmp_path / "flava", "text": tmp_path / "text.txt", "cache_dir": tmp_path / "cache",
+                   "student": "tiny", "student_kind": "roberta", "block_tokens": 30, "max_steps": 3,
+                   "per_device_train_batch_size": batch, "gather_negatives": True, "logging_steps": 1,
+                   "save_strategy": "no", "use_cpu": True, "report_to": "none", "output_dir": folder}  # fmt: skip
+        command = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
+        run = run_launched(config, ROOT / "examples" / "distill.py", *command, processes=processes)
+        assert run.returncode == 0, run.stderr[-3000:]
+        seen.append(json.loads((folder / "trainer_state.json").read_text()))
+    names = ("loss", "grad_norm", "mlm_loss", "nst_loss", "crd_loss")
+    for a, b in zip(*(steps_of(state, names) for state in seen), strict=True):
+        assert a == pytest.approx(b, rel=1e-3)

@@ -1,0 +1,141 @@
+"""A loss, gradient or weight that is not finite stops the run with a report, and is in no checkpoint and no log."""
+
+import json
+import math
+
+import pytest
+import torch
+from helpers import train
+from transformers import TrainerCallback
+
+from vidlankd_hf import DistillationConfig, TeacherConfig, TextCollator, VidLanKDStudent
+from vidlankd_hf.evaluation.trainer import FinetuningArguments
+from vidlankd_hf.reliability.checkpointing import checkpoints_of, newest_checkpoint
+from vidlankd_hf.reliability.nan_detection import NEVER, FiniteLatch, NonFiniteError, first_bad, weights_are_finite
+
+OPTIONS = {"objectives": {"nst": 30.0}, "max_steps": 12, "gradient_accumulation_steps": 2, "save_strategy": "steps"}
+BAD_STEP = 7  # the third of the second epoch: 50 samples are 6 steps of 8
+
+
+class Logs(TrainerCallback):
+    def __init__(self):
+        self.seen = []
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        self.seen.append(dict(logs))
+
+
+def run(folder, callbacks=(), **options):
+    """Trains until it stops; returns the error, the report and what was logged."""
+    logs = Logs()
+    with pytest.raises(NonFiniteError) as stopped:
+        train("student", folder, **{**OPTIONS, **options}, callbacks=[logs, *callbacks])
+    (report,) = folder.glob("nonfinite-step-*.json")
+    return str(stopped.value), json.loads(report.read_text()), logs.seen
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """Makes the loss of one component NaN in the second micro-batch of the bad step; returns the samples collated."""
+    collated, forwards = [], []
+
+    def collate(self, samples, original=TextCollator.__call__):
+        collated.append([sample["sample_id"] for sample in samples])
+        return original(self, samples)
+
+    def forward(self, *args, original=VidLanKDStudent.forward, **kwargs):
+        outputs = original(self, *args, **kwargs)
+        forwards.append(None)
+        if len(forwards) >= 2 * BAD_STEP:
+            outputs.losses["nst"] = outputs.losses["nst"] * math.nan
+        return outputs
+
+    monkeypatch.setattr(TextCollator, "__call__", collate)
+    monkeypatch.setattr(VidLanKDStudent, "forward", forward)
+    return collated
+
+
+@pytest.mark.parametrize("logging_steps, save_steps", [(1, 100), (5, 3), (100, 4), (100, 100)])
+def test_bad_loss_stops_the_run_and_the_report_says_where(tmp_path, poisoned, logging_steps, save_steps):
+    message, report, logs = run(tmp_path, logging_steps=logging_steps, save_steps=save_steps)
+    assert report["step"] == BAD_STEP and report["components"] == ["nst"]
+    assert report["sample_ids_of_processes"] == {"0": poisoned[2 * BAD_STEP - 1]}
+    assert len(report["gradient_norms"]) == BAD_STEP and math.isnan(report["gradient_norms"][-1])
+    assert all(math.isfinite(norm) for norm in report["gradient_norms"][:-1])
+    assert "nst not finite in step 7" in message and report["replay"] in message
+    assert report["replay"].endswith("--logging_steps 1 --logging_strategy steps")
+    checkpoints = checkpoints_of(tmp_path)
+    assert [c.name for c in checkpoints] == {3: ["checkpoint-6", "checkpoint-3"], 4: ["checkpoint-4"]}.get(
+        save_steps, []
+    )
+    assert report["last_checkpoint"] == (str(checkpoints[0]) if checkpoints else None)
+    assert all(math.isfinite(v) and v != 0 for entry in logs for k, v in entry.items() if k.endswith("loss"))
+
+
+def test_filter_of_transformers_hides_nothing(tmp_path, poisoned):
+    _, report, logs = run(tmp_path, logging_steps=1, logging_nan_inf_filter=True)
+    assert report["step"] == BAD_STEP and len(logs) == BAD_STEP - 1
+
+
+def test_bad_gradient_of_a_finite_loss_is_noticed_and_the_whole_step_named(tmp_path):
+    class Poison(TrainerCallback):
+        def on_step_begin(self, args, state, control, model=None, **kwargs):
+            if state.global_step + 1 == BAD_STEP:
+                parameter = next(model.parameters())
+                parameter.register_hook(lambda gradient: gradient * math.inf)
+
+    message, report, _ = run(tmp_path, logging_steps=10, save_steps=4, callbacks=[Poison()])
+    assert (report["step"], report["components"]) == (BAD_STEP, ["gradient"])
+    assert len(report["sample_ids_of_processes"]["0"]) == 8
+    assert [c.name for c in checkpoints_of(tmp_path)] == ["checkpoint-4"]
+
+
+def test_bad_weights_are_in_no_checkpoint(tmp_path):
+    class Poison(TrainerCallback):
+        def on_optimizer_step(self, args, state, control, model=None, **kwargs):
+            if state.global_step + 1 == 8:
+                next(model.parameters()).data[0] = math.inf
+
+    _, report, _ = run(tmp_path, logging_steps=100, save_steps=4, callbacks=[Poison()])
+    assert (report["step"], report["components"]) == (8, ["weights"])
+    assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-4") and len(checkpoints_of(tmp_path)) == 1
+
+
+def test_bad_weights_are_in_no_finished_model(tmp_path):
+    trainer = train("student", tmp_path, {}, max_steps=1)
+    with torch.no_grad():
+        next(trainer.model.parameters())[0] = math.nan
+    with pytest.raises(NonFiniteError, match="weights"):
+        trainer.save_model()
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_latch_keeps_the_first_bad_position_of_each_value_and_the_norms_until_then():
+    latch = FiniteLatch(["a", "b"], torch.device("cpu"))
+    good, bad = torch.tensor(1.0), torch.tensor(math.inf)
+    latch.see_losses([good, good], 0)
+    latch.see_gradient(torch.tensor(2.0), 0, 0)
+    latch.see_losses([good, bad], 1)
+    latch.see_gradient(torch.tensor(math.nan), 1, 1)
+    latch.see_losses([bad, bad], 2)
+    latch.see_gradient(torch.tensor(5.0), 2, 2)
+    assert latch.first.tolist() == [2, 1, 1]
+    assert latch.norms[-2] == 2.0 and latch.norms[-1].isnan()
+    assert first_bad(latch.first[None], latch.names) == (1, [(0, "b")])
+    clean = torch.full((2, 3), NEVER)
+    assert first_bad(clean, latch.names) is None
+    clean[1, 2] = 4
+    assert first_bad(clean, latch.names) == (4, [(1, "gradient")])
+
+
+def test_weights_of_every_kind_are_looked_at():
+    model = torch.nn.Linear(2, 2)
+    model.counts = torch.nn.Parameter(torch.ones(2, dtype=torch.long), requires_grad=False)
+    assert weights_are_finite(model)
+    model.bias.data[1] = -math.inf
+    assert not weights_are_finite(model)
+
+
+@pytest.mark.parametrize("arguments", [DistillationConfig, TeacherConfig, FinetuningArguments])
+def test_no_trainer_of_ours_logs_a_loss_that_is_not_finite_as_another_number(tmp_path, arguments):
+    assert arguments(output_dir=str(tmp_path), use_cpu=True).logging_nan_inf_filter is False

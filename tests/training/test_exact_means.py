@@ -1,0 +1,142 @@
+"""Loss, gradients and evaluation do not depend on how a step's samples are split over micro-batches and processes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import logged, make_texts, train
+
+MEAN_OBJECTIVES = {"nst": 30.0, "regression": 1.0, "soft_label": 1.0}
+NAMES = ("loss", "grad_norm", "mlm_loss", "nst_loss", "regression_loss", "soft_label_loss")
+TESTS = Path(__file__).parents[1]
+
+
+def assert_logs_close(first, second, rtol=5e-5):
+    assert len(first) == len(second) > 0
+    for a, b in zip(first, second):
+        assert a == pytest.approx(b, rel=rtol)
+
+
+def train_on_two_processes(tmp_path, **options):
+    result = tmp_path / "result.json"
+    options = {**options, "output_dir": str(tmp_path / "two"), "result": str(result)}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    run = subprocess.run(
+        [*command, str(TESTS / "distributed_run.py"), json.dumps(options)], capture_output=True, text=True, timeout=180
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    seen = json.loads(result.read_text())
+    assert seen["world_size"] == 2 and seen["distributed_type"] == "MULTI_CPU"
+    return seen
+
+
+def test_accumulation_changes_no_loss_and_no_gradient_on_ragged_batches(tmp_path):
+    runs = [
+        train("student", tmp_path / str(ga), MEAN_OBJECTIVES, per_device_train_batch_size=16 // ga,
+              gradient_accumulation_steps=ga, max_steps=7)
+        for ga in (1, 4)
+    ]  # fmt: skip
+    assert_logs_close(*(logged(run, *NAMES) for run in runs))
+    for a, b in zip(runs[0].model.parameters(), runs[1].model.parameters()):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_logged_components_are_the_naive_means_of_the_whole_step(tmp_path):
+    """One step of 4 x 4 ragged sequences, against the model run on each sequence alone."""
+    trainer = train("student", tmp_path, MEAN_OBJECTIVES, per_device_train_batch_size=4, gradient_accumulation_steps=4,
+                    max_steps=1, learning_rate=0.0)  # fmt: skip
+    keys = list(trainer._get_train_sampler())[:16]
+    sums, counts = dict.fromkeys(NAMES[2:], 0.0), dict.fromkeys(NAMES[2:], 0)
+    for key in keys:
+        batch = trainer.data_collator([trainer.train_dataset[key]])
+        trainer.model.eval()
+        with torch.no_grad():
+            losses = trainer.model(**trainer.model_inputs(batch)).losses
+        masked = (batch["masked_labels"] != -100).sum()
+        items = {"mlm": masked, "soft_label": masked, "regression": batch["input_ids"].numel(), "nst": 1}
+        for name, value in losses.items():
+            sums[f"{name}_loss"] += float(value * items[name])
+            counts[f"{name}_loss"] += int(items[name])
+    means = {name: sums[name] / counts[name] for name in sums}
+    (seen,) = logged(trainer, *NAMES)
+    assert {name: seen[name] for name in means} == pytest.approx(means, rel=1e-5)
+    assert seen["loss"] == pytest.approx(
+        means["mlm_loss"] + 30 * means["nst_loss"] + means["regression_loss"] + means["soft_label_loss"], rel=1e-5
+    )
+
+
+def test_two_processes_equal_one(tmp_path):
+    one = train("student", tmp_path / "one", MEAN_OBJECTIVES, per_device_train_batch_size=8, max_steps=8)
+    evaluation = one.evaluate()
+    two = train_on_two_processes(
+        tmp_path, kind="student", objectives=MEAN_OBJECTIVES, per_device_train_batch_size=4, max_steps=8
+    )
+    steps = [{n: e[n] for n in NAMES} for e in two["log_history"] if "loss" in e]
+    assert_logs_close(logged(one, *NAMES), steps)
+    for name in ("eval_mlm_loss", "eval_nst_loss", "eval_regression_loss", "eval_perplexity"):
+        assert two["evaluation"][name] == pytest.approx(evaluation[name], rel=2e-5)
+
+
+def test_gathered_negatives_on_two_processes_equal_one_process_with_the_whole_batch(tmp_path):
+    objectives = {"crd": 1.0, "infonce": 1.0}
+    names = ("loss", "grad_norm", "crd_loss", "infonce_loss")
+    one = train("student", tmp_path / "one", objectives, per_device_train_batch_size=8, max_steps=6)
+    options = {"kind": "student", "objectives": objectives, "per_device_train_batch_size": 4, "max_steps": 6}
+    two = train_on_two_processes(tmp_path, **options, gather_negatives=True)
+    assert_logs_close(logged(one, *names), [{n: e[n] for n in names} for e in two["log_history"] if "loss" in e])
+    apart = train_on_two_processes(tmp_path, **options)
+    first = next(e for e in apart["log_history"] if "loss" in e)
+    assert first["crd_loss"] < 0.9 * logged(one, *names)[0]["crd_loss"], "without gathering there are fewer negatives"
+
+
+def test_teacher_evaluation_on_two_processes_equals_one(tmp_path):
+    """13 samples on 2 x 4: the last global batch is padded by repeated samples, which must not count."""
+    one = train("teacher", tmp_path / "one", learning_rate=0.0).evaluate()
+    two = train_on_two_processes(tmp_path, kind="teacher", learning_rate=0.0)["evaluation"]
+    names = ["eval_mlm_loss", *(f"eval_{d}_r@{k}" for d in ("text_to_video", "video_to_text") for k in (1, 5, 10))]
+    assert {n: two[n] for n in names} == pytest.approx({n: one[n] for n in names}, rel=2e-5)
+
+
+def test_batch_without_masked_tokens_adds_exactly_zero(tmp_path):
+    trainer = train("student", tmp_path, {"nst": 1.0}, max_steps=1)
+    batch = trainer.data_collator([trainer.train_dataset[0], trainer.train_dataset[1]])
+    batch["masked_labels"] = torch.full_like(batch["masked_labels"], -100)
+    trainer.model.zero_grad()
+    loss, outputs = trainer.compute_loss(trainer.model, batch, return_outputs=True)
+    assert outputs.losses["mlm"] == 0
+    outputs.losses["mlm"].backward(retain_graph=True)
+    assert all(p.grad is not None and (p.grad == 0).all() for p in trainer.model.cls.parameters())
+    assert torch.isfinite(loss) and loss > 0
+
+
+def test_evaluation_takes_any_data_set_also_by_name(tmp_path):
+    trainer = train("student", tmp_path, {"nst": 1.0}, max_steps=1)
+    expected = trainer.evaluate()["eval_loss"]
+    assert trainer.evaluate(make_texts(13, seed=1))["eval_loss"] == expected
+    trainer.eval_dataset = {"a": make_texts(13, seed=1), "b": make_texts(9, seed=2)}
+    metrics = trainer.evaluate()
+    assert metrics["eval_a_loss"] == expected and metrics["eval_b_loss"] != expected
+
+
+def test_every_evaluation_set_of_a_contrastive_model_gets_batches_that_hold_negatives(tmp_path):
+    """13 texts in batches of 4 leave one alone, 12 do not."""
+    trainer = train("student", tmp_path, {"crd": 1.0}, max_steps=1)
+    sizes = {}
+    for count in (13, 12):
+        trainer.evaluate(make_texts(count, seed=1))
+        sizes[count] = trainer.args.per_device_eval_batch_size
+    assert sizes == {13: 5, 12: 4}
+    trainer.eval_dataset = {"a": make_texts(13, seed=1), "b": make_texts(12, seed=2)}
+    assert {"eval_a_crd_loss", "eval_b_crd_loss"} <= set(trainer.evaluate())
+    with pytest.raises(ValueError, match="1 samples of 1 videos or texts"):
+        trainer.evaluate(make_texts(1))
+
+
+def test_evaluation_masks_are_always_those_of_epoch_0(tmp_path):
+    trainer = train("student", tmp_path, max_steps=30, learning_rate=0.0)
+    assert trainer.state.epoch > 2
+    before = train("student", tmp_path / "b", max_steps=1, learning_rate=0.0).evaluate()
+    assert trainer.evaluate()["eval_mlm_loss"] == before["eval_mlm_loss"]

@@ -1,0 +1,207 @@
+"""The files of a feature folder, each whole or absent: shards, what they hold, index and manifest.
+
+A folder holds
+
+- ``shard-00000.safetensors``, ...: for each stream ``{stream}.features`` [N, F] float16 and ``{stream}.times`` [N]
+  float32 (seconds, centre of what was seen), the videos of the shard one after another;
+- ``index.jsonl``: for each video its id, shard, duration and, for each stream, offset and length in that shard;
+- ``manifest.json``, written last: format version, streams (model, rate, clip length, width), counts, sha256 per shard.
+  A folder without it is not finished.
+"""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..utils.io import atomic_file, write_atomically
+
+FORMAT_VERSION = 1
+INDEX, MANIFEST = "index.jsonl", "manifest.json"
+EXTRACTION = "extraction.json"  # of a folder that extract_features makes
+COPY_BYTES = 2**22
+
+
+def read_manifest(folder: str | Path) -> dict | None:
+    """The manifest of a finished shard folder, or None where there is none."""
+    path = Path(folder) / MANIFEST
+    if not path.is_file():
+        return None
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    version = manifest.get("format_version") if isinstance(manifest, dict) else None
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"{path}: format_version is {version!r}, this version reads {FORMAT_VERSION}. "
+            "Extract the features again with examples/extract_features.py."
+        )
+    return manifest
+
+
+def write_manifest(folder: Path, streams: dict[str, dict], shards: Iterable[dict], **more: Any) -> None:
+    """Writes the index and, last of all, the manifest of a folder whose shards are all written.
+
+    Args:
+        folder: Of the shards.
+        streams: For each stream its settings, without width.
+        shards: What :meth:`Shard.close` returned, in order; read once.
+        more: Further entries of the manifest.
+
+    Raises:
+        ValueError: Two shards have features of other widths, or none has any video.
+    """
+    sha256, widths, steps, num_videos, seconds = {}, {}, dict.fromkeys(streams, 0), 0, 0.0
+    with atomic_file(folder / INDEX) as index:
+        for shard in shards:
+            if not shard["videos"]:
+                continue
+            if shard["widths"] != (widths := widths or shard["widths"]):
+                raise ValueError(
+                    f"{folder / shard['name']} has features of widths {shard['widths']}, the shards before it "
+                    f"{widths}: they were made by other models. Remove the folder and extract again."
+                )
+            sha256[shard["name"]] = shard["sha256"]
+            for entry in shard["videos"]:
+                index.write((json.dumps({**entry, "shard": shard["name"]}) + "\n").encode())
+                num_videos, seconds = num_videos + 1, seconds + entry["duration"]
+                steps = {name: count + entry["streams"][name][1] for name, count in steps.items()}
+        if not num_videos:
+            raise ValueError(f"{folder}: no video was added, so there is nothing to write. Add at least one.")
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "streams": {name: {**settings, "width": widths[name]} for name, settings in streams.items()},
+        "num_videos": num_videos,
+        "num_steps": steps,
+        "seconds": seconds,
+        **more,
+        "sha256": sha256,
+    }
+    write_atomically(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+
+
+def shard_name(number: int) -> str:
+    return f"shard-{number:05d}.safetensors"
+
+
+class Shard:
+    """One shard in the making: :meth:`add` videos, in any order, then :meth:`close`.
+
+    Features wait in a file without a name in the shard's folder, so that memory does not grow with the shard and
+    nothing is left of it when the process is killed.
+
+    Args:
+        path: of the shard, which appears when it is closed.
+        streams: their names.
+        widths: for each stream the width that its features must have; by default the first video's.
+    """
+
+    def __init__(self, path: Path, streams: Iterable[str], widths: dict[str, int] | None = None):
+        self.path, self.streams = path, tuple(streams)
+        self.widths = dict(widths or {})
+        self.num_bytes = 0
+        self._spool = tempfile.TemporaryFile(dir=path.parent)
+        self._entries: dict[
+            str, tuple[float, dict[str, tuple[int, int]]]
+        ] = {}  # duration, (steps, place in the spool)
+
+    def add(self, video: str, duration: float, features: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Appends one video.
+
+        Args:
+            video: its id.
+            duration: seconds.
+            features: for each stream ``(features [N, F], times [N])``, N >= 1, times increasing.
+
+        Raises:
+            ValueError: known id, missing or extra stream, empty or unequal lengths, another width than before, values
+                that are not finite in float16, or times that do not increase.
+        """
+        if video in self._entries:
+            raise ValueError(f"Video {video!r} was added before: ids must be unique. Rename one of the two files.")
+        if set(features) != set(self.streams):
+            raise ValueError(f"Video {video!r} has streams {sorted(features)}, must have {sorted(self.streams)}.")
+        checked = {name: _checked(video, name, self.widths.get(name), *features[name]) for name in self.streams}
+        places = {}
+        for name, (values, times) in checked.items():
+            self.widths[name] = values.shape[1]
+            places[name] = len(times), self.num_bytes
+            for tensor in (times, values):
+                self._spool.write(tensor.numpy().data)
+                self.num_bytes += tensor.nbytes
+        self._entries[video] = float(duration), places
+
+    def close(self, order: Sequence[str] | None = None) -> dict:
+        """Writes the shard.
+
+        Args:
+            order: the ids in the order in which their features are to lie; by default that of adding. Ids that were
+                not added are passed over.
+
+        Returns:
+            ``{"name", "bytes", "sha256", "widths", "videos": [{"video", "duration", "streams": {name: [offset,
+            steps]}}]}``. Without a video no file is written, and sha256 is None.
+        """
+        videos = [video for video in order or self._entries if video in self._entries]
+        header, chunks, end = {}, [], 0
+        steps = {name: 0 for name in self.streams}
+        index = []
+        for video in videos:
+            duration, places = self._entries[video]
+            entry = {name: [steps[name], places[name][0]] for name in self.streams}
+            index.append({"video": video, "duration": duration, "streams": entry})
+            steps = {name: steps[name] + places[name][0] for name in self.streams}
+        # Times first: at multiples of 4 bytes, which an odd number of float16 before them would break.
+        for kind, dtype in (("times", "F32"), ("features", "F16")):
+            for name in self.streams if videos else ():
+                shape = [steps[name]] if kind == "times" else [steps[name], self.widths[name]]
+                size = 4 * steps[name] if kind == "times" else 2 * steps[name] * self.widths[name]
+                header[f"{name}.{kind}"] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
+                end += size
+                for video in videos:
+                    length, place = self._entries[video][1][name]
+                    chunks.append((place, 4 * length) if kind == "times" else
+                                  (place + 4 * length, 2 * length * self.widths[name]))  # fmt: skip
+        shard = {"name": self.path.name, "bytes": 0, "sha256": None, "widths": self.widths, "videos": index}
+        if videos:
+            shard |= self._write(header, chunks)
+        self._spool.close()
+        return shard
+
+    def _write(self, header: dict, chunks: list[tuple[int, int]]) -> dict:
+        """Writes a safetensors file (length of the header, header, tensors) from places of the spool."""
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)
+        digest, written = hashlib.sha256(), 0
+        with atomic_file(self.path) as file:
+            for part in (len(text).to_bytes(8, "little"), text, *self._spooled(chunks)):
+                digest.update(part)
+                written += file.write(part)
+        return {"bytes": written, "sha256": digest.hexdigest()}
+
+    def _spooled(self, chunks: list[tuple[int, int]]) -> Iterator[bytes]:
+        for place, size in chunks:
+            self._spool.seek(place)
+            while size:
+                part = self._spool.read(min(size, COPY_BYTES))
+                size -= len(part)
+                yield part
+
+
+def _checked(video, stream, width, values, times) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features as float16 and times as float32, or a ValueError."""
+    values, times = torch.as_tensor(values).to("cpu", torch.float16), torch.as_tensor(times).to("cpu", torch.float32)
+    where = f"Video {video!r}, stream {stream!r}"
+    if values.ndim != 2 or times.ndim != 1 or len(values) != len(times) or len(values) == 0:
+        raise ValueError(
+            f"{where}: features {list(values.shape)} and times {list(times.shape)} must be [N, F] and [N] with N >= 1."
+        )
+    if width not in (None, values.shape[1]):
+        raise ValueError(f"{where}: width {values.shape[1]}, but the videos before have {width}. Use one model.")
+    if not values.isfinite().all():
+        raise ValueError(f"{where}: features are not finite in float16 (largest value is 65504). Use another model.")
+    if not (times.isfinite().all() and (times.diff() > 0).all()):
+        raise ValueError(f"{where}: times must be finite and increase from step to step.")
+    return values.contiguous(), times.contiguous()

@@ -1,0 +1,200 @@
+"""The runs of one seed: which commands make its teachers and students, and what is kept of each student."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoTokenizer
+
+from ...cli import read_config
+from ...models.configuration import SIZES, VidLanKDTeacherConfig, student_config
+from ...models.student import objectives_recipe, student_class
+from ...models.teacher import VidLanKDTeacher
+from ...reliability.run_dir import file_fingerprint, is_free
+from ...utils.io import write_atomically
+from ..flops import step_flops
+from ..grid import Cell, flags, probe
+from ..world.recipe import STUDENT_RECIPE, TEACHER_RECIPE
+from .tables import ROWS, TEACHERS
+
+DATA = {"pretrain_teacher": ("features", "captions", "tokenizer"), "distill": ("text",)}
+
+
+def read_recipes(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings of teachers and of students on a user's own data.
+
+    Raises:
+        ValueError: A section or the data in it is missing.
+    """
+    recipes = []
+    for section, data in DATA.items():
+        recipe = read_config(path, section)
+        missing = [name for name in data if not recipe.get(name)]
+        if missing:
+            raise ValueError(f"section {section} of {path} lacks {', '.join(missing)}: give the paths of your data")
+        recipes.append({name: value for name, value in recipe.items() if name not in ("teacher", "seed")})
+    return recipes[0], recipes[1]
+
+
+class SeedRuns:
+    """The runs of one seed, of world and training.
+
+    What is kept of a student is a JSON file: how it was made, what it scored, what it cost. A table needs no more, so
+    these files can be committed and the models removed.
+
+    Args:
+        seed: Of world and training.
+        folder: Of the seed's models.
+        results: Of the seed's JSON files.
+        examples: The folder of the scripts.
+        config: YAML file for [`read_recipes`], or `None` for the grounded world.
+    """
+
+    def __init__(self, seed: int, folder: Path, results: Path, examples: Path, config: str | None = None):
+        self.seed, self.folder, self.results, self.examples, self.config = seed, folder, results, examples, config
+        self.world = folder / "world" if config is None else None
+        self.teacher_recipe, self.student_recipe = (
+            (TEACHER_RECIPE, STUDENT_RECIPE) if config is None else read_recipes(config)
+        )
+
+    def world_cell(self) -> Cell:
+        arguments = ["--output_dir", str(self.world), "--seed", str(self.seed)]
+        return Cell(self.world, self.examples / "make_world.py", arguments, {"seed": self.seed})
+
+    def teacher_cell(self, name: str) -> Cell:
+        folder, design = self.folder / name, TEACHERS[name]
+        settings = {**self.teacher_recipe, **design, "seed": self.seed}
+        return Cell(folder, self.examples / "pretrain_teacher.py", self._arguments(folder, design), settings)
+
+    def vokens_cell(self, name: str) -> Cell:
+        row = ROWS[name]
+        folder = self.folder / f"{row.teacher}_{row.num_vokens}"
+        options = {"vokenizer": self.folder / row.teacher, "output_dir": folder, "num_vokens": row.num_vokens}
+        options["seed"] = self.seed
+        if self.world is not None:
+            options["world"] = self.world
+        else:
+            both = {**self.teacher_recipe, **TEACHERS[row.teacher], **self.student_recipe}
+            shared = (
+                "features", "captions", "caption_format", "remove_overlap", "max_unpaired", "streams", "text",
+                "cache_dir", "max_length", "max_video_length", "block_tokens",
+            )  # fmt: skip
+            options |= {option: both[option] for option in shared if option in both}
+        return Cell(folder, self.examples / "vokenize.py", flags(options), None)
+
+    def student_cell(self, name: str) -> Cell:
+        """Needs its teacher, and its vokens if it learns them."""
+        row, folder = ROWS[name], self.folder / "students" / name
+        teacher = self.folder / row.teacher
+        options = {"objectives": row.objectives, "teacher": str(teacher), **self._length(name)}
+        made_of = {"teacher": file_fingerprint(teacher / "model.safetensors")}
+        if row.continues_teacher:
+            options["student"] = str(teacher)
+            if "student_kind" in self.student_recipe:
+                options["student_kind"] = VidLanKDTeacherConfig.from_pretrained(teacher).text_config.model_type
+        if row.num_vokens:
+            options["vokens"] = str(self.vokens_cell(name).folder)
+            made_of["vokens"] = file_fingerprint(Path(options["vokens"]) / "vokens.npy")
+        settings = {**self.student_recipe, **options, "seed": self.seed, "fingerprints": made_of}
+        settings["objectives"] = self._objectives(name)
+        arguments = self._arguments(folder, options) + (["--no_probe"] if self.world is not None else [])
+        return Cell(folder, self.examples / "distill.py", arguments, settings)
+
+    def result(self, name: str) -> dict | None:
+        """What is kept of a student; `None` if it was not run.
+
+        Raises:
+            ValueError: It was run with other settings.
+        """
+        path = self.results / f"{name}.json"
+        if not path.exists():
+            return None
+        result, asked = json.loads(path.read_text()), self.identity(name)
+        for key, value in json.loads(json.dumps(asked)).items():
+            if result.get(key) != value:
+                raise ValueError(
+                    f"{path} has {key} {result.get(key)}, but {value} is asked for: remove it, or give --results"
+                )
+        return result
+
+    def keep(self, name: str, log: Path | None = None) -> dict:
+        """Writes what is kept of a student that was run."""
+        folder = self.folder / "students" / name
+        state = json.loads((folder / "trainer_state.json").read_text())
+        run = json.loads((folder / "run.json").read_text())
+        last = {key: value for entry in state["log_history"] for key, value in entry.items()}
+        sequences = run["settings"]["sequences_per_step"]
+        result = {
+            **self.identity(name),
+            "steps": state["global_step"],
+            "sequences_per_step": sequences,
+            "tflop": state["global_step"] * sequences * self._sequence_flops(name) / 1e12,
+            "seconds": last["train_runtime"],
+            "mlm_loss": last["eval_mlm_loss"],
+            "command": run["command"],
+        }
+        if self.world is not None:
+            result["probe"] = self.probe(folder, log)
+            result["teacher_probe"] = self.probe(self.folder / ROWS[name].teacher, log)
+        self.results.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.results / f"{name}.json", json.dumps(result, indent=1) + "\n")
+        return result
+
+    def probe(self, model: Path, log: Path | None = None) -> list[dict]:
+        """Of a student or a teacher of the grounded world."""
+        return probe(model, self.world, self.examples / "probe.py", log)
+
+    def identity(self, name: str) -> dict:
+        """What must be equal for a kept result to be this run's."""
+        row = ROWS[name]
+        return {
+            "seed": self.seed,
+            "objectives": objectives_recipe(row.objectives),
+            "teacher": TEACHERS[row.teacher],
+            "num_vokens": row.num_vokens,
+            "continues_teacher": row.continues_teacher,
+            "equal_compute": row.equal_compute,
+            "teacher_recipe": {k: v for k, v in self.teacher_recipe.items() if not is_free(k)},
+            "student_recipe": {k: v for k, v in self.student_recipe.items() if not is_free(k)},
+        }
+
+    def _arguments(self, folder: Path, options: dict) -> list[str]:
+        data = ["--world", str(self.world)] if self.config is None else ["--config", self.config]
+        return [*data, "--output_dir", str(folder), "--seed", str(self.seed), "--report_to", "none", *flags(options)]
+
+    def _objectives(self, name: str) -> dict[str, dict]:
+        objectives = objectives_recipe(ROWS[name].objectives)
+        if ROWS[name].num_vokens:
+            objectives["voken"]["num_vokens"] = ROWS[name].num_vokens
+        return objectives
+
+    def _length(self, name: str) -> dict:
+        """Steps or epochs of a student, where they are not the recipe's."""
+        if not ROWS[name].equal_compute:
+            return {}
+        more = self._sequence_flops("crd") / self._sequence_flops(name)
+        steps = int(self.student_recipe.get("max_steps", -1))
+        if steps > 0:
+            return {"max_steps": round(steps * more)}
+        return {"num_train_epochs": float(self.student_recipe.get("num_train_epochs", 3.0)) * more}
+
+    def _sequence_flops(self, name: str) -> float:
+        """FLOPs of a student's step, a sequence; weights do not matter."""
+        row, recipe = ROWS[name], self.student_recipe
+        teacher = VidLanKDTeacher(VidLanKDTeacherConfig.from_pretrained(self.folder / row.teacher))
+        size = recipe.get("student", "small")
+        if row.continues_teacher:
+            config = teacher.config.text_config
+        elif size in SIZES:
+            tokenizer = AutoTokenizer.from_pretrained(self.folder / row.teacher)
+            config = student_config(size, tokenizer, recipe.get("student_kind") or "bert")
+        else:
+            config = AutoConfig.from_pretrained(size)
+            config = getattr(config, "text_config", config)
+        student = student_class(config.model_type)(config)
+        student.remove_objectives()
+        if row.objectives:
+            student.add_objectives(self._objectives(name), teacher.config.hidden_size)
+        sequences = int(recipe.get("per_device_train_batch_size", 8))
+        length, masked = int(recipe.get("block_tokens", 126)) + 2, float(recipe.get("mlm_probability", 0.15))
+        return step_flops(student, teacher, sequences, length, masked) / sequences

@@ -1,0 +1,189 @@
+"""Vokenization, the baseline: the clip nearest to each token of a corpus, found once, is what a student classifies.
+
+A vokenizer is a teacher that compares tokens and clips in a space of its own (`joint_size=64`). What [`vokenize`]
+leaves in a folder:
+
+- ``bank.safetensors`` and ``bank.json``: unit vectors ``[K, J]`` of the clips, and which they are;
+- ``vokens.npy``: ``[blocks, block_tokens]``, for each token of each text block the number of its clip;
+- ``info.json``, written last: K, and fingerprints of text, vocabulary and vokenizer.
+
+Source: Tan and Bansal, EMNLP 2020 (arXiv 2010.06775).
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from safetensors.torch import load_file, save
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..data.collators import VideoTextCollator
+from ..data.text_blocks import TextBlocks
+from ..data.vocabulary import vocabulary_fingerprint
+from ..evaluation.grounding import clip_vectors
+from ..models.teacher import VidLanKDTeacher
+from ..utils.io import write_atomically
+
+# A shard is what an interrupted vokenization repeats, and what processes take in turn.
+MOST_SHARD_BLOCKS, LEAST_SHARDS = 8192, 16
+
+
+def vokenize(
+    vokenizer: VidLanKDTeacher,
+    tokenizer,
+    blocks: TextBlocks,
+    clips: Dataset,
+    folder: str | Path,
+    num_vokens: int = 50_000,
+    seed: int = 0,
+    max_video_length: int = 384,
+    batch_size: int = 64,
+) -> dict:
+    """Gives every token of `blocks` the nearest of `num_vokens` clips; call it again to go on where it was stopped.
+
+    The vokenizer reads whole, unmasked blocks with [CLS] and [SEP]. Processes that a launcher started share the work.
+
+    Args:
+        vokenizer: Trained by contrast; frozen.
+        tokenizer: Its own, and that of `blocks`.
+        blocks: All of a folder that [`load_text_blocks`] wrote.
+        clips: As [`load_video_text`] gives them; `num_vokens` are drawn from them by `seed`.
+        folder: Is made. One begun with other settings is refused.
+        num_vokens: K; 50,000 in Vokenization.
+        seed: Of the draw.
+        max_video_length: Most steps of a clip, as in the vokenizer's training.
+        batch_size: Blocks, and clips, at a time.
+
+    Returns:
+        What `info.json` holds: beside the fingerprints `used`, how many vokens some token has, and `largest_share`,
+        the share of tokens of the most frequent one.
+
+    Raises:
+        ValueError: Fewer clips than vokens, a teacher without video encoder, a tokenizer that is not the blocks', or a
+            folder of other settings.
+    """
+    folder, state = Path(folder), PartialState()
+    if vokenizer.video_encoder is None:
+        raise ValueError("a vokenizer compares tokens with clips, but this teacher was trained on text alone")
+    if not 2 <= num_vokens <= len(clips):
+        raise ValueError(f"num_vokens is {num_vokens}, but there are {len(clips)} clips: give 2 to {len(clips)}")
+    if (blocks.start, blocks.stop) != (0, blocks.info["blocks"]):
+        raise ValueError("these blocks are a part of their folder: vokenize all of it, before it is split")
+    if vocabulary_fingerprint(tokenizer) != blocks.info["vocabulary"]:
+        raise ValueError("the blocks are of another tokenizer: make them with the vokenizer's own")
+    vokenizer.eval().to(state.device)
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(clips))[:num_vokens])
+    clips = clips.select(chosen)
+    with state.main_process_first():
+        info = _open(folder, vokenizer, blocks, clips, num_vokens)
+        if info is None:
+            return json.loads((folder / "info.json").read_text())
+        if not (folder / "bank.safetensors").exists():
+            collator = VideoTextCollator(
+                tokenizer, max_video_length=max_video_length, max_length=2**30, check_negatives=False
+            )
+            vectors = clip_vectors(vokenizer, clips, collator, batch_size)
+            write_atomically(folder / "bank.safetensors", save({"clips": vectors}))
+    bank = load_file(folder / "bank.safetensors")["clips"].to(state.device)
+    size = min(MOST_SHARD_BLOCKS, -(-len(blocks) // LEAST_SHARDS))
+    shards = [folder / f"shard-{i:05d}.npy" for i in range(-(-len(blocks) // size))]
+    for i in range(state.process_index, len(shards), state.num_processes):
+        if not shards[i].exists():
+            ids = blocks.array[i * size : (i + 1) * size]
+            vokens = _nearest_clips(vokenizer, tokenizer, ids, bank, batch_size, description=shards[i].stem)
+            temporary = shards[i].with_suffix(".tmp.npy")
+            np.save(temporary, vokens, allow_pickle=False)
+            temporary.replace(shards[i])
+    state.wait_for_everyone()
+    if state.is_main_process:
+        info |= _join(shards, folder / "vokens.npy", len(bank))
+        write_atomically(folder / "info.json", json.dumps(info, indent=2) + "\n")
+        for shard in shards:
+            shard.unlink()
+    state.wait_for_everyone()
+    return json.loads((folder / "info.json").read_text())
+
+
+def nearest(queries: Tensor, bank: Tensor, rows: int = 8192) -> Tensor:
+    """For each of `queries [N, J]` the index `[N]` of the row of `bank [K, J]` with the largest inner product.
+
+    The product is made `rows` of the bank at a time, so that memory does not grow with K. Of equals the first wins.
+    """
+    best = queries.new_full((len(queries),), -torch.inf)
+    index = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
+    for first in range(0, len(bank), rows):
+        score, position = (queries @ bank[first : first + rows].T).max(dim=1)
+        index = torch.where(score > best, position + first, index)
+        best = torch.maximum(score, best)
+    return index
+
+
+def _open(
+    folder: Path, vokenizer: VidLanKDTeacher, blocks: TextBlocks, clips: Dataset, num_vokens: int
+) -> dict | None:
+    """Begins or goes on with a folder of these settings; `None` if it is finished."""
+    rows = clips.with_format(None).select_columns(["id", "video", "start", "end"])
+    bank = json.dumps(list(rows), indent=0) + "\n"
+    info = {
+        "num_vokens": num_vokens,
+        "text": {name: blocks.info[name] for name in ("sha256", "vocabulary", "source", "blocks", "block_tokens")},
+        "vokenizer": _weights_fingerprint(vokenizer),
+        "clips": hashlib.sha256(bank.encode()).hexdigest(),
+    }
+    settings = folder / "settings.json"
+    if settings.exists():
+        held = json.loads(settings.read_text())
+        changed = [name for name in info if info[name] != held[name]]
+        if changed:
+            raise ValueError(
+                f"{folder} was begun with other settings ({', '.join(changed)}): choose another folder, or remove it"
+            )
+    elif folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} holds files that are not vokens: choose another folder")
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(settings, json.dumps(info, indent=2) + "\n")
+    write_atomically(folder / "bank.json", bank)
+    return None if (folder / "info.json").exists() else info
+
+
+@torch.inference_mode()
+def _nearest_clips(
+    vokenizer: VidLanKDTeacher, tokenizer, ids: np.ndarray, bank: Tensor, batch_size: int, description: str
+) -> np.ndarray:
+    """Vokens `[N, block_tokens]` of blocks `ids` of the same shape."""
+    vokens = np.empty(ids.shape, np.uint16 if len(bank) <= 2**16 else np.uint32)
+    for start in tqdm(range(0, len(ids), batch_size), desc=description, leave=False):
+        rows = torch.from_numpy(np.pad(ids[start : start + batch_size].astype(np.int64), ((0, 0), (1, 1))))
+        rows[:, 0], rows[:, -1] = tokenizer.cls_token_id, tokenizer.sep_token_id
+        tokens = vokenizer.unit_tokens(vokenizer.encode_text(rows.to(bank.device)))[:, 1:-1]
+        vokens[start : start + batch_size] = nearest(tokens.flatten(0, 1), bank).view(tokens.shape[:2]).cpu().numpy()
+    return vokens
+
+
+def _join(shards: list[Path], path: Path, num_vokens: int) -> dict:
+    """Joins the shards to one array; returns how the vokens are used."""
+    arrays = [np.load(shard, mmap_mode="r", allow_pickle=False) for shard in shards]
+    shape = (sum(map(len, arrays)), arrays[0].shape[1])
+    temporary, counts, first = path.with_suffix(".tmp.npy"), np.zeros(num_vokens, np.int64), 0
+    out = np.lib.format.open_memmap(temporary, mode="w+", dtype=arrays[0].dtype, shape=shape)
+    for array in arrays:
+        out[first : first + len(array)] = array
+        counts += np.bincount(array.reshape(-1), minlength=num_vokens)
+        first += len(array)
+    out.flush()
+    temporary.replace(path)
+    return {"used": int((counts > 0).sum()), "largest_share": float(counts.max() / counts.sum())}
+
+
+def _weights_fingerprint(model: torch.nn.Module) -> str:
+    sha256 = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        sha256.update(name.encode())
+        sha256.update(weight.cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return sha256.hexdigest()

@@ -1,0 +1,211 @@
+"""Builds the grounded world, stage by stage: words, videos, backbones, features."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tqdm.auto import tqdm
+from transformers import AutoTokenizer, BertTokenizerFast
+
+from ...extraction.extract import extract_features
+from ...extraction.streams import paper_streams
+from ...utils.io import write_atomically
+from .backbones import pretrain_backbones
+from .language import cast_videos, invent_nouns, narrate, write_sentences
+from .render import FPS, Look, render_scene, write_video
+
+SECONDS = (4, 6)  # shortest and longest video
+SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def build_world(
+    output_dir: str | Path,
+    seed: int = 0,
+    num_nouns: int = 144,
+    num_videos: int = 1440,
+    num_sentences: int = 24000,
+    vocab_size: int = 864,
+    num_pretrain_scenes: int = 4000,
+    frame_pretrain_steps: int = 1000,
+    clip_pretrain_steps: int = 400,
+) -> Path:
+    """Builds a world in which what things look like is in the videos and never in the text.
+
+    Below ``output_dir``: ``nouns.json`` ({noun, colour, shape, motion}, for probing only), ``captions.jsonl``
+    ({video, start, end, text}), ``text/train.txt`` and ``text/validation.txt`` (a sentence a line), ``tokenizer/``,
+    ``videos/*.mp4``, ``backbones/frame`` and ``backbones/clip``, ``features/`` (a
+    :class:`~vidlankd_hf.data.features.FeatureStore`) and, last of all, ``world.json`` (settings and counts).
+
+    A stage's output appears whole or not at all, and a finished stage is not redone: run it again to go on.
+
+    Args:
+        output_dir: a new folder, or one that was begun with the same settings.
+        seed: the same seed gives the same words and the same pictures.
+        num_nouns: a multiple of 48, so that attributes balance singly and pairwise.
+        num_videos: of 4 to 6 s with one to three objects, two on average.
+        num_sentences: of the text corpus; a tenth as many more are held out for validation.
+        vocab_size: of the WordPiece tokenizer, at most; small enough that longer nouns are split.
+        num_pretrain_scenes, frame_pretrain_steps, clip_pretrain_steps: of the vision backbones.
+
+    Returns:
+        ``output_dir``.
+
+    Raises:
+        ValueError: sizes that cannot be balanced, or a folder that holds a world with other settings.
+    """
+    output_dir = Path(output_dir)
+    settings = {
+        "seed": seed,
+        "num_nouns": num_nouns,
+        "num_videos": num_videos,
+        "num_sentences": num_sentences,
+        "vocab_size": vocab_size,
+        "num_pretrain_scenes": num_pretrain_scenes,
+        "frame_pretrain_steps": frame_pretrain_steps,
+        "clip_pretrain_steps": clip_pretrain_steps,
+    }
+    nouns = invent_nouns(num_nouns, seed)
+    cast = cast_videos(list(nouns), num_videos, seed)
+    _begin(output_dir, settings)
+    if (output_dir / "world.json").is_file():
+        print(f"{output_dir} holds this world already: nothing to do.")
+        return output_dir
+
+    counts = _make_words(output_dir, nouns, cast, num_sentences, vocab_size, seed)
+    print(
+        f"Words: {num_nouns} nouns, {counts['captions']} captions, {counts['train_sentences']} sentences, a "
+        f"vocabulary of {counts['vocabulary']} in {output_dir}"
+    )
+    _make_folder(output_dir / "videos", lambda folder: _render_videos(folder, nouns, cast, seed))
+    print(f"Videos: {num_videos} clips in {output_dir / 'videos'}")
+    with _one_thread():
+        _make_folder(
+            output_dir / "backbones",
+            lambda folder: pretrain_backbones(
+                folder, seed, num_pretrain_scenes, frame_pretrain_steps, clip_pretrain_steps
+            ),
+        )
+        print(f"Backbones: a ResNet and a VideoMAE, pre-trained on rendered scenes, in {output_dir / 'backbones'}")
+        store = extract_features(
+            output_dir / "videos",
+            output_dir / "features",
+            paper_streams(output_dir / "backbones" / "frame", output_dir / "backbones" / "clip"),
+            device="cpu",
+        )
+    print(f"Features: {len(store)} videos, {store.feature_size} values a second, in {output_dir / 'features'}")
+    write_atomically(output_dir / "world.json", json.dumps({**settings, "counts": counts}, indent=2) + "\n")
+    return output_dir
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The backbones are so small that torch's threads cost more than they bring, very much more on shared cores."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
+
+
+def _begin(output_dir: Path, settings: dict) -> None:
+    """Notes the settings in a new folder, or refuses one with other settings."""
+    path = output_dir / "settings.json"
+    if path.is_file():
+        held = json.loads(path.read_text(encoding="utf-8"))
+        if held != settings:
+            differ = {name: (held.get(name), settings[name]) for name in settings if held.get(name) != settings[name]}
+            raise ValueError(
+                f"{output_dir} holds a world with other settings (name: (there, asked for)): {differ}. Give another "
+                "folder, or remove this one."
+            )
+        return
+    if output_dir.is_dir() and any(output_dir.iterdir()):
+        raise ValueError(f"{output_dir} is not empty and holds no world. Give another folder, or remove this one.")
+    output_dir.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(settings, indent=2) + "\n")
+
+
+def _make_folder(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Makes a folder that appears once it is complete; one that is there is left as it is."""
+    if folder.is_dir():
+        return
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    fill(partial)
+    os.replace(partial, folder)
+
+
+def _make_words(
+    output_dir: Path, nouns: dict[str, Look], cast: list[list[str]], num_sentences: int, vocab_size: int, seed: int
+) -> dict[str, int]:
+    """Writes nouns, captions, text and tokenizer; they take a few seconds and are the same each time."""
+    captions = [
+        {"video": video_name(i), "start": start, "end": end, "text": text}
+        for i, shown in enumerate(cast)
+        for start, end, text in narrate(shown, num_frames(seed, i) / FPS, np.random.default_rng((seed, 4, i)))
+    ]
+    train = write_sentences(list(nouns), num_sentences, seed, "train")
+    validation = write_sentences(list(nouns), max(1, num_sentences // 10), seed, "validation")
+    looks = [{"noun": noun, **asdict(look)} for noun, look in nouns.items()]
+    (output_dir / "text").mkdir(exist_ok=True)
+    write_atomically(output_dir / "nouns.json", json.dumps(looks, indent=2) + "\n")
+    write_atomically(output_dir / "captions.jsonl", "".join(json.dumps(line) + "\n" for line in captions))
+    write_atomically(output_dir / "text" / "train.txt", "\n".join(train) + "\n")
+    write_atomically(output_dir / "text" / "validation.txt", "\n".join(validation) + "\n")
+    lines = [caption["text"] for caption in captions] + train
+    _make_folder(output_dir / "tokenizer", lambda folder: train_tokenizer(lines, vocab_size).save_pretrained(folder))
+    return {
+        "captions": len(captions),
+        "train_sentences": len(train),
+        "validation_sentences": len(validation),
+        "vocabulary": len(AutoTokenizer.from_pretrained(output_dir / "tokenizer")),
+    }
+
+
+def train_tokenizer(lines: list[str], vocab_size: int) -> BertTokenizerFast:
+    """A WordPiece tokenizer like BERT's, with a vocabulary of these lines."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    # Letters are numbered here: the trainer would number them, and so break ties, in another order each time.
+    letters = sorted({letter for line in lines for letter in line.lower() if letter != " "})
+    first = [*SPECIAL_TOKENS, *letters, *(f"##{letter}" for letter in letters)]
+    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=first, show_progress=False)
+    tokenizer.train_from_iterator(lines, trainer)
+    return BertTokenizerFast(vocab=tokenizer.get_vocab(), do_lower_case=True, model_max_length=512)
+
+
+def video_name(index: int) -> str:
+    """The file name, and so the id, of a video."""
+    return f"video-{index:05d}.mp4"
+
+
+def num_frames(seed: int, index: int) -> int:
+    """The length of a video."""
+    return int(np.random.default_rng((seed, 9, index)).integers(SECONDS[0] * FPS, SECONDS[1] * FPS + 1))
+
+
+def render_video(nouns: dict[str, Look], shown: list[str], seed: int, index: int) -> np.ndarray:
+    """The frames ``[T, 64, 64, 3]`` uint8 of a video that shows these nouns."""
+    looks = [nouns[noun] for noun in shown]
+    return render_scene(looks, num_frames(seed, index), np.random.default_rng((seed, 5, index)))[0]
+
+
+def _render_videos(folder: Path, nouns: dict[str, Look], cast: list[list[str]], seed: int) -> None:
+    def render(index: int) -> None:
+        write_video(folder / video_name(index), render_video(nouns, cast[index], seed, index))
+
+    # Threads do: numpy and the encoder let go of the interpreter while they work.
+    with ThreadPoolExecutor() as pool:
+        for _ in tqdm(pool.map(render, range(len(cast))), total=len(cast), desc="rendering videos", unit="video"):
+            pass

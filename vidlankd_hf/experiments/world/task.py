@@ -1,0 +1,70 @@
+"""The grounded world as a task: questions about what its nouns look like, scored on nouns that no question was about.
+
+A probe reads frozen states; here all weights are trained on questions, as users do. What is scored is whether what a
+student knows of the other nouns is still there afterwards, and of use.
+"""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ...evaluation.heads import Classification
+from ...evaluation.metrics import GroupedAccuracyMetric
+from ...evaluation.reading import check_fields, open_text
+from ...evaluation.task import Task
+from .language import NOUNS_PER_BALANCED_SET
+from .render import ATTRIBUTES
+
+LABELS = tuple(f"{attribute}: {value}" for attribute, values in ATTRIBUTES.items() for value in values)
+QUESTIONS = {
+    "colour": ("what colour is the {noun}", "tell me the colour of a {noun}"),
+    "shape": ("what shape is the {noun}", "tell me the shape of a {noun}"),
+    "motion": ("what motion has the {noun}", "tell me the motion of a {noun}"),
+}
+
+
+def read_world(path: Path, split: str) -> list[dict]:
+    """Questions about two thirds of the nouns, or (`validation`) the others: two for every attribute of a noun."""
+    with open_text(path) as file:
+        nouns = json.load(file)
+    for noun in nouns:
+        check_fields(f"a noun of {path}", noun, ("noun", *QUESTIONS))
+    order = np.random.default_rng(0).permutation(len(nouns))
+    first = max(len(nouns) // 3, 1)
+    chosen = sorted(order[:first] if split == "validation" else order[first:])
+    if len(nouns) < NOUNS_PER_BALANCED_SET:
+        raise ValueError(f"{path} has {len(nouns)} nouns: a world has {NOUNS_PER_BALANCED_SET} or more")
+    asked = [(nouns[i], attribute, text) for i in chosen for attribute, texts in QUESTIONS.items() for text in texts]
+    return [
+        {
+            "id": i,
+            "texts": [text.format(noun=noun["noun"])],
+            "label": LABELS.index(f"{attribute}: {noun[attribute]}"),
+            "group": attribute,
+        }
+        for i, (noun, attribute, text) in enumerate(asked)
+    ]
+
+
+WORLD = Task(
+    title="the grounded world",
+    head=Classification(),
+    data=None,
+    folder="world",
+    files={"train": "nouns.json", "validation": "nouns.json"},
+    parse=read_world,
+    row=None,
+    metric=partial(GroupedAccuracyMetric, keep_in_memory=True),
+    main="accuracy",
+    recipe={
+        "learning_rate": 5e-4,
+        "num_train_epochs": 10.0,
+        "per_device_train_batch_size": 32,
+        "warmup_steps": 0.1,
+        "max_length": 32,
+    },
+    labels=LABELS,
+    reference=lambda row: {"label": row["label"], "group": row["group"]},
+)

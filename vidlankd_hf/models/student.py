@@ -1,0 +1,334 @@
+"""The student: a plain BERT (or RoBERTa, ModernBERT) that carries heads and objectives, and sheds them after."""
+
+import copy
+import json
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import BertForMaskedLM, ModernBertForMaskedLM, PreTrainedConfig, PreTrainedModel, RobertaForMaskedLM
+from transformers.utils import ModelOutput, cached_file
+
+from .attention import key_mask
+from .heads import DistillationHead, VokenHead, masked_logits, mlm_loss, unit_states
+from .losses import OBJECTIVES
+from .teacher import whole_weights
+
+DISTILLATION_FOLDER, HEADS_FILE, RECIPE_FILE = "distillation", "heads.safetensors", "recipe.json"
+
+
+NEEDED = {
+    "hidden": "teacher_states [B, L, Dt]",
+    "logits": "teacher_logits [B, M, V]",
+    "vokens": "voken_ids [B, L], which examples/vokenize.py makes",
+}
+
+
+@dataclass
+class VidLanKDStudentOutput(ModelOutput):
+    """What one batch gives.
+
+    Args:
+        loss: MLM plus the weighted objectives.
+        losses: The components by name, unweighted, each a mean over its own items (see
+            [`DistillationStudent.loss_terms`]).
+        last_hidden_state: `[B, L, H]` token states, before any head.
+    """
+
+    loss: Tensor | None = None
+    losses: dict[str, Tensor] | None = None
+    last_hidden_state: Tensor | None = None
+
+
+class DistillationStudent:
+    """Makes a masked language model a student: a mix-in before its class, which is `plain_class`.
+
+    One distillation head per objective sits on token states. The model's own weights stay at the root of the state
+    dict, so a checkpoint loads with any `AutoModel...`; [`export`] also drops the heads. Used without
+    `masked_positions`, the student is the plain model.
+    """
+
+    plain_class: type[PreTrainedModel]
+
+    def __init__(self, config: PreTrainedConfig):
+        super().__init__(config)
+        self.objectives, self.distillation_heads = nn.ModuleDict(), nn.ModuleDict()
+        recipe = getattr(config, "distillation", None)
+        if recipe:
+            self._build(recipe)
+
+    def add_objectives(self, objectives: dict, teacher_hidden_size: int | None = None) -> None:
+        """Gives the student the objectives it is to learn by, each with a new head.
+
+        Args:
+            objectives: Name to weight (`{"nst": 100.0}`), to weight and options
+                (`{"crd": {"weight": 1.0, "temperature": 0.1}}`; `"head": False` compares the student's own states) or
+                to weight and instance (`{"crd": (1.0, CRDLoss(temperature=0.1))}`).
+            teacher_hidden_size: Width Dt of the teacher's token states; objectives without a teacher need none.
+
+        Raises:
+            ValueError: An unknown objective, a weight that is not positive, an objective that compares states of one
+                width without a head between models of two, or objectives there already.
+        """
+        if self.objectives:
+            raise ValueError(f"this student has its objectives already: {', '.join(self.objectives)}")
+        recipe = {"objectives": objectives_recipe(objectives), "teacher_hidden_size": teacher_hidden_size}
+        try:
+            self._build(recipe)
+        except Exception:
+            self.remove_objectives()
+            raise
+        for head in self.distillation_heads.values():
+            head.apply(self._initialize_weights)
+        self.distillation_heads.to(self.device, self.dtype)
+        self.config.distillation = recipe
+
+    @classmethod
+    def from_teacher(cls, teacher) -> "DistillationStudent":
+        """A student that starts as the text encoder of a [`VidLanKDTeacher`] of its kind, with language-model head."""
+        student = cls(copy.deepcopy(teacher.config.text_config))
+        with whole_weights(teacher.text_model):
+            student.load_state_dict(teacher.text_model.state_dict())
+        return student
+
+    def remove_objectives(self) -> None:
+        """Sheds objectives and heads; what is left is the plain model, ready for other objectives."""
+        self.objectives, self.distillation_heads = nn.ModuleDict(), nn.ModuleDict()
+        self.config.__dict__.pop("distillation", None)
+
+    def _build(self, recipe: dict) -> None:
+        widths = self.config.hidden_size, recipe["teacher_hidden_size"]
+        hidden = [name for name in recipe["objectives"] if "hidden" in OBJECTIVES[name].needs]
+        if hidden and widths[1] is None:
+            raise ValueError(f"the objectives {', '.join(hidden)} compare states: give teacher_hidden_size")
+        norm_eps = getattr(self.config, "layer_norm_eps", None) or self.config.norm_eps  # ModernBERT's name
+        for name, options in recipe["objectives"].items():
+            options = dict(options)
+            head, _ = options.pop("head", True), options.pop("weight")
+            objective = self.objectives[name] = OBJECTIVES[name](**options)
+            if "vokens" in objective.needs:
+                self.distillation_heads[name] = VokenHead(widths[0], objective.num_vokens, norm_eps)
+            if "hidden" not in objective.needs:
+                continue
+            if head:
+                self.distillation_heads[name] = DistillationHead(*widths, norm_eps)
+            elif getattr(objective, "same_width", True) and widths[0] != widths[1]:
+                raise ValueError(
+                    f"objective {name!r} compares states of one width, but the student's have {widths[0]} features "
+                    f"and the teacher's {widths[1]}: leave out 'head': false"
+                )
+
+    @property
+    def teacher_needs(self) -> set[str]:
+        """What the teacher must compute for the objectives: `"hidden"`, `"logits"`, both or nothing."""
+        return self.needs & {"hidden", "logits"}
+
+    @property
+    def needs(self) -> set[str]:
+        """What the objectives compare: `"hidden"`, `"logits"`, `"vokens"`."""
+        return set().union(*(objective.needs for objective in self.objectives.values()))
+
+    @property
+    def loss_terms(self) -> dict[str, tuple[float, str]]:
+        """Name of each component -> its weight and what it is a mean over."""
+        terms = {"mlm": (1.0, "masked_tokens")}
+        for name, objective in self.objectives.items():
+            terms[name] = (self.config.distillation["objectives"][name]["weight"], objective.mean_over)
+        return terms
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        masked_positions: Tensor | None = None,
+        masked_labels: Tensor | None = None,
+        teacher_states: Tensor | None = None,
+        teacher_logits: Tensor | None = None,
+        other_teacher_states: tuple[Tensor, Tensor] | None = None,
+        voken_ids: Tensor | None = None,
+        **kwargs,
+    ):
+        """Losses of one batch; without `masked_positions`, what the plain model returns.
+
+        Args:
+            input_ids: `[B, L]`, masked.
+            attention_mask: `[B, L]`, 1 for real tokens (special tokens too); all are if not given.
+            masked_positions: `[B, M]` indices into L where the language-model head runs; unused places hold any index.
+            masked_labels: `[B, M]` token ids there, -100 in unused places.
+            teacher_states: `[B, L, Dt]` raw states of the teacher for the same `input_ids`.
+            teacher_logits: `[B, M, V]` of the teacher's language-model head at `masked_positions`.
+            other_teacher_states: Raw states `[N, L, Dt]` and attention mask `[N, L]` of other processes' batches, as
+                further negatives.
+            voken_ids: `[B, L]`, -100 for tokens without one.
+
+        Raises:
+            ValueError: Objectives without what they need.
+        """
+        if masked_positions is None:
+            return super().forward(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+        given = {"hidden": teacher_states, "logits": teacher_logits, "vokens": voken_ids}
+        for need in self.needs:
+            if given[need] is None:
+                raise ValueError(f"the objectives {', '.join(self.objectives)} need {NEEDED[need]}")
+        mask = key_mask(attention_mask, self.config)
+        states = self.base_model(input_ids, attention_mask=mask, **kwargs).last_hidden_state
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        logits = masked_logits(self, states, masked_positions)
+        losses = {"mlm": mlm_loss(logits, masked_labels)}
+        if "hidden" in self.teacher_needs:
+            teacher_states = unit_states(teacher_states.detach())
+            if other_teacher_states is not None:
+                other_teacher_states = unit_states(other_teacher_states[0]), other_teacher_states[1]
+        for name, objective in self.objectives.items():
+            if "hidden" in objective.needs:
+                head = self.distillation_heads[name] if name in self.distillation_heads else unit_states
+                compared = [head(states), teacher_states, attention_mask]
+                if getattr(objective, "contrastive", False):
+                    compared.append(other_teacher_states)
+            elif "vokens" in objective.needs:
+                compared = [self.distillation_heads[name](states), voken_ids]
+            else:
+                compared = [logits, teacher_logits.detach(), masked_labels != -100]
+            with torch.autocast(states.device.type, enabled=False):
+                losses[name] = objective(*compared)
+        loss = sum(self.loss_terms[name][0] * value for name, value in losses.items())
+        return VidLanKDStudentOutput(loss=loss, losses=losses, last_hidden_state=states)
+
+    def export(self, state_dict: dict[str, Tensor] | None = None) -> PreTrainedModel:
+        """The model of `plain_class` inside, without heads; of `state_dict` if given (a consolidated ZeRO one)."""
+        state_dict = self.state_dict() if state_dict is None else state_dict
+        config = copy.deepcopy(self.config)
+        config.__dict__.pop("distillation", None)
+        config.architectures = [self.plain_class.__name__]
+        with torch.random.fork_rng(devices=[]):  # exporting during a run must not change it
+            plain = self.plain_class(config)
+        weights = {k: v for k, v in state_dict.items() if not k.startswith(("distillation_heads.", "objectives."))}
+        plain.load_state_dict(weights)
+        return plain
+
+    def save_distillation(self, output_dir: str | Path, state_dict: dict[str, Tensor] | None = None) -> None:
+        """Writes heads and recipe to `output_dir/distillation/`, for `from_pretrained`; nothing without objectives."""
+        if not self.objectives:
+            return
+        state_dict = self.state_dict() if state_dict is None else state_dict
+        prefix = "distillation_heads."
+        heads = {k[len(prefix) :]: v.contiguous() for k, v in state_dict.items() if k.startswith(prefix)}
+        folder = Path(output_dir) / DISTILLATION_FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(heads, folder / HEADS_FILE, metadata={"format": "pt"})
+        (folder / RECIPE_FILE).write_text(json.dumps(self.config.distillation, indent=2) + "\n")
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """Loads a checkpoint of this class, an exported student with the heads beside it, or any plain checkpoint.
+
+        Raises:
+            ValueError: A checkpoint of another kind of model.
+        """
+        kwargs.setdefault("dtype", torch.float32)  # a student is trained; its checkpoint may be of half precision
+        hub = {key: kwargs[key] for key in ("revision", "token", "cache_dir", "local_files_only") if key in kwargs}
+        config, _ = cls.config_class.get_config_dict(
+            pretrained_model_name_or_path, subfolder=kwargs.get("subfolder", ""), **hub
+        )
+        kind = config.get("model_type", cls.config_class.model_type)
+        if kind != cls.config_class.model_type:
+            raise ValueError(
+                f"{pretrained_model_name_or_path} is a {kind} checkpoint, but {cls.__name__} takes "
+                f"{cls.config_class.model_type}: use {student_class(kind).__name__}.from_pretrained"
+            )
+        student = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model = student[0] if isinstance(student, tuple) else student
+        if not model.objectives:
+            files = {
+                name: cached_file(
+                    pretrained_model_name_or_path,
+                    name,
+                    subfolder=str(PurePosixPath(kwargs.get("subfolder") or "", DISTILLATION_FOLDER)),
+                    **hub,
+                    _raise_exceptions_for_missing_entries=False,
+                    _raise_exceptions_for_connection_errors=False,
+                )
+                for name in (RECIPE_FILE, HEADS_FILE)
+            }
+            if files[RECIPE_FILE] and not files[HEADS_FILE]:
+                raise ValueError(
+                    f"{pretrained_model_name_or_path} has {DISTILLATION_FOLDER}/{RECIPE_FILE} but no {HEADS_FILE} "
+                    f"with the weights of its heads: put it back, or remove {DISTILLATION_FOLDER}/"
+                )
+            if files[RECIPE_FILE]:
+                recipe = json.loads(Path(files[RECIPE_FILE]).read_text())
+                model.add_objectives(recipe["objectives"], recipe["teacher_hidden_size"])
+                model.distillation_heads.load_state_dict(load_file(files[HEADS_FILE]))
+                model.distillation_heads.to(model.device, model.dtype)
+        return student
+
+
+class VidLanKDStudent(DistillationStudent, BertForMaskedLM):
+    """A BERT as a student.
+
+    Example:
+
+        student = VidLanKDStudent(bert_config("small", tokenizer))
+        student.add_objectives({"nst": 100.0, "crd": 1.0}, teacher_hidden_size=768)
+    """
+
+    plain_class = BertForMaskedLM
+
+
+class VidLanKDRobertaStudent(DistillationStudent, RobertaForMaskedLM):
+    """A RoBERTa as a student."""
+
+    plain_class = RobertaForMaskedLM
+
+
+class VidLanKDModernBertStudent(DistillationStudent, ModernBertForMaskedLM):
+    """A ModernBERT as a student."""
+
+    plain_class = ModernBertForMaskedLM
+
+
+STUDENTS = {"bert": VidLanKDStudent, "roberta": VidLanKDRobertaStudent, "modernbert": VidLanKDModernBertStudent}
+
+
+def student_class(kind: str) -> type[DistillationStudent]:
+    """The student of a `kind` of model, which is its configuration's `model_type`."""
+    if kind not in STUDENTS:
+        raise ValueError(f"there is no student of kind {kind!r}: choose one of {', '.join(STUDENTS)}")
+    return STUDENTS[kind]
+
+
+def objectives_recipe(objectives: dict) -> dict[str, dict]:
+    """Objectives as a user gives them -> `{name: {"weight": w, **options}}`, which JSON holds."""
+    recipe = {}
+    for name, value in sorted(objectives.items()):  # the order of the sum, the same after loading
+        if name not in OBJECTIVES:
+            raise ValueError(f"unknown objective {name!r}: choose from {', '.join(OBJECTIVES)}")
+        if isinstance(value, (tuple, list)):
+            weight, instance = value
+            if type(instance) is not OBJECTIVES[name]:
+                raise ValueError(
+                    f"objective {name!r} is a {OBJECTIVES[name].__name__}, but a {type(instance).__name__} was given: "
+                    "put your class into vidlankd_hf.models.losses.OBJECTIVES under a name of its own"
+                )
+            options = {k: v for k, v in vars(instance).items() if not k.startswith("_") and k != "training"}
+        elif isinstance(value, dict):
+            options = dict(value)
+            weight = options.pop("weight", None)
+        else:
+            weight, options = value, {}
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < float("inf"):
+            raise ValueError(f"objective {name!r} has weight {weight!r}: give a number greater than 0")
+        head = options.pop("head", True)
+        if not isinstance(head, bool):
+            raise ValueError(f"objective {name!r} has head {head!r}: give true or false")
+        try:
+            objective = OBJECTIVES[name](**options)
+        except TypeError as error:
+            raise ValueError(f"objective {name!r} does not take the options {options}: {error}") from error
+        if not head and "hidden" not in objective.needs:
+            raise ValueError(f"objective {name!r} has no distillation head: leave out 'head': false")
+        recipe[name] = {"weight": float(weight), **({} if head else {"head": False}), **options}
+    return recipe

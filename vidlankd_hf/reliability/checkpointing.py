@@ -1,0 +1,264 @@
+"""Checkpoints that are whole or absent: written aside, verified, named by a manifest, and only then renamed.
+
+    run/.checkpoint-20.part/   being written; whatever interrupts it leaves no checkpoint-20
+    run/checkpoint-20/         whole; `manifest.json` holds the size and sha256 of every other file
+
+An old checkpoint is removed only after a new one is in its place.
+"""
+
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from ..utils.io import sha256_of
+from .ranks import exchange, together
+
+MANIFEST = "manifest.json"
+FORMAT_VERSION = 1
+SPARE_BYTES = 2**20  # for the manifest, JSON files and what a file system keeps for itself
+
+
+def checkpoints_of(folder: str | Path) -> list[Path]:
+    """The folders named `checkpoint-<step>`, newest first, whatever is in them."""
+    named = [p for p in Path(folder).glob("checkpoint-*") if p.name.rpartition("-")[2].isdecimal() and p.is_dir()]
+    return sorted(named, key=_step, reverse=True)
+
+
+def fault(checkpoint: str | Path) -> str | None:
+    """What is wrong with a checkpoint, in words; `None` if every file is as it was written."""
+    checkpoint = Path(checkpoint)
+    try:
+        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        if manifest["format_version"] != FORMAT_VERSION:
+            return f"its {MANIFEST} is of version {manifest['format_version']!r}, this package reads {FORMAT_VERSION}"
+        files = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
+    except FileNotFoundError:
+        return f"it has no {MANIFEST}: it was not written to its end, or not by this package"
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"its {MANIFEST} is damaged ({type(error).__name__})"
+    if not files:
+        return f"its {MANIFEST} lists no file"
+    for name, (size, _) in files.items():
+        path = checkpoint / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            return f"its {MANIFEST} names {name}, which is outside"
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} bytes instead of {size}"
+    for name, (_, digest) in files.items():
+        if sha256_of(checkpoint / name) != digest:
+            return f"{name} is damaged: its sha256 is not the manifest's"
+    return None
+
+
+def newest_checkpoint(folder: str | Path) -> str | None:
+    """The newest checkpoint of which every file is as it was written; prints which ones it skips, and why."""
+    for checkpoint in checkpoints_of(folder):
+        wrong = fault(checkpoint)
+        if wrong is None:
+            return str(checkpoint)
+        print(f"Skipping {checkpoint}: {wrong}.", flush=True)
+    return None
+
+
+def checkpoint_to_resume(given: str | bool | None, folder: str | Path, main_process: bool) -> str | None:
+    """What `train(resume_from_checkpoint=given)` means: the main process verifies, all others are told.
+
+    Raises:
+        ValueError: The checkpoint is not whole, or `True` was given and there is no whole one.
+    """
+    if not given:
+        return None
+    wrong, found = "", ""
+    if main_process:
+        found = (newest_checkpoint(folder) or "") if given is True else str(given)
+        if given is not True:
+            wrong = fault(given) or ""
+    found, wrong = json.loads(exchange(json.dumps([found, wrong]))[0])
+    if wrong:
+        raise ValueError(f"cannot resume from {found}: {wrong}. Give another checkpoint, or True for the newest whole")
+    if not found:
+        raise ValueError(f"there is no whole checkpoint to resume from in {folder}")
+    return found
+
+
+def save_checkpoint(
+    checkpoint: Path, write: Callable[[str], None], main_process: bool, expected_bytes: int, keep: int | None,
+    best: str | None,
+) -> None:  # fmt: skip
+    """Writes a checkpoint so that it is whole or absent; all processes of the run call it.
+
+    Args:
+        checkpoint: Its final name, `.../checkpoint-<step>`.
+        write: Writes this process's files into the folder it is given.
+        main_process: Whether this one prepares, verifies and renames (one process of each file system).
+        expected_bytes: Its size, where no older checkpoint says it.
+        keep: How many checkpoints are kept; `None` keeps all.
+        best: A checkpoint that is kept in any case.
+
+    Raises:
+        RuntimeError: It could not be written, on any process. Older checkpoints are as they were.
+    """
+    part = checkpoint.with_name(f".{checkpoint.name}.part")
+    what = f"{checkpoint} was not written, older checkpoints are untouched"
+
+    def prepare() -> None:
+        check_space(checkpoint.parent, expected_bytes)
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+
+    def finish() -> None:
+        seal(part)
+        _replace(part, checkpoint)
+
+    try:
+        for do in (prepare, lambda: write(str(part)), finish):
+            error = None
+            if main_process or do not in (prepare, finish):
+                try:
+                    do()
+                except Exception as caught:
+                    error = caught
+            together(what, error)
+    except RuntimeError:
+        if main_process:
+            shutil.rmtree(part, ignore_errors=True)
+        raise
+    if main_process and keep:
+        rotate(checkpoint.parent, keep, protected={str(checkpoint), str(best)})
+
+
+def check_space(folder: Path, expected_bytes: int) -> None:
+    """Raises an `OSError` if a checkpoint as large as the newest one (or as expected) does not fit on the disk."""
+    for checkpoint in checkpoints_of(folder):
+        try:
+            files = json.loads((checkpoint / MANIFEST).read_text())["files"]
+            expected_bytes = sum(entry["bytes"] for entry in files.values())
+            break
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    folder.mkdir(parents=True, exist_ok=True)
+    free, needed = shutil.disk_usage(folder).free, expected_bytes + expected_bytes // 20 + SPARE_BYTES
+    if free < needed:
+        raise OSError(
+            f"a checkpoint needs about {_mebibytes(needed)}, and the disk of {folder} has {_mebibytes(free)} left: "
+            "make room (old runs, or a smaller --save_total_limit) and start the same command again"
+        )
+
+
+def expected_bytes(model: torch.nn.Module, sharded: bool) -> int:
+    """About how large a checkpoint with AdamW's two moments is; `sharded`: with ZeRO's float32 copy of the weights."""
+    total = 0
+    for parameter in model.parameters():
+        count = getattr(parameter, "ds_numel", parameter.numel())
+        moments = 2 * max(4, parameter.element_size()) * parameter.requires_grad
+        total += count * (parameter.element_size() + moments + 8 * sharded)
+    return total
+
+
+def seal(folder: Path) -> None:
+    """Makes sure that every file below `folder` is whole and on the disk, and writes the manifest, last.
+
+    Raises:
+        OSError: A file is not what its format asks for.
+    """
+    files = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        _sync(path)
+        _check_format(path)
+        name = path.relative_to(folder).as_posix()
+        files[name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+    manifest = folder / MANIFEST
+    manifest.write_text(json.dumps({"format_version": FORMAT_VERSION, "files": files}, indent=2) + "\n")
+    _sync(manifest)
+    for path in (folder, *(p for p in folder.rglob("*") if p.is_dir())):
+        _sync(path)
+
+
+def rotate(folder: Path, keep: int, protected: set[str]) -> None:
+    """Removes the oldest finished checkpoints beyond `keep`; one without a manifest neither counts nor goes."""
+    finished = [p for p in checkpoints_of(folder) if (p / MANIFEST).is_file()]
+    free_to_go = [p for p in finished if str(p) not in protected]
+    for checkpoint in free_to_go[max(0, keep - (len(finished) - len(free_to_go))) :]:
+        old = checkpoint.with_name(f".{checkpoint.name}.old")
+        os.rename(checkpoint, old)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Removes what an interrupted save or removal left. Only for a folder in which nothing else is running."""
+    for pattern in (".checkpoint-*.part", ".checkpoint-*.old", ".model.part"):
+        for path in Path(folder).glob(pattern):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def move_into(part: Path, folder: Path) -> None:
+    """Moves the files of a finished model into `folder`, its weights last: where they are, all is there."""
+    for path in part.rglob("*"):
+        _sync(path)
+        if path.is_file():
+            _check_format(path)
+    names = sorted(path.relative_to(part) for path in part.rglob("*") if path.is_file())
+    names.sort(key=lambda name: (".safetensors" in name.name, name.name == "model.safetensors"))
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(part / name, folder / name)
+    for path in {(folder / name).parent for name in names}:
+        _sync(path)
+    shutil.rmtree(part)
+
+
+def _replace(part: Path, checkpoint: Path) -> None:
+    old = checkpoint.with_name(f".{checkpoint.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if checkpoint.exists():  # a damaged one that this run trained again
+        os.rename(checkpoint, old)
+    os.rename(part, checkpoint)
+    _sync(checkpoint.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _check_format(path: Path) -> None:
+    """Notices a file that its writer cut short without an error."""
+    if path.suffix == ".safetensors":
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length)) if length < path.stat().st_size else {}
+        tensors = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        if path.stat().st_size != 8 + length + max(tensors, default=0):
+            raise OSError(f"{path.name} is not a whole safetensors file")
+    elif path.suffix in (".pt", ".pth"):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+        except zipfile.BadZipFile as error:
+            raise OSError(f"{path.name} is not a whole torch file ({error})") from error
+        if damaged is not None:
+            raise OSError(f"{path.name} is not a whole torch file: {damaged} has another checksum")
+    elif path.suffix == ".json":
+        try:
+            json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise OSError(f"{path.name} is not whole JSON ({error})") from error
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / 2**20:,.1f} MiB"

@@ -1,0 +1,237 @@
+"""A run's folder: started, resumed or refused, never overwritten."""
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+from transformers import TrainingArguments
+
+from ..utils.io import sha256_of
+from .checkpointing import checkpoints_of, newest_checkpoint
+from .launch import launcher_words
+from .ranks import exchange
+
+RUN_FILE = "run.json"
+# What a run may change when it is resumed. Everything else must be as it was.
+FREE_SETTINGS = (
+    "logging_", "eval_", "save_", "report_to", "run_name", "disable_tqdm", "dataloader_", "hub_", "push_to_hub",
+    "log_", "skip_memory_metrics", "debug", "local_rank", "ddp_timeout", "resume_from_checkpoint", "output_dir",
+    "load_best_model_at_end", "metric_for_best_model", "greater_is_better", "project", "trackio", "cache_dir",
+    "num_proc", "preempt_exit_code", "hang_timeout",
+)  # fmt: skip
+
+
+def open_run(args: TrainingArguments, own: dict[str, Any]) -> str | None:
+    """Opens `args.output_dir` for a run of these arguments and `own` settings.
+
+    Returns:
+        The newest whole checkpoint to resume from, or `None` for a new run.
+
+    Raises:
+        ValueError: The folder holds a finished run, a run of other settings, damaged checkpoints alone, or files that
+            are not of a run.
+    """
+    folder = Path(args.output_dir)
+    settings = _plain(args, own)
+    contents = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.exists() else []
+    if contents and RUN_FILE not in contents:
+        raise ValueError(
+            f"{folder} holds files that are not of a run ({', '.join(contents[:3])}): choose another --output_dir"
+        )
+    run = json.loads((folder / RUN_FILE).read_text()) if contents else {"finished": False}
+    if run["finished"]:
+        raise ValueError(f"{folder} holds a finished run: choose another --output_dir, or remove it to train again")
+    found = newest_checkpoint(folder) if args.process_index == 0 else None
+    checkpoint = exchange(found or "")[0] or None  # all take the one that the first process found whole
+    if checkpoint is None and checkpoints_of(folder):
+        raise ValueError(
+            f"{folder} holds checkpoints, but none is whole (see above): remove them to train from the beginning, or "
+            "choose another --output_dir"
+        )
+    if checkpoint is None:  # nothing was trained yet, so nothing can be mixed up
+        if args.process_index == 0:
+            write_run(folder, settings, finished=False)
+        return None
+    changed = changed_settings(run["settings"], args, own)
+    if changed:
+        raise ValueError(
+            f"{folder} holds a run of other settings ({'; '.join(changed[:3])}): repeat its settings to resume it, or "
+            "choose another --output_dir"
+        )
+    say(args, f"Resuming from {checkpoint}.")
+    return checkpoint
+
+
+def is_free(name: str) -> bool:
+    """Whether a setting changes nothing that is learned."""
+    return name.startswith(FREE_SETTINGS)
+
+
+def changed_settings(held: dict[str, Any], args: TrainingArguments, own: dict[str, Any]) -> list[str]:
+    """In words, each setting that a run's folder holds otherwise, but for those that a run may change."""
+    return [
+        f"{name} was {held.get(name)!r} and is now {value!r}"
+        for name, value in _plain(args, own).items()
+        if not is_free(name) and held.get(name) != value
+    ]
+
+
+def _plain(args: TrainingArguments, own: dict[str, Any]) -> dict[str, Any]:
+    sequences = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    return json.loads(json.dumps({**args.to_dict(), **own, "sequences_per_step": sequences}, default=str))
+
+
+def read_settings(folder: str | Path) -> dict[str, Any]:
+    """The settings of a run's folder."""
+    return json.loads((Path(folder) / RUN_FILE).read_text())["settings"]
+
+
+def write_run(folder: Path, settings: dict[str, Any], finished: bool) -> None:
+    _write(folder, {"command": command(), "finished": finished, "versions": versions(), "settings": settings})
+
+
+def _write(folder: Path, content: dict[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{RUN_FILE}.tmp"
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(temporary, folder / RUN_FILE)
+
+
+def record(args: TrainingArguments, data: dict[str, str | None]) -> dict[str, Any]:
+    """What a run's numbers depend on beside its settings: command, seeds, versions, data, processes."""
+    return {
+        "command": command(),
+        "seed": args.seed,
+        "versions": versions(),
+        "data": data,
+        "processes": args.world_size,
+        "device": args.device.type,
+    }
+
+
+def add_record(folder: Path, content: dict[str, Any]) -> None:
+    """Adds a training's record to `run.json`, if the folder has one; a resumed run has one of each start."""
+    if (folder / RUN_FILE).exists():
+        run = json.loads((folder / RUN_FILE).read_text())
+        _write(folder, {**run, "trainings": [*run.get("trainings", []), content]})
+
+
+def versions() -> dict[str, str]:
+    packages = ("vidlankd_hf", "torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy", "deepspeed")
+    found = {"python": platform.python_version()}
+    for name in packages:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def command() -> str:
+    """The command line that started this run, its launcher included, but no token."""
+    words = launcher_words()
+    if words is not None:
+        return _line(["accelerate", "launch", *words])
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        parent = psutil.Process().parent()
+        if parent is not None:
+            return _line(parent.cmdline())
+    return _line([Path(sys.executable).name, *sys.argv])
+
+
+def _line(words: list[str]) -> str:
+    """A command line without the token that may be in it."""
+    line = []
+    for before, word in zip(["", *words], words):
+        name, equals, _ = word.partition("=")
+        if before.replace("-", "_") == "__hub_token":
+            word = "<HUB_TOKEN>"
+        elif equals and name.replace("-", "_") == "__hub_token":
+            word = f"{name}=<HUB_TOKEN>"
+        line.append(word)
+    return shlex.join(line)
+
+
+def finish_run(args: TrainingArguments) -> None:
+    """Marks the run as finished: what it wrote is complete."""
+    if args.process_index == 0:
+        folder = Path(args.output_dir)
+        _write(folder, {**json.loads((folder / RUN_FILE).read_text()), "finished": True})
+
+
+def is_finished(folder: str | Path) -> bool:
+    path = Path(folder) / RUN_FILE
+    return path.exists() and json.loads(path.read_text())["finished"]
+
+
+def newest_name(folder: str | Path) -> str | None:
+    """The newest checkpoint by its name, not verified."""
+    return next((str(checkpoint) for checkpoint in checkpoints_of(folder)), None)
+
+
+def file_fingerprint(path: str | Path) -> str | None:
+    """Hexadecimal sha256 of a file; `None` if there is none, as with a Hub id."""
+    if not Path(path).is_file():
+        return None
+    return sha256_of(Path(path))
+
+
+def say(args: TrainingArguments, message: str) -> None:
+    """Prints on the first process only."""
+    if args.process_index == 0:
+        print(message, flush=True)
+
+
+def build_if_missing(args: TrainingArguments, made: str | Path, what: str, script: Path, *arguments: str) -> None:
+    """Runs an example script in a process of its own if `made` is missing; every rank waits for it.
+
+    Args:
+        args: Of this run; built already, so that ranks know each other.
+        made: The file whose existence says that the work is done.
+        what: In words, for the message.
+        script: The example to run.
+        arguments: Its command-line arguments.
+    """
+    with args.main_process_first(local=False):
+        if not Path(made).exists():
+            print(f"{what} is missing: making it now with {script.name} {shlex.join(arguments)}", flush=True)
+            run_script(script, *arguments)
+
+
+def run_script(script: Path, *arguments: str, log: Path | None = None, launcher: list[str] | None = None) -> None:
+    """Runs an example, by default as one process on one device, whatever launched this one.
+
+    Args:
+        script: The example.
+        arguments: Its command-line arguments.
+        log: If given, it runs on one thread and its output is appended here instead of shown.
+        launcher: A command that starts scripts, such as `["accelerate", "launch"]`.
+
+    Raises:
+        subprocess.CalledProcessError: It failed, and its output was shown.
+        RuntimeError: It failed; holds the end of `log`.
+    """
+    launched = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_",
+                "ACCELERATE_", "FSDP_")  # fmt: skip
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(launched)}
+    if launcher is None:
+        environment["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
+    environment["TOKENIZERS_PARALLELISM"] = "false"
+    command = [*(launcher or [sys.executable]), str(script), *arguments]
+    if log is None:
+        subprocess.run(command, env=environment, check=True)
+        return
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "a") as file:
+        environment["OMP_NUM_THREADS"] = "1"
+        done = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
+    if done.returncode:
+        end = "\n".join(log.read_text().splitlines()[-15:])
+        raise RuntimeError(f"{script.name} failed (exit code {done.returncode}). The end of {log}:\n{end}")

@@ -1,0 +1,134 @@
+"""Trains the teacher: video-language contrast and masked language modelling on captioned clips."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from ..data.collators import VideoTextCollator
+from ..data.streaming import VideoTextStream
+from ..hub.model_cards import write_teacher_card
+from ..models.teacher import VidLanKDTeacher
+from .base_trainer import PretrainingArguments, PretrainingTrainer, check_vocabulary_size
+
+
+@dataclass
+class TeacherConfig(PretrainingArguments):
+    """`TrainingArguments` of the teacher; the defaults are the paper's (AdamW at 5e-5, linear decay, no warm-up).
+
+    Args:
+        max_length: Most tokens of a text, special ones included.
+        max_video_length: Most steps of a clip; longer ones are subsampled evenly.
+    """
+
+    output_dir: str | None = field(default="outputs/teacher", metadata={"help": "Where the teacher is written."})
+    learning_rate: float = field(default=5e-5, metadata={"help": "Initial learning rate of AdamW."})
+    max_length: int = field(default=128, metadata={"help": "Most tokens of a text, [CLS] and [SEP] included."})
+    max_video_length: int = field(default=384, metadata={"help": "Most steps of a clip; longer ones are subsampled."})
+
+
+class TeacherTrainer(PretrainingTrainer):
+    """Trains a [`VidLanKDTeacher`] on a data set with `id`, `text`, `video_features` (see `load_video_text`).
+
+    Evaluation adds text-to-video and video-to-text recall at 1, 5 and 10 over the whole evaluation data.
+
+    Example:
+
+        trainer = TeacherTrainer(model=teacher, args=TeacherConfig(), train_dataset=data, processing_class=tokenizer)
+        trainer.train()
+        trainer.save_model()
+    """
+
+    def __init__(
+        self,
+        model: VidLanKDTeacher,
+        args: TeacherConfig,
+        train_dataset=None,
+        eval_dataset=None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        **kwargs,
+    ):
+        if not isinstance(model, VidLanKDTeacher):
+            raise ValueError(f"TeacherTrainer trains a VidLanKDTeacher, not a {type(model).__name__}")
+        if processing_class is None:
+            raise ValueError("give the tokenizer as processing_class: the texts are tokenised as they are read")
+        if "contrast" in model.loss_terms and args.per_device_train_batch_size < 2:
+            raise ValueError(
+                f"per_device_train_batch_size is {args.per_device_train_batch_size}, but the contrast needs at least "
+                "2 samples in a batch"
+            )
+        model.config.vocabulary = check_vocabulary_size(processing_class, "teacher", model.config.vocab_size)
+        collator = VideoTextCollator(
+            processing_class,
+            seed=args.seed,
+            mlm_probability=args.mlm_probability,
+            max_length=args.max_length,
+            max_video_length=min(args.max_video_length, model.config.video_config.max_position_embeddings),
+            feature_size=model.config.video_config.feature_size,
+            check_negatives="contrast" in model.loss_terms,
+        )
+        super().__init__(
+            model,
+            args,
+            train_dataset,
+            eval_dataset,
+            processing_class=processing_class,
+            data_collator=kwargs.pop("data_collator", collator),
+            **kwargs,
+        )
+
+    def evaluation_groups(self, dataset) -> list | None:
+        if "contrast" not in self.model.loss_terms:
+            return None
+        if isinstance(dataset, VideoTextStream):
+            return dataset.videos()
+        if "video" in (getattr(dataset, "column_names", None) or ()):
+            return list(dataset.with_format(None)["video"])
+        return list(range(len(dataset)))
+
+    def model_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Without what the model's losses leave unread: clips, or the places of its language-model head."""
+        unread = () if "contrast" in self.model.loss_terms else ("video_features", "video_mask", "video_ids")
+        unread += () if "mlm" in self.model.loss_terms else ("masked_positions", "masked_labels")
+        return {name: value for name, value in inputs.items() if name not in unread}
+
+    def collect(self, outputs, batch: dict[str, Tensor], real: int) -> dict[str, Tensor]:
+        if outputs.video_embeds is None:
+            return {}
+        text, video = outputs.text_embeds[:real].float(), outputs.video_embeds[:real].float()
+        return {"text": text, "video": video, "ids": batch["video_ids"][:real, None]}
+
+    def collected_metrics(self, collected: list[dict[str, Tensor]], size: int) -> dict[str, float]:
+        if "contrast" not in self.model.loss_terms:
+            return {}
+        text, video, ids = (
+            self.accelerator.gather(self._pad_to_equal(torch.cat([c[name] for c in collected]), size))
+            for name in ("text", "video", "ids")
+        )
+        real = text.abs().sum(-1) > 0
+        text, video, ids = text[real], video[real], ids[real]
+        scores = text @ video.T
+        siblings = (ids == ids.T) & ~torch.eye(len(ids), dtype=torch.bool, device=ids.device)
+        scores = scores.masked_fill(siblings, -torch.inf)  # windows of one video are not each other's wrong answer
+        return {
+            **{f"text_to_video_r@{k}": value for k, value in recall_at(scores).items()},
+            **{f"video_to_text_r@{k}": value for k, value in recall_at(scores.T).items()},
+        }
+
+    def write_card(self, folder: Path) -> None:
+        write_teacher_card(folder, self)
+
+    def _pad_to_equal(self, rows: Tensor, size: int) -> Tensor:
+        """Every rank's rows padded with zeros to the same number, so that they can be gathered."""
+        batch = self.args.eval_batch_size
+        per_rank = -(-size // (batch * self.args.world_size)) * batch
+        return torch.cat([rows, rows.new_zeros(per_rank - len(rows), rows.shape[1])])
+
+
+def recall_at(scores: Tensor, ranks: tuple[int, ...] = (1, 5, 10)) -> dict[int, float]:
+    """Share of rows of `scores [N, N]` whose diagonal entry is among the k highest; ties count half."""
+    own = scores.diagonal()[:, None]
+    above = (scores > own).sum(1) + ((scores == own).sum(1) - 1) / 2
+    return {k: (above < k).float().mean().item() for k in ranks}

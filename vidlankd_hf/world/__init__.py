@@ -1,6 +1,0 @@
-"""The grounded world: what things look like is in its videos and never in its text."""
-
-from .build import build_world
-from .probe import probe_model
-
-__all__ = ["build_world", "probe_model"]
