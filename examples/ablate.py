@@ -20,7 +20,7 @@ from vidlankd_hf.cli import CommandLine
 from vidlankd_hf.experiments.ablations.report import accuracy, write_table
 from vidlankd_hf.experiments.ablations.runs import DATA, SeedRuns
 from vidlankd_hf.experiments.ablations.tables import ROWS, TABLES
-from vidlankd_hf.experiments.grid import side_by_side
+from vidlankd_hf.experiments.grid import run_in_parallel
 
 EXAMPLES = Path(__file__).parent
 
@@ -69,7 +69,7 @@ def run_seed(runs: SeedRuns, names: list[str], jobs: int, launcher: list[str] | 
     total = len(teachers) + len(vokens) + len(pending)
     with tqdm(total=total, desc=f"seed {runs.seed}", unit="cell", smoothing=0) as progress:
         for work, items in ((make_teacher, teachers), (vokenize, vokens), (distil, pending)):
-            side_by_side(shielded(work), items, jobs, progress)
+            run_in_parallel(shielded(work), items, jobs, progress)
     return results, failed
 
 

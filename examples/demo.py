@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from vidlankd_hf.cli import CommandLine
-from vidlankd_hf.experiments.grid import Cell, flags, probe, side_by_side
+from vidlankd_hf.experiments.grid import ExperimentRun, flags, probe, run_in_parallel
 from vidlankd_hf.experiments.world.recipe import OBJECTIVES, STUDENT_RECIPE, TEACHER_RECIPE, WORLD_SEED
 from vidlankd_hf.experiments.world.report import write_report
 from vidlankd_hf.models.student import objectives_recipe
@@ -19,7 +19,7 @@ from vidlankd_hf.models.student import objectives_recipe
 EXAMPLES = Path(__file__).parent
 
 
-def stages_of(seed: int, folder: Path, thorough: bool) -> list[list[tuple[Cell, dict | None]]]:
+def stages_of(seed: int, folder: Path, thorough: bool) -> list[list[tuple[ExperimentRun, dict | None]]]:
     """The cells of one seed, each with what its model's rows in the report say, if it has any.
 
     Those of a stage need only the stages before it.
@@ -30,7 +30,7 @@ def stages_of(seed: int, folder: Path, thorough: bool) -> list[list[tuple[Cell, 
     def teacher(run: str, model: str | None, contrast: str = "infonce", shuffle: bool = False):
         options = {"contrast": contrast, "shuffle_videos": shuffle}
         settings = {**TEACHER_RECIPE, **options, "seed": seed}
-        cell = Cell(
+        cell = ExperimentRun(
             folder / run,
             EXAMPLES / "pretrain_teacher.py",
             [*common, *flags({"output_dir": folder / run, **options})],
@@ -42,13 +42,13 @@ def stages_of(seed: int, folder: Path, thorough: bool) -> list[list[tuple[Cell, 
         run = folder / "students" / name
         options = {"teacher": str(folder / taught_by), "objectives": weights}
         settings = {**STUDENT_RECIPE, **options, "seed": seed, "objectives": objectives_recipe(weights)}
-        cell = Cell(
+        cell = ExperimentRun(
             run, EXAMPLES / "distill.py", [*common, "--no_probe", *flags({"output_dir": run, **options})], settings
         )
         return cell, {"model": model, "weights": weights, "seed": seed}
 
     options = ["--output_dir", str(world), "--seed", str(seed)]
-    make_world = Cell(world, EXAMPLES / "make_world.py", options, {"seed": seed})
+    make_world = ExperimentRun(world, EXAMPLES / "make_world.py", options, {"seed": seed})
     teachers = [teacher("teacher", "teacher"), teacher("shuffled_teacher", None, shuffle=True)]
     students = [student(model, model, weights) for model, weights in OBJECTIVES.items()]
     students.append(student("shuffled", "shuffled", OBJECTIVES["infonce"], taught_by="shuffled_teacher"))
@@ -89,7 +89,7 @@ def main() -> None:
                 return f"{cell.folder} colour, shape, motion: {accuracies}"
 
             # Models this small do not share out over torch's threads: two cells side by side, a thread each.
-            side_by_side(make, stage, 2, progress)
+            run_in_parallel(make, stage, 2, progress)
     rows.sort(key=lambda row: (row["seed"], row["model"], str(row["weights"])))
     (args.output_dir / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
     write_report(args.output_dir / "results.json", args.output_dir)

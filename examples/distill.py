@@ -24,16 +24,23 @@ from vidlankd_hf.data.text_blocks import TextBlocks, read_vokens_info
 from vidlankd_hf.data.vocabulary import check_same_vocabulary
 from vidlankd_hf.experiments.world.recipe import STUDENT_RECIPE, WORLD_SEED
 from vidlankd_hf.hub.model_cards import PROBE_FILE
-from vidlankd_hf.models.configuration import KINDS, SIZES
+from vidlankd_hf.models.configuration import MODEL_TYPES, SIZES
 from vidlankd_hf.models.student import objectives_recipe
 from vidlankd_hf.models.teacher import text_config
 from vidlankd_hf.reliability.launch import describe_launch, end_run
-from vidlankd_hf.reliability.run_dir import build_if_missing, file_fingerprint, finish_run, open_run, run_script, say
+from vidlankd_hf.reliability.run_dir import (
+    file_fingerprint,
+    log_on_main,
+    mark_finished,
+    open_run_dir,
+    run_script,
+    run_script_if_missing,
+)
 
 EXAMPLES = Path(__file__).parent
 GROUPS = {
     "data": ("text", "block_tokens", "held_out_text", "vokens", "world", "cache_dir", "num_proc"),
-    "model": ("teacher", "student", "student_kind", "teacher_dtype"),
+    "model": ("teacher", "student", "student_model_type", "teacher_dtype"),
     "objectives": ("objectives", "gather_negatives", "mlm_probability"),
     "training": (*TRAINING, "matmul_precision"),
     "output": ("output_dir", *OUTPUT, "no_probe", "preempt_exit_code", "hang_timeout"),
@@ -56,11 +63,11 @@ class DataArguments:
         default="small",
         metadata={
             "help": f"Size of a new student ({', '.join(SIZES)}), or folder or Hub id of a checkpoint to start from "
-            f"({', '.join(KINDS)}, or a teacher, whose text encoder the student then starts as)."
+            f"({', '.join(MODEL_TYPES)}, or a teacher, whose text encoder the student then starts as)."
         },
     )
-    student_kind: str | None = field(
-        default=None, metadata={"help": f"What a new student is: {', '.join(KINDS)}; default: bert."}
+    student_model_type: str | None = field(
+        default=None, metadata={"help": f"What a new student is: {', '.join(MODEL_TYPES)}; default: bert."}
     )
     text: str | None = field(
         default=None, metadata={"help": "Text file, folder or Hub data set (id:config); default: the world's."}
@@ -86,13 +93,15 @@ def main() -> None:
     types = (DistillationConfig, DataArguments)
     parser = CommandLine(__doc__, types, GROUPS, defaults=also_of_the_world(STUDENT_RECIPE))
     args, data_args = parser.parse(recipe=lambda given: STUDENT_RECIPE if given.text is None else {})
-    say(args, f"Student: {describe_launch(args)}.")
+    log_on_main(args, f"Student: {describe_launch(args)}.")
     world = Path(data_args.world)
     embedded = data_args.text is None
     if embedded:
         data_args.text = str(world / "text")
         make_world = ["--output_dir", str(world), "--seed", str(WORLD_SEED)]
-        build_if_missing(args, world / "world.json", "The grounded world", EXAMPLES / "make_world.py", *make_world)
+        run_script_if_missing(
+            args, world / "world.json", "The grounded world", EXAMPLES / "make_world.py", *make_world
+        )
     elif data_args.teacher is None:
         raise ValueError(
             "--text needs --teacher beside it: the teacher whose vocabulary and knowledge the student takes"
@@ -101,7 +110,7 @@ def main() -> None:
         data_args.teacher = "outputs/teacher"
         pretrain = ["--world", str(world), "--seed", str(WORLD_SEED), "--report_to", "none"]
         weights = Path(data_args.teacher) / "model.safetensors"
-        build_if_missing(args, weights, "The teacher", EXAMPLES / "pretrain_teacher.py", *pretrain)
+        run_script_if_missing(args, weights, "The teacher", EXAMPLES / "pretrain_teacher.py", *pretrain)
     if "voken" in args.objectives:
         if data_args.vokens is None:
             raise ValueError("the voken objective needs --vokens: the folder that examples/vokenize.py wrote")
@@ -111,31 +120,31 @@ def main() -> None:
     made_of = {"teacher": file_fingerprint(Path(data_args.teacher) / "model.safetensors")}
     if data_args.vokens is not None:
         made_of["vokens"] = file_fingerprint(Path(data_args.vokens) / "vokens.npy")
-    checkpoint = open_run(args, {**asdict(data_args), "fingerprints": made_of})
+    checkpoint = open_run_dir(args, {**asdict(data_args), "fingerprints": made_of})
     if args.process_index == 0:
         parser.save_settings(args.output_dir)
 
     set_seed(args.seed)
     tokenizer = AutoTokenizer.from_pretrained(data_args.teacher)
     if data_args.student in SIZES:
-        kind = data_args.student_kind or "bert"
+        kind = data_args.student_model_type or "bert"
         vocab_size = text_config(AutoConfig.from_pretrained(data_args.teacher)).vocab_size
         student = student_class(kind)(student_config(data_args.student, tokenizer, kind, vocab_size=vocab_size))
     else:
         check_same_vocabulary(tokenizer, AutoTokenizer.from_pretrained(data_args.student))
         start = AutoConfig.from_pretrained(data_args.student)
         kind = text_config(start).model_type
-        if data_args.student_kind not in (None, kind):
+        if data_args.student_model_type not in (None, kind):
             raise ValueError(
-                f"--student_kind is {data_args.student_kind}, but {data_args.student} is a {kind} checkpoint: leave "
-                "--student_kind out, or give a size as --student"
+                f"--student_model_type is {data_args.student_model_type}, but {data_args.student} is a {kind} "
+                "checkpoint: leave --student_model_type out, or give a size as --student"
             )
         if isinstance(start, VidLanKDTeacherConfig):
             student = student_class(kind).from_teacher(load_teacher(data_args.student))
         else:
             student = student_class(kind).from_pretrained(data_args.student)
         if student.objectives:
-            say(args, f"{data_args.student} has heads for {', '.join(student.objectives)}: new ones are made.")
+            log_on_main(args, f"{data_args.student} has heads for {', '.join(student.objectives)}: new ones are made.")
             student.remove_objectives()
     teacher = None
     if args.teacher_needs:
@@ -162,13 +171,13 @@ def main() -> None:
         eval_dataset=held_out,
         processing_class=tokenizer,
     )
-    say(args, f"{len(train)} blocks of text to train on, {len(held_out)} to evaluate on.")
+    log_on_main(args, f"{len(train)} blocks of text to train on, {len(held_out)} to evaluate on.")
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.evaluate()
     trainer.save_model()
     trainer.save_state()
-    finish_run(args)
-    say(
+    mark_finished(args)
+    log_on_main(
         args,
         f"The student is in {args.output_dir}, an ordinary {student.plain_class.__name__}:\n\n"
         "    from transformers import AutoModelForMaskedLM, AutoTokenizer\n"
@@ -184,7 +193,7 @@ def main() -> None:
         trainer.create_model_card()
     if embedded and not data_args.no_probe and args.push_to_hub:
         trainer.push_to_hub("Results of the probe")
-    say(args, f"Next: {next_command}")
+    log_on_main(args, f"Next: {next_command}")
     end_run(trainer)
 
 

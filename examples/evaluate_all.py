@@ -26,7 +26,7 @@ from vidlankd_hf.evaluation.task import Task
 from vidlankd_hf.evaluation.zero_shot import evaluate_zero_shot
 from vidlankd_hf.experiments.grid import flags
 from vidlankd_hf.reliability.run_dir import run_script
-from vidlankd_hf.utils.io import write_atomically
+from vidlankd_hf.utils.io import atomic_write
 
 EXAMPLES = Path(__file__).parent
 
@@ -96,7 +96,7 @@ def main() -> None:
             if not made.exists() or made.read_text() != arguments:
                 options |= {"report_to": "none"}
                 run_script(EXAMPLES / "finetune.py", *flags(options), *more, launcher=launcher)
-                write_atomically(made, arguments)
+                atomic_write(made, arguments)
             rates = [f"lr-{rate:g}" for rate in args.learning_rates or [TASKS[task].recipe["learning_rate"]]]
             cells = [folder / rate / f"seed-{seed}" for rate in rates for seed in range(1, args.seeds + 1)]
             runs = [json.loads((cell / "result.json").read_text()) for cell in cells]
@@ -127,7 +127,7 @@ def score(model: str, task: str, data: str, path: Path, cards: list[str]) -> dic
         encoder, masked_lm = load_for_scoring(model)
         result = evaluate_zero_shot(TASKS[task], encoder, AutoTokenizer.from_pretrained(model), data, masked_lm)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps({**made_from, **result}, indent=1) + "\n")
+        atomic_write(path, json.dumps({**made_from, **result}, indent=1) + "\n")
     result = json.loads(path.read_text())
     held, asked = ({name: made[name] for name in compared} for made in (result, made_from))
     if held != asked:

@@ -22,7 +22,7 @@ from vidlankd_hf.experiments.world import build_world
 from vidlankd_hf.experiments.world.recipe import WORLD_SEED
 from vidlankd_hf.extraction import Limits, Stream, extract_features
 from vidlankd_hf.extraction.streams import paper_streams
-from vidlankd_hf.reliability.launch import asked_for
+from vidlankd_hf.reliability.launch import requested_launch
 
 WORLD = Path("outputs/world")
 GROUPS = {
@@ -70,7 +70,7 @@ def main() -> None:
     logging.getLogger("vidlankd_hf").setLevel(logging.INFO)
     on_gpu = torch.cuda.is_available() and args.device != "cpu"
     state = PartialState(cpu=not on_gpu)
-    processes, _ = asked_for()
+    processes, _ = requested_launch()
     if processes not in (None, state.num_processes):
         parser.error(
             f"{processes} processes were asked for, but this run has {state.num_processes}: on CPU use torchrun"

@@ -22,7 +22,7 @@ from vidlankd_hf.evaluation.report import best_recipe
 from vidlankd_hf.evaluation.task import Task
 from vidlankd_hf.evaluation.trainer import FinetuningArguments
 from vidlankd_hf.hub.push import PushError, make_repository, push
-from vidlankd_hf.reliability.run_dir import say
+from vidlankd_hf.reliability.run_dir import log_on_main
 
 GROUPS = {
     "task": ("model", "task", "data", "max_length", "train_rows", "eval_rows"),
@@ -76,7 +76,9 @@ def main() -> None:
             if len(runs) == 1 and args.process_index == 0:  # a folder of other settings has been refused
                 parser.save_settings(args.output_dir)
             collapsed = f"; collapsed: {runs[-1]['collapsed']}" if runs[-1]["collapsed"] else ""
-            say(args, f"{task.title}, lr {rate:g}, seed {seed}: {task.main} {runs[-1]['score']:.4f}{collapsed}")
+            log_on_main(
+                args, f"{task.title}, lr {rate:g}, seed {seed}: {task.main} {runs[-1]['score']:.4f}{collapsed}"
+            )
     if Path(own.model).is_dir() and not own.no_card and args.process_index == 0:
         print(f"Card: {update_card(own.model, finetuning_results(task, own.task, best_recipe(runs)))}")
     if args.push_to_hub and args.process_index == 0:
@@ -89,7 +91,7 @@ def main() -> None:
             raise SystemExit(str(error)) from None
         print(f"Pushed {folder} to {args.hub_model_id}.")
     data = f" --data {own.data}" if own.data else ""
-    say(args, f"Next: python examples/evaluate_all.py --models TEXT_ONLY {own.model} --tasks {own.task}{data}")
+    log_on_main(args, f"Next: python examples/evaluate_all.py --models TEXT_ONLY {own.model} --tasks {own.task}{data}")
     PartialState().destroy_process_group()
 
 

@@ -26,7 +26,7 @@ from vidlankd_hf.data.text_blocks import load_text
 from vidlankd_hf.experiments.world.recipe import LENGTH
 from vidlankd_hf.inspection.contact_sheet import histogram_rows, table_of, write_page, write_picture
 from vidlankd_hf.inspection.inspect import sample_clips, size_at, summarize, vocabulary_growth
-from vidlankd_hf.utils.io import write_atomically
+from vidlankd_hf.utils.io import atomic_write
 
 
 def main() -> None:
@@ -100,7 +100,7 @@ def main() -> None:
         print(f"Among {words:,} words of each: {sizes[0]:,.0f} in the captions, {sizes[1]:,.0f} in the text.")
         summary["vocabulary_among"] = {"words": words, **dict(zip(growth, sizes))}
 
-    write_atomically(folder / "summary.json", json.dumps({**summary, "vocabulary": growth}, indent=2) + "\n")
+    atomic_write(folder / "summary.json", json.dumps({**summary, "vocabulary": growth}, indent=2) + "\n")
     clips = sample_clips(dataset, args.videos, args.num_clips, seed=args.seed) if args.videos else []
     if clips:
         write_picture(folder / "contact_sheet.png", clips)

@@ -27,7 +27,7 @@ from vidlankd_hf.experiments.world.recipe import TEACHER_RECIPE, WORLD_SEED
 from vidlankd_hf.models.configuration import CONTRASTS, SIZES, TEACHER_LOSSES
 from vidlankd_hf.models.teacher import video_config_like
 from vidlankd_hf.reliability.launch import describe_launch, end_run
-from vidlankd_hf.reliability.run_dir import build_if_missing, finish_run, open_run, say
+from vidlankd_hf.reliability.run_dir import log_on_main, mark_finished, open_run_dir, run_script_if_missing
 
 GROUPS = {
     "data": ("features", "captions", "tokenizer", "caption_format", "remove_overlap", "max_unpaired", "fixed_windows",
@@ -106,17 +106,17 @@ def main() -> None:
     types = (TeacherConfig, DataArguments)
     parser = CommandLine(__doc__, types, GROUPS, defaults=also_of_the_world(TEACHER_RECIPE))
     args, data_args = parser.parse(recipe=lambda given: TEACHER_RECIPE if given.features is None else {})
-    say(args, f"Teacher: {describe_launch(args)}.")
+    log_on_main(args, f"Teacher: {describe_launch(args)}.")
     if data_args.features is None:
         world, make_world = Path(data_args.world), Path(__file__).with_name("make_world.py")
         arguments = ["--output_dir", str(world), "--seed", str(WORLD_SEED)]
-        build_if_missing(args, world / "world.json", "The grounded world", make_world, *arguments)
+        run_script_if_missing(args, world / "world.json", "The grounded world", make_world, *arguments)
         data_args.features = str(world / "features")
         data_args.captions = data_args.captions or str(world / "captions.jsonl")
         data_args.tokenizer = data_args.tokenizer or str(world / "tokenizer")
     elif not data_args.captions or not data_args.tokenizer:
         raise ValueError("--features needs --captions and --tokenizer beside it")
-    checkpoint = open_run(args, asdict(data_args))
+    checkpoint = open_run_dir(args, asdict(data_args))
     if args.process_index == 0:
         parser.save_settings(args.output_dir)
 
@@ -154,14 +154,14 @@ def main() -> None:
     trainer = TeacherTrainer(
         model=teacher, args=args, train_dataset=train, eval_dataset=held_out, processing_class=tokenizer
     )
-    say(args, f"{len(train)} windows to train on, {len(held_out)} of other videos to evaluate on.")
+    log_on_main(args, f"{len(train)} windows to train on, {len(held_out)} of other videos to evaluate on.")
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.evaluate()
     trainer.save_model()
     trainer.save_state()
-    finish_run(args)
+    mark_finished(args)
     next_command = f"accelerate launch examples/distill.py --teacher {args.output_dir}"
-    say(args, f"The teacher is in {args.output_dir}. Next: {next_command}")
+    log_on_main(args, f"The teacher is in {args.output_dir}. Next: {next_command}")
     end_run(trainer)
 
 

@@ -15,7 +15,7 @@ from transformers.utils import logging
 import vidlankd_hf  # noqa: F401  (so that AutoModel knows the teacher)
 from vidlankd_hf.cli import CommandLine
 from vidlankd_hf.experiments.world import probe_model
-from vidlankd_hf.utils.io import write_atomically
+from vidlankd_hf.utils.io import atomic_write
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
         )
     if args.output_json:
         Path(args.output_json).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(args.output_json, json.dumps(scores, indent=2) + "\n")
+        atomic_write(args.output_json, json.dumps(scores, indent=2) + "\n")
         print(f"Scores written to {args.output_json}.")
 
 

@@ -49,15 +49,15 @@ def make_teacher(tokenizer, seed: int = 0, dropout: float = 0.1, shape=MINI, **c
     return VidLanKDTeacher(VidLanKDTeacherConfig(text_config=text, video_config=video, **config))
 
 
-def make_student(tokenizer, seed: int = 1, dropout: float = 0.1, shape=MINI, kind: str = "bert"):
-    """A student of any kind; ModernBERT with three layers, two of which attend to four tokens on each side."""
+def make_student(tokenizer, seed: int = 1, dropout: float = 0.1, shape=MINI, model_type: str = "bert"):
+    """A student of any model type; ModernBERT with three layers, two of which attend to four tokens on each side."""
     torch.manual_seed(seed)
-    if kind == "modernbert":
+    if model_type == "modernbert":
         dropouts = dict.fromkeys(("embedding_dropout", "attention_dropout", "mlp_dropout"), dropout)
         shape = {**shape, "num_hidden_layers": 3, "local_attention": 8}
     else:
         dropouts = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), dropout)
-    return student_class(kind)(student_config("tiny", tokenizer, kind, **dropouts, **shape))
+    return student_class(model_type)(student_config("tiny", tokenizer, model_type, **dropouts, **shape))
 
 
 def make_vision_language_model(name, tokenizer, seed: int = 0):
@@ -94,7 +94,7 @@ def make_video_text(count: int, seed: int = 0) -> Dataset:
 
 
 def train(kind: str, output_dir, objectives=None, resume=None, dropout: float = 0.0, stop_after=None, callbacks=(),
-          teacher_dtype=torch.float32, shape=MINI, student_kind="bert", teacher=None, design=None, texts=None,
+          teacher_dtype=torch.float32, shape=MINI, student_model_type="bert", teacher=None, design=None, texts=None,
           **arguments):  # fmt: skip
     """A small run of the teacher or of a student, beside a new teacher or the one given; returns the trainer."""
     from transformers import TrainerCallback
@@ -135,7 +135,7 @@ def train(kind: str, output_dir, objectives=None, resume=None, dropout: float = 
         if objectives and teacher is None:
             teacher = make_teacher(tokenizer, dropout=dropout, shape=shape).to(teacher_dtype)
         trainer = DistillationTrainer(
-            model=make_student(tokenizer, dropout=dropout, shape=shape, kind=student_kind),
+            model=make_student(tokenizer, dropout=dropout, shape=shape, model_type=student_model_type),
             teacher=teacher,
             args=args,
             train_dataset=make_texts(50) if texts is None else texts,

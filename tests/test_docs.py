@@ -235,7 +235,7 @@ def make_models(folder: Path) -> None:
     shape = {**MINI, "max_position_embeddings": 128}
     models = {
         "student": make_student(tokenizer, shape=shape),
-        "my_roberta": make_student(tokenizer, kind="roberta", shape=shape),
+        "my_roberta": make_student(tokenizer, model_type="roberta", shape=shape),
         "teacher": make_teacher(tokenizer, shape=shape),
     }
     for name, model in models.items():

@@ -94,7 +94,7 @@ def test_text_tower_of_flava_teaches_a_new_roberta_which_another_run_starts_from
     common = ["--teacher", tmp_path / "flava", "--text", text, "--cache_dir", tmp_path / "cache", *QUICK]
     common += ["--block_tokens", 30, "--per_device_train_batch_size", 8]
     first, second = tmp_path / "first", tmp_path / "second"
-    output = run("distill.py", *common, "--student", "tiny", "--student_kind", "roberta", "--output_dir", first)
+    output = run("distill.py", *common, "--student", "tiny", "--student_model_type", "roberta", "--output_dir", first)
     assert "an ordinary RobertaForMaskedLM" in output
     run("distill.py", *common, "--student", first, "--output_dir", second, "--objectives", '{"infonce": 1}')
     for folder in (first, second):
@@ -102,6 +102,6 @@ def test_text_tower_of_flava_teaches_a_new_roberta_which_another_run_starts_from
         assert not any(info.values()) and type(model).__name__ == "RobertaForMaskedLM"
         assert len(AutoTokenizer.from_pretrained(folder)) == model.config.vocab_size == len(tokenizer)
     assert "infonce" in (second / "distillation" / "recipe.json").read_text()
-    message = run("distill.py", *common, "--student", first, "--student_kind", "bert", "--output_dir", tmp_path / "x",
-                  expect=1)  # fmt: skip
-    assert "--student_kind is bert, but" in message and "is a roberta checkpoint" in message
+    message = run("distill.py", *common, "--student", first, "--student_model_type", "bert",
+                  "--output_dir", tmp_path / "x", expect=1)  # fmt: skip
+    assert "--student_model_type is bert, but" in message and "is a roberta checkpoint" in message

@@ -20,7 +20,7 @@ from vidlankd_hf.data.text_blocks import TextBlocks
 from vidlankd_hf.extraction.decode import VideoReader
 from vidlankd_hf.extraction.decoders import Limits, decode_videos
 from vidlankd_hf.extraction.videos import Video
-from vidlankd_hf.reliability.checkpointing import fault, seal
+from vidlankd_hf.reliability.checkpointing import seal, verify_checkpoint
 
 
 class Bomb:
@@ -192,7 +192,7 @@ def test_checkpoint_manifest_cannot_name_files_elsewhere(tmp_path):
     (tmp_path / "outside").write_text("x")
     entry = {"bytes": 1, "sha256": "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"}
     (checkpoint / "manifest.json").write_text(json.dumps({"format_version": 1, "files": {"../outside": entry}}))
-    assert "outside" in fault(checkpoint)
+    assert "outside" in verify_checkpoint(checkpoint)
 
 
 def test_nothing_here_unpacks_archives_or_evaluates_text():

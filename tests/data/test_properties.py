@@ -18,7 +18,7 @@ from vidlankd_hf.data.captions import Caption, read_captions
 from vidlankd_hf.data.masking import mask_tokens
 from vidlankd_hf.data.windows import divide, tile
 from vidlankd_hf.models.losses import OBJECTIVES, VideoTextContrast
-from vidlankd_hf.reliability.checkpointing import fault
+from vidlankd_hf.reliability.checkpointing import verify_checkpoint
 
 # `HOURS=... pytest` of the drills asks for many more examples.
 settings.register_profile(
@@ -254,6 +254,6 @@ manifests = st.fixed_dictionaries({"format_version": st.just(1) | anything, "fil
 def test_no_bytes_make_a_whole_checkpoint_of_an_empty_folder(content):
     def parse(path):
         path.rename(path.with_name("manifest.json"))
-        assert isinstance(fault(path.parent), str)
+        assert isinstance(verify_checkpoint(path.parent), str)
 
     _parses_or_says_why(content, parse)

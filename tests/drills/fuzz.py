@@ -32,7 +32,7 @@ from vidlankd_hf.evaluation import TASKS
 from vidlankd_hf.evaluation.reading import read_rows
 from vidlankd_hf.evaluation.task import Task
 from vidlankd_hf.extraction.decode import VideoReader
-from vidlankd_hf.reliability.checkpointing import fault, seal
+from vidlankd_hf.reliability.checkpointing import seal, verify_checkpoint
 
 CLEAR = (ValueError, OSError, SafetensorError)
 SECONDS_A_FILE = 20  # for one damaged file; longer is a hang
@@ -162,7 +162,7 @@ KINDS: dict[str, tuple[Callable, Callable]] = {  # what makes a good one, what r
     "msvd": (msvd, read_captions_of),
     "features": (features, read_features),
     "blocks": (blocks, lambda folder: [b["input_ids"].sum() for b in map(TextBlocks(folder).__getitem__, range(4))]),
-    "checkpoint": (checkpoint, fault),
+    "checkpoint": (checkpoint, verify_checkpoint),
     "text": (text, lambda folder: load_text(str(folder)).to_list()),
     "video": (video, read_video),
     "config": (config, lambda folder: read_config(next(folder.iterdir()), "distill")),

@@ -29,7 +29,7 @@ from small_runs import TrainerCallback, finished_steps, forked, life, same_end, 
 
 from vidlankd_hf import TextCollator, VidLanKDStudent
 from vidlankd_hf.reliability import checkpointing
-from vidlankd_hf.reliability.checkpointing import checkpoints_of, fault
+from vidlankd_hf.reliability.checkpointing import checkpoints_of, verify_checkpoint
 
 STEPS = 12  # of 6 an epoch (of 3 for two processes)
 RUN = {"max_steps": STEPS, "save_steps": 1, "logging_steps": 1}
@@ -64,7 +64,7 @@ def kill(work: Path, times: int) -> Outcome:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         finished, whole = finished_steps(folder), whole_step(folder)
-        all_whole = all(fault(checkpoint) is None for checkpoint in checkpoints_of(folder))
+        all_whole = all(verify_checkpoint(checkpoint) is None for checkpoint in checkpoints_of(folder))
         same = whole == 0 or same_end(folder, expected, whole)
         yield all_whole and same and finished - whole <= 1, max(0, finished - whole)
     yield goes_on(folder, work), 0
@@ -118,7 +118,7 @@ def damage(work: Path, times: int) -> Outcome:
             path.write_bytes(content)
         skipped = whole_step(folder) == 7
         # A turned bit in the manifest's white space changes nothing, and the checkpoint is whole.
-        harmless = path.name == "manifest.json" and fault(folder / "checkpoint-8") is None
+        harmless = path.name == "manifest.json" and verify_checkpoint(folder / "checkpoint-8") is None
         yield (skipped or harmless) and goes_on(folder, work), 8 - whole_step(folder) if not skipped else 0
 
 
@@ -180,7 +180,9 @@ def not_a_number(work: Path, times: int) -> Outcome:
         (report,) = folder.glob("nonfinite-step-*.json")
         first = json.loads(report.read_text())
         named = sample in first["sample_ids_of_processes"]["0"] and first["components"] == ["nst"]
-        clean = all(fault(c) is None for c in checkpoints_of(folder)) and whole_step(folder) < first["step"]
+        clean = (
+            all(verify_checkpoint(c) is None for c in checkpoints_of(folder)) and whole_step(folder) < first["step"]
+        )
         report.unlink()
         replayed = wait(forked(lambda body=body: body(logging_steps=1), log)) == 1
         (report,) = folder.glob("nonfinite-step-*.json")

@@ -14,7 +14,7 @@ from vidlankd_hf.experiments.ablations.report import write_table
 from vidlankd_hf.experiments.ablations.runs import SeedRuns
 from vidlankd_hf.experiments.ablations.tables import ROWS, TABLES, TEACHERS
 from vidlankd_hf.experiments.flops import step_flops
-from vidlankd_hf.experiments.grid import Cell
+from vidlankd_hf.experiments.grid import ExperimentRun
 
 ROOT = Path(__file__).parents[2]
 
@@ -129,11 +129,11 @@ def test_student_of_a_teacher_that_was_trained_again_is_refused(tmp_path):
     folder.mkdir()
     held = {"learning_rate": 2e-4, "fingerprints": {"teacher": "a"}, "logging_steps": 5}
     (folder / "run.json").write_text(json.dumps({"finished": True, "settings": held}))
-    Cell(
+    ExperimentRun(
         folder, Path("none.py"), [], {"learning_rate": "2e-4", "fingerprints": {"teacher": "a"}, "logging_steps": 9}
     ).make(quiet=True)
     with pytest.raises(ValueError, match="fingerprints.*remove it"):
-        Cell(folder, Path("none.py"), [], {"fingerprints": {"teacher": "b"}}).make(quiet=True)
+        ExperimentRun(folder, Path("none.py"), [], {"fingerprints": {"teacher": "b"}}).make(quiet=True)
 
 
 def test_config_without_data_is_refused(tmp_path, config):

@@ -11,7 +11,7 @@ from vidlankd_hf.models.attention import key_mask
 @pytest.mark.parametrize("kind", ["bert", "roberta", "modernbert"])
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 def test_key_mask_gives_what_transformers_gives_for_the_padding_mask(implementation, kind):
-    encoder = make_student(make_tokenizer(), kind=kind).base_model.eval()
+    encoder = make_student(make_tokenizer(), model_type=kind).base_model.eval()
     encoder.set_attn_implementation(implementation)
     ids, mask = torch.randint(5, 60, (3, 17)), torch.arange(17) < torch.tensor([[17], [14], [1]])
     states = encoder(ids, attention_mask=key_mask(mask.long(), encoder.config)).last_hidden_state

@@ -25,7 +25,7 @@ def tokenizer():
 def test_accumulation_changes_no_loss_and_no_gradient_on_ragged_batches(tmp_path, kind):
     objectives = {"nst": 30.0, "regression": 1.0, "soft_label": 1.0}
     runs = [
-        train("student", tmp_path / str(ga), objectives, student_kind=kind, per_device_train_batch_size=16 // ga,
+        train("student", tmp_path / str(ga), objectives, student_model_type=kind, per_device_train_batch_size=16 // ga,
               gradient_accumulation_steps=ga, max_steps=4)
         for ga in (1, 4)
     ]  # fmt: skip
@@ -38,7 +38,7 @@ def test_accumulation_changes_no_loss_and_no_gradient_on_ragged_batches(tmp_path
 @pytest.mark.parametrize("kind", KINDS)
 def test_padding_changes_no_loss_and_no_gradient(tmp_path, kind, implementation):
     """Also far from every real token, where ModernBERT's local layers see nothing but padding."""
-    trainer = train("student", tmp_path, OBJECTIVES, student_kind=kind, max_steps=1)
+    trainer = train("student", tmp_path, OBJECTIVES, student_model_type=kind, max_steps=1)
     trainer.model.set_attn_implementation(implementation)
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])
     assert not batch["attention_mask"].all()
@@ -59,7 +59,7 @@ def test_padding_changes_no_loss_and_no_gradient(tmp_path, kind, implementation)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_resumed_run_equals_uninterrupted_run_bit_for_bit(tmp_path, kind):
-    options = {"objectives": OBJECTIVES, "student_kind": kind, "dropout": 0.1, "max_steps": 6,
+    options = {"objectives": OBJECTIVES, "student_model_type": kind, "dropout": 0.1, "max_steps": 6,
                "save_strategy": "steps", "save_steps": 3}  # fmt: skip
     whole = train("student", tmp_path / "whole", **options)
     train("student", tmp_path / "parts", **options, stop_after=3)
@@ -72,7 +72,7 @@ def test_resumed_run_equals_uninterrupted_run_bit_for_bit(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_run_leaves_a_plain_model_that_anyone_loads_with_recipe_and_heads_beside_it(tmp_path, kind):
-    trainer = train("student", tmp_path, OBJECTIVES, student_kind=kind, save_strategy="steps", save_steps=3)
+    trainer = train("student", tmp_path, OBJECTIVES, student_model_type=kind, save_strategy="steps", save_steps=3)
     trainer.save_model()
     student = trainer.model.eval()
     plain, info = AutoModelForMaskedLM.from_pretrained(tmp_path, output_loading_info=True)
@@ -94,14 +94,14 @@ def test_run_leaves_a_plain_model_that_anyone_loads_with_recipe_and_heads_beside
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_parameter_of_encoder_and_heads_is_trained(tmp_path, kind):
-    train("student", tmp_path, OBJECTIVES, student_kind=kind, save_strategy="steps", save_steps=1)
+    train("student", tmp_path, OBJECTIVES, student_model_type=kind, save_strategy="steps", save_steps=1)
     first, last = (load_file(tmp_path / f"checkpoint-{step}" / "model.safetensors") for step in (1, 3))
     assert [name for name in first if torch.equal(first[name], last[name])] == []
 
 
 @pytest.mark.parametrize("kind", STUDENTS)
 def test_student_starts_from_a_plain_checkpoint_of_its_kind_and_no_other(tmp_path, tokenizer, kind):
-    plain = make_student(tokenizer, seed=7, kind=kind).export()
+    plain = make_student(tokenizer, seed=7, model_type=kind).export()
     plain.save_pretrained(tmp_path)
     student, info = student_class(kind).from_pretrained(tmp_path, output_loading_info=True)
     assert not any(info.values()) and not student.objectives
@@ -139,5 +139,5 @@ def test_new_students_take_size_and_special_ids_from_the_teachers_tokenizer(toke
 @pytest.mark.parametrize("kind", STUDENTS)
 def test_new_students_take_texts_of_512_tokens(tokenizer, kind):
     """RoBERTa counts positions from the padding token's id + 1."""
-    student = make_student(tokenizer, kind=kind).eval()
+    student = make_student(tokenizer, model_type=kind).eval()
     assert student(input_ids=torch.full((1, 512), 7)).logits.shape == (1, 512, len(tokenizer))

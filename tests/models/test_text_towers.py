@@ -101,7 +101,7 @@ def test_student_learns_the_states_of_a_text_tower(tmp_path, tokenizer, name, ki
     teacher = load_teacher(tmp_path / "teacher").train()
     before = {n: t.clone() for n, t in teacher.state_dict().items()}
     trainer = train("student", tmp_path / "run", {"nst": 100.0, "crd": 1.0, "regression": 1.0}, teacher=teacher,
-                    student_kind=kind, max_steps=40)  # fmt: skip
+                    student_model_type=kind, max_steps=40)  # fmt: skip
     steps = logged(trainer, "mlm_loss", "nst_loss", "crd_loss", "regression_loss")
     assert steps[-1]["crd_loss"] < 0.8 * steps[0]["crd_loss"]
     assert steps[-1]["regression_loss"] < 0.8 * steps[0]["regression_loss"]
@@ -119,7 +119,7 @@ def test_student_learns_the_states_of_a_text_tower(tmp_path, tokenizer, name, ki
 
 def test_accumulation_changes_no_loss_with_a_text_tower_as_teacher(tmp_path, tokenizer):
     runs = [
-        train("student", tmp_path / str(ga), {"nst": 30.0, "regression": 1.0}, student_kind="roberta",
+        train("student", tmp_path / str(ga), {"nst": 30.0, "regression": 1.0}, student_model_type="roberta",
               teacher=make_vision_language_model("flava", tokenizer).text_model,
               per_device_train_batch_size=16 // ga, gradient_accumulation_steps=ga)
         for ga in (1, 4)
@@ -133,8 +133,8 @@ def test_pairs_that_do_not_fit_are_errors_at_construction(tmp_path, tokenizer):
     def construct(teacher, objectives):
         args = DistillationConfig(output_dir=str(tmp_path), objectives=objectives, use_cpu=True, report_to="none")
         DistillationTrainer(
-            model=make_student(tokenizer, kind="roberta"), teacher=teacher, args=args, train_dataset=make_texts(20),
-            processing_class=tokenizer,
+            model=make_student(tokenizer, model_type="roberta"), teacher=teacher, args=args,
+            train_dataset=make_texts(20), processing_class=tokenizer,
         )  # fmt: skip
 
     flava = make_vision_language_model("flava", tokenizer)

@@ -10,7 +10,13 @@ from helpers import train
 from safetensors.torch import load_file
 
 from vidlankd_hf.reliability import checkpointing
-from vidlankd_hf.reliability.checkpointing import checkpoints_of, fault, newest_checkpoint, rotate, save_checkpoint
+from vidlankd_hf.reliability.checkpointing import (
+    checkpoints_of,
+    newest_checkpoint,
+    rotate,
+    save_checkpoint,
+    verify_checkpoint,
+)
 
 SAVING = {"objectives": {}, "max_steps": 6, "save_strategy": "steps", "save_steps": 2}
 
@@ -50,7 +56,7 @@ def test_manifest_lists_every_file_and_nothing_is_left_beside(run):
         "manifest.json"
     }
     assert {"model.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json"} <= set(listed)
-    assert fault(newest) is None and newest_checkpoint(run) == str(newest)
+    assert verify_checkpoint(newest) is None and newest_checkpoint(run) == str(newest)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +88,9 @@ def test_damaged_checkpoint_is_skipped_and_the_reason_is_said(run, run_folder, c
     with pytest.raises(ValueError, match=said):
         train("student", run, resume=str(run / "checkpoint-6"), **SAVING)
     resumed = train("student", run, resume=True, **SAVING)
-    assert resumed.state.global_step == 6 and fault(run / "checkpoint-6") is None, "and it is written again, whole"
+    assert resumed.state.global_step == 6 and verify_checkpoint(run / "checkpoint-6") is None, (
+        "and it is written again, whole"
+    )
     again, first = (load_file(folder / "checkpoint-6" / "model.safetensors") for folder in (run, run_folder))
     assert all(torch.equal(again[name], first[name]) for name in first)
 
@@ -112,7 +120,7 @@ def test_interrupted_save_leaves_no_checkpoint_and_older_ones_untouched(tmp_path
         if moment == "write":
             save_checkpoint(tmp_path / "checkpoint-2", die, True, 0, None, None)
         small(tmp_path, 2)
-    assert names(tmp_path) == ["checkpoint-1"] and fault(tmp_path / "checkpoint-1") is None
+    assert names(tmp_path) == ["checkpoint-1"] and verify_checkpoint(tmp_path / "checkpoint-1") is None
     monkeypatch.undo()
     checkpointing.remove_leftovers(tmp_path)
     small(tmp_path, 2)
@@ -170,7 +178,7 @@ def test_damaged_checkpoint_of_the_same_step_is_replaced(tmp_path):
     small(tmp_path, 1)
     (tmp_path / "checkpoint-1" / "trainer_state.json").write_text("[1")
     small(tmp_path, 1)
-    assert fault(tmp_path / "checkpoint-1") is None and names(tmp_path) == ["checkpoint-1"]
+    assert verify_checkpoint(tmp_path / "checkpoint-1") is None and names(tmp_path) == ["checkpoint-1"]
     assert not list(tmp_path.glob(".*"))
 
 
@@ -179,7 +187,7 @@ def test_best_model_is_recorded_under_its_final_name(tmp_path):
                "metric_for_best_model": "loss", "save_total_limit": 2}  # fmt: skip
     trainer = train("student", tmp_path, **options)
     best = trainer.state.best_model_checkpoint
-    assert best == str(tmp_path / f"checkpoint-{trainer.state.best_global_step}") and fault(best) is None
+    assert best == str(tmp_path / f"checkpoint-{trainer.state.best_global_step}") and verify_checkpoint(best) is None
     state = json.loads((tmp_path / "checkpoint-6" / "trainer_state.json").read_text())
     assert state["best_model_checkpoint"] == best
 
@@ -192,7 +200,7 @@ def test_finished_model_comes_with_its_weights_last(tmp_path, monkeypatch):
         moved.append(os.path.basename(target))
         replace(source, target)
 
-    monkeypatch.setattr(checkpointing.os, "replace", watch)
+    monkeypatch.setattr(os, "replace", watch)
     trainer.save_model()
     assert moved[-1] == "model.safetensors" and {"config.json", "tokenizer.json", "README.md"} <= set(moved)
     assert not (tmp_path / ".model.part").exists() and ".model.part" not in (tmp_path / "README.md").read_text()

@@ -175,15 +175,15 @@ def test_what_was_asked_for_is_read_from_the_launcher(monkeypatch, options, expe
 
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setattr(launch.psutil, "Process", Launcher)
-    assert launch.asked_for() == expected
+    assert launch.requested_launch() == expected
     monkeypatch.setattr(Launcher, "cmdline", lambda self: ["make", "test"])
-    assert launch.asked_for() == (None, None)
+    assert launch.requested_launch() == (None, None)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert launch.asked_for() == (2, None)
+    assert launch.requested_launch() == (2, None)
 
 
 def test_processes_that_do_not_know_of_each_other_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(fault_tolerant_trainer, "asked_for", lambda: (2, None))
+    monkeypatch.setattr(fault_tolerant_trainer, "requested_launch", lambda: (2, None))
     with pytest.raises(ValueError, match="2 processes were asked for, but this run has 1 "):
         DistillationConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none")
 
@@ -249,7 +249,7 @@ def test_text_tower_under_zero3_teaches_what_it_teaches_on_one_process(tmp_path)
     for config, processes, batch in (("cpu.yaml", 1, 8), ("zero3.yaml", 2, 4)):
         folder = tmp_path / config
         options = {"teacher": tmp_path / "flava", "text": tmp_path / "text.txt", "cache_dir": tmp_path / "cache",
-                   "student": "tiny", "student_kind": "roberta", "block_tokens": 30, "max_steps": 3,
+                   "student": "tiny", "student_model_type": "roberta", "block_tokens": 30, "max_steps": 3,
                    "per_device_train_batch_size": batch, "gather_negatives": True, "logging_steps": 1,
                    "save_strategy": "no", "use_cpu": True, "report_to": "none", "output_dir": folder}  # fmt: skip
         command = [str(part) for name, value in options.items() for part in (f"--{name}", value)]

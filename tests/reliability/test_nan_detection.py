@@ -11,7 +11,13 @@ from transformers import TrainerCallback
 from vidlankd_hf import DistillationConfig, TeacherConfig, TextCollator, VidLanKDStudent
 from vidlankd_hf.evaluation.trainer import FinetuningArguments
 from vidlankd_hf.reliability.checkpointing import checkpoints_of, newest_checkpoint
-from vidlankd_hf.reliability.nan_detection import NEVER, FiniteLatch, NonFiniteError, first_bad, weights_are_finite
+from vidlankd_hf.reliability.nan_detection import (
+    NEVER,
+    NonFiniteDetector,
+    NonFiniteError,
+    first_bad,
+    weights_are_finite,
+)
 
 OPTIONS = {"objectives": {"nst": 30.0}, "max_steps": 12, "gradient_accumulation_steps": 2, "save_strategy": "steps"}
 BAD_STEP = 7  # the third of the second epoch: 50 samples are 6 steps of 8
@@ -111,14 +117,14 @@ def test_bad_weights_are_in_no_finished_model(tmp_path):
 
 
 def test_latch_keeps_the_first_bad_position_of_each_value_and_the_norms_until_then():
-    latch = FiniteLatch(["a", "b"], torch.device("cpu"))
+    latch = NonFiniteDetector(["a", "b"], torch.device("cpu"))
     good, bad = torch.tensor(1.0), torch.tensor(math.inf)
-    latch.see_losses([good, good], 0)
-    latch.see_gradient(torch.tensor(2.0), 0, 0)
-    latch.see_losses([good, bad], 1)
-    latch.see_gradient(torch.tensor(math.nan), 1, 1)
-    latch.see_losses([bad, bad], 2)
-    latch.see_gradient(torch.tensor(5.0), 2, 2)
+    latch.record_losses([good, good], 0)
+    latch.record_gradient(torch.tensor(2.0), 0, 0)
+    latch.record_losses([good, bad], 1)
+    latch.record_gradient(torch.tensor(math.nan), 1, 1)
+    latch.record_losses([bad, bad], 2)
+    latch.record_gradient(torch.tensor(5.0), 2, 2)
     assert latch.first.tolist() == [2, 1, 1]
     assert latch.norms[-2] == 2.0 and latch.norms[-1].isnan()
     assert first_bad(latch.first[None], latch.names) == (1, [(0, "b")])

@@ -195,7 +195,7 @@ def test_processes_that_are_not_at_the_same_place_stop_at_the_same_place(monkeyp
                 time.sleep(0.001 * (rank + 1))
                 if rank in told and place == 20 + 7 * rank:
                     stops.signal = signal.SIGTERM
-                if stops.stop_here():
+                if stops.should_stop():
                     stopped[rank] = place
                     return
 
@@ -210,7 +210,7 @@ def test_processes_that_are_not_at_the_same_place_stop_at_the_same_place(monkeyp
 def test_process_that_is_done_keeps_nobody_waiting(monkeypatch):
     monkeypatch.setattr(preemption, "POLL_SECONDS", 0.01)
     with StopRequests() as stops:
-        assert not stops.stop_here()
+        assert not stops.should_stop()
     assert not stops._thread.is_alive()
 
 

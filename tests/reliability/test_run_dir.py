@@ -6,7 +6,7 @@ import pytest
 
 from vidlankd_hf import DistillationConfig
 from vidlankd_hf.reliability.checkpointing import newest_checkpoint, seal
-from vidlankd_hf.reliability.run_dir import finish_run, is_finished, open_run
+from vidlankd_hf.reliability.run_dir import is_finished, mark_finished, open_run_dir
 
 
 def arguments(folder, **changes):
@@ -14,7 +14,7 @@ def arguments(folder, **changes):
 
 
 def test_new_folder_is_opened_and_records_command_and_settings(tmp_path):
-    assert open_run(arguments(tmp_path / "run", seed=7), {"text": "a"}) is None
+    assert open_run_dir(arguments(tmp_path / "run", seed=7), {"text": "a"}) is None
     run = json.loads((tmp_path / "run" / "run.json").read_text())
     assert run["settings"]["seed"] == 7 and run["settings"]["text"] == "a" and not run["finished"] and run["command"]
     assert run["settings"]["objectives"]["crd"]["weight"] == 1.0
@@ -22,28 +22,30 @@ def test_new_folder_is_opened_and_records_command_and_settings(tmp_path):
 
 
 def test_interrupted_run_resumes_from_the_newest_complete_checkpoint(tmp_path, capsys):
-    open_run(arguments(tmp_path), {})
+    open_run_dir(arguments(tmp_path), {})
     for step in (5, 10):
         complete_checkpoint(tmp_path, step)
     (tmp_path / "checkpoint-15").mkdir()
     (tmp_path / "checkpoint-15" / "trainer_state.json").write_text("{}")
-    assert open_run(arguments(tmp_path, logging_steps=3, save_total_limit=2), {}) == str(tmp_path / "checkpoint-10")
+    assert open_run_dir(arguments(tmp_path, logging_steps=3, save_total_limit=2), {}) == str(
+        tmp_path / "checkpoint-10"
+    )
     assert "Skipping" in capsys.readouterr().out
     assert newest_checkpoint(tmp_path / "nothing") is None
 
 
 def test_run_that_trained_nothing_yet_may_be_started_with_corrected_settings(tmp_path):
-    open_run(arguments(tmp_path), {"text": "typo.txt"})
-    assert open_run(arguments(tmp_path), {"text": "right.txt"}) is None
+    open_run_dir(arguments(tmp_path), {"text": "typo.txt"})
+    assert open_run_dir(arguments(tmp_path), {"text": "right.txt"}) is None
     assert json.loads((tmp_path / "run.json").read_text())["settings"]["text"] == "right.txt"
 
 
 def test_run_whose_checkpoints_are_all_damaged_is_not_begun_anew(tmp_path):
-    open_run(arguments(tmp_path), {})
+    open_run_dir(arguments(tmp_path), {})
     complete_checkpoint(tmp_path)
     (tmp_path / "checkpoint-5" / "trainer_state.json").write_text("[]")
     with pytest.raises(ValueError, match="none is whole"):
-        open_run(arguments(tmp_path), {})
+        open_run_dir(arguments(tmp_path), {})
 
 
 def complete_checkpoint(folder, step=5):
@@ -55,23 +57,23 @@ def complete_checkpoint(folder, step=5):
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"learning_rate": 1e-3}, {"objectives": {}}, {"max_steps": 9}])
 def test_other_settings_are_refused_and_named(tmp_path, change):
-    open_run(arguments(tmp_path), {})
+    open_run_dir(arguments(tmp_path), {})
     complete_checkpoint(tmp_path)
     with pytest.raises(ValueError, match=f"other settings.*{next(iter(change))}"):
-        open_run(arguments(tmp_path, **change), {})
+        open_run_dir(arguments(tmp_path, **change), {})
     with pytest.raises(ValueError, match="text was None and is now 'b'"):
-        open_run(arguments(tmp_path), {"text": "b"})
+        open_run_dir(arguments(tmp_path), {"text": "b"})
 
 
 def test_finished_run_and_foreign_files_are_refused(tmp_path):
     args = arguments(tmp_path / "run")
-    open_run(args, {})
+    open_run_dir(args, {})
     assert not is_finished(tmp_path / "run")
-    finish_run(args)
+    mark_finished(args)
     assert is_finished(tmp_path / "run")
     with pytest.raises(ValueError, match="finished run"):
-        open_run(args, {})
+        open_run_dir(args, {})
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("x")
     with pytest.raises(ValueError, match="not of a run.*thesis.tex|thesis.tex"):
-        open_run(arguments(tmp_path / "other"), {})
+        open_run_dir(arguments(tmp_path / "other"), {})

@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 
 from vidlankd_hf import DistillationConfig, TextCollator, VidLanKDStudent
 from vidlankd_hf.reliability.checkpointing import checkpoints_of
-from vidlankd_hf.reliability.out_of_memory import advice, explained_out_of_memory
+from vidlankd_hf.reliability.out_of_memory import advice, explain_out_of_memory
 
 ROOT = Path(__file__).parents[2]
 HANGS = """
@@ -124,10 +124,10 @@ def test_out_of_memory_says_what_to_lower(tmp_path, monkeypatch, error):
 def test_memory_that_really_runs_out_is_noticed(tmp_path):
     args = DistillationConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none")
     with pytest.raises(torch.OutOfMemoryError, match="give --per_device_train_batch_size 4"):
-        with explained_out_of_memory(args):
+        with explain_out_of_memory(args):
             torch.empty(2**60, dtype=torch.uint8)
     with pytest.raises(RuntimeError, match="^another"):
-        with explained_out_of_memory(args):
+        with explain_out_of_memory(args):
             raise RuntimeError("another")
 
 

@@ -67,7 +67,7 @@ class During(TrainerCallback):
                                               ("teacher", None)])  # fmt: skip
 def test_step_reads_nothing_back_to_the_host(tmp_path, kind, objectives):
     reads = HostReads()
-    what = {"kind": "teacher"} if kind == "teacher" else {"kind": "student", "student_kind": kind}
+    what = {"kind": "teacher"} if kind == "teacher" else {"kind": "student", "student_model_type": kind}
     trainer = train(**what, output_dir=tmp_path, objectives=objectives, max_steps=6, logging_steps=100,
                     gradient_accumulation_steps=2, dataloader_num_workers=1, optim=FUSED,
                     callbacks=[During(reads, 1, 6)])  # fmt: skip

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from ..utils.io import atomic_file, write_atomically
+from ..utils.io import atomic_file, atomic_write
 
 FORMAT_VERSION = 1
 INDEX, MANIFEST = "index.jsonl", "manifest.json"
@@ -79,7 +79,7 @@ def write_manifest(folder: Path, streams: dict[str, dict], shards: Iterable[dict
         **more,
         "sha256": sha256,
     }
-    write_atomically(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    atomic_write(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
 
 
 def shard_name(number: int) -> str:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from ..utils.io import sha256_of, write_atomically
+from ..utils.io import atomic_write, sha256_of
 from .feature_shards import EXTRACTION, Shard, read_manifest, shard_name, write_manifest
 from .open_shard import OpenShard
 
-__all__ = ["FeatureStore", "ShardWriter", "read_manifest", "write_atomically"]
+__all__ = ["FeatureStore", "ShardWriter", "read_manifest", "atomic_write"]
 
 MOST_OPEN = 256  # shards, each a file handle
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..utils.io import atomic_file
 from .captions import Caption, iterate_captions
 from .features import ShardWriter
 from .matching import place_caption
@@ -73,8 +74,10 @@ def convert_howto100m(
     videos, done = set(files["frame"]) | set(files["clip"]), set()
     output_dir = Path(output_dir)
     writer = ShardWriter(output_dir, STREAMS, shard_bytes)
-    part = output_dir / "captions.jsonl.part"
-    with _Misses(output_dir / "misses.jsonl", max_missing, len(videos)) as misses, open(part, "w") as out:
+    with (
+        _Misses(output_dir / "misses.jsonl", max_missing, len(videos)) as misses,
+        atomic_file(output_dir / "captions.jsonl") as out,
+    ):
         for video in sorted(twice):
             misses.add(video, "two files", str(files["frame"].get(video) or files["clip"][video]))
         for video in sorted(videos - twice):
@@ -105,13 +108,10 @@ def convert_howto100m(
                 misses.add(video, "no caption inside the video", f"{duration:g} s")
                 continue
             writer.add(video, duration, streams)
-            out.writelines(json.dumps(caption._asdict()) + "\n" for caption in placed)
+            out.writelines((json.dumps(caption._asdict()) + "\n").encode() for caption in placed)
             num_videos, written = num_videos + 1, written + len(placed)
         for video in sorted(videos - done - misses.videos):
             misses.add(video, "features without captions", "")
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(part, output_dir / "captions.jsonl")
     writer.close()
     return {"videos": num_videos, "captions": written, **misses.counts}
 

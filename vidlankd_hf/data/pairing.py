@@ -11,7 +11,7 @@ from typing import NamedTuple
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from ..utils.io import write_atomically
+from ..utils.io import atomic_write
 from .captions import Caption, read_captions
 from .features import FeatureStore
 from .matching import check_share, describe_unpaired, match_videos, place_caption
@@ -130,7 +130,7 @@ class Pairs(NamedTuple):
             for c, duration in self.outside_video
         ]
         rows += [{"what": "video without captions", "video": video} for video in self.without_captions]
-        write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        atomic_write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def pair_captions(store: FeatureStore, captions: Iterable[Caption]) -> Pairs:

@@ -4,9 +4,6 @@ import glob
 import hashlib
 import itertools
 import json
-import os
-import shutil
-import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -23,6 +20,7 @@ from torch.utils.data import Dataset as TorchDataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from ..utils.io import atomic_dir
 from .vocabulary import tokenizer_fingerprint, vocabulary_fingerprint
 
 BLOCK_TOKENS = 126  # with [CLS] and [SEP]: 128
@@ -211,19 +209,11 @@ def load_text_blocks(
     identity = f"v2 {fingerprint} {tokenizer_fingerprint(tokenizer)} {block_tokens}"
     folder = Path(cache_dir) / f"blocks-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     if not (folder / "info.json").exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".blocks-", dir=folder.parent))
-        try:
-            info = _write_blocks(dataset, tokenizer, temporary, num_proc, block_tokens)
+        with atomic_dir(folder) as part:
+            info = _write_blocks(dataset, tokenizer, part, num_proc, block_tokens)
             info["vocabulary"] = vocabulary_fingerprint(tokenizer)
             info["source"] = source if isinstance(source, str) else fingerprint
-            (temporary / "info.json").write_text(json.dumps(info, indent=2) + "\n")
-            os.rename(temporary, folder)
-        except OSError:
-            if not (folder / "info.json").exists():  # otherwise another process was first, with the same blocks
-                raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            (part / "info.json").write_text(json.dumps(info, indent=2) + "\n")
     return TextBlocks(folder)
 
 

@@ -11,9 +11,6 @@ and ``unpaired.jsonl``, which lists what found no counterpart, and ``info.json``
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
+from ..utils.io import atomic_dir
 from .captions import Caption, caption_files, iterate_captions
 from .features import FeatureStore, read_manifest
 from .matching import VideoNames, check_share, describe_unpaired, place_caption
@@ -70,18 +68,10 @@ def prepare_windows(
         identity.update(f"{part}\n".encode())
     folder = Path(cache_dir) / f"windows-{identity.hexdigest()[:16]}"
     if not (folder / "info.json").exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".windows-", dir=folder.parent))
-        try:
+        with atomic_dir(folder) as part:
             captions_of = iterate_captions(captions, caption_format, remove_overlap)
-            info = _write(temporary, FeatureStore(features), captions_of, tokenizer, max_tokens, features, captions)
-            (temporary / "info.json").write_text(json.dumps(info, indent=2) + "\n")
-            os.rename(temporary, folder)
-        except OSError:
-            if not (folder / "info.json").exists():  # otherwise another process was first, with the same windows
-                raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            info = _write(part, FeatureStore(features), captions_of, tokenizer, max_tokens, features, captions)
+            (part / "info.json").write_text(json.dumps(info, indent=2) + "\n")
     info = json.loads((folder / "info.json").read_text())
     check_share(info["problems"], info["unpaired_share"], max_unpaired)
     return folder

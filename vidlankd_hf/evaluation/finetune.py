@@ -14,8 +14,15 @@ from transformers.utils import logging
 
 from ..hub.model_cards import write_finetuned_card
 from ..models.attention import longest_sequence
-from ..reliability.run_dir import changed_settings, finish_run, is_finished, open_run, read_settings, say
-from ..utils.io import write_atomically
+from ..reliability.run_dir import (
+    changed_settings,
+    is_finished,
+    log_on_main,
+    mark_finished,
+    open_run_dir,
+    read_settings,
+)
+from ..utils.io import atomic_write
 from . import TASKS
 from .card import finetuning_results
 from .checkpoints import check_encoder, fingerprint
@@ -84,7 +91,7 @@ def finetune(
     for split, rows in held_out.items():
         require_labels(chosen, rows, split, data)
     others = list(_rows_of_others(chosen, data, submission))
-    checkpoint = open_run(args, settings)
+    checkpoint = open_run_dir(args, settings)
 
     set_seed(args.seed)
     tokenizer = AutoTokenizer.from_pretrained(model)
@@ -92,7 +99,7 @@ def finetune(
     options = _shortened(options, network, args)
     features = chosen.head.encode(train, tokenizer, options)
     trainer = FinetuningTrainer(network, args, chosen.head, tokenizer, features)
-    say(args, f"{chosen.title}, seed {args.seed}: {len(train)} rows to train on.")
+    log_on_main(args, f"{chosen.title}, seed {args.seed}: {len(train)} rows to train on.")
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - started
@@ -114,7 +121,7 @@ def finetune(
         predicted = predict(rows)
         if args.process_index == 0:
             other.write_submission(folder / other.test[split], other, rows, predicted)
-            say(args, f"Submission file: {folder / other.test[split]}.")
+            log_on_main(args, f"Submission file: {folder / other.test[split]}.")
     first = chosen.evaluate_on[0]
     result = {
         **settings,
@@ -133,13 +140,13 @@ def finetune(
         "examples": chosen.examples(held_out[first], predictions[first]),
     }
     if args.process_index == 0:
-        write_atomically(folder / RESULT_FILE, json.dumps(result, indent=1) + "\n")
+        atomic_write(folder / RESULT_FILE, json.dumps(result, indent=1) + "\n")
     if keep_model:
         trainer.save_model()
         if args.process_index == 0:
             entries, texts = finetuning_results(chosen, task, [result]), len(train[0].get("texts", ()))
             write_finetuned_card(folder, trainer, chosen, str(model), texts, entries)
-    finish_run(args)
+    mark_finished(args)
     trainer.accelerator.wait_for_everyone()
     return result
 
@@ -213,7 +220,7 @@ def _shortened(options: Options, network, args) -> Options:
     limit = longest_sequence(network)
     if limit is None or options.max_length <= limit:
         return options
-    say(args, f"Texts are cut at {limit} tokens: the model has no more positions.")
+    log_on_main(args, f"Texts are cut at {limit} tokens: the model has no more positions.")
     return Options(**{**vars(options), "max_length": limit})
 
 

@@ -14,7 +14,7 @@ from datasets import Dataset
 from PIL import Image, ImageDraw, ImageFont
 
 from ..inspection.inspect import Clip, find_videos, middles_of, read_clip
-from ..utils.io import write_atomically
+from ..utils.io import atomic_write
 from .grounding import Grounding, Scores
 
 NUM_FRAMES = 3  # of a nearest clip
@@ -59,7 +59,7 @@ def write_page(
         digest = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
         page = page.replace(name, f"sha256-{digest}")
     before, after = page.split("__DATA__")
-    write_atomically(path, before.replace("__TITLE__", html.escape(title)) + content + after)
+    atomic_write(path, before.replace("__TITLE__", html.escape(title)) + content + after)
 
 
 class ClipPictures:
@@ -283,4 +283,4 @@ def _draw_frame(sheet: Image.Image, draw: ImageDraw.ImageDraw, frame: Image.Imag
 def _save(sheet: Image.Image, path: str | Path) -> None:
     content = io.BytesIO()
     sheet.save(content, "PNG", optimize=True)
-    write_atomically(path, content.getvalue())
+    atomic_write(path, content.getvalue())

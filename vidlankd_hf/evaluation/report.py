@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from statistics import median
 
-from ..utils.io import write_atomically
+from ..utils.io import atomic_write
 from . import TASKS
 from .significance import paired_test
 
@@ -92,9 +92,9 @@ def write_report(summary: dict, folder: str | Path) -> Path:
     """Writes the report into `folder`; returns the path of `report.md`."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "report.json", json.dumps(summary, indent=1) + "\n")
+    atomic_write(folder / "report.json", json.dumps(summary, indent=1) + "\n")
     _figure(summary, folder / "report.png")
-    write_atomically(folder / "report.md", _markdown(summary))
+    atomic_write(folder / "report.md", _markdown(summary))
     return folder / "report.md"
 
 

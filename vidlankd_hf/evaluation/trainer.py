@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..reliability.fault_tolerant_trainer import ReliableArguments
+from ..reliability.fault_tolerant_trainer import FaultTolerantArguments
 from ..training.publishing import PublishingTrainer
 from ..training.sampler import EpochSampler
 from .heads import TARGETS, Collator, Head, length_of
@@ -19,8 +19,8 @@ STEPS_PER_GROUP = 50  # so many steps' samples are sorted by length together
 
 
 @dataclass
-class FinetuningArguments(ReliableArguments):
-    """[`ReliableArguments`] as fine-tuning needs them; a task's recipe is put over them."""
+class FinetuningArguments(FaultTolerantArguments):
+    """[`FaultTolerantArguments`] as fine-tuning needs them; a task's recipe is put over them."""
 
     output_dir: str = field(default="outputs/finetuned", metadata={"help": "Where results are written."})
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "Sequences evaluated at a time."})
@@ -80,7 +80,7 @@ class FinetuningTrainer(PublishingTrainer):
         batch = {name: value for name, value in inputs.items() if name not in TARGETS}
         outputs = model(**batch)
         loss = self.head.losses(outputs, inputs).sum() / num_items_in_batch * self.accelerator.num_processes
-        self.see_losses({"loss": loss})
+        self.record_losses({"loss": loss})
         return (loss, outputs) if return_outputs else loss
 
     def predict_features(self, features: list[dict]):

@@ -9,11 +9,11 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from ..reliability.run_dir import RUN_FILE, is_finished, is_free, run_script
+from ..reliability.run_dir import RUN_FILE, affects_results, is_finished, run_script
 
 
 @dataclass
-class Cell:
+class ExperimentRun:
     """One run.
 
     Args:
@@ -43,7 +43,7 @@ class Cell:
         if held is None:
             run_script(self.script, *self.arguments, log=self.log if quiet else None, launcher=launcher)
             return
-        wrong = {n: v for n, v in self.settings.items() if not is_free(n) and not _same(held.get(n), v)}
+        wrong = {n: v for n, v in self.settings.items() if affects_results(n) and not _same(held.get(n), v)}
         if wrong:
             was = {name: held.get(name) for name in wrong}
             raise ValueError(f"{self.folder} was made with {was}, not {wrong}: remove it, or give --output_dir")
@@ -64,7 +64,7 @@ def _same(held: Any, asked: Any) -> bool:
     return held == asked
 
 
-def side_by_side(work: Callable[[Any, bool], str], items: list, jobs: int, progress: tqdm) -> None:
+def run_in_parallel(work: Callable[[Any, bool], str], items: list, jobs: int, progress: tqdm) -> None:
     """Calls `work(item, quiet)`, `jobs` at a time, and shows what it returns; quiet if there are several."""
     jobs = max(1, min(jobs, len(items)))
     with ThreadPoolExecutor(jobs) as pool:

@@ -27,7 +27,7 @@ from ..data.text_blocks import TextBlocks
 from ..data.vocabulary import vocabulary_fingerprint
 from ..evaluation.grounding import clip_vectors
 from ..models.teacher import VidLanKDTeacher
-from ..utils.io import write_atomically
+from ..utils.io import atomic_file, atomic_write
 
 # A shard is what an interrupted vokenization repeats, and what processes take in turn.
 MOST_SHARD_BLOCKS, LEAST_SHARDS = 8192, 16
@@ -88,7 +88,7 @@ def vokenize(
                 tokenizer, max_video_length=max_video_length, max_length=2**30, check_negatives=False
             )
             vectors = clip_vectors(vokenizer, clips, collator, batch_size)
-            write_atomically(folder / "bank.safetensors", save({"clips": vectors}))
+            atomic_write(folder / "bank.safetensors", save({"clips": vectors}))
     bank = load_file(folder / "bank.safetensors")["clips"].to(state.device)
     size = min(MOST_SHARD_BLOCKS, -(-len(blocks) // LEAST_SHARDS))
     shards = [folder / f"shard-{i:05d}.npy" for i in range(-(-len(blocks) // size))]
@@ -96,13 +96,12 @@ def vokenize(
         if not shards[i].exists():
             ids = blocks.array[i * size : (i + 1) * size]
             vokens = _nearest_clips(vokenizer, tokenizer, ids, bank, batch_size, description=shards[i].stem)
-            temporary = shards[i].with_suffix(".tmp.npy")
-            np.save(temporary, vokens, allow_pickle=False)
-            temporary.replace(shards[i])
+            with atomic_file(shards[i]) as file:
+                np.save(file, vokens, allow_pickle=False)
     state.wait_for_everyone()
     if state.is_main_process:
         info |= _join(shards, folder / "vokens.npy", len(bank))
-        write_atomically(folder / "info.json", json.dumps(info, indent=2) + "\n")
+        atomic_write(folder / "info.json", json.dumps(info, indent=2) + "\n")
         for shard in shards:
             shard.unlink()
     state.wait_for_everyone()
@@ -147,8 +146,8 @@ def _open(
         raise ValueError(f"{folder} holds files that are not vokens: choose another folder")
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(settings, json.dumps(info, indent=2) + "\n")
-    write_atomically(folder / "bank.json", bank)
+        atomic_write(settings, json.dumps(info, indent=2) + "\n")
+    atomic_write(folder / "bank.json", bank)
     return None if (folder / "info.json").exists() else info
 
 
@@ -170,14 +169,13 @@ def _join(shards: list[Path], path: Path, num_vokens: int) -> dict:
     """Joins the shards to one array; returns how the vokens are used."""
     arrays = [np.load(shard, mmap_mode="r", allow_pickle=False) for shard in shards]
     shape = (sum(map(len, arrays)), arrays[0].shape[1])
-    temporary, counts, first = path.with_suffix(".tmp.npy"), np.zeros(num_vokens, np.int64), 0
-    out = np.lib.format.open_memmap(temporary, mode="w+", dtype=arrays[0].dtype, shape=shape)
-    for array in arrays:
-        out[first : first + len(array)] = array
-        counts += np.bincount(array.reshape(-1), minlength=num_vokens)
-        first += len(array)
-    out.flush()
-    temporary.replace(path)
+    counts = np.zeros(num_vokens, np.int64)
+    header = {"descr": np.lib.format.dtype_to_descr(arrays[0].dtype), "fortran_order": False, "shape": shape}
+    with atomic_file(path) as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for array in arrays:
+            file.write(array.tobytes())
+            counts += np.bincount(array.reshape(-1), minlength=num_vokens)
     return {"used": int((counts > 0).sum()), "largest_share": float(counts.max() / counts.sum())}
 
 

@@ -196,7 +196,7 @@ def _fetch(address: str, local: str, limits: Limits) -> Exception | None:
     return errors[0] if errors else None
 
 
-class ChildError(Exception):
+class DecoderError(Exception):
     """The child hangs, has died or speaks nonsense."""
 
     def __init__(self, reason: str, detail: str):
@@ -224,7 +224,7 @@ class DecodingChild:
         try:
             self._ask({"streams": streams, "memory_bytes": limits.memory_bytes})
             self._answer()
-        except ChildError as error:
+        except DecoderError as error:
             self.kill()
             raise RuntimeError(f"A decoding child does not start: {error.detail}") from error
         self._stall_seconds = limits.stall_seconds
@@ -254,8 +254,8 @@ class DecodingChild:
                     yield Ended(video, message["duration"])
                     return
                 else:
-                    raise ChildError(message["reason"], message["detail"])
-        except ChildError as error:
+                    raise DecoderError(message["reason"], message["detail"])
+        except DecoderError as error:
             if error.reason != "unreadable":
                 self.kill()
             yield Failed(video, error.reason, error.detail.replace(path, video.path))
@@ -285,8 +285,8 @@ class DecodingChild:
             began = time.monotonic()
             if not self._poll.poll(1000 * max(0.0, min(self._stall_seconds, left))):
                 if left < self._stall_seconds:
-                    raise ChildError("too long", f"not decoded within {self.limits.video_seconds:g} s")
-                raise ChildError("stalled", f"nothing was decoded for {self._stall_seconds:g} s")
+                    raise DecoderError("too long", f"not decoded within {self.limits.video_seconds:g} s")
+                raise DecoderError("stalled", f"nothing was decoded for {self._stall_seconds:g} s")
             self.waited += time.monotonic() - began
             count = self._process.stdout.readinto(view)
             if not count:
@@ -303,9 +303,9 @@ class DecodingChild:
             code = self._process.returncode
         text = self._stderr()
         if "MemoryError" in text:
-            raise ChildError("memory", f"more than {self.limits.memory_bytes:,} bytes are needed")
+            raise DecoderError("memory", f"more than {self.limits.memory_bytes:,} bytes are needed")
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with code {code}"
-        raise ChildError("crashed", f"the decoding child ended {how}. {text}".rstrip())
+        raise DecoderError("crashed", f"the decoding child ended {how}. {text}".rstrip())
 
     def _stderr(self) -> str:
         self._log.seek(0, os.SEEK_END)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ..data.feature_shards import EXTRACTION, Shard, shard_name, write_manifest
-from ..utils.io import sha256_of, write_atomically
+from ..utils.io import atomic_write, sha256_of
 from .backbones import Backbone
 from .decoders import Clip, Ended, Failed, Limits, decode_videos
 from .videos import Video, without_secrets
@@ -69,9 +69,9 @@ def open_folder(
     if not plan.is_file():
         tasks = plan_tasks(videos, bytes_a_second, shard_bytes)
         lines = (json.dumps([video.id for video in task]) + "\n" for task in tasks)
-        write_atomically(plan, "".join(lines))
+        atomic_write(plan, "".join(lines))
     if not path.is_file():
-        write_atomically(path, json.dumps(backbones, indent=2) + "\n")
+        atomic_write(path, json.dumps(backbones, indent=2) + "\n")
     with open(plan, encoding="utf-8") as file:
         ids = [json.loads(line) for line in file]
     by_id = {video.id: video for video in videos}
@@ -187,7 +187,7 @@ class ShardTask:
             for i in range(len(self.names)):
                 self._run_batch(i)
         part = {**self._shard.close([video.id for video in self.videos]), "failed": self._failed}
-        write_atomically(part_path(self.folder, self.number), json.dumps(part) + "\n")
+        atomic_write(part_path(self.folder, self.number), json.dumps(part) + "\n")
         self.seconds = time.perf_counter() - began
         return part
 
@@ -274,7 +274,7 @@ def finish(folder: Path, num_tasks: int, streams: dict[str, dict]) -> bool:
         failed += part["failed"]
         num_videos += len(part["videos"])
     failed.sort(key=lambda entry: entry["path"])
-    write_atomically(folder / QUARANTINE, "".join(json.dumps(entry) + "\n" for entry in failed))
+    atomic_write(folder / QUARANTINE, "".join(json.dumps(entry) + "\n" for entry in failed))
     if not num_videos:
         raise ValueError(
             f"Not one of {len(failed)} videos could be extracted, e.g. {failed[0]['path']}: {failed[0]['detail']} See "

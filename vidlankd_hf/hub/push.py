@@ -7,7 +7,7 @@ from huggingface_hub import CommitInfo, HfApi
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 from transformers import TrainingArguments
 
-from ..reliability.ranks import together
+from ..reliability.ranks import raise_if_any_rank_failed
 
 # What a run keeps beside its model: checkpoints, and files that hold settings and paths of the machine.
 NOT_PUSHED = (
@@ -37,11 +37,11 @@ def make_repository(args: TrainingArguments, name: str, token: str | None = None
             whole = api.create_repo(name, private=private, exist_ok=True).repo_id
             api.auth_check(whole, write=True)  # one that exists may be readable only
         except Exception as caught:
-            if may_mend_itself(caught):
+            if is_transient(caught):
                 print(f"The Hub fails ({reason(caught)}): pushing is tried when training is over.", flush=True)
             else:
                 error = PushError(reason(caught))
-    together(f"--push_to_hub cannot work for {name}", error)
+    raise_if_any_rank_failed(f"--push_to_hub cannot work for {name}", error)
     return whole
 
 
@@ -104,7 +104,7 @@ def reason(error: Exception) -> str:
     return said
 
 
-def may_mend_itself(error: Exception) -> bool:
+def is_transient(error: Exception) -> bool:
     """Whether the same request may succeed later: the network or the server failed, not what was asked for."""
     status = _status(error)
     if status is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..utils.io import write_atomically
+from ..utils.io import atomic_write
 from .inspect import Clip
 
 THUMBNAIL = (180, 135)
@@ -44,7 +44,7 @@ def write_picture(path: str | Path, clips: Sequence[Clip]) -> None:
         y += height
     content = io.BytesIO()
     sheet.save(content, "PNG", optimize=True)
-    write_atomically(path, content.getvalue())
+    atomic_write(path, content.getvalue())
 
 
 def _draw_frames(sheet: Image.Image, draw: ImageDraw.ImageDraw, clip: Clip, x: int, y: int, num_frames: int) -> None:
@@ -101,7 +101,7 @@ def write_page(
     )
     body = f"<h1>{html.escape(title)}</h1><table>{numbers}</table>{_histogram(summary)}{_curves(growth)}"
     body += f"<h2>{len(clips)} random windows</h2><main>{cards}</main>" if clips else ""
-    write_atomically(path, _PAGE.format(title=html.escape(title), body=body))
+    atomic_write(path, _PAGE.format(title=html.escape(title), body=body))
 
 
 def table_of(summary: dict) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ SIZES = {
     "small": {"num_hidden_layers": 6, "hidden_size": 512, "num_attention_heads": 8, "intermediate_size": 2048},
     "base": {"num_hidden_layers": 12, "hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072},
 }
-KINDS = {"bert": BertConfig, "roberta": RobertaConfig, "modernbert": ModernBertConfig}
+MODEL_TYPES = {"bert": BertConfig, "roberta": RobertaConfig, "modernbert": ModernBertConfig}
 CONTRASTS = ("hinge", "hinge_batch", "infonce")
 TEACHER_LOSSES = ("contrast+mlm", "contrast", "mlm")
 
@@ -26,33 +26,33 @@ def bert_config(size: str, tokenizer=None, **overrides) -> BertConfig:
     return student_config(size, tokenizer, **overrides)
 
 
-def student_config(size: str, tokenizer=None, kind: str = "bert", **overrides) -> PreTrainedConfig:
-    """The configuration of a new student of a `kind` of model (`"bert"`, `"roberta"`, `"modernbert"`).
+def student_config(size: str, tokenizer=None, model_type: str = "bert", **overrides) -> PreTrainedConfig:
+    """The configuration of a new student of a `model_type` (`"bert"`, `"roberta"`, `"modernbert"`).
 
     Args:
-        size: One of our `SIZES`. Layers and widths are the same for each kind; ModernBERT's feed-forward layers are
-            gated, so of the same width they have half again as many weights.
+        size: One of our `SIZES`. Layers and widths are the same for each model type. ModernBERT's feed-forward layers
+            are gated, so at the same width they have 1.5 times as many weights.
         tokenizer: Gives the vocabulary's size and the ids of its special tokens: the teacher's.
-        overrides: Further fields of the configuration, by the names that it has for this kind.
+        overrides: Further fields of the configuration, by the names that it has for this model type.
     """
-    if kind not in KINDS:
-        raise ValueError(f"there is no student of kind {kind!r}: choose one of {', '.join(KINDS)}")
+    if model_type not in MODEL_TYPES:
+        raise ValueError(f"model_type is {model_type!r}: choose one of {', '.join(MODEL_TYPES)}")
     if size not in SIZES:
         raise ValueError(f"unknown size {size!r}: choose one of {', '.join(SIZES)}, or give the path of a checkpoint")
     fields = dict(SIZES[size])
-    if kind == "modernbert":  # its own dropouts are 0 by default, as it was published
+    if model_type == "modernbert":  # its own dropouts are 0 by default, as it was published
         fields = {name: value for name, value in fields.items() if "dropout" not in name}
     if tokenizer is not None:
         fields |= {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
-        if kind != "bert":  # whose configuration names no other special token
+        if model_type != "bert":  # whose configuration names no other special token
             fields |= {"bos_token_id": tokenizer.cls_token_id, "eos_token_id": tokenizer.sep_token_id}
-        if kind == "modernbert":
+        if model_type == "modernbert":
             fields |= {"cls_token_id": tokenizer.cls_token_id, "sep_token_id": tokenizer.sep_token_id}
     fields |= overrides
-    if kind == "roberta":  # its positions are counted from the padding token's id + 1
+    if model_type == "roberta":  # its positions are counted from the padding token's id + 1
         padding = fields.get("pad_token_id", RobertaConfig.pad_token_id)
         fields.setdefault("max_position_embeddings", BertConfig.max_position_embeddings + padding + 1)
-    return KINDS[kind](**fields)
+    return MODEL_TYPES[model_type](**fields)
 
 
 class VidLanKDVideoConfig(PreTrainedConfig):

@@ -14,7 +14,7 @@ from transformers.utils import ModelOutput, cached_file
 from .attention import key_mask
 from .heads import DistillationHead, VokenHead, masked_logits, mlm_loss, unit_states
 from .losses import OBJECTIVES
-from .teacher import whole_weights
+from .teacher import gathered_parameters
 
 DISTILLATION_FOLDER, HEADS_FILE, RECIPE_FILE = "distillation", "heads.safetensors", "recipe.json"
 
@@ -89,7 +89,7 @@ class DistillationStudent:
     def from_teacher(cls, teacher) -> "DistillationStudent":
         """A student that starts as the text encoder of a [`VidLanKDTeacher`] of its kind, with language-model head."""
         student = cls(copy.deepcopy(teacher.config.text_config))
-        with whole_weights(teacher.text_model):
+        with gathered_parameters(teacher.text_model):
             student.load_state_dict(teacher.text_model.state_dict())
         return student
 
@@ -293,11 +293,11 @@ class VidLanKDModernBertStudent(DistillationStudent, ModernBertForMaskedLM):
 STUDENTS = {"bert": VidLanKDStudent, "roberta": VidLanKDRobertaStudent, "modernbert": VidLanKDModernBertStudent}
 
 
-def student_class(kind: str) -> type[DistillationStudent]:
-    """The student of a `kind` of model, which is its configuration's `model_type`."""
-    if kind not in STUDENTS:
-        raise ValueError(f"there is no student of kind {kind!r}: choose one of {', '.join(STUDENTS)}")
-    return STUDENTS[kind]
+def student_class(model_type: str) -> type[DistillationStudent]:
+    """The student class of a `model_type`."""
+    if model_type not in STUDENTS:
+        raise ValueError(f"model_type is {model_type!r}: choose one of {', '.join(STUDENTS)}")
+    return STUDENTS[model_type]
 
 
 def objectives_recipe(objectives: dict) -> dict[str, dict]:

@@ -106,7 +106,7 @@ class VidLanKDTeacher(PreTrainedModel):
         if video_layers is not None:
             video.num_hidden_layers = video_layers
         teacher = cls(VidLanKDTeacherConfig(text_config=text.config, video_config=video, **config))
-        with whole_weights(text):
+        with gathered_parameters(text):
             teacher.text_model.load_state_dict(text.state_dict())
         return teacher
 
@@ -262,7 +262,7 @@ def _only_errors():
         logging.set_verbosity(verbosity)
 
 
-def whole_weights(model: PreTrainedModel):
+def gathered_parameters(model: PreTrainedModel):
     """A context in which the weights of a model loaded under ZeRO-3 are whole."""
     if not is_deepspeed_zero3_enabled():
         return nullcontext()

@@ -7,7 +7,6 @@ An old checkpoint is removed only after a new one is in its place.
 """
 
 import json
-import os
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -15,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from ..utils.io import sha256_of
-from .ranks import exchange, together
+from ..utils.io import move, sha256_of, sync_tree
+from .ranks import broadcast_from_main, raise_if_any_rank_failed
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
@@ -29,7 +28,7 @@ def checkpoints_of(folder: str | Path) -> list[Path]:
     return sorted(named, key=_step, reverse=True)
 
 
-def fault(checkpoint: str | Path) -> str | None:
+def verify_checkpoint(checkpoint: str | Path) -> str | None:
     """What is wrong with a checkpoint, in words; `None` if every file is as it was written."""
     checkpoint = Path(checkpoint)
     try:
@@ -60,7 +59,7 @@ def fault(checkpoint: str | Path) -> str | None:
 def newest_checkpoint(folder: str | Path) -> str | None:
     """The newest checkpoint of which every file is as it was written; prints which ones it skips, and why."""
     for checkpoint in checkpoints_of(folder):
-        wrong = fault(checkpoint)
+        wrong = verify_checkpoint(checkpoint)
         if wrong is None:
             return str(checkpoint)
         print(f"Skipping {checkpoint}: {wrong}.", flush=True)
@@ -79,8 +78,8 @@ def checkpoint_to_resume(given: str | bool | None, folder: str | Path, main_proc
     if main_process:
         found = (newest_checkpoint(folder) or "") if given is True else str(given)
         if given is not True:
-            wrong = fault(given) or ""
-    found, wrong = json.loads(exchange(json.dumps([found, wrong]))[0])
+            wrong = verify_checkpoint(given) or ""
+    found, wrong = json.loads(broadcast_from_main(json.dumps([found, wrong])))
     if wrong:
         raise ValueError(f"cannot resume from {found}: {wrong}. Give another checkpoint, or True for the newest whole")
     if not found:
@@ -125,7 +124,7 @@ def save_checkpoint(
                     do()
                 except Exception as caught:
                     error = caught
-            together(what, error)
+            raise_if_any_rank_failed(what, error)
     except RuntimeError:
         if main_process:
             shutil.rmtree(part, ignore_errors=True)
@@ -170,15 +169,12 @@ def seal(folder: Path) -> None:
     """
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        _sync(path)
         _check_format(path)
         name = path.relative_to(folder).as_posix()
         files[name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
     manifest = folder / MANIFEST
     manifest.write_text(json.dumps({"format_version": FORMAT_VERSION, "files": files}, indent=2) + "\n")
-    _sync(manifest)
-    for path in (folder, *(p for p in folder.rglob("*") if p.is_dir())):
-        _sync(path)
+    sync_tree(folder)
 
 
 def rotate(folder: Path, keep: int, protected: set[str]) -> None:
@@ -187,7 +183,7 @@ def rotate(folder: Path, keep: int, protected: set[str]) -> None:
     free_to_go = [p for p in finished if str(p) not in protected]
     for checkpoint in free_to_go[max(0, keep - (len(finished) - len(free_to_go))) :]:
         old = checkpoint.with_name(f".{checkpoint.name}.old")
-        os.rename(checkpoint, old)
+        move(checkpoint, old)
         shutil.rmtree(old, ignore_errors=True)
 
 
@@ -201,16 +197,14 @@ def remove_leftovers(folder: str | Path) -> None:
 def move_into(part: Path, folder: Path) -> None:
     """Moves the files of a finished model into `folder`, its weights last: where they are, all is there."""
     for path in part.rglob("*"):
-        _sync(path)
         if path.is_file():
             _check_format(path)
+    sync_tree(part)
     names = sorted(path.relative_to(part) for path in part.rglob("*") if path.is_file())
     names.sort(key=lambda name: (".safetensors" in name.name, name.name == "model.safetensors"))
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(part / name, folder / name)
-    for path in {(folder / name).parent for name in names}:
-        _sync(path)
+        move(part / name, folder / name)
     shutil.rmtree(part)
 
 
@@ -218,9 +212,8 @@ def _replace(part: Path, checkpoint: Path) -> None:
     old = checkpoint.with_name(f".{checkpoint.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if checkpoint.exists():  # a damaged one that this run trained again
-        os.rename(checkpoint, old)
-    os.rename(part, checkpoint)
-    _sync(checkpoint.parent)
+        move(checkpoint, old)
+    move(part, checkpoint)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -246,14 +239,6 @@ def _check_format(path: Path) -> None:
             json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise OSError(f"{path.name} is not whole JSON ({error})") from error
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _step(checkpoint: Path) -> int:

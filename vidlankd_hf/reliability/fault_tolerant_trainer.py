@@ -18,9 +18,9 @@ from ..data.fingerprint import data_fingerprint
 from ..models.cpu_kernels import use_cpu_attention, use_cpu_dropout
 from . import run_dir
 from .checkpointing import checkpoint_to_resume, expected_bytes, remove_leftovers, save_checkpoint
-from .launch import asked_for, check_launch, end_run
-from .nan_detection import FiniteLatch, NonFiniteError, first_bad, weights_are_finite
-from .out_of_memory import explained_out_of_memory
+from .launch import check_launch, end_run, requested_launch
+from .nan_detection import NonFiniteDetector, NonFiniteError, first_bad, weights_are_finite
+from .out_of_memory import explain_out_of_memory
 from .preemption import EvaluationStopped, Preempted, StopRequests
 from .watchdog import Watchdog
 
@@ -37,8 +37,8 @@ def worker_died(error: Exception) -> bool:
 
 
 @dataclass
-class ReliableArguments(TrainingArguments):
-    """`TrainingArguments` of a [`ReliableTrainer`], with what all our trainers share: the launch is what it claims.
+class FaultTolerantArguments(TrainingArguments):
+    """`TrainingArguments` of a [`FaultTolerantTrainer`]; also checks that the launch is what was asked for.
 
     Args:
         preempt_exit_code: What a process exits with after SIGTERM or SIGUSR1 to any process, once it saved.
@@ -77,7 +77,7 @@ class ReliableArguments(TrainingArguments):
 
     def __post_init__(self):
         # The launcher tells its processes neither this nor that there is no GPU; they would not know of each other.
-        (processes, on_cpu), cpu_given = asked_for(), self.use_cpu
+        (processes, on_cpu), cpu_given = requested_launch(), self.use_cpu
         self.use_cpu = cpu_given or bool(on_cpu) or not torch.accelerator.is_available()
         super().__post_init__()
         if not 0 <= self.preempt_exit_code <= 255:
@@ -100,7 +100,7 @@ class ReliableArguments(TrainingArguments):
         check_launch(self, processes, on_gpus=on_cpu is False and not cpu_given)
 
 
-class ReliableTrainer(Trainer):
+class FaultTolerantTrainer(Trainer):
     """Base of [`PublishingTrainer`]."""
 
     def __init__(self, *args, **kwargs):
@@ -111,7 +111,7 @@ class ReliableTrainer(Trainer):
         self._totals: dict[str, torch.Tensor] = {}
         self._stops: StopRequests | None = None
         self._watchdog = Watchdog(self.args.hang_timeout)
-        self._latch: FiniteLatch | None = None
+        self._latch: NonFiniteDetector | None = None
         self._record: dict = {}
         self._saved_step = self._micro_step = -1
         self._evaluation_due = self._between_epochs = False
@@ -142,12 +142,12 @@ class ReliableTrainer(Trainer):
             self._compare_records(Path(checkpoint))
         self._resumed_from, self._saved_step, self._latch = checkpoint, -1, None
         try:
-            with StopRequests() as self._stops, explained_out_of_memory(self.args):
-                self._watchdog.moved()
+            with StopRequests() as self._stops, explain_out_of_memory(self.args):
+                self._watchdog.heartbeat()
                 return super().train(resume_from_checkpoint=checkpoint, **kwargs)
         except (Preempted, EvaluationStopped):  # the latter before the first step: nothing is new
             self.callback_handler.on_train_end(self.args, self.state, self.control)
-            run_dir.say(
+            run_dir.log_on_main(
                 self.args, f"Stopped after step {self.state.global_step}; the same command goes on from there."
             )
             end_run(self, exit_code=self.args.preempt_exit_code)
@@ -179,29 +179,29 @@ class ReliableTrainer(Trainer):
 
     def _maybe_log_save_evaluate(self, *args, **kwargs):
         """Between two steps; the one place, beside evaluation's batches, where training stops when told to."""
-        self._watchdog.moved()
+        self._watchdog.heartbeat()
         try:
             super()._maybe_log_save_evaluate(*args, **kwargs)
         except EvaluationStopped:
             self._evaluation_due = True
         # What an epoch ends with is done before the run may stop: a resumed one begins with the next epoch.
         last_of_epoch = float(self.state.epoch).is_integer() or self.state.global_step >= self.state.max_steps
-        if (not last_of_epoch or self._between_epochs) and self._stops.stop_here():
+        if (not last_of_epoch or self._between_epochs) and self._stops.should_stop():
             if self._saved_step != self.state.global_step:
                 self._save_checkpoint(self.model_wrapped, None)
             raise Preempted
 
-    def evaluation_batch_done(self) -> None:
+    def on_evaluation_batch_end(self) -> None:
         """Called by the evaluation loop after each batch."""
-        self._watchdog.moved()
-        if self._stops is not None and self._stops.stop_here():
+        self._watchdog.heartbeat()
+        if self._stops is not None and self._stops.should_stop():
             raise EvaluationStopped
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         """As [`transformers.Trainer.evaluate`]; draws the same each time, and training's draws stay as they are."""
         device = self.args.device
         with (
-            explained_out_of_memory(self.args, evaluating=True),
+            explain_out_of_memory(self.args, evaluating=True),
             torch.random.fork_rng([device] if device.type == "cuda" else []),
         ):
             torch.manual_seed(self.args.seed)
@@ -209,11 +209,11 @@ class ReliableTrainer(Trainer):
 
     # ---- values that are not finite ----
 
-    def see_losses(self, losses: dict[str, torch.Tensor]) -> None:
+    def record_losses(self, losses: dict[str, torch.Tensor]) -> None:
         """Called with each micro-batch's losses, by name; nothing is read from the device."""
         if self._latch is None:
-            self._latch = FiniteLatch(list(losses), self.args.device)
-        self._latch.see_losses(list(losses.values()), self._position)
+            self._latch = NonFiniteDetector(list(losses), self.args.device)
+        self._latch.record_losses(list(losses.values()), self._position)
 
     @property
     def _position(self) -> int:
@@ -226,11 +226,11 @@ class ReliableTrainer(Trainer):
     def _get_grad_norm(self, model, grad_norm=None):
         norm = super()._get_grad_norm(model, grad_norm)
         if not self.args.fp16:  # whose scaler tries a scale too large, and leaves the step out
-            self._latch.see_gradient(norm, self._position - self._micro_step, self._position)
+            self._latch.record_gradient(norm, self._position - self._micro_step, self._position)
         self._micro_step = -1
         return norm
 
-    def refuse_non_finite(self, weights: bool = False) -> None:
+    def raise_if_non_finite(self, weights: bool = False) -> None:
         """Stops the run if a loss or gradient since its beginning, or a weight now, is not finite.
 
         Raises:
@@ -286,14 +286,14 @@ class ReliableTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if self.is_in_train:
-            self.refuse_non_finite()
+            self.raise_if_non_finite()
         super().log(logs, start_time)
 
     # ---- checkpoints ----
 
     def _save_checkpoint(self, model, trial) -> None:
-        self.refuse_non_finite(weights=True)
-        self._watchdog.moved()
+        self.raise_if_non_finite(weights=True)
+        self._watchdog.heartbeat()
         self.store_flos()
         folder = Path(self._get_output_dir(trial))
         if self.state.best_global_step:
@@ -310,7 +310,7 @@ class ReliableTrainer(Trainer):
             best=self.state.best_model_checkpoint,
         )
         self._saved_step = self.state.global_step
-        self._watchdog.moved()
+        self._watchdog.heartbeat()
 
     def _write_checkpoint(self, folder: str) -> None:
         """What the stock Trainer writes, each process its part, and what is logged next."""
@@ -371,13 +371,15 @@ class ReliableTrainer(Trainer):
             if recorded["versions"].get(name) != version
         ]
         if changed:
-            run_dir.say(self.args, f"{checkpoint} was written by {', '.join(changed)}: numbers may differ a little.")
+            run_dir.log_on_main(
+                self.args, f"{checkpoint} was written by {', '.join(changed)}: numbers may differ a little."
+            )
 
 
 class _Places(TrainerCallback):
     """Tells the trainer where its training loop is."""
 
-    def __init__(self, trainer: ReliableTrainer):
+    def __init__(self, trainer: FaultTolerantTrainer):
         self.trainer = trainer
 
     def on_train_begin(self, args, state, control, **kwargs):

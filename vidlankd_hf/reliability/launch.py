@@ -76,7 +76,7 @@ def end_run(trainer: Trainer, exit_code: int = 0) -> None:
         raise SystemExit(exit_code)
 
 
-def asked_for() -> tuple[int | None, bool | None]:
+def requested_launch() -> tuple[int | None, bool | None]:
     """How many processes, and whether on CPU, the launcher was asked for; `None` where nothing tells."""
     words = launcher_words()
     if words is None:

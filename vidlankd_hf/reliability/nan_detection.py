@@ -11,7 +11,7 @@ class NonFiniteError(RuntimeError):
     """A loss, gradient or weight is NaN or infinite; the message says where, the report beside it says more."""
 
 
-class FiniteLatch:
+class NonFiniteDetector:
     """The first micro-batch at which each watched value was not finite. Nothing is read by the host until [`read`].
 
     Args:
@@ -24,12 +24,12 @@ class FiniteLatch:
         self.first = torch.full((len(self.names),), NEVER, dtype=torch.int64, device=device)
         self.norms = torch.zeros(NORMS, device=device)
 
-    def see_losses(self, losses: list[Tensor], position: int) -> None:
+    def record_losses(self, losses: list[Tensor], position: int) -> None:
         """Losses of a micro-batch, in the order of the components; `position` counts micro-batches of the run."""
         seen = torch.where(torch.stack([loss.detach().float() for loss in losses]).isfinite(), NEVER, position)
         self.first[:-1] = torch.minimum(self.first[:-1], seen)
 
-    def see_gradient(self, norm: Tensor | float | None, step_begin: int, position: int) -> None:
+    def record_gradient(self, norm: Tensor | float | None, step_begin: int, position: int) -> None:
         """The gradient's norm of the step whose micro-batches are `step_begin` to `position`."""
         if norm is None:
             return

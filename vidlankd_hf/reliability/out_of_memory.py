@@ -10,7 +10,7 @@ ON_CPU = ("can't allocate memory", "not enough memory", "bad_alloc")
 
 
 @contextlib.contextmanager
-def explained_out_of_memory(args: TrainingArguments, evaluating: bool = False) -> Iterator[None]:
+def explain_out_of_memory(args: TrainingArguments, evaluating: bool = False) -> Iterator[None]:
     """Turns running out of memory into an error that says which size to lower.
 
     Raises:

@@ -54,7 +54,7 @@ class StopRequests:
         self._closed.set()
         self._thread.join()
 
-    def stop_here(self) -> bool:
+    def should_stop(self) -> bool:
         """Passes a place: whether all processes stop at it. Called by all equally often."""
         self._place += 1
         with self._lock:

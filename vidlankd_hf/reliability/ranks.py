@@ -14,7 +14,12 @@ def default_store() -> dist.Store | None:
     return dist.distributed_c10d._get_default_store()
 
 
-def exchange(message: str = "") -> list[str]:
+def broadcast_from_main(message: str) -> str:
+    """The main process's message, on every process; all processes call it equally often."""
+    return gather_messages(message)[0]
+
+
+def gather_messages(message: str = "") -> list[str]:
     """Every process's message in the order of ranks, once all have come here; all must come equally often."""
     store = default_store()
     if store is None:
@@ -29,7 +34,7 @@ def exchange(message: str = "") -> list[str]:
     return messages
 
 
-def together(what: str, error: Exception | None = None) -> None:
+def raise_if_any_rank_failed(what: str, error: Exception | None = None) -> None:
     """Waits until all processes have done their part of `what`.
 
     Args:
@@ -45,7 +50,7 @@ def together(what: str, error: Exception | None = None) -> None:
         if store is not None:
             store.set(_key(next(_rounds), dist.get_rank()), f"{type(error).__name__}: {error}")
         raise RuntimeError(f"{what}: {type(error).__name__}: {error}") from error
-    failed = [f"process {rank}: {message}" for rank, message in enumerate(exchange()) if message]
+    failed = [f"process {rank}: {message}" for rank, message in enumerate(gather_messages()) if message]
     if failed:
         raise RuntimeError(f"{what}: {'; '.join(failed)}")
 

@@ -13,10 +13,10 @@ from typing import Any
 import psutil
 from transformers import TrainingArguments
 
-from ..utils.io import sha256_of
+from ..utils.io import atomic_write, sha256_of
 from .checkpointing import checkpoints_of, newest_checkpoint
 from .launch import launcher_words
-from .ranks import exchange
+from .ranks import broadcast_from_main
 
 RUN_FILE = "run.json"
 # What a run may change when it is resumed. Everything else must be as it was.
@@ -28,7 +28,7 @@ FREE_SETTINGS = (
 )  # fmt: skip
 
 
-def open_run(args: TrainingArguments, own: dict[str, Any]) -> str | None:
+def open_run_dir(args: TrainingArguments, own: dict[str, Any]) -> str | None:
     """Opens `args.output_dir` for a run of these arguments and `own` settings.
 
     Returns:
@@ -49,7 +49,7 @@ def open_run(args: TrainingArguments, own: dict[str, Any]) -> str | None:
     if run["finished"]:
         raise ValueError(f"{folder} holds a finished run: choose another --output_dir, or remove it to train again")
     found = newest_checkpoint(folder) if args.process_index == 0 else None
-    checkpoint = exchange(found or "")[0] or None  # all take the one that the first process found whole
+    checkpoint = broadcast_from_main(found or "") or None  # all take the one that the first process found whole
     if checkpoint is None and checkpoints_of(folder):
         raise ValueError(
             f"{folder} holds checkpoints, but none is whole (see above): remove them to train from the beginning, or "
@@ -65,13 +65,13 @@ def open_run(args: TrainingArguments, own: dict[str, Any]) -> str | None:
             f"{folder} holds a run of other settings ({'; '.join(changed[:3])}): repeat its settings to resume it, or "
             "choose another --output_dir"
         )
-    say(args, f"Resuming from {checkpoint}.")
+    log_on_main(args, f"Resuming from {checkpoint}.")
     return checkpoint
 
 
-def is_free(name: str) -> bool:
-    """Whether a setting changes nothing that is learned."""
-    return name.startswith(FREE_SETTINGS)
+def affects_results(name: str) -> bool:
+    """Whether a setting can change what the model learns."""
+    return not name.startswith(FREE_SETTINGS)
 
 
 def changed_settings(held: dict[str, Any], args: TrainingArguments, own: dict[str, Any]) -> list[str]:
@@ -79,7 +79,7 @@ def changed_settings(held: dict[str, Any], args: TrainingArguments, own: dict[st
     return [
         f"{name} was {held.get(name)!r} and is now {value!r}"
         for name, value in _plain(args, own).items()
-        if not is_free(name) and held.get(name) != value
+        if affects_results(name) and held.get(name) != value
     ]
 
 
@@ -99,9 +99,7 @@ def write_run(folder: Path, settings: dict[str, Any], finished: bool) -> None:
 
 def _write(folder: Path, content: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{RUN_FILE}.tmp"
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(temporary, folder / RUN_FILE)
+    atomic_write(folder / RUN_FILE, json.dumps(content, indent=2) + "\n")
 
 
 def record(args: TrainingArguments, data: dict[str, str | None]) -> dict[str, Any]:
@@ -159,7 +157,7 @@ def _line(words: list[str]) -> str:
     return shlex.join(line)
 
 
-def finish_run(args: TrainingArguments) -> None:
+def mark_finished(args: TrainingArguments) -> None:
     """Marks the run as finished: what it wrote is complete."""
     if args.process_index == 0:
         folder = Path(args.output_dir)
@@ -183,13 +181,13 @@ def file_fingerprint(path: str | Path) -> str | None:
     return sha256_of(Path(path))
 
 
-def say(args: TrainingArguments, message: str) -> None:
+def log_on_main(args: TrainingArguments, message: str) -> None:
     """Prints on the first process only."""
     if args.process_index == 0:
         print(message, flush=True)
 
 
-def build_if_missing(args: TrainingArguments, made: str | Path, what: str, script: Path, *arguments: str) -> None:
+def run_script_if_missing(args: TrainingArguments, made: str | Path, what: str, script: Path, *arguments: str) -> None:
     """Runs an example script in a process of its own if `made` is missing; every rank waits for it.
 
     Args:

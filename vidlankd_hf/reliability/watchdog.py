@@ -6,7 +6,7 @@ import time
 
 
 class Watchdog:
-    """Ends the process (exit code 1) with all threads' stacks on stderr, if [`moved`] is not called for `seconds`.
+    """Ends the process (exit code 1) with all threads' stacks on stderr, if [`heartbeat`] is not called for `seconds`.
 
     The clock is a thread of the interpreter that needs neither the GIL nor a running main thread. 0 turns it off.
     """
@@ -14,7 +14,7 @@ class Watchdog:
     def __init__(self, seconds: float):
         self.seconds, self._armed = seconds, 0.0
 
-    def moved(self) -> None:
+    def heartbeat(self) -> None:
         """Sets the clock back, at most ten times per period: arming it starts a thread."""
         now = time.monotonic()
         if self.seconds > 0 and now - self._armed > self.seconds / 10:

@@ -20,7 +20,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
 from ..data.vocabulary import vocabulary_fingerprint
-from ..reliability.fault_tolerant_trainer import ReliableArguments
+from ..reliability.fault_tolerant_trainer import FaultTolerantArguments
 from .publishing import PublishingTrainer
 from .sampler import EpochDataset, EpochSampler
 
@@ -31,8 +31,8 @@ MATMUL_PRECISIONS = ("highest", "high", "medium")
 
 
 @dataclass
-class PretrainingArguments(ReliableArguments):
-    """[`ReliableArguments`] with the defaults that pre-training on video and text needs.
+class PretrainingArguments(FaultTolerantArguments):
+    """[`FaultTolerantArguments`] with the defaults that pre-training on video and text needs.
 
     Args:
         mlm_probability: Share of a sequence's ordinary tokens that is masked.
@@ -131,7 +131,7 @@ class PretrainingTrainer(PublishingTrainer):
             weight * shares[ITEMS.index(unit)] * outputs.losses[name]
             for name, (weight, unit) in self.model.loss_terms.items()
         )
-        self.see_losses(outputs.losses)
+        self.record_losses(outputs.losses)
         self._accumulate(self._totals, outputs.losses, items)
         return (loss, outputs) if return_outputs else loss
 
@@ -180,7 +180,7 @@ class PretrainingTrainer(PublishingTrainer):
                 outputs = model(**self.model_inputs(kept))
             self._accumulate(totals, outputs.losses, _count_items(kept) * (real > 0))
             collected.append(self.collect(outputs, kept, real))
-            self.evaluation_batch_done()
+            self.on_evaluation_batch_end()
         means = self._component_means(totals)
         metrics = {f"{metric_key_prefix}_{name}_loss": value for name, value in means.items()}
         metrics[f"{metric_key_prefix}_loss"] = sum(w * means[name] for name, (w, _) in self.model.loss_terms.items())

@@ -8,13 +8,13 @@ from transformers.utils import logging
 from ..hub.push import PushError, make_repository, push
 from ..reliability import run_dir
 from ..reliability.checkpointing import move_into
-from ..reliability.fault_tolerant_trainer import ReliableTrainer
-from ..reliability.ranks import together
+from ..reliability.fault_tolerant_trainer import FaultTolerantTrainer
+from ..reliability.ranks import raise_if_any_rank_failed
 
 logger = logging.get_logger(__name__)
 
 
-class PublishingTrainer(ReliableTrainer):
+class PublishingTrainer(FaultTolerantTrainer):
     """Base of [`PretrainingTrainer`] and of the trainer that fine-tunes."""
 
     hub_model_id: str | None = None
@@ -31,7 +31,7 @@ class PublishingTrainer(ReliableTrainer):
             self._push("Model save")
 
     def _save_finished(self, folder: Path) -> None:
-        self.refuse_non_finite(weights=True)
+        self.raise_if_non_finite(weights=True)
         part, error = folder / ".model.part", None
         super().save_model(str(part), _internal_call=True)
         if self.args.should_save:
@@ -39,10 +39,10 @@ class PublishingTrainer(ReliableTrainer):
                 self.write_card(part)
             except Exception as caught:
                 error = caught
-        together(f"{folder} has no new model", error)
+        raise_if_any_rank_failed(f"{folder} has no new model", error)
         if self.args.should_save:
             move_into(part, folder)
-        together(f"{folder} has no new model")
+        raise_if_any_rank_failed(f"{folder} has no new model")
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Model and tokenizer; no pickled arguments (`run.json` holds the settings)."""
@@ -101,5 +101,5 @@ class PublishingTrainer(ReliableTrainer):
             self.push_error = str(error)
             logger.error(self.push_error)
             return None
-        run_dir.say(args, f"Pushed to {commit.repo_url}")
+        run_dir.log_on_main(args, f"Pushed to {commit.repo_url}")
         return commit

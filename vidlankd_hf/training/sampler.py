@@ -9,7 +9,7 @@ from datasets import Dataset as HFDataset
 from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from ..data.streaming import VideoTextStream
-from ..utils.signals import outlive_stop_signals
+from ..utils.signals import survive_stop_signals
 
 
 class EpochSampler(Sampler[int]):
@@ -81,7 +81,7 @@ class EpochDataset(Dataset):
 
     def __getitems__(self, keys: list[int]) -> list[dict]:
         if not self._prepared_worker and get_worker_info() is not None:
-            outlive_stop_signals()
+            survive_stop_signals()
             self._prepared_worker = True
         epochs, indices = zip(*(divmod(key, self.size) for key in keys))
         if self.read is not None:

@@ -1,8 +1,10 @@
-"""Files that appear whole or not at all, and their checksums."""
+"""Files and folders that appear complete or not at all, and checksums. Nothing else in the package renames files."""
 
 import hashlib
 import os
 import platform
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,30 +13,79 @@ from typing import BinaryIO
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
-    """A file that appears whole or not at all: temporary file, fsync, rename."""
+    """Yields a binary file for writing that takes the name `path` once the block ends without an error.
+
+    The content is on the disk (fsync) before the rename. After an error, `path` is as it was before.
+    """
     path = Path(path)
     temporary = path.with_name(f"{path.name}.{platform.node()}-{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        sync(temporary)
+        move(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def write_atomically(path: str | Path, content: bytes | str) -> None:
-    """Writes a file that appears whole or not at all."""
+def atomic_write(path: str | Path, content: bytes | str) -> None:
+    """Writes `content` to `path` as in [`atomic_file`]; text is encoded as UTF-8."""
     with atomic_file(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
-def sha256_of(path: Path) -> str:
-    digest, buffer = hashlib.sha256(), bytearray(2**20)
-    view = memoryview(buffer)
+@contextmanager
+def atomic_dir(folder: str | Path) -> Iterator[Path]:
+    """Yields an empty folder that takes the name `folder` once the block ends without an error.
+
+    All its files are on the disk (fsync) before the rename. If another process made `folder` in the meantime, that one
+    is kept and this one is removed. After an error nothing is left.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())  # mkdtemp makes folders that only their owner can read
+        sync_tree(temporary)
+        try:
+            move(temporary, folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def move(source: str | Path, target: str | Path) -> None:
+    """Renames `source` to `target` on the same file system, replacing a file or an empty folder, durably."""
+    os.replace(source, target)
+    sync(Path(target).parent)
+
+
+def sync(path: str | Path) -> None:
+    """Waits until a file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: str | Path) -> None:
+    """Waits until a folder and everything below it is on the disk."""
+    for path in (*Path(folder).rglob("*"), folder):
+        sync(path)
+
+
+def sha256_of(path: str | Path) -> str:
+    """Hexadecimal sha256 of a file."""
     with open(path, "rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            digest.update(view[:count])
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

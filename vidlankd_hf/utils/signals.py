@@ -5,7 +5,7 @@ import signal
 WORKER_SECONDS = 60
 
 
-def outlive_stop_signals() -> None:
+def survive_stop_signals() -> None:
     """In a data loader's worker: a signal to all processes of a machine must not take the batches from the last step.
 
     PyTorch's worker ends at once at SIGTERM, and training with it. Here it ends a minute later, if nobody ended it.

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from statistics import mean, stdev
 
-from ...utils.io import write_atomically
+from ...utils.io import atomic_write
 from .tables import ROWS, TABLES
 
 ATTRIBUTES = ("colour", "shape", "motion")
@@ -33,8 +33,8 @@ def write_table(name: str, results: dict[int, dict[str, dict]], folder: Path) ->
         )
     rows = [row for row in (_row(student, results) for student in students) if row["seeds"]]
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "table.json", json.dumps({"title": title, "rows": rows}, indent=1) + "\n")
-    write_atomically(folder / "table.md", _markdown(title, rows, results))
+    atomic_write(folder / "table.json", json.dumps({"title": title, "rows": rows}, indent=1) + "\n")
+    atomic_write(folder / "table.md", _markdown(title, rows, results))
     _figure(title, rows, results, folder / "figure.png")
     return folder / "table.md"
 

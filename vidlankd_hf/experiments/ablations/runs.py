@@ -10,10 +10,10 @@ from ...cli import read_config
 from ...models.configuration import SIZES, VidLanKDTeacherConfig, student_config
 from ...models.student import objectives_recipe, student_class
 from ...models.teacher import VidLanKDTeacher
-from ...reliability.run_dir import file_fingerprint, is_free
-from ...utils.io import write_atomically
+from ...reliability.run_dir import affects_results, file_fingerprint
+from ...utils.io import atomic_write
 from ..flops import step_flops
-from ..grid import Cell, flags, probe
+from ..grid import ExperimentRun, flags, probe
 from ..world.recipe import STUDENT_RECIPE, TEACHER_RECIPE
 from .tables import ROWS, TEACHERS
 
@@ -57,16 +57,16 @@ class SeedRuns:
             (TEACHER_RECIPE, STUDENT_RECIPE) if config is None else read_recipes(config)
         )
 
-    def world_cell(self) -> Cell:
+    def world_cell(self) -> ExperimentRun:
         arguments = ["--output_dir", str(self.world), "--seed", str(self.seed)]
-        return Cell(self.world, self.examples / "make_world.py", arguments, {"seed": self.seed})
+        return ExperimentRun(self.world, self.examples / "make_world.py", arguments, {"seed": self.seed})
 
-    def teacher_cell(self, name: str) -> Cell:
+    def teacher_cell(self, name: str) -> ExperimentRun:
         folder, design = self.folder / name, TEACHERS[name]
         settings = {**self.teacher_recipe, **design, "seed": self.seed}
-        return Cell(folder, self.examples / "pretrain_teacher.py", self._arguments(folder, design), settings)
+        return ExperimentRun(folder, self.examples / "pretrain_teacher.py", self._arguments(folder, design), settings)
 
-    def vokens_cell(self, name: str) -> Cell:
+    def vokens_cell(self, name: str) -> ExperimentRun:
         row = ROWS[name]
         folder = self.folder / f"{row.teacher}_{row.num_vokens}"
         options = {"vokenizer": self.folder / row.teacher, "output_dir": folder, "num_vokens": row.num_vokens}
@@ -80,9 +80,9 @@ class SeedRuns:
                 "cache_dir", "max_length", "max_video_length", "block_tokens",
             )  # fmt: skip
             options |= {option: both[option] for option in shared if option in both}
-        return Cell(folder, self.examples / "vokenize.py", flags(options), None)
+        return ExperimentRun(folder, self.examples / "vokenize.py", flags(options), None)
 
-    def student_cell(self, name: str) -> Cell:
+    def student_cell(self, name: str) -> ExperimentRun:
         """Needs its teacher, and its vokens if it learns them."""
         row, folder = ROWS[name], self.folder / "students" / name
         teacher = self.folder / row.teacher
@@ -90,15 +90,15 @@ class SeedRuns:
         made_of = {"teacher": file_fingerprint(teacher / "model.safetensors")}
         if row.continues_teacher:
             options["student"] = str(teacher)
-            if "student_kind" in self.student_recipe:
-                options["student_kind"] = VidLanKDTeacherConfig.from_pretrained(teacher).text_config.model_type
+            if "student_model_type" in self.student_recipe:
+                options["student_model_type"] = VidLanKDTeacherConfig.from_pretrained(teacher).text_config.model_type
         if row.num_vokens:
             options["vokens"] = str(self.vokens_cell(name).folder)
             made_of["vokens"] = file_fingerprint(Path(options["vokens"]) / "vokens.npy")
         settings = {**self.student_recipe, **options, "seed": self.seed, "fingerprints": made_of}
         settings["objectives"] = self._objectives(name)
         arguments = self._arguments(folder, options) + (["--no_probe"] if self.world is not None else [])
-        return Cell(folder, self.examples / "distill.py", arguments, settings)
+        return ExperimentRun(folder, self.examples / "distill.py", arguments, settings)
 
     def result(self, name: str) -> dict | None:
         """What is kept of a student; `None` if it was not run.
@@ -137,7 +137,7 @@ class SeedRuns:
             result["probe"] = self.probe(folder, log)
             result["teacher_probe"] = self.probe(self.folder / ROWS[name].teacher, log)
         self.results.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.results / f"{name}.json", json.dumps(result, indent=1) + "\n")
+        atomic_write(self.results / f"{name}.json", json.dumps(result, indent=1) + "\n")
         return result
 
     def probe(self, model: Path, log: Path | None = None) -> list[dict]:
@@ -154,8 +154,8 @@ class SeedRuns:
             "num_vokens": row.num_vokens,
             "continues_teacher": row.continues_teacher,
             "equal_compute": row.equal_compute,
-            "teacher_recipe": {k: v for k, v in self.teacher_recipe.items() if not is_free(k)},
-            "student_recipe": {k: v for k, v in self.student_recipe.items() if not is_free(k)},
+            "teacher_recipe": {k: v for k, v in self.teacher_recipe.items() if affects_results(k)},
+            "student_recipe": {k: v for k, v in self.student_recipe.items() if affects_results(k)},
         }
 
     def _arguments(self, folder: Path, options: dict) -> list[str]:
@@ -187,7 +187,7 @@ class SeedRuns:
             config = teacher.config.text_config
         elif size in SIZES:
             tokenizer = AutoTokenizer.from_pretrained(self.folder / row.teacher)
-            config = student_config(size, tokenizer, recipe.get("student_kind") or "bert")
+            config = student_config(size, tokenizer, recipe.get("student_model_type") or "bert")
         else:
             config = AutoConfig.from_pretrained(size)
             config = getattr(config, "text_config", config)

@@ -1,8 +1,6 @@
 """Builds the grounded world, stage by stage: words, videos, backbones, features."""
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,7 +15,7 @@ from transformers import AutoTokenizer, BertTokenizerFast
 
 from ...extraction.extract import extract_features
 from ...extraction.streams import paper_streams
-from ...utils.io import write_atomically
+from ...utils.io import atomic_dir, atomic_write
 from .backbones import pretrain_backbones
 from .language import cast_videos, invent_nouns, narrate, write_sentences
 from .render import FPS, Look, render_scene, write_video
@@ -101,7 +99,7 @@ def build_world(
             device="cpu",
         )
     print(f"Features: {len(store)} videos, {store.feature_size} values a second, in {output_dir / 'features'}")
-    write_atomically(output_dir / "world.json", json.dumps({**settings, "counts": counts}, indent=2) + "\n")
+    atomic_write(output_dir / "world.json", json.dumps({**settings, "counts": counts}, indent=2) + "\n")
     return output_dir
 
 
@@ -131,18 +129,15 @@ def _begin(output_dir: Path, settings: dict) -> None:
     if output_dir.is_dir() and any(output_dir.iterdir()):
         raise ValueError(f"{output_dir} is not empty and holds no world. Give another folder, or remove this one.")
     output_dir.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(settings, indent=2) + "\n")
+    atomic_write(path, json.dumps(settings, indent=2) + "\n")
 
 
 def _make_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     """Makes a folder that appears once it is complete; one that is there is left as it is."""
     if folder.is_dir():
         return
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    fill(partial)
-    os.replace(partial, folder)
+    with atomic_dir(folder) as part:
+        fill(part)
 
 
 def _make_words(
@@ -158,10 +153,10 @@ def _make_words(
     validation = write_sentences(list(nouns), max(1, num_sentences // 10), seed, "validation")
     looks = [{"noun": noun, **asdict(look)} for noun, look in nouns.items()]
     (output_dir / "text").mkdir(exist_ok=True)
-    write_atomically(output_dir / "nouns.json", json.dumps(looks, indent=2) + "\n")
-    write_atomically(output_dir / "captions.jsonl", "".join(json.dumps(line) + "\n" for line in captions))
-    write_atomically(output_dir / "text" / "train.txt", "\n".join(train) + "\n")
-    write_atomically(output_dir / "text" / "validation.txt", "\n".join(validation) + "\n")
+    atomic_write(output_dir / "nouns.json", json.dumps(looks, indent=2) + "\n")
+    atomic_write(output_dir / "captions.jsonl", "".join(json.dumps(line) + "\n" for line in captions))
+    atomic_write(output_dir / "text" / "train.txt", "\n".join(train) + "\n")
+    atomic_write(output_dir / "text" / "validation.txt", "\n".join(validation) + "\n")
     lines = [caption["text"] for caption in captions] + train
     _make_folder(output_dir / "tokenizer", lambda folder: train_tokenizer(lines, vocab_size).save_pretrained(folder))
     return {
