@@ -36,7 +36,7 @@ def student_config(size: str, tokenizer=None, model_type: str = "bert", **overri
         overrides: Further fields of the configuration, by the names that it has for this model type.
     """
     if model_type not in MODEL_TYPES:
-        raise ValueError(f"model_type is {model_type!r}: choose one of {', '.join(MODEL_TYPES)}")
+        raise ValueError(f"there is no student of model type {model_type!r}: choose one of {', '.join(MODEL_TYPES)}")
     if size not in SIZES:
         raise ValueError(f"unknown size {size!r}: choose one of {', '.join(SIZES)}, or give the path of a checkpoint")
     fields = dict(SIZES[size])

@@ -296,7 +296,7 @@ STUDENTS = {"bert": VidLanKDStudent, "roberta": VidLanKDRobertaStudent, "modernb
 def student_class(model_type: str) -> type[DistillationStudent]:
     """The student class of a `model_type`."""
     if model_type not in STUDENTS:
-        raise ValueError(f"model_type is {model_type!r}: choose one of {', '.join(STUDENTS)}")
+        raise ValueError(f"there is no student of model type {model_type!r}: choose one of {', '.join(STUDENTS)}")
     return STUDENTS[model_type]
 
 
