@@ -11,11 +11,11 @@ from helpers import WORDS, make_config
 from transformers import BertForMaskedLM
 
 from vidlankd_hf.evaluation import TASKS, reading
+from vidlankd_hf.evaluation.arguments import FinetuningArguments
 from vidlankd_hf.evaluation.finetune import finetune
 from vidlankd_hf.evaluation.glue import DIAGNOSTICS
 from vidlankd_hf.evaluation.reading import read_rows, require_labels
 from vidlankd_hf.evaluation.task import Task
-from vidlankd_hf.evaluation.trainer import FinetuningArguments
 
 TUNED = [name for name, task in TASKS.items() if isinstance(task, Task) and name != "world"]
 
