@@ -43,7 +43,7 @@ def run_seed(runs: SeedRuns, names: list[str], jobs: int, launcher: list[str] | 
         return call
 
     def make_teacher(name, quiet):
-        cell = runs.teacher_cell(name)
+        cell = runs.teacher_run(name)
         cell.make(quiet, launcher)
         scored = ""
         if runs.world is not None:
@@ -51,19 +51,19 @@ def run_seed(runs: SeedRuns, names: list[str], jobs: int, launcher: list[str] | 
         return f"{cell.folder}{scored}"
 
     def vokenize(name, quiet):
-        cell = runs.vokens_cell(name)
+        cell = runs.vokens_run(name)
         cell.make(quiet, launcher)
         return str(cell.folder)
 
     def distil(name, quiet):
-        cell = runs.student_cell(name)
+        cell = runs.student_run(name)
         cell.make(quiet, launcher)
         kept = results[name] = runs.keep(name, cell.log if quiet else None)
         scored = f"probe {accuracy(kept['probe']):.2f}, " if "probe" in kept else ""
         return f"{cell.folder}: {scored}MLM loss {kept['mlm_loss']:.2f}"
 
     if pending and runs.world is not None:
-        runs.world_cell().make(quiet=False)
+        runs.world_run().make(quiet=False)
     teachers = list(dict.fromkeys(ROWS[name].teacher for name in pending))
     vokens = [name for name in pending if ROWS[name].num_vokens]
     total = len(teachers) + len(vokens) + len(pending)
