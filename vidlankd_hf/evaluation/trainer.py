@@ -58,7 +58,7 @@ class FinetuningTrainer(PublishingTrainer):
     def _get_train_sampler(self, train_dataset=None) -> GroupedSampler:
         args = self.args
         step = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
-        return GroupedSampler([length_of(feature) for feature in self.train_dataset], step, args.seed)
+        return GroupedSampler([length_of(feature) for feature in self.train_dataset], step, args.order_seed)
 
     def _get_num_items_in_batch(self, batch_samples: list[dict], device: torch.device) -> Tensor:
         """Samples of one optimizer step: of all its micro-batches, on all ranks."""

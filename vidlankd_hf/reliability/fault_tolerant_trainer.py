@@ -15,11 +15,13 @@ from transformers.trainer_callback import ExportableState
 from ..data.fingerprint import data_fingerprint
 from ..models.cpu_kernels import use_cpu_attention, use_cpu_dropout
 from . import run_dir
+from .arguments import FaultTolerantArguments
 from .checkpointing import checkpoint_to_resume, expected_bytes, remove_leftovers, save_checkpoint
 from .launch import end_run
 from .nan_detection import NonFiniteDetector, NonFiniteError, first_bad, weights_are_finite
 from .out_of_memory import explain_out_of_memory
 from .preemption import EvaluationStopped, Preempted, StopRequests
+from .trainer_options import TRAINER_REFUSED, check_trainer_arguments
 from .watchdog import Watchdog
 
 RECORD = "run_record.json"
@@ -37,8 +39,9 @@ def worker_died(error: Exception) -> bool:
 class FaultTolerantTrainer(Trainer):
     """Base of [`PublishingTrainer`]."""
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(self, **kwargs):
+        check_trainer_arguments(kwargs, FaultTolerantArguments)
+        super().__init__(**kwargs)
         if self.args.device.type == "cpu":
             use_cpu_dropout(self.model)
             use_cpu_attention(self.model)
@@ -50,6 +53,14 @@ class FaultTolerantTrainer(Trainer):
         self._saved_step = self._micro_step = -1
         self._evaluation_due = self._between_epochs = False
         self.add_callback(_Places(self))
+
+    def hyperparameter_search(self, *args, **kwargs):
+        """Not supported: a search needs `model_init`.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(f"hyperparameter_search is not supported: {TRAINER_REFUSED['model_init']}")
 
     # ---- the whole training ----
 

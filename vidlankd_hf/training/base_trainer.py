@@ -58,7 +58,7 @@ class PretrainingTrainer(PublishingTrainer):
         return EpochSampler(
             len(dataset),
             args.train_batch_size * args.world_size * args.gradient_accumulation_steps,
-            args.seed,
+            args.order_seed,
             order=None if dataset.stream is None else dataset.stream.order,
         )
 
