@@ -11,6 +11,7 @@ from helpers import WORDS, make_config
 from transformers import BertForMaskedLM
 
 from vidlankd_hf.evaluation import TASKS, reading
+from vidlankd_hf.evaluation.arguments import FinetuningArguments
 from vidlankd_hf.evaluation.finetune import finetune
 from vidlankd_hf.evaluation.glue import DIAGNOSTICS
 from vidlankd_hf.evaluation.reading import read_rows, require_labels
