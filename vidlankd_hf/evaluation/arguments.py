@@ -7,8 +7,8 @@ from ..reliability.arguments import FaultTolerantArguments
 
 @dataclass
 class FinetuningArguments(FaultTolerantArguments):
-    """[`FaultTolerantArguments`] as fine-tuning needs them; a task's recipe is put over them."""
+    """[`FaultTolerantArguments`] with the defaults for fine-tuning; a task's recipe replaces some of them."""
 
     output_dir: str = field(default="outputs/finetuned", metadata={"help": "Where results are written."})
-    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Sequences evaluated at a time."})
-    save_strategy: str = field(default="no", metadata={"help": "Checkpoints to resume from; default: none."})
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Sequences in an evaluation batch."})
+    save_strategy: str = field(default="no", metadata={"help": "When a checkpoint is saved; default: never."})

@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from transformers import PreTrainedTokenizerBase
 
-BATCH_SIZE = 128
+BATCH_SIZE, NOUN_BATCH_SIZE = 128, 256
 FOLDS = 5
 PROBE_TEMPLATES = (
     "a {noun}",
@@ -170,8 +170,8 @@ def noun_states(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, noun
         (template.format(noun=noun), template.index("{noun}"), noun) for noun in nouns for template in PROBE_TEMPLATES
     ]
     states = []
-    for first in range(0, len(sentences), BATCH_SIZE):
-        texts, starts, words = zip(*sentences[first : first + BATCH_SIZE])
+    for first in range(0, len(sentences), NOUN_BATCH_SIZE):
+        texts, starts, words = zip(*sentences[first : first + NOUN_BATCH_SIZE])
         batch = tokenizer(list(texts), padding=True, return_offsets_mapping=True, return_tensors="pt")
         begins, ends = batch.pop("offset_mapping").unbind(-1)
         starts = torch.tensor(starts)[:, None]

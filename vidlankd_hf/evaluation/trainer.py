@@ -63,7 +63,7 @@ class FinetuningTrainer(BaseTrainer):
 
     def _get_train_sampler(self, train_dataset=None) -> GroupedSampler:
         lengths = [length_of(feature) for feature in self.train_dataset.dataset]
-        return GroupedSampler(lengths, self.samples_per_step, self.args.seed)
+        return GroupedSampler(lengths, self.samples_per_step, self.args.order_seed)
 
     def compute_means(self, model, inputs: dict[str, Tensor]):
         outputs = model(**{name: value for name, value in inputs.items() if name not in TARGETS})

@@ -15,12 +15,14 @@ from transformers import Trainer, TrainerCallback, TrainerState
 from ..data.fingerprint import data_fingerprint
 from ..models.cpu_kernels import use_cpu_attention, use_cpu_dropout
 from . import run_dir
+from .arguments import FaultTolerantArguments
 from .checkpointing import checkpoint_to_resume, expected_bytes, remove_leftovers, save_checkpoint
 from .launch import end_run
 from .nan_detection import NonFiniteDetector, first_bad, stop_with_report, weights_are_finite
 from .out_of_memory import explain_out_of_memory
 from .preemption import EvaluationStopped, Preempted, StopRequests
 from .ranks import broadcast_from_main
+from .trainer_options import TRAINER_REFUSED, check_trainer_arguments
 from .watchdog import Watchdog
 
 RECORD = "run_record.json"
@@ -51,8 +53,9 @@ class FaultTolerantTrainer(Trainer):
     written to already is its own. Evaluation needs no folder.
     """
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(self, **kwargs):
+        check_trainer_arguments(kwargs, FaultTolerantArguments)
+        super().__init__(**kwargs)
         if self.args.device.type == "cpu":
             use_cpu_dropout(self.model)
             use_cpu_attention(self.model)
@@ -69,6 +72,14 @@ class FaultTolerantTrainer(Trainer):
         self._watchdog = Watchdog(self.args.hang_timeout)
         self.add_callback(self._watchdog)
         self.add_callback(_TrainingEvents(self))
+
+    def hyperparameter_search(self, *args, **kwargs):
+        """Not supported: a search needs `model_init`.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(f"hyperparameter_search is not supported: {TRAINER_REFUSED['model_init']}")
 
     # ---- training ----
 

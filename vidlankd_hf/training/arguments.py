@@ -1,25 +1,38 @@
 """`TrainingArguments` that the teacher's and the student's training share."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from ..reliability.arguments import FaultTolerantArguments
+from ..reliability.trainer_options import REFUSED, Refused
 
 MATMUL_PRECISIONS = ("highest", "high", "medium")
 
 
 @dataclass
 class PretrainingArguments(FaultTolerantArguments):
-    """[`FaultTolerantArguments`] with the defaults that pre-training on video and text needs.
+    """[`FaultTolerantArguments`] with the defaults for pre-training on video and text.
 
     Args:
-        mlm_probability: Share of a sequence's ordinary tokens that is masked.
+        mlm_probability: Share of the ordinary tokens of a sequence that is masked, strictly between 0 and 1.
         matmul_precision: `torch.set_float32_matmul_precision`: "highest" is full float32; "high" and "medium" allow
             TF32 on GPUs, bfloat16 on CPUs with AMX and faster float32 kernels on other CPUs.
+
+    Raises:
+        ValueError: For a value out of range, or an option that is refused.
     """
+
+    refused: ClassVar[dict[str, Refused]] = {
+        **REFUSED,
+        "tf32": Refused(None, "give --matmul_precision high or highest, which sets it"),
+        "eval_accumulation_steps": Refused(
+            None, "evaluation keeps its results on the device; if memory runs out, lower --per_device_eval_batch_size"
+        ),
+    }
 
     mlm_probability: float = field(
         default=0.15,
-        metadata={"help": "Share of a sequence's ordinary tokens that is masked, strictly between 0 and 1."},
+        metadata={"help": "Share of the ordinary tokens of a sequence that is masked, strictly between 0 and 1."},
     )
     matmul_precision: str = field(
         default="highest",

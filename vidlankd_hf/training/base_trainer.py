@@ -65,7 +65,7 @@ class BaseTrainer(FaultTolerantTrainer):
         return EpochSampler(
             len(dataset),
             self.samples_per_step,
-            self.args.seed,
+            self.args.order_seed,
             order=None if dataset.stream is None else dataset.stream.order,
         )
 
