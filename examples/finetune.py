@@ -18,12 +18,12 @@ from accelerate import PartialState
 import vidlankd_hf.experiments.world  # noqa: F401  (adds its task to TASKS)
 from vidlankd_hf.cli import CommandLine
 from vidlankd_hf.evaluation import TASKS
+from vidlankd_hf.evaluation.arguments import FinetuningArguments
 from vidlankd_hf.evaluation.card import finetuning_results, update_card
 from vidlankd_hf.evaluation.finetune import find_task, finetune, recipe_arguments, recipe_options
 from vidlankd_hf.evaluation.report import best_recipe
 from vidlankd_hf.evaluation.script_arguments import TaskArguments
 from vidlankd_hf.evaluation.task import Task
-from vidlankd_hf.evaluation.trainer import FinetuningArguments
 from vidlankd_hf.hub.push import PushError, make_repository, push
 from vidlankd_hf.reliability.run_dir import log_on_main
 from vidlankd_hf.training.script_arguments import OUTPUT, TRAINING

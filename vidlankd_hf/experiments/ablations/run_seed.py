@@ -38,31 +38,31 @@ def run_seed(runs: SeedRuns, names: list[str], jobs: int, launcher: list[str] | 
         return call
 
     def make_teacher(name, quiet):
-        cell = runs.teacher_cell(name)
-        cell.make(quiet, launcher)
+        run = runs.teacher_run(name)
+        run.make(quiet, launcher)
         scored = ""
         if runs.world is not None:
-            scored = f": probe {accuracy(runs.probe(cell.folder, cell.log if quiet else None)):.2f}"
-        return f"{cell.folder}{scored}"
+            scored = f": probe {accuracy(runs.probe(run.folder, run.log if quiet else None)):.2f}"
+        return f"{run.folder}{scored}"
 
     def vokenize(name, quiet):
-        cell = runs.vokens_cell(name)
-        cell.make(quiet, launcher)
-        return str(cell.folder)
+        run = runs.vokens_run(name)
+        run.make(quiet, launcher)
+        return str(run.folder)
 
     def distil(name, quiet):
-        cell = runs.student_cell(name)
-        cell.make(quiet, launcher)
-        kept = results[name] = runs.keep(name, cell.log if quiet else None)
+        run = runs.student_run(name)
+        run.make(quiet, launcher)
+        kept = results[name] = runs.keep(name, run.log if quiet else None)
         scored = f"probe {accuracy(kept['probe']):.2f}, " if "probe" in kept else ""
-        return f"{cell.folder}: {scored}MLM loss {kept['mlm_loss']:.2f}"
+        return f"{run.folder}: {scored}MLM loss {kept['mlm_loss']:.2f}"
 
     if pending and runs.world is not None:
-        runs.world_cell().make(quiet=False)
+        runs.world_run().make(quiet=False)
     teachers = list(dict.fromkeys(ROWS[name].teacher for name in pending))
     vokens = [name for name in pending if ROWS[name].num_vokens]
     total = len(teachers) + len(vokens) + len(pending)
-    with tqdm(total=total, desc=f"seed {runs.seed}", unit="cell", smoothing=0) as progress:
+    with tqdm(total=total, desc=f"seed {runs.seed}", unit="run", smoothing=0) as progress:
         for work, items in ((make_teacher, teachers), (vokenize, vokens), (distil, pending)):
             run_in_parallel(shielded(work), items, jobs, progress)
     return results, failed
