@@ -33,10 +33,10 @@ def test_command_line_overrides_file_and_file_overrides_the_worlds_recipe(monkey
     assert args.objectives == {"nst": 3, "crd": {"weight": 1, "temperature": 0.2}}
     path.write_text("max_steps: 9\n")
     args, _ = parse(monkeypatch, "distill.py", "--config", path, "--num_train_epochs", "2")
-    assert (args.max_steps, args.num_train_epochs) == (-1, 2.0), "epochs on the command line override steps in the file"
+    assert (args.max_steps, args.num_train_epochs) == (-1, 2.0), "epochs on the command line override a file's steps"
     path.write_text("num_train_epochs: 2\n")
     args, _ = parse(monkeypatch, "distill.py", "--config", path)
-    assert (args.max_steps, args.num_train_epochs) == (-1, 2.0), "and those of a file override steps in the world's recipe"
+    assert (args.max_steps, args.num_train_epochs) == (-1, 2.0), "and epochs of a file override the recipe's steps"
     path.write_text("streams: frame\nseed: '7'\n")
     args, data = parse(monkeypatch, "pretrain_teacher.py", "--config", path)
     assert (data.streams, args.seed) == (["frame"], 7)
