@@ -144,7 +144,7 @@ def test_a_finished_seed_is_not_run_again_and_another_recipe_is_refused(data, mo
     again = finetune(model, "rte", arguments(tmp_path / "run"), str(data))
     assert again == json.loads(json.dumps(first))
     assert (tmp_path / "run" / "result.json").stat().st_mtime_ns == stamp
-    with pytest.raises(ValueError, match="holds a run of other settings .learning_rate was 0.001 and is now 0.5"):
+    with pytest.raises(ValueError, match="holds a run with other settings .learning_rate was 0.001 and is now 0.5"):
         finetune(model, "rte", arguments(tmp_path / "run", learning_rate=0.5), str(data))
     with pytest.raises(ValueError, match="task was 'rte' and is now 'qnli'"):
         finetune(model, "qnli", arguments(tmp_path / "run"), str(data))
@@ -172,7 +172,7 @@ def test_texts_are_cut_to_the_models_positions(data, tmp_path, capsys):
     BertForMaskedLM(make_config(tokenizer, max_position_embeddings=10)).save_pretrained(tmp_path / "short")
     tokenizer.save_pretrained(tmp_path / "short")
     finetune(str(tmp_path / "short"), "rte", arguments(tmp_path / "run"), str(data))
-    assert "Texts are cut at 10 tokens" in capsys.readouterr().out
+    assert "Texts are truncated to 10 tokens" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["rte", "stsb", "swag", "squad"])

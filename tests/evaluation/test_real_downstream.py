@@ -51,7 +51,7 @@ def test_parts_of_data_are_read():
     rows = read_rows(TASKS["squad_v2"], str(DATA), "validation")
     assert len(rows) == 6078 and sum(not row["answers"]["text"] for row in rows) == 3168
     assert len(read_rows(TASKS["mnli"].also[0], str(DATA), "test")) == 1104
-    with pytest.raises(FileNotFoundError, match="QNLI has its train split in train.tsv"):
+    with pytest.raises(FileNotFoundError, match="QNLI's train split is in train.tsv"):
         read_rows(TASKS["qnli"], str(DATA), "train")
 
 

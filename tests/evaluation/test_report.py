@@ -140,13 +140,13 @@ def test_report_shows_median_spread_best_rate_and_every_collapsed_seed(summary, 
     assert "| 0.0001 (best of 5e-05, 0.0001) |  | 8 / 40 | 3.0 |" in row
     (row,) = [line for line in lines if line.startswith("| RTE | video")]
     assert "| 0 of 6 |" in row and "< 0.001" in row
-    assert "The learning rate was chosen on the data that are scored." in lines
+    assert "The learning rate was chosen on the evaluation data." in lines
 
 
 def test_report_shows_chance_majority_templates_and_models_without_head(summary, tmp_path):
     lines = write_report(summary, tmp_path).read_text().splitlines()
     (first, second) = [line for line in lines if line.startswith("| ViComTe colour")]
-    assert first == "| ViComTe colour | 10 | 8.3 | 40.0 | text | no head |  |  | 30.0 |  |"
+    assert first == "| ViComTe colour | 10 | 8.3 | 40.0 | text | no language-model head |  |  | 30.0 |  |"
     assert second.startswith(
         "| ViComTe colour | 10 | 8.3 | 40.0 | video | 80.0 (70.0 - 80.0) |  | contrast 0.75 | 80.0 |"
     )
@@ -175,7 +175,7 @@ def test_card_holds_task_data_metric_value_and_seeds_and_keeps_what_others_wrote
     ours = found["rte", "validation", "accuracy, median over seeds, fine-tuned"]
     assert (ours.task_type, ours.dataset_type, ours.metric_type) == ("text-classification", "nyu-mll/glue", "accuracy")
     assert ours.metric_value == 0.6
-    assert ours.metric_args == {"seeds": [1, 2, 3], "least": 0.5, "greatest": 0.9, "collapsed_seeds": [3],
+    assert ours.metric_args == {"seeds": [1, 2, 3], "min": 0.5, "max": 0.9, "collapsed_seeds": [3],
                                 "learning_rate": 1e-4, "epochs": 3.0}  # fmt: skip
     assert len(found) == 5
 
@@ -256,7 +256,7 @@ def test_finetune_command_runs_seeds_as_cells_with_the_tasks_recipe_and_writes_t
     results = [tmp_path / "lr-0.0001" / f"seed-{seed}" / "result.json" for seed in (1, 2, 3)]
     before = [path.read_bytes() for path in results[:2]]
     arguments[arguments.index("--seeds") + 1] = 3
-    assert "seed 1: 12 rows to train on" not in command(workplace, "finetune.py", *arguments)
+    assert "seed 1: 12 training rows" not in command(workplace, "finetune.py", *arguments)
     assert [path.read_bytes() for path in results[:2]] == before and results[2].exists()
 
 
@@ -276,7 +276,7 @@ def test_evaluate_all_gives_the_table_and_goes_on_where_it_was(workplace, tmp_pa
     for path in (*lost.iterdir(), tmp_path / "video" / "rte" / "arguments.json"):
         path.unlink()
     output = command(workplace, "evaluate_all.py", *arguments)
-    assert output.count("rows to train on") == 1
+    assert output.count("training rows") == 1
     changed = {p for p in tmp_path.rglob("result.json") if p.stat().st_mtime_ns != stamps[p]}
     assert changed == {lost / "result.json"} and (tmp_path / "report.md").read_text().count("RTE") == 2
 
@@ -324,11 +324,11 @@ def test_two_processes_fine_tune_as_one_does(workplace, tmp_path):
 @pytest.mark.slow
 def test_commands_refuse_what_cannot_be_done(workplace, tmp_path):
     output = command(workplace, "finetune.py", "--model", "text", "--task", "coda", "--use_cpu", "true", expect=1)
-    assert "coda is scored without fine-tuning: use examples/evaluate_all.py" in output
+    assert "coda is scored without fine-tuning: use `vidlankd evaluate`" in output
     output = command(workplace, "evaluate_all.py", "--models", "text", "--tasks", "coda", expect=2)
     assert "coda need --data" in output
     output = command(workplace, "evaluate_all.py", "--models", "text", "data/../text", "--tasks", "rte", expect=2)
     assert "2 models need as many different names" in output
     missing = ["--models", "text", "--tasks", "squad", "qqp", "--data", "data/squad"]
     output = command(workplace, "evaluate_all.py", *missing, expect=1)
-    assert "QQP has its train split in train.tsv" in output and "rows to train on" not in output
+    assert "QQP's train split is in train.tsv" in output and "training rows" not in output
