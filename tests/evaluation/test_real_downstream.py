@@ -1,4 +1,4 @@
-"""Downstream tasks on real data, where VIDLANKD_DATA names their folder, and real weights where they are installed."""
+"""Downstream tasks on real data, if VIDLANKD_DATA names their folder, and with real weights, if they are installed."""
 
 import json
 import lzma
@@ -95,7 +95,7 @@ def test_visual_commonsense_is_read_complete(name, size, majority):
 
 
 def official_squad(folder: Path) -> Path:
-    """The v1.1-like part in the official layout: answers that stand once in their context; dev: a fifth of those."""
+    """Writes questions whose answer occurs once in its context in the official layout, a fifth of the contexts as dev."""
     with lzma.open(DATA / "squad" / "squad_v1_context_question_answer.json.xz", "rt") as file:
         rows = json.load(file)
     contexts = sorted({row["context"] for row in rows})

@@ -1,6 +1,5 @@
-"""From results to a report, a paired test and a model's card; and the two commands."""
+"""The report, the paired test and the model card made from results; and the commands `finetune` and `evaluate_all`."""
 
-import itertools
 import json
 import os
 import subprocess
@@ -14,12 +13,13 @@ from downstream_data import make_data, make_pair_tokenizer
 from evaluation.test_zero_shot import VOCABULARY
 from helpers import make_config
 from huggingface_hub import EvalResult, ModelCard
+from scipy.stats import permutation_test
 from transformers import BertForMaskedLM
 
 from vidlankd_hf.evaluation import TASKS
 from vidlankd_hf.evaluation.card import finetuning_results, update_card, zero_shot_results
 from vidlankd_hf.evaluation.report import best_recipe, summarize, write_report
-from vidlankd_hf.evaluation.significance import paired_test
+from vidlankd_hf.evaluation.significance import STATISTICS, paired_test
 
 ROOT = Path(__file__).parents[2]
 RNG = np.random.default_rng(0)
@@ -54,30 +54,28 @@ def result_of(accuracy, head=True):
     return {"size": 10, "chance": 1 / 12, "majority": 0.4, "probe": part, "masked": masked}
 
 
-def test_p_of_the_paired_test_is_that_of_all_exchanges():
-    """Against every one of the 2^10 exchanges, for a mean and for a metric that is none."""
-    labels = [0, 1] * 5
-    first, second = RNG.integers(0, 2, (2, 3, 10))
-    second[:, :7] = np.array(labels)[:7]
-    runs = [[{"predictions": p.tolist(), "labels": labels} for p in model] for model in (first, second)]
-    from vidlankd_hf.evaluation.significance import STATISTICS
+@pytest.mark.parametrize("metric", ["accuracy", "matthews_correlation"])
+def test_paired_test_estimates_the_exact_p_value_of_scipys_permutation_test(metric):
+    """For three seeds, a metric that is a mean over examples and one that is not, over all 2^10 swaps."""
+    labels = np.array([0, 1] * 5)
+    first, second = np.random.default_rng(0).integers(0, 2, (2, 3, 10))
+    second[:, :7] = labels[:7]
+    both = np.concatenate([first, second], axis=1)
 
-    for metric in ("accuracy", "matthews_correlation"):
+    def statistic(a, b):
+        means = [STATISTICS[metric](both[:, places], labels).mean() for places in (a, b)]
+        return abs(means[0] - means[1])
 
-        def difference(a, b):
-            return np.mean([STATISTICS[metric](p, np.array(labels)) for p in a]) - np.mean(  # noqa: B023
-                [STATISTICS[metric](p, np.array(labels)) for p in b]  # noqa: B023
-            )
-
-        seen = abs(difference(first, second))
-        exchanges = [np.array(e) for e in itertools.product((False, True), repeat=10)]
-        as_far = [
-            abs(difference(np.where(e, second, first), np.where(e, first, second))) >= seen - 1e-12 for e in exchanges
-        ]
-        assert paired_test(metric, *runs) == pytest.approx(np.mean(as_far), abs=0.04)
+    places = np.arange(10), np.arange(10, 20)  # swaps of places are swaps of the predictions of all seeds
+    exact = permutation_test(
+        places, statistic, permutation_type="samples", alternative="greater", n_resamples=np.inf, vectorized=False
+    )
+    assert len(exact.null_distribution) == 2**10 and 0.1 < exact.pvalue < 0.9
+    runs = [[{"predictions": p.tolist(), "labels": labels.tolist()} for p in model] for model in (first, second)]
+    assert paired_test(metric, *runs) == pytest.approx(exact.pvalue, abs=0.04)
 
 
-def test_equal_models_differ_by_nothing_and_far_ones_by_much():
+def test_equal_models_have_a_p_value_of_one_and_different_ones_a_small_one():
     labels = RNG.integers(0, 2, 200).tolist()
     right = [{"predictions": labels, "labels": labels}] * 3
     wrong = [{"predictions": RNG.integers(0, 2, 200).tolist(), "labels": labels}] * 3
@@ -89,7 +87,7 @@ def test_equal_models_differ_by_nothing_and_far_ones_by_much():
 
 
 def test_seeds_that_agree_are_no_more_evidence_than_one():
-    """An example's predictions of all seeds are exchanged together."""
+    """The predictions of all seeds of an example are swapped together."""
     labels = [0, 1] * 20
     first, second = [1 - labels[0], *labels[1:]], [1 - label for label in labels[:5]] + labels[5:]
     one, three = (
@@ -242,7 +240,7 @@ def command(workplace, script, *arguments, expect=0):
 
 
 @pytest.mark.slow
-def test_finetune_command_runs_seeds_as_cells_with_the_tasks_recipe_and_writes_the_card(workplace, tmp_path):
+def test_finetune_command_runs_each_seed_with_the_tasks_recipe_and_writes_the_card(workplace, tmp_path):
     arguments = ["--model", "video", "--task", "mrpc", "--data", "data", "--seeds", 2, "--output_dir", tmp_path]
     arguments += ["--report_to", "none", *QUICK]
     output = command(workplace, "finetune.py", *arguments)
@@ -261,7 +259,7 @@ def test_finetune_command_runs_seeds_as_cells_with_the_tasks_recipe_and_writes_t
 
 
 @pytest.mark.slow
-def test_evaluate_all_gives_the_table_and_goes_on_where_it_was(workplace, tmp_path):
+def test_evaluate_all_prints_the_report_and_resumes(workplace, tmp_path):
     arguments = ["--models", "text", "video", "--tasks", "rte", "memory_colors", "--data", "data", "--seeds", 2]
     arguments += ["--learning_rates", "1e-3", "1e-4", "--train_rows", "rte=8", "--output_dir", tmp_path, *QUICK]
     output = command(workplace, "evaluate_all.py", *arguments)

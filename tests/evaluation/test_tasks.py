@@ -129,7 +129,7 @@ def test_rows_say_what_the_files_say(data):
     assert all(r["label"] is None for r in read_rows(TASKS["sst2"], str(data), "test"))
 
 
-def test_compressed_files_and_folders_at_every_height_are_found(data, tmp_path):
+def test_compressed_files_and_folders_at_every_level_are_found(data, tmp_path):
     expected = read_rows(TASKS["rte"], str(data), "train")
     assert read_rows(TASKS["rte"], str(data / "glue"), "train") == expected
     assert read_rows(TASKS["rte"], str(data / "glue" / "RTE"), "train") == expected
@@ -149,7 +149,7 @@ def test_a_second_file_may_be_compressed_too(name, data, tmp_path):
     assert read(str(tmp_path)) == read(str(folder))
 
 
-def test_broken_lines_of_qqp_are_left_out_and_counted_and_those_of_other_tables_an_error(data, tmp_path, monkeypatch):
+def test_broken_lines_of_qqp_are_skipped_with_a_warning_and_are_errors_in_other_tables(data, tmp_path, monkeypatch):
     warnings = []
     monkeypatch.setattr(reading.logger, "warning", warnings.append)
     table = (data / "glue" / "QQP" / "train.tsv").read_text()
