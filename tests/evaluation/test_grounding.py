@@ -121,9 +121,7 @@ def test_each_step_of_the_heat_map_sees_the_window_around_it(tokenizer, clips):
     assert len(features) == 4
     options = {"bank": encode_clips(teacher, tokenizer, clips), "heat_clip": longest}
     heat = ground(SENTENCE, teacher, tokenizer, clips, window=3, **options).teacher.heat
-    assert torch.equal(heat[:, 0], heat[:, 1]) and torch.equal(
-        heat[:, 2], heat[:, 3]
-    )  # the window stays inside
+    assert torch.equal(heat[:, 0], heat[:, 1]) and torch.equal(heat[:, 2], heat[:, 3])  # the window stays inside
     assert not torch.allclose(heat[:, 1], heat[:, 2])
     whole = ground(SENTENCE, teacher, tokenizer, clips, window=9, **options).teacher.heat
     one = ground(SENTENCE, teacher, tokenizer, clips, num_nearest=20, **options).teacher

@@ -114,10 +114,7 @@ def probe_pairs(model, tokenizer, items: list[dict], train: None = None) -> np.n
     inputs = np.stack([states[item["object"]] - states[item["other"]] for item in items])
     sides = [frozenset((item["object"], item["other"])) for item in items]
     splits = [
-        (
-            np.flatnonzero([not (side & pair) for side in sides]),
-            np.flatnonzero([side == pair for side in sides]),
-        )
+        (np.flatnonzero([not (side & pair) for side in sides]), np.flatnonzero([side == pair for side in sides]))
         for pair in sorted(set(sides), key=sorted)
     ]
     return cross_validated(inputs, _labels(items), splits)
@@ -162,13 +159,10 @@ def cross_validated(states: np.ndarray, labels: Sequence, splits, groups: Sequen
         return cross_val_predict(linear_probe(), states, labels, cv=splits, groups=groups)
 
 
-@contextmanager
-def _ignored_convergence() -> Iterator[None]:
+def _ignored_convergence():
     from sklearn.exceptions import ConvergenceWarning
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        yield
+    return warnings.catch_warnings(action="ignore", category=ConvergenceWarning)
 
 
 def _labels(items: list[dict]) -> np.ndarray:

@@ -52,13 +52,12 @@ def _task_row(task: str, name: str, by_model: dict, reference: str) -> dict:
         "task": task,
         "title": TASKS[task].title,
         "model": name,
-        "metric": first["metric"],
+        **{key: first[key] for key in ("metric", "learning_rate", "constant_score", "train_size", "eval_size")},
         "median": median(scores),
         "min": min(scores),
         "max": max(scores),
         "seeds": [run["seed"] for run in runs],
         "scores": [run["scores"] for run in runs],
-        "learning_rate": first["learning_rate"],
         "learning_rates": sorted({run["learning_rate"] for run in every}),
         "collapsed": [
             {"seed": run["seed"], "learning_rate": run["learning_rate"], "how": run["collapsed"]}
@@ -66,9 +65,6 @@ def _task_row(task: str, name: str, by_model: dict, reference: str) -> dict:
             if run["collapsed"]
         ],
         "runs": len(every),
-        "constant_score": first["constant_score"],
-        "train_size": first["train_size"],
-        "eval_size": first["eval_size"],
         "seconds": sum(run["seconds"] for run in every),
         "p": p,
     }

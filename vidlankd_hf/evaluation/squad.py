@@ -91,10 +91,7 @@ def _squad(name: str, title: str, version: str, learning_rate: float) -> Task:
         head=Spans(may_be_unanswerable=name == "squad_v2"),
         data=(f"rajpurkar/{name}", None),
         folder="squad",
-        files={
-            split: f"{part}-{version}.json"
-            for split, part in (("train", "train"), ("validation", "dev"), ("test", "test"))
-        },
+        files={"train": f"train-{version}.json", "validation": f"dev-{version}.json", "test": f"test-{version}.json"},
         parse=read_squad,
         row=lambda row: {**row, "label": 0},
         metric=partial(load_metric, "squad", name),

@@ -124,14 +124,11 @@ def _masked_result(scores: np.ndarray, items: list[dict]) -> dict:
 
 def read_memory_colors(path: Path) -> list[dict]:
     """Reads Memory Colors (Norlund et al., 2021)."""
-    return [
-        {
-            "object": row["item"],
-            "phrase": f"{row['descriptor']} {row['item']}".strip(),
-            "label": _index(COLOURS, row["label"], path),
-        }
-        for row in read_json_lines(path, ("descriptor", "item", "label"))
-    ]
+    items = []
+    for row in read_json_lines(path, ("descriptor", "item", "label")):
+        phrase = f"{row['descriptor']} {row['item']}".strip()
+        items.append({"object": row["item"], "phrase": phrase, "label": _index(COLOURS, row["label"], path)})
+    return items
 
 
 def read_coda(path: Path) -> list[dict]:
@@ -153,28 +150,21 @@ def read_coda(path: Path) -> list[dict]:
 
 def read_vicomte(path: Path, candidates: tuple[str, ...]) -> list[dict]:
     """Reads a part of ViComTe (Zhang et al., 2022)."""
-    return [
-        {
-            "object": row["sub"],
-            "label": _index(candidates, row["obj"], path),
-            "contrast": _index(candidates, row["alt"], path),
-        }
-        for row in read_json_lines(path, ("sub", "obj", "alt"))
-    ]
+    items = []
+    for row in read_json_lines(path, ("sub", "obj", "alt")):
+        label, contrast = (_index(candidates, row[column], path) for column in ("obj", "alt"))
+        items.append({"object": row["sub"], "label": label, "contrast": contrast})
+    return items
 
 
 def read_comparisons(path: Path) -> list[dict]:
     """Reads sizes or heights (Liu et al., 2022): the file's label 1 says that the first object is the larger one."""
-    return [
-        {
-            "object": row["obj_a"],
-            "other": row["obj_b"],
-            "a": _with_article(row["obj_a"]),
-            "b": _with_article(row["obj_b"]),
-            "label": 1 - row["label"],  # the first candidate says that it is larger
-        }
-        for row in read_json_lines(path, ("obj_a", "obj_b", "label"))
-    ]
+    items = []
+    for row in read_json_lines(path, ("obj_a", "obj_b", "label")):
+        a, b = row["obj_a"], row["obj_b"]
+        item = {"object": a, "other": b, "a": _with_article(a), "b": _with_article(b)}
+        items.append({**item, "label": 1 - row["label"]})  # the first candidate says that the first object is larger
+    return items
 
 
 def read_positions(path: Path) -> list[dict]:
