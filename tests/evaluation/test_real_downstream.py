@@ -95,7 +95,7 @@ def test_visual_commonsense_is_read_complete(name, size, majority):
 
 
 def official_squad(folder: Path) -> Path:
-    """Writes the questions whose answer occurs once in the official layout; a fifth of the contexts is dev."""
+    """Writes questions whose answer occurs once in its context; a fifth of the contexts is the dev split."""
     with lzma.open(DATA / "squad" / "squad_v1_context_question_answer.json.xz", "rt") as file:
         rows = json.load(file)
     contexts = sorted({row["context"] for row in rows})
