@@ -1,22 +1,26 @@
-"""Optional dependencies."""
+"""Optional dependencies: a missing package names the extra that installs it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 @contextmanager
-def requires_extra(name: str) -> Iterator[None]:
-    """Names the extra to install if an import inside the `with` block finds no package.
+def needs_extra(extra: str) -> Iterator[None]:
+    """Wraps imports of packages that only an extra installs.
 
     Args:
-        name: Extra of this package, such as `"downstream"`.
+        extra: Name of the extra in `setup.py`, such as `"world"`.
 
     Raises:
-        ImportError: A package is not installed.
+        ModuleNotFoundError: A package is missing; the message holds the command that installs it.
+
+    Example:
+        >>> with needs_extra("world"):
+        ...     from scipy.stats import binomtest
     """
     try:
         yield
     except ModuleNotFoundError as error:
-        raise ImportError(
-            f'{error.name} is not installed: install it with pip install "vidlankd_hf[{name}]"', name=error.name
+        raise ModuleNotFoundError(
+            f'this needs {error.name}, which is not installed: run pip install "vidlankd_hf[{extra}]"', name=error.name
         ) from error
