@@ -25,7 +25,7 @@ from vidlankd_hf.data.vocabulary import check_same_vocabulary
 from vidlankd_hf.experiments.world.recipe import STUDENT_RECIPE, WORLD_SEED
 from vidlankd_hf.hub.model_cards import PROBE_FILE
 from vidlankd_hf.models.configuration import MODEL_TYPES, SIZES
-from vidlankd_hf.models.student import objectives_recipe
+from vidlankd_hf.models.objectives import objectives_recipe
 from vidlankd_hf.models.teacher import text_config
 from vidlankd_hf.reliability.launch import describe_launch, end_run
 from vidlankd_hf.reliability.run_dir import (
