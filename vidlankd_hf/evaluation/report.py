@@ -89,8 +89,8 @@ def write_report(summary: dict, folder: str | Path) -> Path:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / "report.json", json.dumps(summary, indent=1) + "\n")
-    _figure(summary, folder / "report.png")
     atomic_write(folder / "report.md", _markdown(summary))
+    _figure(summary, folder / "report.png")
     return folder / "report.md"
 
 
