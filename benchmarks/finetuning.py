@@ -19,10 +19,11 @@ from transformers import AutoTokenizer, TrainerCallback, get_linear_schedule_wit
 from transformers.utils import logging
 
 from vidlankd_hf.evaluation import TASKS
+from vidlankd_hf.evaluation.arguments import FinetuningArguments
 from vidlankd_hf.evaluation.finetune import recipe_options
 from vidlankd_hf.evaluation.heads import Collator
 from vidlankd_hf.evaluation.reading import read_rows
-from vidlankd_hf.evaluation.trainer import FinetuningArguments, FinetuningTrainer
+from vidlankd_hf.evaluation.trainer import FinetuningTrainer
 
 
 class Clock(TrainerCallback):

@@ -7,10 +7,19 @@ import numpy as np
 from helpers import WORDS, make_tokenizer
 from tokenizers.processors import TemplateProcessing
 
-from vidlankd_hf.evaluation.zero_shot import CODA_COLOURS, COLOURS, MATERIALS, POSITIONS, VICOMTE_COLOURS
+from vidlankd_hf.evaluation.trainer import FinetuningArguments
+from vidlankd_hf.evaluation.zero_shot import CODA_COLOURS, COLOURS, MATERIALS, POSITIONS, VICOMTE_COLOURS, ZERO_SHOT
 
 ROWS = {"train": 12, "dev": 9, "test": 3}
 GOOD, BAD = WORDS[0], WORDS[1]  # what a label can be read from
+
+TEMPLATE_WORDS = sorted({
+    *"the color of is most what it usually has everyone knows that all made material from than compared with yes much "
+    "now so must be at a an are inside above below beside".split(), ".", "?", ",", ":",
+})  # fmt: skip
+VOCABULARY = list(
+    dict.fromkeys([*WORDS, *TEMPLATE_WORDS, *(w for task in ZERO_SHOT.values() for w in task.candidates)])
+)
 
 
 def make_pair_tokenizer(words=WORDS):
@@ -164,3 +173,16 @@ def _visual_commonsense(root: Path) -> None:
     rows = [{"text": f"A {WORDS[i]} is at the {WORDS[30 + i % 7]}. ", "label": i % len(POSITIONS), "obj_a": WORDS[i],
              "obj_b": WORDS[30 + i % 7]} for i in range(28)]  # fmt: skip
     lines(root / "spatial" / "posrel.json", rows)
+
+
+def arguments(folder, **more) -> FinetuningArguments:
+    defaults = {"per_device_train_batch_size": 4, "num_train_epochs": 1, "learning_rate": 1e-3, "seed": 1}
+    defaults |= {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "logging_steps": 1}
+    return FinetuningArguments(**{**defaults, **more}, output_dir=str(folder))
+
+
+def result_of(accuracy, head=True):
+    right = [True] * round(10 * accuracy) + [False] * round(10 * (1 - accuracy))
+    part = {"accuracy": accuracy, "right": right}
+    masked = {**part, "by_template": [accuracy - 0.1, accuracy], "contrast": 0.75} if head else None
+    return {"size": 10, "chance": 1 / 12, "majority": 0.4, "probe": part, "masked": masked}

@@ -8,6 +8,7 @@ import yaml
 from helpers import example, parse_command
 
 from vidlankd_hf.cli import CommandLine, read_config
+from vidlankd_hf.evaluation.comparison import options_in
 
 RECIPE = {"learning_rate": 0.5, "max_steps": 7}
 ROOT = Path(__file__).parent.parent
@@ -152,8 +153,7 @@ def test_ablations_take_recipes_and_their_own_options_from_one_file(monkeypatch,
 
 
 def test_evaluate_all_keeps_what_it_passes_on(monkeypatch):
-    evaluate_all = example("evaluate_all")
     words = ["--models", "m", "--tasks", "rte", "--num_train_epochs", "1", "--bf16", "--learning_rate=1e-4"]
     _, parser = parse_command(monkeypatch, "evaluate_all", words)
     assert "finetune_options" not in parser.settings
-    assert evaluate_all.options_of(parser) == {"num_train_epochs": ["1"], "bf16": [], "learning_rate": ["1e-4"]}
+    assert options_in(parser.unknown) == {"num_train_epochs": ["1"], "bf16": [], "learning_rate": ["1e-4"]}

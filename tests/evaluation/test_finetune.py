@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from downstream_data import make_data, make_pair_tokenizer
-from evaluation.test_tasks import arguments
+from downstream_data import arguments, make_data, make_pair_tokenizer
 from helpers import WORDS, make_config
 from transformers import BertForMaskedLM, BertForSequenceClassification
 

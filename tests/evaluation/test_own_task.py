@@ -3,8 +3,7 @@
 import re
 from pathlib import Path
 
-from downstream_data import WORDS, make_pair_tokenizer, write
-from evaluation.test_tasks import arguments
+from downstream_data import WORDS, arguments, make_pair_tokenizer, write
 from helpers import make_config
 from transformers import BertForMaskedLM
 

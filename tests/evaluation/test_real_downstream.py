@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data.test_real_data import DATA, needs_data
-from evaluation.test_tasks import arguments
+from downstream_data import arguments
+from real_data import DATA, needs_data
 
 from vidlankd_hf.evaluation import TASKS
 from vidlankd_hf.evaluation.finetune import finetune, recipe_options

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from downstream_data import make_data, make_pair_tokenizer
-from evaluation.test_zero_shot import VOCABULARY
+from downstream_data import VOCABULARY, make_data, make_pair_tokenizer, result_of
 from helpers import make_config
 from huggingface_hub import EvalResult, ModelCard
 from transformers import BertForMaskedLM
@@ -45,13 +44,6 @@ def run_of(seed, score, rate=1e-4, collapsed=None, task="rte", predictions=None)
         "eval_rows": None,
         "examples": {"predictions": predictions or labels, "labels": labels},
     }
-
-
-def result_of(accuracy, head=True):
-    right = [True] * round(10 * accuracy) + [False] * round(10 * (1 - accuracy))
-    part = {"accuracy": accuracy, "right": right}
-    masked = {**part, "by_template": [accuracy - 0.1, accuracy], "contrast": 0.75} if head else None
-    return {"size": 10, "chance": 1 / 12, "majority": 0.4, "probe": part, "masked": masked}
 
 
 def test_p_of_the_paired_test_is_that_of_all_exchanges():

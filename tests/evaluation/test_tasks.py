@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from downstream_data import ROWS, make_data, make_pair_tokenizer
+from downstream_data import ROWS, arguments, make_data, make_pair_tokenizer
 from helpers import WORDS, make_config
 from transformers import BertForMaskedLM
 
 from vidlankd_hf.evaluation import TASKS, reading
+from vidlankd_hf.evaluation.arguments import FinetuningArguments
 from vidlankd_hf.evaluation.finetune import finetune
 from vidlankd_hf.evaluation.glue import DIAGNOSTICS
 from vidlankd_hf.evaluation.reading import read_rows, require_labels
 from vidlankd_hf.evaluation.task import Task
-from vidlankd_hf.evaluation.trainer import FinetuningArguments
 
 TUNED = [name for name, task in TASKS.items() if isinstance(task, Task) and name != "world"]
 
@@ -33,12 +33,6 @@ def model(tmp_path_factory) -> str:
     BertForMaskedLM(make_config(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
-
-
-def arguments(folder, **more) -> FinetuningArguments:
-    defaults = {"per_device_train_batch_size": 4, "num_train_epochs": 1, "learning_rate": 1e-3, "seed": 1}
-    defaults |= {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "logging_steps": 1}
-    return FinetuningArguments(**{**defaults, **more}, output_dir=str(folder))
 
 
 SUBMISSIONS = {

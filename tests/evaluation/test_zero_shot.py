@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from downstream_data import make_data, make_pair_tokenizer
+from downstream_data import VOCABULARY, make_data, make_pair_tokenizer
 from helpers import WORDS, make_config
 from transformers import AutoTokenizer, BertForMaskedLM, BertModel, RobertaConfig, RobertaForMaskedLM
 
@@ -13,14 +13,6 @@ from vidlankd_hf.evaluation import TASKS
 from vidlankd_hf.evaluation.checkpoints import load_for_scoring
 from vidlankd_hf.evaluation.probing import masked_scores, probe_pairs, probe_sentences
 from vidlankd_hf.evaluation.zero_shot import CODA_COLOURS, COLOURS, ZERO_SHOT, evaluate_zero_shot
-
-TEMPLATE_WORDS = sorted({
-    *"the color of is most what it usually has everyone knows that all made material from than compared with yes much "
-    "now so must be at a an are inside above below beside".split(), ".", "?", ",", ":",
-})  # fmt: skip
-VOCABULARY = list(
-    dict.fromkeys([*WORDS, *TEMPLATE_WORDS, *(w for task in ZERO_SHOT.values() for w in task.candidates)])
-)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import train
-from reliability.test_preemption import launched
+from launching import launched
 from transformers import TrainerCallback
 
 from vidlankd_hf import DistillationConfig, TextCollator, VidLanKDStudent

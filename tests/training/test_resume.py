@@ -15,8 +15,9 @@ from transformers import BertForSequenceClassification
 
 from vidlankd_hf.data.fingerprint import data_fingerprint
 from vidlankd_hf.evaluation import TASKS
+from vidlankd_hf.evaluation.arguments import FinetuningArguments
 from vidlankd_hf.evaluation.heads import Options
-from vidlankd_hf.evaluation.trainer import FinetuningArguments, FinetuningTrainer
+from vidlankd_hf.evaluation.trainer import FinetuningTrainer
 
 LOSSES = {
     "teacher": ("loss", "grad_norm", "contrast_loss", "mlm_loss"),

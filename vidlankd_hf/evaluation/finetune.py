@@ -24,13 +24,14 @@ from ..reliability.run_dir import (
 )
 from ..utils.io import atomic_write
 from . import TASKS
+from .arguments import FinetuningArguments
 from .card import finetuning_results
 from .checkpoints import check_encoder, fingerprint
 from .heads import Options
 from .reading import read_rows, require_labels
 from .spans import Span
 from .task import Task
-from .trainer import FinetuningArguments, FinetuningTrainer
+from .trainer import FinetuningTrainer
 
 RESULT_FILE = "result.json"
 # A run has collapsed if its predictions are constant, or if it is closer than this to the best constant prediction,

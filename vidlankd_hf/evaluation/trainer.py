@@ -4,27 +4,16 @@ A step's loss is the mean over all its sequences (for spans: windows), however t
 processes. Stock transformers takes a mean of micro-batch means, which differs where the last is smaller.
 """
 
-from dataclasses import dataclass, field
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..reliability.fault_tolerant_trainer import FaultTolerantArguments
 from ..training.publishing import PublishingTrainer
 from ..training.sampler import EpochSampler
+from .arguments import FinetuningArguments
 from .heads import TARGETS, Collator, Head, length_of
 
 STEPS_PER_GROUP = 50  # so many steps' samples are sorted by length together
-
-
-@dataclass
-class FinetuningArguments(FaultTolerantArguments):
-    """[`FaultTolerantArguments`] as fine-tuning needs them; a task's recipe is put over them."""
-
-    output_dir: str = field(default="outputs/finetuned", metadata={"help": "Where results are written."})
-    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Sequences evaluated at a time."})
-    save_strategy: str = field(default="no", metadata={"help": "Checkpoints to resume from; default: none."})
 
 
 class GroupedSampler(EpochSampler):
@@ -69,7 +58,7 @@ class FinetuningTrainer(PublishingTrainer):
     def _get_train_sampler(self, train_dataset=None) -> GroupedSampler:
         args = self.args
         step = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
-        return GroupedSampler([length_of(feature) for feature in self.train_dataset], step, args.seed)
+        return GroupedSampler([length_of(feature) for feature in self.train_dataset], step, args.order_seed)
 
     def _get_num_items_in_batch(self, batch_samples: list[dict], device: torch.device) -> Tensor:
         """Samples of one optimizer step: of all its micro-batches, on all ranks."""

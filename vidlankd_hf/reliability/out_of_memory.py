@@ -40,7 +40,7 @@ def advice(args: TrainingArguments, evaluating: bool) -> str:
     divisors = [d for d in range(2, size + 1) if size % d == 0]
     if not divisors:
         return (
-            "Out of memory in training, of one sample at a time: give --bf16 true or --activation_checkpointing true, "
+            "Out of memory in training, of one sample at a time: give --bf16 true or --gradient_checkpointing true, "
             "make texts shorter, or take a smaller model."
         )
     smaller, times = size // divisors[0], accumulation * divisors[0]

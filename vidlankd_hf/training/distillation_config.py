@@ -6,7 +6,7 @@ from typing import Any
 
 from ..models.losses import OBJECTIVES
 from ..models.student import objectives_recipe
-from .base_trainer import PretrainingArguments
+from .arguments import PretrainingArguments
 
 DEFAULT_OBJECTIVES = {"nst": 1000.0, "crd": 1.0}
 

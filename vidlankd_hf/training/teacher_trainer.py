@@ -11,7 +11,8 @@ from ..data.collators import VideoTextCollator
 from ..data.streaming import VideoTextStream
 from ..hub.model_cards import write_teacher_card
 from ..models.teacher import VidLanKDTeacher
-from .base_trainer import PretrainingArguments, PretrainingTrainer, check_vocabulary_size
+from .arguments import PretrainingArguments
+from .base_trainer import PretrainingTrainer, check_vocabulary_size
 
 
 @dataclass
