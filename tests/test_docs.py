@@ -1,7 +1,7 @@
-"""Code blocks of README and docs run, or are parsed by the parser they are meant for; links lead to files and headings.
+"""Code blocks of README and docs run, or are parsed by the parser they are meant for; links lead somewhere.
 
-A block that cannot run has `<!-- not run: why -->` on the line before it. The Python blocks of a page run in order, in a
-folder with what earlier commands would have left. Commands are parsed by the parser of their example, not executed.
+A block that cannot run has `<!-- not run: why -->` on the line before it. The Python blocks of a page run in order, in
+a folder with what earlier commands would have left. Commands are parsed by their example's parser, not executed.
 """
 
 import re
@@ -304,6 +304,18 @@ def test_python_blocks_run(name, workplace, monkeypatch, request):
         for known, keys in zip((TASKS, OBJECTIVES), before):
             for key in set(known) - keys:
                 del known[key]
+
+
+# ---- numbers ----
+
+
+def test_days_of_the_papers_runs_follow_from_their_tokens_and_the_throughput():
+    page = text_of(DOCS / "scaling.md")
+    rows = re.findall(r"^\| (\w+) student, .*>(\d+) tokens/s<.*: (\d+) days \|$", page, re.M)
+    tokens = dict(re.findall(r"[Tt]he (\w+) student .*?: ([\d.]+) G tokens", page.replace("\n", " ")))
+    assert {size for size, _, _ in rows} == set(tokens) == {"small", "base"}
+    for size, throughput, days in rows:
+        assert round(float(tokens[size]) * 1e9 / int(throughput) / 86_400) == int(days)
 
 
 # ---- logged metrics ----
