@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= $(VENV)/bin/python
 READY := $(if $(filter $(VENV)/bin/python,$(PYTHON)),$(VENV)/.installed,)
 
-.PHONY: demo evidence ablations test test-slow drills fuzz mutants test-lowest bench style docs clean
+.PHONY: demo evidence ablations test test-slow drills fuzz mutants test-lowest bench style docs notebook clean
 
 demo: $(READY)  ## the main job on the grounded world: world, teacher, students, probe, report
 	$(PYTHON) examples/demo.py
@@ -41,6 +41,9 @@ bench: $(READY)  ## the step against the original's arithmetic and the stock way
 style: $(READY)  ## lint and format
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
+
+notebook: $(READY)  ## run the notebook and keep its outputs
+	$(PYTHON) docs/run_notebook.py
 
 docs: $(READY)  ## the documentation, strictly, into site/
 	$(PYTHON) -m mkdocs build --strict
