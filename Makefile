@@ -47,6 +47,7 @@ types: $(READY)  ## static types
 
 wheel:  ## build the wheel, install it without extras in a new environment, and use it outside the checkout
 	.ci/wheel
+
 notebook: $(READY)  ## run the notebook and keep its outputs
 	$(PYTHON) docs/run_notebook.py
 
