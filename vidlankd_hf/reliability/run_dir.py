@@ -147,7 +147,10 @@ def command() -> str:
         parent = psutil.Process().parent()
         if parent is not None:
             return _line(parent.cmdline())
-    return _line([Path(sys.executable).name, *sys.argv])
+    program, *words = sys.argv
+    return _line(
+        [*(program.split() if program.startswith("vidlankd ") else (Path(sys.executable).name, program)), *words]
+    )
 
 
 def _line(words: list[str]) -> str:
@@ -204,22 +207,6 @@ def log_on_main(args: TrainingArguments, message: str) -> None:
     """Print on the main process only."""
     if args.process_index == 0:
         print(message, flush=True)
-
-
-def run_script_if_missing(args: TrainingArguments, made: str | Path, what: str, script: Path, *arguments: str) -> None:
-    """Run an example script in a separate process if `made` is missing; every rank waits for it.
-
-    Args:
-        args: Training arguments of this run.
-        made: File whose existence says that the work is done.
-        what: Name of the result, for the message.
-        script: Example to run.
-        arguments: Command-line arguments of the example.
-    """
-    with args.main_process_first(local=False):
-        if not Path(made).exists():
-            print(f"{what} is missing: making it now with {script.name} {shlex.join(arguments)}", flush=True)
-            run_script(script, *arguments)
 
 
 def run_script(script: Path, *arguments: str, log: Path | None = None, launcher: list[str] | None = None) -> None:
