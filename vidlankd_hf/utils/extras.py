@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def requires_extra(name: str) -> Iterator[None]:
+def needs_extra(name: str) -> Iterator[None]:
     """Names the extra to install if an import inside the `with` block finds no package.
 
     Args:
