@@ -17,7 +17,7 @@ from vidlankd_hf.cli import CommandLine
 from vidlankd_hf.experiments.grid import ExperimentRun, probe, run_in_parallel
 from vidlankd_hf.experiments.world.recipe import OBJECTIVES, STUDENT_RECIPE, TEACHER_RECIPE, WORLD_SEED
 from vidlankd_hf.experiments.world.report import write_report
-from vidlankd_hf.models.student import objectives_recipe
+from vidlankd_hf.models.objectives import objectives_recipe
 from vidlankd_hf.utils.examples import EXAMPLES, flags
 
 

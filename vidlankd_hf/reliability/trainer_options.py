@@ -96,8 +96,8 @@ REFUSED = {
     "label_names": Refused(None, "the collator makes the labels; leave it out"),
     "train_sampling_strategy": Refused(
         "random",
-        "each epoch has a random order, set by --seed or --data_seed; fine-tuning already puts texts of similar length "
-        "into one batch",
+        "each epoch has a random order, set by --seed or --data_seed; fine-tuning already puts texts of similar "
+        "length into one batch",
     ),
     "length_column_name": Refused("length", "lengths are measured, not read from a column; leave it out"),
     "fsdp": Refused(None, _FSDP),
@@ -194,8 +194,8 @@ def check_trainer_arguments(given: dict[str, Any], arguments: type[TrainingArgum
     args = given.get("args")
     if not isinstance(args, arguments):
         raise ValueError(
-            f"args is a {type(args).__name__}, but this trainer needs a {arguments.__name__}, which has the same fields: "
-            f"write {arguments.__name__}(output_dir=..., learning_rate=...) instead"
+            f"args is a {type(args).__name__}, but this trainer needs a {arguments.__name__}, which has the same "
+            f"fields: write {arguments.__name__}(output_dir=..., learning_rate=...) instead"
         )
 
 

@@ -12,7 +12,8 @@ from ..hub.model_cards import write_student_card
 from ..models.attention import longest_sequence
 from ..models.cpu_kernels import use_cpu_attention
 from ..models.heads import mlm_head
-from ..models.student import DistillationStudent, objectives_recipe
+from ..models.objectives import objectives_recipe
+from ..models.student import DistillationStudent
 from ..models.teacher import VidLanKDTeacher, check_text_encoder, text_config
 from .base_trainer import BaseTrainer, check_vocabulary_size
 from .distillation_config import DistillationConfig

@@ -8,7 +8,8 @@ from transformers import AutoConfig, AutoTokenizer
 
 from ...cli import read_config
 from ...models.configuration import SIZES, VidLanKDTeacherConfig, student_config
-from ...models.student import objectives_recipe, student_class
+from ...models.objectives import objectives_recipe
+from ...models.student import student_class
 from ...models.teacher import VidLanKDTeacher
 from ...reliability.run_dir import affects_results, file_fingerprint
 from ...utils.examples import flags
