@@ -46,7 +46,7 @@ class Backbone:
                 f"a {kind} backbone."
             )
         check_pixels(processor, stream)
-        self.settings = {
+        self.settings: dict[str, Any] = {
             "model": stream.model,
             "weights": _sha256(model),
             "pixels": self.pixels,
