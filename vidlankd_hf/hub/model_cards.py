@@ -197,7 +197,7 @@ def write_teacher_card(folder: str | Path, trainer) -> None:
     sees = teacher.video_encoder is not None
     start = settings.get("text_model") or teacher.name_or_path or getattr(text, "_name_or_path", "")
     losses = {
-        "contrast": sees and CONTRASTS[config.contrast].format(margin=config.margin, temperature=config.temperature),
+        "contrast": CONTRASTS[config.contrast].format(margin=config.margin, temperature=config.temperature),
         "mlm": "masked language modelling",
     }
     trained_by = [words for name, words in losses.items() if name in config.losses]
@@ -292,7 +292,7 @@ def probe_results(folder: str | Path) -> list[EvalResult]:
 def _write(folder, trainer, rows, snippet, results, base_model, datasets, pipeline_tag, tags, **texts) -> None:
     folder, args, history = Path(folder), trainer.args, trainer.state.log_history
     name = trainer.hub_model_id or args.hub_model_id or Path(args.output_dir).resolve().name
-    last = next((entry for entry in reversed(history) if "loss" in entry), {})
+    last: dict = next((entry for entry in reversed(history) if "loss" in entry), {})
     losses = {key: value for key, value in last.items() if key == "loss" or key.endswith("_loss")}
     rows = {
         **{key: value for key, value in rows.items() if value},
