@@ -97,7 +97,7 @@ def test_files_and_names_of_the_paper_index_exist():
         files = re.findall(r"`([\w/]+\.py)`(?: `(\w+))?", cell)
         for path, name in files:
             package = ROOT / "vidlankd_hf"
-            found = [place for folder in (package, package / "downstream", ROOT) if (place := folder / path).exists()]
+            found = [place for folder in (package, ROOT) if (place := folder / path).exists()]
             assert found, f"there is no {path}"
             assert not name or re.search(rf"^(class |def )?{name}\b", found[0].read_text(), re.M), f"{path}: {name}"
             names += bool(name)
