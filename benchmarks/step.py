@@ -471,7 +471,10 @@ def draw(rows: list[dict], machine: dict, path: Path) -> None:
         return
 
     rows = [row for row in rows if row["parts"] and row["objectives"] == rows[-1]["objectives"]]
-    names = [f"{LABELS[row['way']]}, {row['precision']}" for row in rows]
+    sizes = list(dict.fromkeys(row["student"] for row in rows))
+    names = [
+        (f"{row['student']}: " if len(sizes) > 1 else "") + f"{LABELS[row['way']]}, {row['precision']}" for row in rows
+    ]
     figure = Figure(figsize=(9.5, 0.36 * len(rows) + 1.8), layout="constrained")
     axis, left = figure.subplots(), np.zeros(len(rows))
     for part, colour in zip(PARTS, ("#3e4c59", "#c98a1b", "#2f6fab", "#7fb2e5", "#3f9d6b", "#8d6cab")):
@@ -482,7 +485,7 @@ def draw(rows: list[dict], machine: dict, path: Path) -> None:
         axis.text(1.02, i, f"{1000 * row['seconds']:,.0f} ms", va="center", fontsize=9,
                   transform=axis.get_yaxis_transform())  # fmt: skip
     axis.set_title("step", loc="right", fontsize=9, x=1.08)
-    axis.set_title(f"{rows[0]['student']} student, {machine['processor']}", fontsize=11)
+    axis.set_title(f"{' and '.join(sizes)} student, {machine['processor']}", fontsize=11)
     axis.set(ylim=(len(rows) - 0.5, -0.5), xlabel="ms per step, parts timed one by one")
     axis.spines[["top", "right"]].set_visible(False)
     figure.legend(fontsize=9, loc="outside lower center", ncols=len(PARTS), frameon=False)

@@ -161,9 +161,9 @@ def downstream_results() -> dict[str, str]:
 def measurement_results() -> dict[str, str]:
     found = {}
     for name, content in read("measurements.json").items():
-        lines = [f"**{content['title']}.**", "", table(content["columns"], content["rows"]), ""]
-        lines += [content["note"] + " "] if "note" in content else []
-        found[name] = "\n".join(lines) + f"`{content['command']}`. {content['machine']}."
+        source = f"{content.get('note', '')} `{content['command']}`. {content['machine']}.".strip()
+        parts = [f"**{content['title']}.**", table(content["columns"], content["rows"]), source]
+        found[name] = "\n\n".join(parts)
         for row in content["rows"]:
             for column, cell in zip(content["columns"][1:], row[1:]):
                 found[f"{name}.{slug(row[0])}.{slug(column)}"] = cell

@@ -13,55 +13,19 @@ from ...evaluation.probing import PROBE_TEMPLATES
 from .render import ATTRIBUTES, Look
 
 # Stems of words that name an attribute or hint at one; no word may begin with one of them.
-FORBIDDEN_STEMS = (
-    *("red", "yellow", "green", "cyan", "blue", "magenta", "pink", "purple", "orange", "colo", "bright", "dark"),
-    *(
-        "disc",
-        "disk",
-        "square",
-        "triang",
-        "cross",
-        "round",
-        "circ",
-        "corner",
-        "edge",
-        "shape",
-        "flat",
-        "point",
-        "curv",
-    ),
-    *("rest", "still", "slid", "glid", "bounc", "jump", "hop", "spin", "turn", "rotat", "roll", "mov", "motion"),
+FORBIDDEN_STEMS = tuple(
+    (
+        "red yellow green cyan blue magenta pink purple orange colo bright dark disc disk square triang cross "
+        "round circ corner edge shape flat point curv rest still slid glid bounc jump hop spin turn rotat roll mov "
+        "motion"
+    ).split()
 )
 
 NOUNS_PER_BALANCED_SET = 48
 
-_ONSETS = (
-    "b",
-    "bl",
-    "d",
-    "dr",
-    "f",
-    "fl",
-    "g",
-    "gr",
-    "j",
-    "k",
-    "kr",
-    "l",
-    "m",
-    "n",
-    "p",
-    "pl",
-    "s",
-    "sn",
-    "t",
-    "tr",
-    "v",
-    "w",
-    "z",
-)
-_VOWELS = ("a", "e", "i", "o", "u", "oo", "ee")
-_CODAS = ("b", "g", "k", "l", "m", "n", "p", "x", "ck", "ft", "nd", "sp")
+_ONSETS = tuple("b bl d dr f fl g gr j k kr l m n p pl s sn t tr v w z".split())
+_VOWELS = tuple("a e i o u oo ee".split())
+_CODAS = tuple("b g k l m n p x ck ft nd sp".split())
 
 _CAPTION_OPENINGS = (
     "",
