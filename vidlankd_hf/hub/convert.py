@@ -9,6 +9,7 @@ import json
 import pickle
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import ModelCard, ModelCardData
@@ -73,7 +74,7 @@ class Conversion:
     note: str
 
     def __str__(self) -> str:
-        reasons = {}
+        reasons: dict[str, list[str]] = {}
         for name, why in self.dropped.items():
             reasons.setdefault(why, []).append(name)
         lines = [f"{self.kind}: {len(self.mapped)} weights mapped, {len(self.dropped)} dropped."]
@@ -107,8 +108,9 @@ def convert(folder: str | Path, output_dir: str | Path, tokenizer: str | Path | 
     weights = _load(folder / TEXT_FILE)
     _check_tied(weights, folder / TEXT_FILE)
     text = BertForMaskedLM(config)
+    model: Any = text
     mapped, dropped = _fill(text, {name: name for name in weights}, weights)
-    kind, model = "student", text
+    kind = "student"
     if (folder / VIDEO_FILE).is_file():
         video = {name.removeprefix("module."): value for name, value in _load(folder / VIDEO_FILE).items()}
         kind, model = "teacher", _teacher(text, video, folder / VIDEO_FILE)

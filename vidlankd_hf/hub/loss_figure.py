@@ -17,7 +17,7 @@ def draw_losses(log_history: list[dict], path: str | Path) -> bool:
         from matplotlib.figure import Figure
     except ImportError:  # optional: cards are written without a figure, too
         return False
-    curves = {}
+    curves: dict[str, dict[bool, list[tuple[int, float]]]] = {}
     for entry in log_history:
         for name, value in entry.items():
             held_out, component = name.startswith("eval_"), name.removeprefix("eval_")

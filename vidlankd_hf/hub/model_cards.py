@@ -73,7 +73,7 @@ def write_teacher_card(folder: str | Path, trainer) -> None:
     sees = teacher.video_encoder is not None
     start = settings.get("text_model") or teacher.name_or_path or getattr(text, "_name_or_path", "")
     losses = {
-        "contrast": sees and CONTRASTS[config.contrast].format(margin=config.margin, temperature=config.temperature),
+        "contrast": CONTRASTS[config.contrast].format(margin=config.margin, temperature=config.temperature),
         "mlm": "masked language modelling",
     }
     rows = {
@@ -165,7 +165,7 @@ def _write(template: str, folder, trainer, rows: dict, data: dict[str, Any], **v
     """Fills a template with `values`, the run's settings (`rows`) and metadata (`data`), and draws the losses."""
     folder, args, history = Path(folder), trainer.args, trainer.state.log_history
     repo = trainer.hub_model_id or args.hub_model_id or Path(args.output_dir).resolve().name
-    last = next((entry for entry in reversed(history) if "loss" in entry), {})
+    last: dict = next((entry for entry in reversed(history) if "loss" in entry), {})
     losses = {key: value for key, value in last.items() if key == "loss" or key.endswith("_loss")}
     rows = {
         **{key: value for key, value in rows.items() if value},

@@ -82,7 +82,9 @@ def training_rows(trainer: Trainer) -> dict[str, str]:
 
 def held_out_metrics(log_history: list[dict]) -> dict[str, float]:
     """Metrics of the last evaluation, without the prefix `eval_` and without timings."""
-    last = next((entry for entry in reversed(log_history) if any(name.startswith("eval_") for name in entry)), {})
+    last: dict[str, Any] = next(
+        (entry for entry in reversed(log_history) if any(name.startswith("eval_") for name in entry)), {}
+    )
     timing = ("runtime", "samples_per_second", "steps_per_second")
     metrics = {name[5:]: value for name, value in last.items() if name.startswith("eval_")}
     return {name: value for name, value in metrics.items() if name not in timing}
@@ -90,7 +92,7 @@ def held_out_metrics(log_history: list[dict]) -> dict[str, float]:
 
 def _tokens(trainer: Trainer, sequences: int) -> str | None:
     """Estimates the number of tokens read from the mean length of at most 64 samples."""
-    dataset = trainer.train_dataset
+    dataset: Any = trainer.train_dataset
     if dataset is None or not len(dataset) or not sequences:
         return None
     chosen = sorted({round(i * (len(dataset) - 1) / (SAMPLES - 1)) for i in range(SAMPLES)})

@@ -50,7 +50,7 @@ def pretrain_backbones(output_dir: str | Path, seed: int, num_scenes: int, frame
         torch.manual_seed(seed)
         frame, clip = _frame_backbone(output_dir / "frame", seed), _clip_backbone(output_dir / "clip")
 
-    def train(backbone: tuple, steps: int, name: str, line: int) -> None:
+    def train(backbone: tuple[PreTrainedModel, torch.nn.Module, Callable], steps: int, name: str, line: int) -> None:
         torch.set_num_threads(1)  # applies to the calling thread
         what = f"pre-training the {name} backbone"
         batches = tqdm(_batches(clips, labels, steps, seed), desc=what, total=steps, unit="step", position=line)
