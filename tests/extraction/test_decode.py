@@ -105,7 +105,7 @@ def write_unknown_codec(path):
         (lambda path: path.write_text("not a video\n" * 100), "cannot be read as a video"),
         (write_sound, "no video stream"),
         (write_cut_short, "cannot be read as a video"),
-        (write_unknown_codec, "codec that FFmpeg here does not know"),
+        (write_unknown_codec, "FFmpeg does not know the codec"),
     ],
     ids=["missing", "empty", "text", "sound only", "cut short", "unknown codec"],
 )
@@ -128,7 +128,7 @@ def test_a_video_stream_without_one_decodable_frame_is_an_error(tmp_path):
 
 def test_a_jump_in_the_time_stamps_is_an_error_and_no_endless_picture(tmp_path):
     path = write_grey_video(tmp_path / "jump.mkv", [0, 10**9, 10**9 + 40])
-    with pytest.raises(ValueError, match="one picture stays for .* s: its time stamps jump"):
+    with pytest.raises(ValueError, match="one frame lasts .* s, so its timestamps are wrong"):
         for _ in VideoReader(path).sample([1, 24]):
             pass
 

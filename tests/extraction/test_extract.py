@@ -113,7 +113,7 @@ def test_a_finished_folder_is_left_alone_and_other_settings_or_videos_are_refuse
         ([frame, Stream("clip", clip.model, 12.0, 16)], "clip has frame_rate 24.0, not 12.0"),
         ([Stream("frame", shutil.copytree(frame.model, tmp_path / "other"), 1.0), clip], "frame has model .*other"),
     ]:
-        with pytest.raises(ValueError, match=f"holds features made with other settings .*{words}"):
+        with pytest.raises(ValueError, match=f"has features with other settings .*{words}"):
             extract_features(videos, output_dir, streams)
     with pytest.raises(ValueError, match="precision 'fp32', not 'bf16'"):
         extract_features(videos, output_dir, [frame, clip], precision="bf16")
@@ -182,9 +182,9 @@ def test_misspelt_streams_are_refused(text):
 
 
 def test_no_videos_and_equal_file_names_are_refused(tmp_path, videos, backbones):
-    with pytest.raises(ValueError, match="No video in"):
+    with pytest.raises(ValueError, match="No videos in"):
         extract_features(tmp_path, tmp_path / "features", backbones)
-    with pytest.raises(ValueError, match="No video in"):
+    with pytest.raises(ValueError, match="No videos in"):
         extract_features(tmp_path / "nowhere", tmp_path / "features", backbones)
     again = shutil.copytree(videos, tmp_path / "again")
     with pytest.raises(ValueError, match="same id"):
@@ -193,9 +193,9 @@ def test_no_videos_and_equal_file_names_are_refused(tmp_path, videos, backbones)
 
 def test_a_picture_backbone_cannot_take_clips_nor_a_clip_backbone_pictures(tmp_path, videos, backbones):
     frame, clip = backbones
-    with pytest.raises(ValueError, match="takes 16 frames, the 'frame' stream gives 1"):
+    with pytest.raises(ValueError, match="takes 16 frames, but the 'frame' stream has clips of 1"):
         Backbone(Stream("frame", clip.model, 1.0), "cpu")
-    with pytest.raises(ValueError, match="takes 1 frames, the 'clip' stream gives 16"):
+    with pytest.raises(ValueError, match="takes 1 frames, but the 'clip' stream has clips of 16"):
         Backbone(Stream("clip", frame.model, 24.0, 16), "cpu")
 
 
@@ -302,5 +302,5 @@ def test_a_processor_that_does_more_than_is_known_is_refused(tmp_path, backbones
                 "crop_size": {"height": 32, "width": 32}, "do_center_crop": True,
                 "do_flip_channel_order": True}  # fmt: skip
     (folder / "preprocessor_config.json").write_text(json.dumps({**PROCESSOR, **settings}))
-    with pytest.raises(ValueError, match="does more to pictures than is known here"):
+    with pytest.raises(ValueError, match="preprocesses images in a way that is not supported"):
         Backbone(Stream("frame", str(folder), 1.0), "cpu")

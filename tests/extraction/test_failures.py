@@ -69,7 +69,7 @@ def test_bad_files_are_listed_and_everything_else_is_extracted(tmp_path, videos,
     for name, write in {**BAD, **ODD}.items():
         write(folder / name)
     (folder / "good.mp4").write_bytes((videos / "0.mp4").read_bytes())
-    with pytest.raises(ValueError, match="5 of 10 videos failed, and --max_failed allows 4") as error:
+    with pytest.raises(ValueError, match="5 of 10 videos failed, but --max_failed is 4") as error:
         extract_features(folder, tmp_path / "features", backbones, max_failed=4)
     assert str(tmp_path / "features" / "quarantine.jsonl") in str(error.value)
     entries = quarantined(tmp_path / "features")
@@ -120,7 +120,7 @@ def test_stale_manifest_of_another_process_is_replaced(tmp_path, videos, backbon
 
 def test_folder_without_one_good_video_is_not_finished(tmp_path, backbones):
     (tmp_path / "bad.mp4").write_bytes(b"")
-    with pytest.raises(ValueError, match="Not one of 1 videos could be extracted"):
+    with pytest.raises(ValueError, match="All 1 videos failed"):
         extract_features([tmp_path / "bad.mp4"], tmp_path / "features", backbones, max_failed=9)
     with pytest.raises(FileNotFoundError, match="no manifest.json"):
         FeatureStore(tmp_path / "features")
@@ -198,7 +198,7 @@ def test_full_disk_ends_the_run_and_the_next_goes_on(tmp_path, videos, backbones
 
         patch.setattr(feature_shards.Shard, "_spooled", full)
         with pytest.raises(
-            OSError, match="No space left on device: shard 1 could not be made. What is finished stays"
+            OSError, match="No space left on device: shard 1 could not be written. Finished shards are kept"
         ):
             extract_features(videos, folder, backbones, **options)
     assert sorted(read_all(folder)) == [

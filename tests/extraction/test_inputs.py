@@ -55,11 +55,11 @@ def test_manifests_may_give_ids_and_durations_and_are_relative(folder, kind):
 @pytest.mark.parametrize(
     "line, reason",
     [
-        ("{", "line 2 is no JSON"),
+        ("{", "line 2 is not JSON"),
         ('["b.mp4"]', "line 2: .*must be an object"),
         ('{"id": "a"}', "line 2: .*must have a path"),
         ('{"path": ""}', "line 2: .*must have a path"),
-        ('{"path": "b.mp4", "id": 7}', "line 2: .*both texts"),
+        ('{"path": "b.mp4", "id": 7}', "line 2: .*an id .a string."),
         ('{"path": "b.mp4", "duration": -1}', "line 2: .*duration"),
         ('{"path": "x/a.mp4"}', "same id 'a.mp4'"),
     ],
@@ -72,10 +72,10 @@ def test_bad_rows_of_manifests_are_named(folder, line, reason):
 
 def test_parquet_without_paths_and_nothing_at_all_are_refused(tmp_path):
     pyarrow.parquet.write_table(pyarrow.table({"file": ["a.mp4"]}), tmp_path / "videos.parquet")
-    with pytest.raises(ValueError, match="has columns .*file.*needs 'path'"):
+    with pytest.raises(ValueError, match="has the columns .*file.*needs 'path'"):
         find_videos(tmp_path / "videos.parquet")
     for nothing in (tmp_path, str(tmp_path / "*.mp4"), []):
-        with pytest.raises(ValueError, match="No video in"):
+        with pytest.raises(ValueError, match="No videos in"):
             find_videos(nothing)
 
 
@@ -95,7 +95,10 @@ def test_addresses_are_fetched_one_video_at_a_time(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "limits, said",
-    [(Limits(stall_seconds=1.0), "no byte came for 1 s"), (Limits(video_seconds=2.0), "not fetched within 2 s")],
+    [
+        (Limits(stall_seconds=1.0), "no data received for 1 s"),
+        (Limits(video_seconds=2.0), "not downloaded within 2 s"),
+    ],
 )
 def test_storage_that_hangs_or_crawls_fails_its_video_alone(tmp_path, monkeypatch, limits, said):
     memory, enough = fsspec.filesystem("memory"), threading.Event()

@@ -21,7 +21,7 @@ from vidlankd_hf.data.pairing import pair_captions
 from vidlankd_hf.inspection.contact_sheet import write_page, write_picture
 from vidlankd_hf.inspection.inspect import (
     Clip,
-    frames_at,
+    FrameReader,
     sample_clips,
     size_at,
     summarize,
@@ -87,7 +87,7 @@ def test_vocabulary_growth_counts_different_words_among_the_first_n():
 
 def test_frames_are_those_on_screen_at_their_times(tmp_path):
     path = write_video(tmp_path / "v.mp4")
-    frames = frames_at(path, [0.0, 1.5, 1.7, 4.5, 5.9], size=(32, 32))
+    frames = FrameReader().frames_at(path, [0.0, 1.5, 1.7, 4.5, 5.9], size=(32, 32))
     assert [frame.size for frame in frames] == [(32, 24)] * 5
     seconds = [(np.asarray(frame).mean() - 20) / 40 for frame in frames]
     assert seconds == pytest.approx([0, 1, 1, 4, 5], abs=0.2)
@@ -118,6 +118,15 @@ def test_pictures_outside_the_folder_of_videos_are_never_shown(tmp_path):
     rows = [{**window, "video": name} for name in FeatureStore(features).video_ids]
     for clip in sample_clips(Dataset.from_list(rows), tmp_path / "videos"):
         assert clip.problem == "no such file in the folder of videos" and not clip.frames
+
+
+def test_playlist_among_the_videos_does_not_show_another_file(tmp_path):
+    write_video(tmp_path / "other.mp4")
+    (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile other.mp4\n")
+    reader = FrameReader()
+    with pytest.raises(ValueError, match="^cannot be read as a video"):
+        reader.frames_at(tmp_path / "list.mp4", [1.0])
+    assert len(reader.frames_at(tmp_path / "other.mp4", [1.0])) == 1, "the reader still reads other files"
 
 
 def test_page_needs_no_other_file_and_runs_nothing(data, tmp_path):

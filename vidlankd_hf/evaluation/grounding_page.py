@@ -13,7 +13,7 @@ import torch
 from datasets import Dataset
 from PIL import Image, ImageDraw, ImageFont
 
-from ..inspection.inspect import Clip, find_videos, middles_of, read_clip
+from ..inspection.inspect import Clip, FrameReader, find_videos, middles_of, read_clip
 from ..utils.io import atomic_write
 from .grounding import Grounding, Scores
 
@@ -69,6 +69,7 @@ class ClipPictures:
         self.rows, self.files = clips.with_format(None), {} if videos is None else find_videos(videos)
         self.problem = "the video files were not given" if videos is None else None
         self.read: dict[int, Clip] = {}
+        self.reader = FrameReader()
 
     def __getitem__(self, index: int) -> Clip:
         """A clip with frames at the middles of `NUM_FRAMES` equal parts."""
@@ -82,7 +83,7 @@ class ClipPictures:
     def at(self, index: int, times: Sequence[float]) -> Clip:
         """A clip with frames at times in seconds."""
         row = self.row(index)
-        clip = read_clip(row, self.files.get(row["video"]), times)
+        clip = read_clip(row, self.files.get(row["video"]), times, self.reader)
         return clip._replace(problem=self.problem) if self.problem else clip
 
 
