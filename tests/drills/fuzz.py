@@ -1,6 +1,6 @@
-"""Random damage to every kind of file that is read from outside: a clear error or a value, never a crash or a hang.
+"""Fuzzing: randomly damaged input files must give a clear error or a value, never a crash or a hang.
 
-make fuzz                                           ten minutes a kind, resumable kind by kind
+make fuzz                                       ten minutes per kind of file; finished kinds are kept
 python tests/drills/fuzz.py --kinds srt vtt --seconds 60
 """
 
@@ -35,7 +35,7 @@ from vidlankd_hf.extraction.decode import VideoReader
 from vidlankd_hf.reliability.checkpointing import seal, verify_checkpoint
 
 CLEAR = (ValueError, OSError, SafetensorError)
-SECONDS_A_FILE = 20  # for one damaged file; longer is a hang
+SECONDS_A_FILE = 20  # limit for reading one damaged file
 
 
 def video(folder: Path) -> None:
@@ -51,7 +51,7 @@ def video(folder: Path) -> None:
 def read_video(folder: Path) -> None:
     try:
         list(VideoReader(folder / "video.mp4").sample([1]))
-    except MemoryError as error:  # a size that is none; a decoding process answers with it
+    except MemoryError as error:  # an invalid frame size; a decoding process reports it
         raise ValueError("out of memory") from error
 
 
@@ -127,20 +127,20 @@ def config(folder: Path) -> None:
 
 
 def downstream(folder: Path) -> None:
-    from downstream_data import make_data  # found once small_runs has named its folder
+    from downstream_data import make_data  # importable after small_runs has added its folder to sys.path
 
     make_data(folder)
 
 
 def read_downstream(folder: Path) -> None:
-    """Every split of every task; an error in one does not keep the others from being read."""
+    """Reads every split of every task, also after an error in one of them."""
     errors = []
     for task in TASKS.values():
         for split in task.files:
             try:
                 read_rows(task, str(folder), split) if isinstance(task, Task) else task.items(folder, split)
             except FileNotFoundError:
-                continue  # the grounded world's, and test splits that have no file here
+                continue  # the grounded world's task, and test splits without a file
             except CLEAR as error:
                 errors.append(error)
     if errors:
@@ -151,7 +151,7 @@ def text(folder: Path) -> None:
     (folder / "train.jsonl").write_text("".join(json.dumps({"text": f"line {i}"}) + "\n" for i in range(5)))
 
 
-KINDS: dict[str, tuple[Callable, Callable]] = {  # what makes a good one, what reads it
+KINDS: dict[str, tuple[Callable, Callable]] = {  # function that writes a valid file, function that reads it
     "captions": (captions, read_captions_of),
     "srt": (srt, read_captions_of),
     "vtt": (vtt, read_captions_of),

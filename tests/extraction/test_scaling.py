@@ -1,4 +1,4 @@
-"""Extraction in several processes: by a launcher, and on a local Ray cluster that loses a worker on the way."""
+"""Extraction in several launched processes, and on a local Ray cluster that loses a worker."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ def files(folder):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, videos, backbones):
-    """The folder as one process makes it."""
+    """The files that one process writes."""
     folder = tmp_path_factory.mktemp("whole")
     extract_features(str(videos), folder, backbones, **SMALL)
     return files(folder)
@@ -59,7 +59,7 @@ def test_lost_ray_worker_loses_nothing(tmp_path, videos, backbones, whole, clust
     from vidlankd_hf.extraction import ray as on_ray
 
     class Mortal(on_ray.ShardWorker):
-        """Is killed once, with the second shard in its hands."""
+        """Is killed once, before it extracts the second shard."""
 
         def __call__(self, row):
             died = tmp_path / "died"
