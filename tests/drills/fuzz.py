@@ -193,7 +193,7 @@ def damaged(good: Path, folder: Path, chance: random.Random) -> None:
 
 
 def drill(work: Path, seconds: int) -> Iterator[tuple[bool, int]]:
-    """Every kind gets its share of the time."""
+    """Fuzzes each kind of file for the same time."""
     for kind in KINDS:
         survived, counts = fuzz(work, kind, seconds / len(KINDS))
         print(f"fuzz {kind}: {counts}", flush=True)
@@ -201,7 +201,11 @@ def drill(work: Path, seconds: int) -> Iterator[tuple[bool, int]]:
 
 
 def fuzz(work: Path, kind: str, seconds: float) -> tuple[bool, dict]:
-    """Damages and reads files of one kind, in a process that may crash or hang; returns what came of them."""
+    """Damages and reads files of one kind in a process of its own, which can crash or hang.
+
+    Returns:
+        Whether the process survived, and the number of files by outcome.
+    """
     good = work / f"fuzz-{kind}"
     good.mkdir()
     KINDS[kind][0](good)
@@ -236,9 +240,11 @@ def attack(work: Path, kind: str, until: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), help="default: all")
-    parser.add_argument("--seconds", type=int, default=600, help="for each kind (default: 600)")
-    parser.add_argument("--output_dir", type=Path, default=Path("outputs/fuzz"), help="finished kinds are kept here")
+    parser.add_argument(
+        "--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), help="kinds of files (default: all)"
+    )
+    parser.add_argument("--seconds", type=int, default=600, help="seconds per kind (default: 600)")
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/fuzz"), help="folder of the results")
     args = parser.parse_args()
     args.output_dir.mkdir(parents=True, exist_ok=True)
     all_survived = True

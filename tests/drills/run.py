@@ -87,9 +87,7 @@ def full_disk(work: Path, times: int) -> Outcome:
                 else:
                     resource.setrlimit(resource.RLIMIT_FSIZE, (random.randrange(1, 400_000),) * 2)
                 if not before:
-                    checkpointing.check_space = lambda *_: (
-                        None
-                    )  # as if another program filled the disk right after the check
+                    checkpointing.check_space = lambda *_: None  # as if the disk fills up after the check
 
         callback = TrainerCallback()
         callback.on_step_end = fill
