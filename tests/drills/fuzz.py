@@ -240,9 +240,7 @@ def attack(work: Path, kind: str, until: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), help="kinds (default: all)"
-    )
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), help="kinds (default: all)")
     parser.add_argument("--seconds", type=int, default=600, help="seconds per kind (default: 600)")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/fuzz"), help="folder of the results")
     args = parser.parse_args()

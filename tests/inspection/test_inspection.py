@@ -18,14 +18,14 @@ from vidlankd_hf import load_video_text
 from vidlankd_hf.data.captions import read_captions
 from vidlankd_hf.data.features import FeatureStore
 from vidlankd_hf.data.pairing import pair_captions
-from vidlankd_hf.inspection.contact_sheet import write_page, write_picture
+from vidlankd_hf.inspection.contact_sheet import write_image, write_page
 from vidlankd_hf.inspection.inspect import (
     Clip,
     FrameReader,
     sample_clips,
-    size_at,
     summarize,
     vocabulary_growth,
+    vocabulary_size_at,
     words_of,
 )
 
@@ -81,7 +81,8 @@ def test_vocabulary_growth_counts_distinct_words():
     assert vocabulary_growth(["a b c d e f"] * 9, max_words=7) == [(1, 1), (2, 2), (5, 5), (7, 6)]
     assert vocabulary_growth([]) == []
     assert (
-        size_at([(1, 1), (100, 10)], 10) == pytest.approx(10**0.5) and round(size_at([(1, 1), (100, 10)], 100)) == 10
+        vocabulary_size_at([(1, 1), (100, 10)], 10) == pytest.approx(10**0.5)
+        and round(vocabulary_size_at([(1, 1), (100, 10)], 100)) == 10
     )
 
 
@@ -151,7 +152,7 @@ def test_picture_has_room_for_every_clip(tmp_path):
     frames = [Image.new("RGB", (320, 180), "red")] * 4
     clips = [Clip(f"{i}.mp4", 0.0, 2.0, "word " * 9 ** (i % 4), frames, None) for i in range(5)]
     clips.append(Clip("gone.mp4", 0.0, 1.0, "x" * 5000, [], "no such file in the folder of videos"))
-    write_picture(tmp_path / "sheet.png", clips)
+    write_image(tmp_path / "sheet.png", clips)
     picture = np.asarray(Image.open(tmp_path / "sheet.png"))
     red = (picture == (255, 0, 0)).all(-1)
     assert red.sum() == 20 * 180 * 101, "five clips of four frames of 180 x 101"

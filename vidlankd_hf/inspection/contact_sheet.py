@@ -18,7 +18,7 @@ INK, FAINT, PAPER, BLANK = "#1b1b1b", "#6a6a6a", "#ffffff", "#ececec"
 SERIES = ("#2563a8", "#c2571a")  # colors of the growth curves
 
 
-def write_picture(path: str | Path, clips: Sequence[Clip]) -> None:
+def write_image(path: str | Path, clips: Sequence[Clip]) -> None:
     """Writes a PNG with the frames of each clip, its video and time, and the first lines of its text.
 
     Pillow's default font only has Latin characters; [`write_page`] shows every script.
@@ -102,7 +102,7 @@ def write_page(
         clips: The clips, from [`sample_clips`].
         growth: Outputs of [`vocabulary_growth`] by the name of their texts.
     """
-    numbers = "".join(f"<tr><th>{html.escape(name)}<td>{html.escape(value)}" for name, value in table_of(summary))
+    numbers = "".join(f"<tr><th>{html.escape(name)}<td>{html.escape(value)}" for name, value in summary_rows(summary))
     cards = "".join(
         f"<article><div class=frames>{''.join(map(_embedded, clip.frames))}</div>"
         f"<p class=faint>{html.escape(_heading(clip))}{html.escape(f': {clip.problem}') if clip.problem else ''}</p>"
@@ -114,7 +114,7 @@ def write_page(
     atomic_write(path, _PAGE.format(title=html.escape(title), body=body))
 
 
-def table_of(summary: dict) -> list[tuple[str, str]]:
+def summary_rows(summary: dict) -> list[tuple[str, str]]:
     """Formats the output of [`summarize`] as (label, text) rows."""
 
     def spread(values: dict, unit: str) -> str:

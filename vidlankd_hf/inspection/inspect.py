@@ -103,7 +103,7 @@ def vocabulary_growth(texts: Sequence[str], seed: int = 0, max_words: int = 10_0
     return growth
 
 
-def size_at(growth: Sequence[tuple[int, int]], words: int) -> float:
+def vocabulary_size_at(growth: Sequence[tuple[int, int]], words: int) -> float:
     """Returns the number of distinct words among the first `words`, by log-log interpolation of a growth curve.
 
     Args:
@@ -136,7 +136,9 @@ def sample_clips(
     rows = dataset.with_format(None)
     chosen = sorted(random.Random(seed).sample(range(len(rows)), min(count, len(rows))))
     reader = FrameReader()
-    return [read_clip(rows[i], files.get(rows[i]["video"]), middles_of(rows[i], num_frames), reader) for i in chosen]
+    return [
+        read_clip(rows[i], files.get(rows[i]["video"]), segment_midpoints(rows[i], num_frames), reader) for i in chosen
+    ]
 
 
 def find_videos(folder: str | Path) -> dict[str, Path]:
@@ -156,7 +158,7 @@ def find_videos(folder: str | Path) -> dict[str, Path]:
     return files
 
 
-def middles_of(row: dict, count: int) -> list[float]:
+def segment_midpoints(row: dict, count: int) -> list[float]:
     """Divides a window into `count` equal parts and returns their middles in seconds."""
     return (row["start"] + (np.arange(count) + 0.5) * (row["end"] - row["start"]) / count).tolist()
 
