@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= $(VENV)/bin/python
 READY := $(if $(filter $(VENV)/bin/python,$(PYTHON)),$(VENV)/.installed,)
 
-.PHONY: demo evidence ablations test test-slow drills fuzz mutants test-lowest bench style types wheel docs clean
+.PHONY: demo evidence ablations test test-slow drills fuzz mutants test-lowest bench style types wheel docs notebook clean
 
 demo: $(READY)  ## the main job on the grounded world: world, teacher, students, probe, report
 	$(PYTHON) examples/demo.py
@@ -47,6 +47,8 @@ types: $(READY)  ## static types
 
 wheel:  ## build the wheel, install it without extras in a new environment, and use it outside the checkout
 	.ci/wheel
+notebook: $(READY)  ## run the notebook and keep its outputs
+	$(PYTHON) docs/run_notebook.py
 
 docs: $(READY)  ## the documentation, strictly, into site/
 	$(PYTHON) -m mkdocs build --strict

@@ -20,7 +20,7 @@ log = logging.getLogger("mkdocs.hooks.links")
 
 
 class LinkNames(griffe.Extension):
-    """Turns [`name`] in a docstring into a link. An unknown name is a warning, which `--strict` makes an error."""
+    """Turns [`name`] in a docstring into a link; an unknown name is a warning, which `--strict` makes an error."""
 
     def on_package(self, *, pkg: griffe.Module, **kwargs) -> None:
         objects = list(walk(pkg))
