@@ -26,7 +26,7 @@ from vidlankd_hf.experiments.world.recipe import STUDENT_RECIPE, WORLD_SEED
 from vidlankd_hf.hub.model_cards import PROBE_FILE
 from vidlankd_hf.models.configuration import MODEL_TYPES, SIZES
 from vidlankd_hf.models.objectives import objectives_recipe
-from vidlankd_hf.models.teacher import text_config
+from vidlankd_hf.models.teacher import check_path, text_config
 from vidlankd_hf.reliability.launch import describe_launch, end_run
 from vidlankd_hf.reliability.run_dir import (
     file_fingerprint,
@@ -117,6 +117,9 @@ def main() -> None:
         recipe = objectives_recipe(args.objectives)
         recipe["voken"]["num_vokens"] = read_vokens_info(data_args.vokens)["num_vokens"]
         args.objectives = recipe
+    check_path(data_args.teacher, "the teacher")
+    if data_args.student not in SIZES:
+        check_path(data_args.student, "the student")
     made_of = {"teacher": file_fingerprint(Path(data_args.teacher) / "model.safetensors")}
     if data_args.vokens is not None:
         made_of["vokens"] = file_fingerprint(Path(data_args.vokens) / "vokens.npy")
@@ -165,7 +168,7 @@ def main() -> None:
 
     trainer = DistillationTrainer(
         model=student,
-        teacher=teacher,
+        teacher_model=teacher,
         args=args,
         train_dataset=train,
         eval_dataset=held_out,

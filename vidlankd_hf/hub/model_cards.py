@@ -155,7 +155,7 @@ def write_student_card(folder: str | Path, trainer) -> None:
     recipe = getattr(student.config, "distillation", None)
     objectives = recipe["objectives"] if recipe else {}
     kd = " + ".join(f"{options['weight']:g} x {name}" for name, options in objectives.items())
-    teacher = None if trainer.teacher is None else trainer.accelerator.unwrap_model(trainer.teacher)
+    teacher = None if trainer.teacher_model is None else trainer.accelerator.unwrap_model(trainer.teacher_model)
     kind = type(teacher).__name__
     source = "vokens" if teacher is None else "video" if kind == "VidLanKDTeacher" else f"a {kind}"
     teacher_name = None if teacher is None else settings.get("teacher") or teacher.name_or_path
