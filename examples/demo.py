@@ -1,7 +1,10 @@
-"""The main job, end to end, on the grounded world: video -> teacher -> students -> what they know about looks.
+"""Runs the main job on the grounded world: video, teacher, students, report.
 
-Makes the world, trains a teacher and a control teacher on its videos, distils students on its text, probes them all
-and writes results.json, report.md and report.png. Every step is a cell: what is finished is not done again.
+    vidlankd demo
+
+Makes the world, trains a teacher and a control teacher on its videos, distils
+students on its text, probes them all, and writes results.json, report.md and
+report.png. Finished runs are not repeated.
 """
 
 import json
@@ -11,19 +14,15 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from vidlankd_hf.cli import CommandLine
-from vidlankd_hf.experiments.grid import ExperimentRun, flags, probe, run_in_parallel
+from vidlankd_hf.experiments.grid import ExperimentRun, probe, run_in_parallel
 from vidlankd_hf.experiments.world.recipe import OBJECTIVES, STUDENT_RECIPE, TEACHER_RECIPE, WORLD_SEED
 from vidlankd_hf.experiments.world.report import write_report
 from vidlankd_hf.models.objectives import objectives_recipe
-
-EXAMPLES = Path(__file__).parent
+from vidlankd_hf.utils.examples import EXAMPLES, flags
 
 
 def stages_of(seed: int, folder: Path, thorough: bool) -> list[list[tuple[ExperimentRun, dict | None]]]:
-    """The cells of one seed, each with what its model's rows in the report say, if it has any.
-
-    Those of a stage need only the stages before it.
-    """
+    """Returns the runs of one seed in stages that need only earlier ones, each with its row in the report, if any."""
     world = folder / "world"
     common = ["--world", str(world), "--seed", str(seed), "--report_to", "none"]
 
@@ -60,11 +59,9 @@ def stages_of(seed: int, folder: Path, thorough: bool) -> list[list[tuple[Experi
 
 def main() -> None:
     parser = CommandLine(__doc__)
-    parser.add_argument("--output_dir", type=Path, default=Path("outputs"), help="where results are written")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[WORLD_SEED], help="of world and training")
-    parser.add_argument(
-        "--thorough", action="store_true", help="also NST at weight 1 and a teacher by the paper's hinge"
-    )
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs"), help="folder for models and report")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[WORLD_SEED], help="seeds of world and training")
+    parser.add_argument("--thorough", action="store_true", help="add NST at weight 1 and a teacher with hinge loss")
     args = parser.parse()
 
     parser.save_settings(args.output_dir)
@@ -96,7 +93,7 @@ def main() -> None:
     print(f"\n{(args.output_dir / 'report.md').read_text()}")
     print(
         f"Done in {(time.monotonic() - started) / 60:.1f} min. The report is {args.output_dir / 'report.md'}, its "
-        "figure report.png.\nNext: accelerate launch examples/distill.py, or your own videos: docs/data.md"
+        "figure report.png.\nNext: accelerate launch -m vidlankd_hf.examples.distill, or your own videos"
     )
 
 

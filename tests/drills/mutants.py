@@ -19,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 TESTS = {
     "models/losses.py": ["models/test_losses.py", "data/test_properties.py"],
+    "models/contrast.py": ["models/test_losses.py", "data/test_properties.py"],
     "data/masking.py": ["data/test_masking.py", "data/test_properties.py"],
     "data/collators.py": ["data/test_masking.py", "models/test_teacher.py", "data/test_properties.py"],
 }

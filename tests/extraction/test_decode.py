@@ -1,29 +1,10 @@
-from fractions import Fraction
-
 import av
 import numpy as np
 import pytest
+from video_files import GREY_LEVELS, write_cut_short, write_grey_video, write_sound
 
 from vidlankd_hf.experiments.world.render import FPS, Look, render_scene, write_video
 from vidlankd_hf.extraction.decode import VideoReader
-
-GREY_LEVELS = np.arange(20, 240, 20)
-
-
-def write_grey_video(path, pts, time_base=Fraction(1, 1000), options=None):
-    """One frame for each time stamp, frame i all of GREY_LEVELS[i] but for a white top left quarter."""
-    with av.open(str(path), "w", options=options or {}) as container:
-        stream = container.add_stream("libx264", rate=30, options={"crf": "1", "bf": "0"})
-        stream.width, stream.height, stream.pix_fmt, stream.time_base = 32, 64, "yuv420p", time_base
-        stream.codec_context.time_base = time_base
-        for level, stamp in zip(GREY_LEVELS, pts):
-            image = np.full((64, 32, 3), level, dtype=np.uint8)
-            image[:32, :16] = 255
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts, frame.time_base = stamp, time_base
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
 
 
 def grey_level(image):
@@ -111,24 +92,9 @@ def test_a_video_filmed_upright_is_turned_upright(tmp_path):
     assert white[:14, 34:].all() and not white[18:].any() and not white[:, :30].any()
 
 
-def write_sound(path):
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=16000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 16000), dtype=np.float32), format="fltp", layout="mono")
-        frame.sample_rate = 16000
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-
-
 def write_unknown_codec(path):
     write_grey_video(path, range(0, 300, 100))
     path.write_bytes(path.read_bytes().replace(b"avc1", b"zzz1"))
-
-
-def write_cut_short(path):
-    frames, _ = render_scene([Look("blue", "disc", "rests")], 24, np.random.default_rng(0))
-    write_video(path, frames)
-    path.write_bytes(path.read_bytes()[:2000])
 
 
 @pytest.mark.parametrize(

@@ -4,27 +4,14 @@ import os
 import subprocess
 import sys
 
-import av
 import pytest
-from extraction.test_decode import write_grey_video
+from video_files import write_grey_video, write_large
 
 from vidlankd_hf.extraction import decoders as decoders_module
 from vidlankd_hf.extraction.decoders import Clip, Ended, Failed, Limits, decode_videos
 from vidlankd_hf.extraction.videos import Video
 
 SMALL = [{"rate": 1.0, "clip_length": 1, "pixels": {"size": [8, 8], "resample": 2, "crop": None}}]
-
-
-def write_large(path):
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mjpeg", rate=1)
-        stream.width = stream.height = 10_000
-        stream.pix_fmt = "yuvj420p"
-        frame = av.VideoFrame(10_000, 10_000, "yuvj420p")
-        for plane in frame.planes:
-            plane.update(bytes([128]) * plane.buffer_size)
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode())
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

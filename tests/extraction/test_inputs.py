@@ -7,7 +7,7 @@ import fsspec
 import pyarrow
 import pyarrow.parquet
 import pytest
-from extraction.test_decode import write_grey_video
+from video_files import write_grey_video
 
 from vidlankd_hf.extraction.decoders import Clip, Ended, Failed, Limits, decode_videos
 from vidlankd_hf.extraction.videos import UNKNOWN_SECONDS, Video, find_videos, without_secrets

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from extraction.test_extract import backbones, videos  # noqa: F401 (fixtures)
 
 from vidlankd_hf.extraction import extract_features
 
@@ -21,14 +20,14 @@ def files(folder):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, videos, backbones):  # noqa: F811
+def whole(tmp_path_factory, videos, backbones):
     """The folder as one process makes it."""
     folder = tmp_path_factory.mktemp("whole")
     extract_features(str(videos), folder, backbones, **SMALL)
     return files(folder)
 
 
-def test_launched_processes_share_the_shards(tmp_path, videos, backbones, whole):  # noqa: F811
+def test_launched_processes_share_the_shards(tmp_path, videos, backbones, whole):
     bad = tmp_path / "videos"
     bad.mkdir()
     for path in videos.glob("*.mp4"):
@@ -58,7 +57,7 @@ def cluster():
     ray.shutdown()
 
 
-def test_lost_ray_worker_loses_nothing(tmp_path, videos, backbones, whole, cluster, monkeypatch):  # noqa: F811
+def test_lost_ray_worker_loses_nothing(tmp_path, videos, backbones, whole, cluster, monkeypatch):
     from vidlankd_hf.extraction import ray as on_ray
 
     class Mortal(on_ray.ShardWorker):

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from downstream_data import make_data, make_pair_tokenizer
-from evaluation.test_tasks import arguments
+from downstream_data import arguments, make_data, make_pair_tokenizer, result_of
 from helpers import make_config, make_teacher, make_tokenizer, train
 from huggingface_hub import ModelCard
 from PIL import Image
@@ -124,8 +123,6 @@ def test_card_of_a_fine_tuned_model_says_what_it_is_and_its_snippet_runs(tmp_pat
 
 
 def test_results_that_come_later_are_added_to_the_card_of_the_run(tmp_path):
-    from evaluation.test_report import result_of
-
     from vidlankd_hf.evaluation import TASKS
 
     folder = tmp_path / "student"

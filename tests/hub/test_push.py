@@ -13,7 +13,7 @@ from downstream_data import make_data, make_pair_tokenizer
 from helpers import WORDS, make_config, make_teacher, make_tokenizer, train
 from hub_server import TOKEN, Hub
 from huggingface_hub import ModelCard, constants
-from models.test_remote_code import run_without_package
+from launching import run_without_package
 from transformers import AutoModelForMaskedLM, BertForMaskedLM
 
 from vidlankd_hf import DistillationConfig
@@ -22,7 +22,7 @@ from vidlankd_hf.reliability.run_dir import command
 ROOT = Path(__file__).parents[2]
 STUDENT = {"README.md", "config.json", "distillation/heads.safetensors", "distillation/recipe.json", "losses.png",
            "model.safetensors", "tokenizer.json", "tokenizer_config.json"}  # fmt: skip
-CODE = {"attention.py", "configuration.py", "losses.py", "mlm_head.py", "teacher.py", "video_encoder.py"}
+CODE = {"attention.py", "configuration.py", "contrast.py", "heads.py", "losses.py", "teacher.py", "video_encoder.py"}
 TEACHER = {"README.md", "config.json", "losses.png", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 
 

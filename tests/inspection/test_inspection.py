@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from data.test_pairing import caption, write_captions, write_features
+from captioned_videos import caption, write_captions, write_features
 from datasets import Dataset
 from helpers import make_tokenizer
 from PIL import Image

@@ -9,7 +9,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from vidlankd_hf.models import cpu_kernels
 from vidlankd_hf.models.attention import CPU_ATTENTION
-from vidlankd_hf.models.cpu_kernels import SHORT, attention, cpu_dropout, use_cpu_attention
+from vidlankd_hf.models.cpu_kernels import SHORT, cpu_attention, cpu_dropout, use_cpu_attention
 
 
 def queries_keys_values(length=8, dtype=torch.float64):
@@ -42,13 +42,13 @@ def test_attention_is_sdpa_with_some_weights_dropped(padded):
     expected = torch.einsum("bhij,bhjd->bihd", shares * kept, v)
 
     torch.manual_seed(1)
-    result, _ = attention(module, q, k, v, mask if padded else None, dropout=0.3)
+    result, _ = cpu_attention(module, q, k, v, mask if padded else None, dropout=0.3)
     assert torch.allclose(result, expected, rtol=1e-12, atol=1e-14)
     ours, naive = (torch.autograd.grad(output.sum(), (q, k, v)) for output in (result, expected))
     for gradient, reference in zip(ours, naive):
         assert torch.allclose(gradient, reference, rtol=1e-10, atol=1e-14)
 
-    undropped, _ = attention(module, q, k, v, mask if padded else None)
+    undropped, _ = cpu_attention(module, q, k, v, mask if padded else None)
     plain = F.scaled_dot_product_attention(q, k, v, attn_mask=mask if padded else None)
     assert torch.allclose(undropped, plain.transpose(1, 2))
 
@@ -57,11 +57,11 @@ def test_a_mask_that_is_added_to_the_scores_is_left_to_sdpa():
     q, k, v = queries_keys_values()
     module = attention_module()
     added = torch.zeros(2, 1, 8, 8, dtype=torch.float64)
-    assert attention(module, q, k, v, added, dropout=0.3)[0].shape == (2, 8, 3, 4)
+    assert cpu_attention(module, q, k, v, added, dropout=0.3)[0].shape == (2, 8, 3, 4)
 
 
 def products_of(monkeypatch, q, k, v, **kwargs):
-    """The result of `attention`, and whether it was SDPA's."""
+    """The result of `cpu_attention`, and whether it was SDPA's."""
     asked = []
 
     def sdpa(*args, **kwargs):
@@ -69,7 +69,7 @@ def products_of(monkeypatch, q, k, v, **kwargs):
         return sdpa_attention_forward(*args, **kwargs)
 
     monkeypatch.setattr(cpu_kernels, "sdpa_attention_forward", sdpa)
-    return attention(attention_module(), q, k, v, **kwargs)[0], bool(asked)
+    return cpu_attention(attention_module(), q, k, v, **kwargs)[0], bool(asked)
 
 
 @pytest.mark.parametrize("padded", [False, True])

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from vidlankd_hf.models.contrast import VideoTextContrast
 from vidlankd_hf.models.losses import (  # fmt: skip
     OBJECTIVES,
     CRDLoss,
@@ -12,7 +13,6 @@ from vidlankd_hf.models.losses import (  # fmt: skip
     NSTLoss,
     RegressionLoss,
     SoftLabelLoss,
-    VideoTextContrast,
     VokenLoss,
 )
 

@@ -180,7 +180,7 @@ def test_objective_without_head_compares_the_students_own_states(tmp_path, token
 
     wide = make_teacher(tokenizer, shape={**MINI, "hidden_size": 48})
     construct(tmp_path / "a", make_student(tokenizer), wide, tokenizer, {"nst": {"weight": 1.0, "head": False}})
-    with pytest.raises(ValueError, match="'crd' compares states of one width, but the student's have 32.*48"):
+    with pytest.raises(ValueError, match="'crd' compares states of equal width, but the student's have 32.*48"):
         construct(tmp_path / "b", make_student(tokenizer), wide, tokenizer, {"crd": {"weight": 1.0, "head": False}})
 
 
@@ -266,7 +266,7 @@ def test_soft_labels_of_a_teacher_without_mlm_are_an_error(tmp_path, tokenizer):
 def test_heads_missing_from_a_checkpoint_are_an_error(tmp_path):
     train("student", tmp_path, {"nst": 1.0}).save_model()
     (tmp_path / "distillation" / "heads.safetensors").unlink()
-    with pytest.raises(ValueError, match="recipe.json but no heads.safetensors.*put it back"):
+    with pytest.raises(ValueError, match="recipe.json but no heads.safetensors.*restore it"):
         VidLanKDStudent.from_pretrained(tmp_path)
 
 
@@ -285,9 +285,9 @@ def test_heads_have_the_type_of_their_student(tokenizer):
 
 @pytest.mark.parametrize(
     "objectives, width, message",
-    [({"crd": {"weight": 1.0, "head": False}}, 48, "leave out 'head': false"),
+    [({"crd": {"weight": 1.0, "head": False}}, 48, "remove 'head': false"),
      ({"mlm_like": 1.0}, 48, "unknown objective"),
-     ({"nst": 1.0}, None, "nst compare states: give teacher_hidden_size")],
+     ({"nst": 1.0}, None, "nst compare token states: give teacher_hidden_size")],
 )  # fmt: skip
 def test_objectives_that_were_refused_leave_the_student_as_it_was(tokenizer, objectives, width, message):
     student = make_student(tokenizer)

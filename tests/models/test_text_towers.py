@@ -1,4 +1,4 @@
-"""Teachers that are any text encoder: the text tower of a vision-language model, or a BERT."""
+"""Any text encoder can be a teacher: a BERT, or the text encoder of a vision-language model."""
 
 import gc
 import logging
@@ -142,7 +142,7 @@ def test_pairs_that_do_not_fit_are_errors_at_construction(tmp_path, tokenizer):
     flava = make_vision_language_model("flava", tokenizer)
     with pytest.raises(ValueError, match="soft_label needs a teacher with a language-model head.*FlavaTextModel"):
         construct(flava.text_model, {"nst": 1.0, "soft_label": 1.0})
-    with pytest.raises(ValueError, match="is a FlavaModel.*give its text tower, model.text_model"):
+    with pytest.raises(ValueError, match="is a FlavaModel.*give its text encoder, model.text_model"):
         construct(flava, {"nst": 1.0})
     with pytest.raises(ValueError, match="is a BertForMaskedLM.*give the encoder inside, model.base_model"):
         construct(make_student(tokenizer).export(), {"nst": 1.0})

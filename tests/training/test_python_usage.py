@@ -9,6 +9,7 @@ from datasets import Dataset, DatasetDict
 from helpers import (
     MINI,
     WORDS,
+    example,
     logged,
     make_student,
     make_teacher,
@@ -115,11 +116,11 @@ def test_ids_without_special_tokens_train_as_plain_lists_do(tmp_path):
     data = Dataset.from_dict({"text": sentences(40)}).map(
         lambda batch: tokenizer(batch["text"], add_special_tokens=False), batched=True
     )
-    runs = [data, [{"input_ids": row["input_ids"]} for row in data], data.with_format("torch")]
-    trainers = [distil(tmp_path / str(i), train_dataset=rows) for i, rows in enumerate(runs)]
-    for trainer in trainers:
+    losses = []
+    for rows in (data, [{"input_ids": row["input_ids"]} for row in data], data.with_format("torch")):
+        trainer = distil(tmp_path / str(len(losses)), train_dataset=rows)
         trainer.train()
-    losses = [logged(trainer, "loss") for trainer in trainers]
+        losses.append(logged(trainer, "loss"))
     assert losses[0] == losses[1] == losses[2]
 
 
@@ -148,6 +149,14 @@ def test_arguments_of_another_class_are_refused(tmp_path, given):
     if given is TrainingArguments:
         with pytest.raises(ValueError, match="args is a TrainingArguments, but.*TeacherConfig.*same fields"):
             TeacherTrainer(make_teacher(tokenizer), args, processing_class=tokenizer)
+
+
+def test_script_names_a_teacher_that_does_not_exist_before_it_opens_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["distill", "--text", "corpus.txt", "--teacher", f"{tmp_path}/none", "--output_dir",
+                                     f"{tmp_path}/run", "--use_cpu", "true"])  # fmt: skip
+    with pytest.raises(ValueError, match=f"{tmp_path}/none does not exist: give the folder of the teacher"):
+        example("distill").main()
+    assert not (tmp_path / "run").exists()
 
 
 def adapter():

@@ -102,7 +102,7 @@ REFUSED = {
     "length_column_name": Refused("length", "lengths are measured, not read from a column; leave it out"),
     "fsdp": Refused(None, _FSDP),
     "fsdp_config": Refused(None, _FSDP),
-    "do_predict": Refused(False, "the scripts do not predict; call trainer.predict(dataset)"),
+    "do_predict": Refused(False, "the scripts do not predict; call FinetuningTrainer.predict(dataset)"),
     "resume_from_checkpoint": Refused(
         None,
         "the scripts resume by themselves from the newest complete checkpoint in --output_dir; in Python call "
@@ -122,7 +122,7 @@ TRAINER_REFUSED = {
     "model_init": "give the model itself; to search hyper-parameters, build a new trainer for each trial",
     "compute_loss_func": "give your loss as an objective: DistillationConfig(objectives={'mine': MyLoss()})",
     "compute_metrics": "evaluation keeps no predictions. Override the trainer's `collect` and `collected_metrics`, "
-    "or compute the metric from trainer.predict(dataset)",
+    "or compute the metric from FinetuningTrainer.predict(dataset)",
     "preprocess_logits_for_metrics": "evaluation keeps no predictions. Override the trainer's `collect`",
 }
 

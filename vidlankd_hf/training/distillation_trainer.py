@@ -14,7 +14,7 @@ from ..models.cpu_kernels import use_cpu_attention
 from ..models.student import DistillationStudent
 from ..models.teacher import check_text_encoder, text_config
 from ..reliability.trainer_options import check_trainer_arguments
-from .base_trainer import PretrainingTrainer, check_vocabulary_size
+from .base_trainer import BaseTrainer, check_vocabulary_size
 from .checks import (
     as_blocks,
     check_length,
@@ -29,7 +29,7 @@ from .checks import (
 from .distillation_config import DistillationConfig
 
 
-class DistillationTrainer(PretrainingTrainer):
+class DistillationTrainer(BaseTrainer):
     """Trains a [`DistillationStudent`] by MLM and the objectives of `args`, with a frozen teacher.
 
     Both read the same masked ids. The teacher runs in eval mode without gradients, and is in no checkpoint. Its MLM

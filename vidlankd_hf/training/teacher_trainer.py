@@ -13,7 +13,7 @@ from ..hub.model_cards import write_teacher_card
 from ..models.teacher import VidLanKDTeacher
 from ..reliability.trainer_options import check_trainer_arguments
 from .arguments import PretrainingArguments
-from .base_trainer import PretrainingTrainer, check_vocabulary_size
+from .base_trainer import BaseTrainer, check_vocabulary_size
 from .checks import check_model
 
 
@@ -34,7 +34,7 @@ class TeacherConfig(PretrainingArguments):
     )
 
 
-class TeacherTrainer(PretrainingTrainer):
+class TeacherTrainer(BaseTrainer):
     """Trains a [`VidLanKDTeacher`] on captioned clips by contrast and MLM.
 
     Evaluation adds text-to-video and video-to-text recall at 1, 5 and 10 over the complete evaluation data.
