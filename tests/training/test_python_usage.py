@@ -152,8 +152,8 @@ def test_arguments_of_another_class_are_refused(tmp_path, given):
 
 
 def test_script_names_a_teacher_that_does_not_exist_before_it_opens_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["distill", "--text", "corpus.txt", "--teacher", f"{tmp_path}/none", "--output_dir",
-                                     f"{tmp_path}/run", "--use_cpu", "true"])  # fmt: skip
+    words = f"distill --text corpus.txt --teacher {tmp_path}/none --output_dir {tmp_path}/run --use_cpu true"
+    monkeypatch.setattr("sys.argv", words.split())
     with pytest.raises(ValueError, match=f"{tmp_path}/none does not exist: give the folder of the teacher"):
         example("distill").main()
     assert not (tmp_path / "run").exists()
