@@ -55,7 +55,7 @@ def main() -> None:
     trainer = train(**options, callbacks=[Slowly(seconds, hang_at)] if seconds else ())
     evaluation = trainer.evaluate()
     trainer.save_model()
-    teacher = getattr(trainer, "teacher", None)
+    teacher = getattr(trainer, "teacher_model", None)
     seen = {
         "world_size": trainer.args.world_size,
         "distributed_type": trainer.accelerator.distributed_type.value,

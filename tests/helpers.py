@@ -136,7 +136,7 @@ def train(kind: str, output_dir, objectives=None, resume=None, dropout: float = 
             teacher = make_teacher(tokenizer, dropout=dropout, shape=shape).to(teacher_dtype)
         trainer = DistillationTrainer(
             model=make_student(tokenizer, dropout=dropout, shape=shape, model_type=student_model_type),
-            teacher=teacher,
+            teacher_model=teacher,
             args=args,
             train_dataset=make_texts(50) if texts is None else texts,
             eval_dataset=make_texts(13, seed=1) if texts is None else texts[:13],

@@ -107,7 +107,7 @@ def test_other_cases_use_sdpa(monkeypatch, matmul_precision, length, grad, dtype
 
 def test_cpu_runs_use_it_in_student_and_teacher(tmp_path):
     trainer = train("student", tmp_path, {"crd": 1.0}, max_steps=1)
-    for model in (trainer.model, trainer.teacher.text_model):
+    for model in (trainer.model, trainer.teacher_model.text_model):
         assert model.config._attn_implementation == CPU_ATTENTION
 
 

@@ -65,7 +65,7 @@ def test_teacher_and_student_of_different_depth_and_width_work(tokenizer, tmp_pa
         report_to="none", disable_tqdm=True, save_strategy="no", logging_steps=1,
     )  # fmt: skip
     trainer = DistillationTrainer(
-        model=make_student(tokenizer), teacher=make_teacher(tokenizer, shape=wide), args=args,
+        model=make_student(tokenizer), teacher_model=make_teacher(tokenizer, shape=wide), args=args,
         train_dataset=make_texts(20), processing_class=tokenizer,
     )  # fmt: skip
     trainer.train()
@@ -76,9 +76,9 @@ def test_teacher_and_student_of_different_depth_and_width_work(tokenizer, tmp_pa
 def test_teacher_does_not_change_and_is_in_no_checkpoint(tmp_path, tokenizer):
     before = make_teacher(tokenizer).state_dict()
     trainer = train("student", tmp_path, ALL, dropout=0.1, save_strategy="steps", save_steps=3, weight_decay=0.1)
-    after = trainer.teacher.state_dict()
+    after = trainer.teacher_model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert not trainer.teacher.training
+    assert not trainer.teacher_model.training
     trainer.save_model()
     for folder in (tmp_path, tmp_path / "checkpoint-3"):
         names = set(load_file(folder / "model.safetensors"))
@@ -197,7 +197,7 @@ def test_teacher_computes_only_what_the_objectives_need(tmp_path):
     assert taught(soft) == {"teacher_logits"} and not soft.model.distillation_heads
     assert taught(hidden) == {"teacher_states"}
     logits = soft.model_inputs(batch)["teacher_logits"]
-    everywhere = soft.teacher.text_model(batch["input_ids"], batch["attention_mask"]).logits
+    everywhere = soft.teacher_model.text_model(batch["input_ids"], batch["attention_mask"]).logits
     expected = everywhere.gather(1, batch["masked_positions"][..., None].expand(-1, -1, everywhere.shape[-1]))
     torch.testing.assert_close(logits, expected)
 
@@ -208,7 +208,7 @@ def construct(tmp_path, student, teacher, tokenizer, objectives=None, **argument
         report_to="none", **arguments,
     )  # fmt: skip
     return DistillationTrainer(
-        model=student, teacher=teacher, args=args, train_dataset=make_texts(20), processing_class=tokenizer
+        model=student, teacher_model=teacher, args=args, train_dataset=make_texts(20), processing_class=tokenizer
     )
 
 

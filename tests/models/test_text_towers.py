@@ -105,7 +105,9 @@ def test_student_learns_the_states_of_a_text_encoder(tmp_path, tokenizer, name, 
     steps = logged(trainer, "mlm_loss", "nst_loss", "crd_loss", "regression_loss")
     assert steps[-1]["crd_loss"] < 0.8 * steps[0]["crd_loss"]
     assert steps[-1]["regression_loss"] < 0.8 * steps[0]["regression_loss"]
-    assert all(torch.equal(before[n], t) for n, t in trainer.teacher.state_dict().items()) and not teacher.training
+    assert (
+        all(torch.equal(before[n], t) for n, t in trainer.teacher_model.state_dict().items()) and not teacher.training
+    )
 
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])
     taught = trainer.model_inputs(batch)["teacher_states"]
@@ -133,7 +135,7 @@ def test_students_and_teachers_that_do_not_fit_are_errors_at_construction(tmp_pa
     def construct(teacher, objectives):
         args = DistillationConfig(output_dir=str(tmp_path), objectives=objectives, use_cpu=True, report_to="none")
         DistillationTrainer(
-            model=make_student(tokenizer, model_type="roberta"), teacher=teacher, args=args,
+            model=make_student(tokenizer, model_type="roberta"), teacher_model=teacher, args=args,
             train_dataset=make_texts(20), processing_class=tokenizer,
         )  # fmt: skip
 
