@@ -107,6 +107,6 @@ setup(
         "all": sorted({*deepspeed, *world, *ray, *notebook, *tensorboard}),
         "test": test,
         "docs": docs,
-        "dev": [*test, *docs, *types, "ruff>=0.12", "pre-commit>=3.7"],
+        "dev": [*test, *docs, *types, "ruff>=0.12"],
     },
 )

@@ -14,11 +14,11 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from vidlankd_hf.cli import CommandLine
-from vidlankd_hf.experiments.grid import ExperimentRun, flags, probe, run_in_parallel
+from vidlankd_hf.experiments.grid import ExperimentRun, probe, run_in_parallel
 from vidlankd_hf.experiments.world.recipe import OBJECTIVES, STUDENT_RECIPE, TEACHER_RECIPE, WORLD_SEED
 from vidlankd_hf.experiments.world.report import write_report
-from vidlankd_hf.models.student import objectives_recipe
-from vidlankd_hf.utils.examples import EXAMPLES
+from vidlankd_hf.models.objectives import objectives_recipe
+from vidlankd_hf.utils.examples import EXAMPLES, flags
 
 
 def stages_of(seed: int, folder: Path, thorough: bool) -> list[list[tuple[ExperimentRun, dict | None]]]:

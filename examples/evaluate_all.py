@@ -27,7 +27,7 @@ def main() -> None:
     try:
         passed_on = {**json.loads(args.finetune_options or "{}"), **options_in(parser.unknown)}
         comparison = Comparison(args, passed_on)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         parser.error(str(error))
     if passed_on:
         parser.settings["finetune_options"] = passed_on

@@ -1,4 +1,4 @@
-"""A few rows of every downstream task in its official layout, of words that `helpers.make_tokenizer` knows."""
+"""A few rows of every downstream task in its official layout, in the vocabulary of `helpers.make_tokenizer`."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from vidlankd_hf.evaluation.trainer import FinetuningArguments
 from vidlankd_hf.evaluation.zero_shot import CODA_COLOURS, COLOURS, MATERIALS, POSITIONS, VICOMTE_COLOURS, ZERO_SHOT
 
 ROWS = {"train": 12, "dev": 9, "test": 3}
-GOOD, BAD = WORDS[0], WORDS[1]  # what a label can be read from
+GOOD, BAD = WORDS[0], WORDS[1]  # the label can be read from these words
 
 TEMPLATE_WORDS = sorted({
     *"the color of is most what it usually has everyone knows that all made material from than compared with yes much "
@@ -23,7 +23,7 @@ VOCABULARY = list(
 
 
 def make_pair_tokenizer(words=WORDS):
-    """`helpers.make_tokenizer` with BERT's special tokens around one text or two."""
+    """Returns `helpers.make_tokenizer` with BERT's special tokens around one or two texts."""
     tokenizer = make_tokenizer(words)
     special = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ("[CLS]", "[SEP]")]
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
@@ -33,7 +33,7 @@ def make_pair_tokenizer(words=WORDS):
 
 
 def sentence(i: int, label: int = 0) -> str:
-    """1 to 12 words that start with what tells the label."""
+    """Returns 1 to 12 words, the first of which reveals the label."""
     drawn = np.random.default_rng(i).integers(2, len(WORDS), 1 + i * 5 % 11)
     return " ".join([(BAD, GOOD)[label % 2], *(WORDS[j] for j in drawn)])
 
@@ -44,7 +44,7 @@ def write(path: Path, lines: list) -> None:
 
 
 def make_data(root: Path) -> Path:
-    """Writes all tasks below `root`, in one folder each."""
+    """Writes each task into a folder below `root`."""
     for split, count in ROWS.items():
         _glue(root / "glue", split, range(count), labelled=split != "test")
         _choices(root, split, range(count), labelled=split != "test")
@@ -128,7 +128,7 @@ def _choices(root: Path, split: str, rows, labelled: bool) -> None:
 
 
 def _squad(count: int, split: str, version_2: bool) -> dict:
-    """Contexts of 40 words; the answer is the third word after the one that the question names."""
+    """Returns contexts of 40 words; the answer starts at the third word after the one named by the question."""
     paragraphs = []
     for i in range(count):
         words = [WORDS[2 + (i * 7 + j) % 50] for j in range(40)]

@@ -154,7 +154,7 @@ def logged(trainer, *names) -> list[dict]:
 
 
 def example(name: str):
-    """The module of an example script."""
+    """Imports an example script."""
     import importlib.util
     import sys
     from pathlib import Path
@@ -169,14 +169,14 @@ def example(name: str):
 
 
 class Parsed(Exception):
-    """Ends an example's `main` once its command line is parsed; holds what it parsed to and the parser."""
+    """Ends an example's `main` after its command line was parsed; holds the result and the parser."""
 
 
 def parse_command(monkeypatch, name: str, words) -> tuple:
-    """What an example's own parser makes of a command line, and the parser; the example does nothing else.
+    """Runs an example only until its command line is parsed; returns the result and the parser.
 
     Raises:
-        SystemExit: The command line is wrong, or asks for help.
+        SystemExit: The command line is wrong or asks for help.
     """
     import argparse
     import sys

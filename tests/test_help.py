@@ -1,4 +1,4 @@
-"""`--help` of every example: 80 columns, few options, each with a help text and its default."""
+"""`--help` of every example fits 80 columns and shows each option with a text and its default."""
 
 from dataclasses import fields, is_dataclass
 
@@ -23,7 +23,7 @@ def help_of(monkeypatch, capsys, name, option="--help"):
 
 
 def entries_of(text):
-    """Each option's part of a help text, on one line."""
+    """Returns the part of a help text that belongs to each option, as one line."""
     entries, name = {}, None
     for line in text.splitlines():
         word = line.split()[:1]
@@ -53,7 +53,7 @@ def test_no_option_is_taken_for_a_section_of_a_file(monkeypatch, capsys, name):
 
 
 @pytest.mark.parametrize("name", TRAINING)
-def test_help_of_training_holds_every_option_of_ours_and_help_all_the_trainers(monkeypatch, capsys, name):
+def test_training_help_shows_all_our_options_and_help_all_those_of_the_trainer(monkeypatch, capsys, name):
     short, long = (entries_of(help_of(monkeypatch, capsys, name, option)) for option in ("--help", "--help_all"))
     classes = [value for value in vars(example(name)).values() if is_dataclass(value) and value.__name__ in OPTIONS]
     ours = {field.name for value in classes for field in fields(value)} - STOCK

@@ -101,7 +101,7 @@ def test_evaluation_is_left_and_done_again(tmp_path, whole, monkeypatch):
         return {}
 
     with monkeypatch.context() as patched, pytest.raises(Preempted) as stopped:
-        patched.setattr(base_trainer.PretrainingTrainer, "collect", collect)
+        patched.setattr(base_trainer.BaseTrainer, "collect", collect)
         train("student", tmp_path, **{**OPTIONS, "preempt_exit_code": 7})
     assert stopped.value.code == 7
     assert seen == [3, 3], "of 4 batches"
@@ -117,7 +117,7 @@ def test_evaluation_before_the_first_step_is_left_and_nothing_is_saved(tmp_path,
         return {}
 
     with monkeypatch.context() as patched, pytest.raises(Preempted) as stopped:
-        patched.setattr(base_trainer.PretrainingTrainer, "collect", collect)
+        patched.setattr(base_trainer.BaseTrainer, "collect", collect)
         train("student", tmp_path, **OPTIONS, eval_on_start=True)
     assert stopped.value.code == 143 and not checkpoints_of(tmp_path)
     assert logged(train("student", tmp_path, **OPTIONS, eval_on_start=True), *LOSSES) == logged(whole, *LOSSES)

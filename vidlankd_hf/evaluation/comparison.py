@@ -9,7 +9,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from ..reliability.run_dir import run_script
-from ..utils.examples import EXAMPLES
+from ..utils.examples import EXAMPLES, flags
 from ..utils.io import atomic_write
 from . import TASKS
 from .card import update_card, zero_shot_results
@@ -75,10 +75,10 @@ class Comparison:
         options |= {"learning_rates": args.learning_rates} if args.learning_rates else {}
         options |= {"train_rows": self.rows[task]} if task in self.rows else {}
         options |= {} if self._cards(model) else {"no_card": "true"}
-        more = as_options(self.passed_on)
-        made, arguments = folder / "arguments.json", json.dumps([*as_options(options), *more, fingerprint(model)])
+        more = flags(self.passed_on)
+        made, arguments = folder / "arguments.json", json.dumps([*flags(options), *more, fingerprint(model)])
         if not made.exists() or made.read_text() != arguments:
-            words = [*as_options({**options, "report_to": "none"}), *more]
+            words = [*flags({**options, "report_to": "none"}), *more]
             run_script(EXAMPLES / "finetune.py", *words, launcher=launcher)
             atomic_write(made, arguments)
         rates = [f"lr-{rate:g}" for rate in args.learning_rates or [TASKS[task].recipe["learning_rate"]]]
@@ -110,15 +110,6 @@ class Comparison:
 
     def _cards(self, model: str) -> bool:
         return Path(model).is_dir() and not self.args.no_card
-
-
-def as_options(settings: dict[str, Any]) -> list[str]:
-    """Turns settings into command-line arguments."""
-    words = []
-    for name, value in settings.items():
-        values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
-        words += [f"--{name}", *map(str, values)]
-    return words
 
 
 def options_in(words: Sequence[str]) -> dict[str, list[str]]:

@@ -82,12 +82,3 @@ def probe(model: Path, world: Path, script: Path, log: Path | None = None) -> li
     if not path.exists() or path.stat().st_mtime < (model / "model.safetensors").stat().st_mtime:
         run_script(script, "--model", str(model), "--world", str(world), "--output_json", str(path), log=log)
     return json.loads(path.read_text())
-
-
-def flags(settings: dict[str, Any]) -> list[str]:
-    """Converts settings to command-line arguments."""
-    arguments = []
-    for name, value in settings.items():
-        values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
-        arguments += [f"--{name}", *map(str, values)]
-    return arguments

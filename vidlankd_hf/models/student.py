@@ -14,14 +14,10 @@ from transformers.utils import ModelOutput, cached_file
 from .attention import key_mask
 from .heads import DistillationHead, VokenHead, masked_logits, mlm_loss, unit_states
 from .losses import OBJECTIVES
-from .teacher import gathered_parameters
+from .objectives import NEEDED, objectives_recipe, own_losses
+from .teacher import check_path, gathered_parameters
 
 DISTILLATION_FOLDER, HEADS_FILE, RECIPE_FILE = "distillation", "heads.safetensors", "recipe.json"
-NEEDED = {  # what an objective needs -> the argument of `forward`
-    "hidden": "teacher_states [B, L, Dt]",
-    "logits": "teacher_logits [B, M, V]",
-    "vokens": "voken_ids [B, L], as written by examples/vokenize.py",
-}
 
 
 @dataclass
@@ -50,21 +46,22 @@ class DistillationStudent:
 
     plain_class: type[PreTrainedModel]
 
-    def __init__(self, config: PreTrainedConfig):
+    def __init__(self, config: PreTrainedConfig, objectives: dict | None = None):
         super().__init__(config)
         self.objectives, self.distillation_heads = nn.ModuleDict(), nn.ModuleDict()
         recipe = getattr(config, "distillation", None)
         if recipe:
-            self._build(recipe)
+            self._build(recipe, own_losses(objectives or {}))
 
     def add_objectives(self, objectives: dict, teacher_hidden_size: int | None = None) -> None:
         """Adds objectives with newly initialized distillation heads.
 
         Args:
             objectives: Maps the name of each objective to a weight (`{"nst": 100.0}`), to a dict with weight and
-                options (`{"crd": {"weight": 1.0, "temperature": 0.1}}`) or to weight and instance
-                (`{"crd": (1.0, CRDLoss(temperature=0.1))}`). The option `"head": False` compares the student's own
-                states, without a distillation head.
+                options (`{"crd": {"weight": 1.0, "temperature": 0.1}}`), to weight and instance
+                (`{"crd": (1.0, CRDLoss(temperature=0.1))}`) or to an instance of your own class
+                (`{"mine": MyLoss()}`, `{"mine": {"loss": MyLoss(), "weight": 2.0}}`). The option `"head": False`
+                compares the student's own states, without a distillation head.
             teacher_hidden_size: Width Dt of the teacher's token states; required by objectives on token states.
 
         Raises:
@@ -77,13 +74,14 @@ class DistillationStudent:
             )
         recipe = {"objectives": objectives_recipe(objectives), "teacher_hidden_size": teacher_hidden_size}
         try:
-            self._build(recipe)
+            self._build(recipe, own_losses(objectives))
         except Exception:
             self.remove_objectives()
             raise
         for head in self.distillation_heads.values():
             head.apply(self._initialize_weights)
         self.distillation_heads.to(self.device, self.dtype)
+        self.objectives.to(self.device)
         self.config.distillation = recipe
 
     @classmethod
@@ -99,16 +97,24 @@ class DistillationStudent:
         self.objectives, self.distillation_heads = nn.ModuleDict(), nn.ModuleDict()
         self.config.__dict__.pop("distillation", None)
 
-    def _build(self, recipe: dict) -> None:
-        widths = self.config.hidden_size, recipe["teacher_hidden_size"]
-        hidden = [name for name in recipe["objectives"] if "hidden" in OBJECTIVES[name].needs]
+    def _build(self, recipe: dict, own: dict[str, nn.Module]) -> None:
+        lost = {name: o["class"] for name, o in recipe["objectives"].items() if "class" in o and name not in own}
+        if lost:
+            given = ", ".join(f"{name!r}: {path.rpartition('.')[2]}()" for name, path in lost.items())
+            raise ValueError(
+                f"this student was trained with objectives of your own ({', '.join(lost.values())}), which a "
+                f"checkpoint does not hold: load it with from_pretrained(..., objectives={{{given}}}), or load the "
+                "plain model with AutoModelForMaskedLM"
+            )
+        widths, known = (self.config.hidden_size, recipe["teacher_hidden_size"]), {**OBJECTIVES, **own}
+        hidden = [name for name in recipe["objectives"] if "hidden" in known[name].needs]
         if hidden and widths[1] is None:
             raise ValueError(f"the objectives {', '.join(hidden)} compare token states: give teacher_hidden_size")
         norm_eps = getattr(self.config, "layer_norm_eps", None) or self.config.norm_eps  # ModernBERT's name
         for name, options in recipe["objectives"].items():
             options = dict(options)
             head, _ = options.pop("head", True), options.pop("weight")
-            objective = self.objectives[name] = OBJECTIVES[name](**options)
+            objective = self.objectives[name] = own[name] if "class" in options else OBJECTIVES[name](**options)
             if "vokens" in objective.needs:
                 self.distillation_heads[name] = VokenHead(widths[0], objective.num_vokens, norm_eps)
             if "hidden" not in objective.needs:
@@ -219,25 +225,31 @@ class DistillationStudent:
         if not self.objectives:
             return
         state_dict = self.state_dict() if state_dict is None else state_dict
-        prefix = "distillation_heads."
-        heads = {k[len(prefix) :]: v.contiguous() for k, v in state_dict.items() if k.startswith(prefix)}
+        heads = {
+            name.removeprefix("distillation_heads."): tensor.contiguous()
+            for name, tensor in state_dict.items()
+            if name.startswith(("distillation_heads.", "objectives."))  # the latter of your own classes alone
+        }
         folder = Path(output_dir) / DISTILLATION_FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         save_file(heads, folder / HEADS_FILE, metadata={"format": "pt"})
         (folder / RECIPE_FILE).write_text(json.dumps(self.config.distillation, indent=2) + "\n")
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, objectives: dict | None = None, **kwargs):
         """Loads a student.
 
         Args:
             pretrained_model_name_or_path: Hub id or folder of a training checkpoint, of an exported student (with its
                 heads, if there is a folder `distillation/`) or of any plain checkpoint of this model type.
+            objectives: Name to instance, for a student trained with objectives of your own class.
             args, kwargs: Passed to `PreTrainedModel.from_pretrained`. The default dtype is float32.
 
         Raises:
-            ValueError: The checkpoint has another model type, or the weights of its heads are missing.
+            ValueError: The folder does not exist, the checkpoint has another model type, the weights of its heads are
+                missing, or the instances of its own objectives are not given.
         """
+        check_path(pretrained_model_name_or_path, "the student")
         kwargs.setdefault("dtype", torch.float32)  # for training, even if the checkpoint is in half precision
         hub = {key: kwargs[key] for key in ("revision", "token", "cache_dir", "local_files_only") if key in kwargs}
         config, _ = cls.config_class.get_config_dict(
@@ -249,6 +261,8 @@ class DistillationStudent:
                 f"{pretrained_model_name_or_path} is a {model_type} checkpoint, but {cls.__name__} loads "
                 f"{cls.config_class.model_type}: use {student_class(model_type).__name__}.from_pretrained"
             )
+        if objectives and "distillation" in config:  # a checkpoint, whose heads are part of the model
+            kwargs["objectives"] = objectives
         student = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = student[0] if isinstance(student, tuple) else student
         if not model.objectives:
@@ -264,8 +278,13 @@ class DistillationStudent:
                 )
             if recipe_file:
                 recipe = json.loads(Path(recipe_file).read_text())
-                model.add_objectives(recipe["objectives"], recipe["teacher_hidden_size"])
-                model.distillation_heads.load_state_dict(load_file(heads_file))
+                own = {name: {"loss": loss} for name, loss in own_losses(objectives or {}).items()}
+                with_instances = {name: {**o, **own.get(name, {})} for name, o in recipe["objectives"].items()}
+                model.add_objectives(with_instances, recipe["teacher_hidden_size"])
+                heads = load_file(heads_file)
+                learnt = {name: heads.pop(name) for name in list(heads) if name.startswith("objectives.")}
+                model.distillation_heads.load_state_dict(heads)
+                model.objectives.load_state_dict({n.removeprefix("objectives."): t for n, t in learnt.items()})
                 model.distillation_heads.to(model.device, model.dtype)
         return student
 
@@ -309,41 +328,3 @@ def student_class(model_type: str) -> type[DistillationStudent]:
     if model_type not in STUDENTS:
         raise ValueError(f"there is no student of model type {model_type!r}: choose one of {', '.join(STUDENTS)}")
     return STUDENTS[model_type]
-
-
-def objectives_recipe(objectives: dict) -> dict[str, dict]:
-    """Validates the argument of [`DistillationStudent.add_objectives`] and makes it JSON-serializable.
-
-    Returns:
-        `{name: {"weight": w, **options}}`.
-    """
-    recipe = {}
-    for name, value in sorted(objectives.items()):  # sorted, so that losses are summed in the same order after loading
-        if name not in OBJECTIVES:
-            raise ValueError(f"unknown objective {name!r}: choose from {', '.join(OBJECTIVES)}")
-        if isinstance(value, (tuple, list)):
-            weight, instance = value
-            if type(instance) is not OBJECTIVES[name]:
-                raise ValueError(
-                    f"objective {name!r} is a {OBJECTIVES[name].__name__}, but a {type(instance).__name__} was given: "
-                    "add your class to vidlankd_hf.models.losses.OBJECTIVES under a new name"
-                )
-            options = {k: v for k, v in vars(instance).items() if not k.startswith("_") and k != "training"}
-        elif isinstance(value, dict):
-            options = dict(value)
-            weight = options.pop("weight", None)
-        else:
-            weight, options = value, {}
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < float("inf"):
-            raise ValueError(f"objective {name!r} has weight {weight!r}: give a number greater than 0")
-        head = options.pop("head", True)
-        if not isinstance(head, bool):
-            raise ValueError(f"objective {name!r} has head {head!r}: give true or false")
-        try:
-            objective = OBJECTIVES[name](**options)
-        except TypeError as error:
-            raise ValueError(f"objective {name!r} does not take the options {options}: {error}") from error
-        if not head and "hidden" not in objective.needs:
-            raise ValueError(f"objective {name!r} has no distillation head: remove 'head': false")
-        recipe[name] = {"weight": float(weight), **({} if head else {"head": False}), **options}
-    return recipe

@@ -230,8 +230,10 @@ def load_teacher(path: str | Path, dtype: torch.dtype | str = torch.float32) -> 
         dtype: Dtype of the weights.
 
     Raises:
-        ValueError: The model has no text encoder, or the checkpoint lacks weights of the text encoder.
+        ValueError: The folder does not exist, the model has no text encoder, or the checkpoint lacks weights of the
+            text encoder.
     """
+    check_path(path, "the teacher")
     config = AutoConfig.from_pretrained(path)
     model_class, options = None, {}
     if config.model_type.endswith("_text_model") and config.architectures:  # AutoModel does not know all of these
@@ -256,6 +258,17 @@ def load_teacher(path: str | Path, dtype: torch.dtype | str = torch.float32) -> 
     if missing:
         raise ValueError(f"{path} lacks weights of its text encoder, such as {min(missing)}: save the complete model")
     return teacher
+
+
+def check_path(path: str | Path, what: str) -> None:
+    """Raises a `ValueError` if `path`, of `what`, is written like a path but nothing is there.
+
+    Otherwise transformers would take it for a Hub id, and fail after several requests.
+    """
+    text = str(path)
+    is_path = text.startswith((".", "/", "~")) or text.count("/") > 1 or ("/" in text and Path(text).parent.exists())
+    if is_path and not Path(text).exists():
+        raise ValueError(f"{text} does not exist: give the folder of {what}, or a Hub id such as owner/name")
 
 
 def check_text_encoder(model) -> None:

@@ -41,7 +41,7 @@ class FaultTolerantArguments(TrainingArguments):
     )
     logging_nan_inf_filter: bool = field(
         default=False,
-        metadata={"help": "False: no step waits for the device; a loss that is not finite stops the run."},
+        metadata={"help": "False: no step waits for the device; a run stops at a loss that is not finite."},
     )
     dataloader_pin_memory: bool = field(
         default_factory=torch.cuda.is_available,

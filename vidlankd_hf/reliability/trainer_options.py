@@ -96,13 +96,13 @@ REFUSED = {
     "label_names": Refused(None, "the collator makes the labels; leave it out"),
     "train_sampling_strategy": Refused(
         "random",
-        "each epoch has a random order, set by --seed or --data_seed; fine-tuning already puts texts of similar length "
-        "into one batch",
+        "each epoch has a random order, set by --seed or --data_seed; fine-tuning already puts texts of similar "
+        "length into one batch",
     ),
     "length_column_name": Refused("length", "lengths are measured, not read from a column; leave it out"),
     "fsdp": Refused(None, _FSDP),
     "fsdp_config": Refused(None, _FSDP),
-    "do_predict": Refused(False, "the scripts do not predict; call trainer.predict(dataset)"),
+    "do_predict": Refused(False, "the scripts do not predict; call FinetuningTrainer.predict(dataset)"),
     "resume_from_checkpoint": Refused(
         None,
         "the scripts resume by themselves from the newest complete checkpoint in --output_dir; in Python call "
@@ -122,7 +122,7 @@ TRAINER_REFUSED = {
     "model_init": "give the model itself; to search hyper-parameters, build a new trainer for each trial",
     "compute_loss_func": "give your loss as an objective: DistillationConfig(objectives={'mine': MyLoss()})",
     "compute_metrics": "evaluation keeps no predictions. Override the trainer's `collect` and `collected_metrics`, "
-    "or compute the metric from trainer.predict(dataset)",
+    "or compute the metric from FinetuningTrainer.predict(dataset)",
     "preprocess_logits_for_metrics": "evaluation keeps no predictions. Override the trainer's `collect`",
 }
 
@@ -194,8 +194,8 @@ def check_trainer_arguments(given: dict[str, Any], arguments: type[TrainingArgum
     args = given.get("args")
     if not isinstance(args, arguments):
         raise ValueError(
-            f"args is a {type(args).__name__}, but this trainer needs a {arguments.__name__}, which has the same fields: "
-            f"write {arguments.__name__}(output_dir=..., learning_rate=...) instead"
+            f"args is a {type(args).__name__}, but this trainer needs a {arguments.__name__}, which has the same "
+            f"fields: write {arguments.__name__}(output_dir=..., learning_rate=...) instead"
         )
 
 

@@ -12,13 +12,14 @@ from ..hub.model_cards import write_student_card
 from ..models.attention import longest_sequence
 from ..models.cpu_kernels import use_cpu_attention
 from ..models.heads import mlm_head
-from ..models.student import DistillationStudent, objectives_recipe
+from ..models.objectives import objectives_recipe
+from ..models.student import DistillationStudent
 from ..models.teacher import VidLanKDTeacher, check_text_encoder, text_config
-from .base_trainer import PretrainingTrainer, check_vocabulary_size
+from .base_trainer import BaseTrainer, check_vocabulary_size
 from .distillation_config import DistillationConfig
 
 
-class DistillationTrainer(PretrainingTrainer):
+class DistillationTrainer(BaseTrainer):
     """Trains a [`DistillationStudent`] by MLM and the objectives of `args`, beside a frozen teacher.
 
     Both read the same masked ids. The teacher runs in eval mode without gradients and without its MLM head, and is in

@@ -1,4 +1,4 @@
-"""Order of the samples, and the epoch and id that travel with each one."""
+"""The order of the samples, and the epoch and id that travel with each one."""
 
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -7,22 +7,26 @@ from typing import Any
 import numpy as np
 from datasets import Dataset as HFDataset
 from torch.utils.data import Dataset, Sampler, get_worker_info
+from transformers import TrainerCallback
 
 from ..data.streaming import VideoTextStream
 from ..utils.signals import survive_stop_signals
 
 
 class EpochSampler(Sampler[int]):
-    """The order of epoch e is a pure function of (seed, e); every key says its epoch: `key = e * size + index`.
+    """Sampler whose order in epoch e is a pure function of (seed, e); keys hold the epoch: `key = e * size + index`.
 
-    An epoch holds whole optimizer steps only, so that it is the same however a step is split into processes and
-    micro-batches. The few samples that do not fill one are others in each epoch.
+    An epoch holds complete optimizer steps only, so it is the same however a step is split into processes and
+    micro-batches. The few samples that do not fill a step differ from epoch to epoch.
 
     Args:
         size: Number of samples.
         samples_per_step: Samples of one optimizer step: processes x micro-batch x accumulation.
-        seed: Of the run.
-        order: The indices of an epoch, as a function of (seed, epoch); by default a random permutation.
+        seed: Seed of the run.
+        order: The indices of an epoch, as a function of (seed, epoch); default: a random permutation.
+
+    Raises:
+        ValueError: There are fewer samples than one optimizer step takes.
     """
 
     def __init__(
@@ -56,12 +60,54 @@ class EpochSampler(Sampler[int]):
         yield from (order + self.epoch * self.size).tolist()
 
 
-class EpochDataset(Dataset):
-    """`dataset` read by the keys of [`EpochSampler`]: each sample also carries `sample_id` and `epoch`.
+class SetEpoch(TrainerCallback):
+    """Tell the [`EpochSampler`] of the training data which epoch begins.
 
-    A plain index is a key of epoch 0, which is what evaluation uses. A `datasets.Dataset` whose transform has a method
-    `read(rows, epochs)`, as that of [`load_video_text`], is read by it, so that its samples may depend on the epoch. A
-    [`VideoTextStream`] is read by its `read(indices, epochs)`.
+    accelerate does not reach a sampler below the wrappers of several processes; a resumed epoch would be the first.
+    """
+
+    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        sampler = train_dataloader.batch_sampler
+        while hasattr(sampler, "batch_sampler"):
+            sampler = sampler.batch_sampler
+        steps = len(train_dataloader) // args.gradient_accumulation_steps
+        sampler.sampler.set_epoch(state.global_step // steps)
+
+
+def evaluation_order(size: int) -> list[int]:
+    """The order in which evaluation reads `size` samples: always the same permutation."""
+    return list(EpochSampler(size, 1, seed=0))
+
+
+def batch_size_with_negatives(groups: list, asked: int) -> int:
+    """Find the evaluation batch size nearest to `asked` at which every batch holds a negative.
+
+    Args:
+        groups: Group of each sample, in the order of evaluation; samples of one group are not negatives.
+        asked: The requested batch size.
+
+    Raises:
+        ValueError: There is no such size up to twice the requested one.
+    """
+    for size in sorted(range(2, 2 * asked + 1), key=lambda size: (abs(size - asked), size)):
+        if all(len(set(groups[first : first + size])) > 1 for first in range(0, len(groups), size)):
+            return size
+    raise ValueError(
+        f"the evaluation data ({len(groups)} samples of {len(set(groups))} videos or texts) cannot be divided into "
+        f"batches of about {asked} that all hold a negative: hold out more (--held_out_videos, --held_out_text) or "
+        "change --per_device_eval_batch_size"
+    )
+
+
+class EpochDataset(Dataset):
+    """Dataset read by the keys of [`EpochSampler`]: adds `sample_id` and `epoch` to each sample.
+
+    A plain index is a key of epoch 0, which evaluation uses.
+
+    Args:
+        dataset: Map-style dataset. If it is a `datasets.Dataset` whose transform has a method `read(rows, epochs)`, as
+            [`load_video_text`] returns, samples are read by that and may depend on the epoch; a [`VideoTextStream`] is
+            read by its `read(indices, epochs)`.
     """
 
     def __init__(self, dataset: Any):

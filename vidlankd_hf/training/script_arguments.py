@@ -7,7 +7,7 @@ from typing import Any, Literal
 from ..data.script_arguments import PairingArguments
 from ..data.text_blocks import read_vokens_info
 from ..models.configuration import CONTRASTS, MODEL_TYPES, SIZES, TEACHER_LOSSES
-from ..models.student import objectives_recipe
+from ..models.objectives import objectives_recipe
 from ..reliability.run_dir import file_fingerprint
 
 # What the short help shows of transformers.TrainingArguments, in fewer words.

@@ -12,7 +12,7 @@ from ..data.streaming import VideoTextStream
 from ..hub.model_cards import write_teacher_card
 from ..models.teacher import VidLanKDTeacher
 from .arguments import PretrainingArguments
-from .base_trainer import PretrainingTrainer, check_vocabulary_size
+from .base_trainer import BaseTrainer, check_vocabulary_size
 
 
 @dataclass
@@ -30,7 +30,7 @@ class TeacherConfig(PretrainingArguments):
     max_video_length: int = field(default=384, metadata={"help": "Most steps of a clip; longer ones are subsampled."})
 
 
-class TeacherTrainer(PretrainingTrainer):
+class TeacherTrainer(BaseTrainer):
     """Trains a [`VidLanKDTeacher`] on a data set with `id`, `text`, `video_features` (see `load_video_text`).
 
     Evaluation adds text-to-video and video-to-text recall at 1, 5 and 10 over the whole evaluation data.

@@ -1,26 +1,22 @@
-"""Optional dependencies: a missing package names the extra that installs it."""
+"""Optional dependencies."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 @contextmanager
-def needs_extra(extra: str) -> Iterator[None]:
-    """Wraps imports of packages that only an extra installs.
+def requires_extra(name: str) -> Iterator[None]:
+    """Names the extra to install if an import inside the `with` block finds no package.
 
     Args:
-        extra: Name of the extra in `setup.py`, such as `"world"`.
+        name: Extra of this package, such as `"downstream"`.
 
     Raises:
-        ModuleNotFoundError: A package is missing; the message holds the command that installs it.
-
-    Example:
-        >>> with needs_extra("world"):
-        ...     from scipy.stats import binomtest
+        ImportError: A package is not installed.
     """
     try:
         yield
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f'this needs {error.name}, which is not installed: run pip install "vidlankd_hf[{extra}]"', name=error.name
+        raise ImportError(
+            f'{error.name} is not installed: install it with pip install "vidlankd_hf[{name}]"', name=error.name
         ) from error

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from statistics import mean, stdev
 
+from ...utils.extras import requires_extra
 from ...utils.figures import COLOURS, score_legend, score_rows
 from ...utils.io import atomic_write
 from .tables import ROWS, TABLES
@@ -130,8 +131,9 @@ def markdown_table(name: str, rows: list[dict], results: dict[int, dict[str, dic
 
 def draw(name: str, rows: list[dict], results: dict[int, dict[str, dict]], path: Path) -> None:
     """Draws one marker per seed for each student: probe accuracy, or the MLM loss where there is no probe."""
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
+    with requires_extra("world"):
+        from matplotlib.figure import Figure
+        from matplotlib.lines import Line2D
 
     probed = any(row["mean"] for row in rows)
     kept = [{seed: results[seed][row["student"]] for seed in row["seeds"]} for row in rows]

@@ -8,12 +8,14 @@ from transformers import AutoConfig, AutoTokenizer
 
 from ...cli import read_config
 from ...models.configuration import SIZES, VidLanKDTeacherConfig, student_config
-from ...models.student import objectives_recipe, student_class
+from ...models.objectives import objectives_recipe
+from ...models.student import student_class
 from ...models.teacher import VidLanKDTeacher
 from ...reliability.run_dir import affects_results, file_fingerprint
+from ...utils.examples import flags
 from ...utils.io import atomic_write
 from ..flops import step_flops
-from ..grid import ExperimentRun, flags, probe
+from ..grid import ExperimentRun, probe
 from ..world.recipe import STUDENT_RECIPE, TEACHER_RECIPE
 from .tables import ROWS, TEACHERS
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ...evaluation.heads import Classification
-from ...evaluation.metrics import GroupedAccuracyMetric
+from ...evaluation.metrics import load_metric
 from ...evaluation.reading import check_fields, open_text
 from ...evaluation.task import Task
 from .language import NOUNS_PER_BALANCED_SET
@@ -56,7 +56,7 @@ WORLD = Task(
     files={"train": "nouns.json", "validation": "nouns.json"},
     parse=read_world,
     row=None,
-    metric=partial(GroupedAccuracyMetric, keep_in_memory=True),
+    metric=partial(load_metric, "accuracy", "by_group"),
     main="accuracy",
     recipe={
         "learning_rate": 5e-4,
