@@ -49,4 +49,4 @@ def test_it_refuses_to_time_ways_that_compute_different_losses(step, monkeypatch
     monkeypatch.setattr(step.Stock, "crd", lambda self, s, t: 1.01 * original(self, s, t))
     with pytest.raises(SystemExit, match="no speeds: .* by original, .* by stock"):
         step.run()
-    assert "ms a step" not in capsys.readouterr().out
+    assert "ms per step" not in capsys.readouterr().out

@@ -46,7 +46,7 @@ class Backbone:
                 f"a {kind} backbone."
             )
         check_pixels(processor, stream)
-        self.settings = {
+        self.settings: dict[str, Any] = {
             "model": stream.model,
             "weights": _sha256(model),
             "pixels": self.pixels,
@@ -77,7 +77,7 @@ def normalized(pixels: torch.Tensor, settings: dict[str, Any], dtype: torch.dtyp
     return pixels.float().mul_(settings["scale"]).sub_(mean).div_(std).to(dtype).movedim(-1, -3)
 
 
-def to_pixel_values(images: np.ndarray, processor) -> torch.Tensor:
+def to_pixel_values(images: np.ndarray | list[np.ndarray], processor) -> torch.Tensor:
     """Prepares frames of one size as an image processor would.
 
     Args:

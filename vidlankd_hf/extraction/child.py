@@ -39,7 +39,7 @@ class Clips:
 
     def __init__(self, length: int, pixels: dict[str, Any]):
         self.length, self.pixels = length, pixels
-        self._frames = deque(maxlen=length)
+        self._frames: deque[tuple[float, np.ndarray]] = deque(maxlen=length)
         self._count = 0
         self._seen: tuple[Any, Any] = (None, None)
 

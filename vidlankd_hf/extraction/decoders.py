@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -84,7 +84,7 @@ class Failed:
 
 def decode_videos(
     videos: Sequence[Video], streams: list[dict[str, Any]], decoders: int, limits: Limits, ahead: int = 64
-) -> Iterator[Clip | Ended | Failed]:
+) -> Generator[Clip | Ended | Failed, None, None]:
     """Decodes videos in several children at once.
 
     The clips of one video come in order and before its end; those of several videos come mixed.
@@ -288,7 +288,7 @@ class DecodingChild:
                     raise DecoderError("too long", f"not decoded within {self.limits.video_seconds:g} s")
                 raise DecoderError("stalled", f"nothing was decoded for {self._stall_seconds:g} s")
             self.waited += time.monotonic() - began
-            count = self._process.stdout.readinto(view)
+            count = self._process.stdout.readinto(view)  # type: ignore[attr-defined]
             if not count:
                 self._gone()
             view = view[count:]

@@ -61,7 +61,7 @@ def _heading(clip: Clip) -> str:
     return f"{clip.video}   {clip.start:.1f} to {clip.end:.1f} s"
 
 
-def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int, max_lines: int) -> list[str]:
+def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int, max_lines: int) -> list[str]:
     """Lines that fit; what does not is marked by dots, also a word that is wider than a line."""
     lines, line = [], ""
     for word in text.split():
