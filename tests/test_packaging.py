@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from vidlankd_hf.cli import COMMANDS, main
+from vidlankd_hf.reliability import run_dir
 from vidlankd_hf.utils.examples import ACCELERATE_CONFIGS, EXAMPLES
 from vidlankd_hf.utils.extras import needs_extra
 
@@ -127,3 +128,10 @@ def test_examples_are_short(name):
 
 def test_command_line_is_short():
     assert code_lines(ROOT / "vidlankd_hf" / "cli.py") <= 180
+
+
+def test_run_records_the_command_that_the_user_typed(monkeypatch):
+    monkeypatch.setattr(run_dir, "launcher_words", lambda: None)
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    monkeypatch.setattr(sys, "argv", ["vidlankd distill", "--text", "my text.txt"])
+    assert run_dir.command() == "vidlankd distill --text 'my text.txt'"
