@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def needs_extra(name: str) -> Iterator[None]:
+def requires_extra(name: str) -> Iterator[None]:
     """Names the extra to install if an import inside the `with` block finds no package.
 
     Args:
