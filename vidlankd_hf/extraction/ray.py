@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import ray.data
-
 from ..data.features import FeatureStore
 from ..utils.extras import requires_extra
 from .extract import Extraction
@@ -12,6 +10,7 @@ from .tasks import is_done
 
 with requires_extra("ray"):
     import ray
+    import ray.data
 
 
 class ShardWorker:
