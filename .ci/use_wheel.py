@@ -18,7 +18,10 @@ def check_imports() -> int:
     modules = [found.name for found in pkgutil.walk_packages(vidlankd_hf.__path__, "vidlankd_hf.")]
     # The metrics need scikit-learn and scipy; `vidlankd_hf.evaluation.metrics` imports each when it is used.
     for name in (name for name in modules if not name.startswith("vidlankd_hf.evaluation.metrics.")):
-        importlib.import_module(name)
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            assert 'pip install "vidlankd_hf[' in str(error), error
     return len(modules)
 
 

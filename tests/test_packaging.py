@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from vidlankd_hf.cli import COMMANDS, main
+from vidlankd_hf.reliability import run_dir
 from vidlankd_hf.utils.examples import ACCELERATE_CONFIGS, EXAMPLES
-from vidlankd_hf.utils.extras import needs_extra
+from vidlankd_hf.utils.extras import requires_extra
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "__init__")
@@ -63,7 +64,7 @@ def test_command_runs_its_example_under_its_own_name(monkeypatch, capsys):
 
 def test_missing_optional_package_names_its_extra():
     with pytest.raises(ImportError, match=r'no_such_module is not installed.*pip install "vidlankd_hf\[world\]"'):
-        with needs_extra("world"):
+        with requires_extra("world"):
             import no_such_module  # noqa: F401
 
 
@@ -127,3 +128,10 @@ def test_examples_are_short(name):
 
 def test_command_line_is_short():
     assert code_lines(ROOT / "vidlankd_hf" / "cli.py") <= 180
+
+
+def test_run_records_the_command_that_the_user_typed(monkeypatch):
+    monkeypatch.setattr(run_dir, "launcher_words", lambda: None)
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    monkeypatch.setattr(sys, "argv", ["vidlankd distill", "--text", "my text.txt"])
+    assert run_dir.command() == "vidlankd distill --text 'my text.txt'"

@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-import ray
-import ray.data
-
 from ..data.features import FeatureStore
+from ..utils.extras import requires_extra
 from .extract import Extraction
 from .tasks import is_done
+
+with requires_extra("ray"):
+    import ray
+    import ray.data
 
 
 class ShardWorker:

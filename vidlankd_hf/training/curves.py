@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..utils.extras import needs_extra
+from ..utils.extras import requires_extra
 
 STATE = "trainer_state.json"
 COLOURS = ("#1c5fa8", "#c2571a", "#2f8f4e", "#8a4fb0", "#b8323a", "#6b6f76", "#b08a00", "#0f8b8d")
@@ -54,7 +54,7 @@ def draw_curves(curves: dict[str, dict[str, list[tuple[int, float]]]], metrics: 
         metrics: Names of the panels.
         output: File to write.
     """
-    with needs_extra("world"):
+    with requires_extra("world"):
         import matplotlib
 
         matplotlib.use("Agg")

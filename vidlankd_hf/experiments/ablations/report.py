@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from statistics import mean, stdev
 
-from ...utils.extras import needs_extra
+from ...utils.extras import requires_extra
 from ...utils.figures import COLOURS, score_legend, score_rows
 from ...utils.io import atomic_write
 from .tables import ROWS, TABLES
@@ -135,7 +135,7 @@ def cost_cells(row: dict) -> list[str]:
 
 def draw(name: str, rows: list[dict], results: dict[int, dict[str, dict]], path: Path) -> None:
     """Draws one marker per seed for each student: probe accuracy, or the MLM loss where there is no probe."""
-    with needs_extra("world"):
+    with requires_extra("world"):
         from matplotlib.figure import Figure
         from matplotlib.lines import Line2D
 

@@ -44,7 +44,7 @@ def probe_model(
     """
     path = Path(world_dir) / "nouns.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: make the world with examples/make_world.py.")
+        raise FileNotFoundError(f"{path} does not exist: make the world with `vidlankd make-world`")
     nouns = json.loads(path.read_text(encoding="utf-8"))
     states = noun_states(model, tokenizer, [entry["noun"] for entry in nouns])
     return [
