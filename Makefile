@@ -3,7 +3,8 @@ VENV ?= .venv
 PYTHON ?= $(VENV)/bin/python
 READY := $(if $(filter $(VENV)/bin/python,$(PYTHON)),$(VENV)/.installed,)
 
-.PHONY: demo evidence ablations test test-slow drills fuzz mutants test-lowest bench style types wheel docs notebook clean
+.PHONY: demo evidence ablations test test-slow drills fuzz mutants test-lowest bench results style types wheel docs \
+	notebook clean
 
 demo: $(READY)  ## the main job on the grounded world: world, teacher, students, probe, report
 	$(PYTHON) examples/demo.py
@@ -38,6 +39,9 @@ test-lowest:  ## the fast tests on the lowest versions that setup.py allows, in 
 bench: $(READY)  ## step time against the original's arithmetic and the stock Trainer; fails below the committed ratios
 	$(PYTHON) benchmarks/step.py --precisions fp32 --rounds 3 --floors benchmarks/floors.json
 
+results: $(READY)  ## the tables, numbers and figures of README and docs, from docs/evidence
+	$(PYTHON) docs/make_results.py --figures
+
 style: $(READY)  ## lint and format
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
@@ -47,6 +51,7 @@ types: $(READY)  ## static types
 
 wheel:  ## build the wheel, install it without extras in a new environment, and use it outside the checkout
 	.ci/wheel
+
 notebook: $(READY)  ## run the notebook and keep its outputs
 	$(PYTHON) docs/run_notebook.py
 

@@ -79,8 +79,9 @@ setup(
     entry_points={"console_scripts": ["vidlankd = vidlankd_hf.cli:main"]},
     install_requires=[
         "torch>=2.6",
-        # The trainers override and call private methods of `Trainer`, which a new major version may change.
-        "transformers>=5.20,<6",
+        # The trainers use private names of `Trainer` (reliability/trainer_hooks.py), which minor releases do change:
+        # raise the cap after tests/reliability/test_trainer_hooks.py passes with the new release.
+        "transformers>=5.20,<5.24",
         "accelerate>=1.10",
         "datasets>=4.0",
         "evaluate>=0.4.5",

@@ -24,9 +24,9 @@ class LinkNames(griffe.Extension):
 
     def on_package(self, *, pkg: griffe.Module, **kwargs) -> None:
         objects = list(walk(pkg))
-        known: dict[str, list[str]] = {}
+        known: dict[str, list[griffe.Object]] = {}
         for found in objects:
-            known.setdefault(found.name, []).append(found.path)
+            known.setdefault(found.name, []).append(found)
         for found in objects:
             if found.docstring is not None:
                 text = found.docstring.value
@@ -40,7 +40,7 @@ def walk(found: griffe.Object):
             yield from walk(member)
 
 
-def link(name: str, found: griffe.Object, known: dict[str, list[str]]) -> str:
+def link(name: str, found: griffe.Object, known: dict[str, list[griffe.Object]]) -> str:
     first, _, rest = name.partition(".")
     path = first if rest and first in LIBRARIES else None
     for scope in (found, found.parent):
@@ -49,14 +49,20 @@ def link(name: str, found: griffe.Object, known: dict[str, list[str]]) -> str:
                 path = scope.resolve(first)
             except griffe.NameResolutionError:
                 continue
-    if path is None and len(known.get(first, ())) == 1:
-        path = known[first][0]
+    if path is None:
+        room = found.path.split(".")[:2]
+        same = [other for other in known.get(first, ()) if other.path.split(".")[:2] == room] or known.get(first, ())
+        path = same[0].path if len(same) == 1 else None
     if path is None:
         log.warning("%s: [`%s`] is not a name in the package", found.path, name)
         return f"`{name}`"
     if path.partition(".")[0] != PACKAGE:  # a name from another library
         return f"`{name}`"
-    return f"[`{name}`][{path}{'.' + rest if rest else ''}]"
+    path = f"{path}.{rest}" if rest else path
+    for target in known.get(path.rpartition(".")[2], ()):
+        if target.path == path and target.docstring is None:  # not on a page: its class or module is
+            path = path.rpartition(".")[0]
+    return f"[`{name}`][{path}]"
 
 
 def on_files(files, config):

@@ -29,22 +29,22 @@ def stages_of(seed: int, folder: Path, thorough: bool) -> list[list[tuple[Experi
     def teacher(run: str, model: str | None, contrast: str = "infonce", shuffle: bool = False):
         options = {"contrast": contrast, "shuffle_videos": shuffle}
         settings = {**TEACHER_RECIPE, **options, "seed": seed}
-        cell = ExperimentRun(
+        experiment = ExperimentRun(
             folder / run,
             EXAMPLES / "pretrain_teacher.py",
             [*common, *flags({"output_dir": folder / run, **options})],
             settings,
         )
-        return cell, model and {"model": model, "weights": {}, "seed": seed}
+        return experiment, model and {"model": model, "weights": {}, "seed": seed}
 
     def student(name: str, model: str, weights: dict, taught_by: str = "teacher"):
         run = folder / "students" / name
         options = {"teacher": str(folder / taught_by), "objectives": weights}
         settings = {**STUDENT_RECIPE, **options, "seed": seed, "objectives": objectives_recipe(weights)}
-        cell = ExperimentRun(
+        experiment = ExperimentRun(
             run, EXAMPLES / "distill.py", [*common, "--no_probe", *flags({"output_dir": run, **options})], settings
         )
-        return cell, {"model": model, "weights": weights, "seed": seed}
+        return experiment, {"model": model, "weights": weights, "seed": seed}
 
     options = ["--output_dir", str(world), "--seed", str(seed)]
     make_world = ExperimentRun(world, EXAMPLES / "make_world.py", options, {"seed": seed})
@@ -72,20 +72,20 @@ def main() -> None:
         for stage in stages_of(seed, folder, args.thorough)
     ]
     started, rows = time.monotonic(), []
-    with tqdm(total=sum(len(stage) for _, stage in stages), desc="cells", unit="cell", smoothing=0) as progress:
+    with tqdm(total=sum(len(stage) for _, stage in stages), desc="runs", unit="run", smoothing=0) as progress:
         for world, stage in stages:
 
             def make(entry, quiet):
-                cell, row = entry
-                cell.make(quiet)
+                run, row = entry
+                run.make(quiet)
                 if row is None:
-                    return f"{cell.folder} is made."
-                scores = probe(cell.folder, world, EXAMPLES / "probe.py", cell.log if quiet else None)  # noqa: B023
+                    return f"{run.folder} is ready."
+                scores = probe(run.folder, world, EXAMPLES / "probe.py", run.log if quiet else None)  # noqa: B023
                 rows.extend({**row, **score} for score in scores)
                 accuracies = " ".join(f"{score['accuracy']:.2f}" for score in scores)
-                return f"{cell.folder} colour, shape, motion: {accuracies}"
+                return f"{run.folder} colour, shape, motion: {accuracies}"
 
-            # Models this small do not share out over torch's threads: two cells side by side, a thread each.
+            # Models this small do not gain from more threads: two runs at a time, one thread each.
             run_in_parallel(make, stage, 2, progress)
     rows.sort(key=lambda row: (row["seed"], row["model"], str(row["weights"])))
     (args.output_dir / "results.json").write_text(json.dumps(rows, indent=1) + "\n")

@@ -25,6 +25,7 @@ from vidlankd_hf.evaluation.report import best_recipe
 from vidlankd_hf.evaluation.script_arguments import TaskArguments
 from vidlankd_hf.evaluation.task import Task
 from vidlankd_hf.hub.push import PushError, make_repository, push
+from vidlankd_hf.models.teacher import check_path
 from vidlankd_hf.reliability.run_dir import log_on_main
 from vidlankd_hf.training.script_arguments import OUTPUT, TRAINING
 
@@ -45,6 +46,7 @@ def main() -> None:
     types = (FinetuningArguments, TaskArguments)
     parser = CommandLine(__doc__, types, GROUPS, dict.fromkeys(RECIPES, "the task's"))
     args, own = parser.parse(recipe=lambda given: recipe_arguments(find_task(given.task)))
+    check_path(own.model, "a checkpoint")
     task = find_task(own.task)
     options = recipe_options(task)
     if own.max_length is not None:

@@ -20,6 +20,7 @@ from vidlankd_hf.evaluation.grounding_text import check_same_teacher, describe
 from vidlankd_hf.evaluation.script_arguments import GroundingArguments
 from vidlankd_hf.experiments.world.bootstrap import use_existing_world
 from vidlankd_hf.experiments.world.recipe import LENGTH
+from vidlankd_hf.models.teacher import check_path
 
 GROUPS = {
     "what to show": ("sentences", "num_nearest", "heat_clip", "window", "output_dir"),
@@ -89,6 +90,8 @@ def check(args: GroundingArguments, parser: CommandLine) -> None:
         if needed and path == f"outputs/{name}" and not Path(path).exists():
             rest = ", or --no_student" if name == "student" else ""
             parser.error(f"{path} does not exist: make it with `vidlankd {command}`, or give --{name}{rest}")
+        if needed:
+            check_path(path, f"a {name}")
     if Path(args.output_dir).exists() and any(Path(args.output_dir).iterdir()):
         parser.error(f"{args.output_dir} is not empty: choose another --output_dir, or remove it")
 

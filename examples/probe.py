@@ -16,6 +16,7 @@ from transformers.utils import logging
 import vidlankd_hf  # noqa: F401  (so that AutoModel knows the teacher)
 from vidlankd_hf.cli import CommandLine
 from vidlankd_hf.experiments.world import probe_model
+from vidlankd_hf.models.teacher import check_path
 from vidlankd_hf.utils.io import atomic_write
 
 
@@ -27,6 +28,7 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=4, help="folds of the cross-validation over nouns")
     parser.add_argument("--seed", type=int, default=0, help="seed of the folds")
     args = parser.parse()
+    check_path(args.model, "a student, a teacher or any BERT")
 
     logging.set_verbosity_error()  # the masked-language-model head is left out on purpose
     tokenizer = AutoTokenizer.from_pretrained(args.model)

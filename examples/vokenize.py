@@ -20,11 +20,13 @@ from vidlankd_hf.experiments.script_arguments import VokenizationArguments
 from vidlankd_hf.experiments.vokenization import vokenize
 from vidlankd_hf.experiments.world.bootstrap import use_existing_world
 from vidlankd_hf.experiments.world.recipe import LENGTH
+from vidlankd_hf.models.teacher import check_path
 
 
 def main() -> None:
     parser = CommandLine(__doc__, VokenizationArguments)
     (args,) = parser.parse()
+    check_path(args.vokenizer, "a trained teacher")
     length = 128
     if args.text is None:
         if args.features or args.captions:

@@ -13,7 +13,7 @@ import pytest
 
 from vidlankd_hf.cli import COMMANDS, main
 from vidlankd_hf.utils.examples import ACCELERATE_CONFIGS, EXAMPLES
-from vidlankd_hf.utils.extras import requires_extra
+from vidlankd_hf.utils.extras import needs_extra
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "__init__")
@@ -63,7 +63,7 @@ def test_command_runs_its_example_under_its_own_name(monkeypatch, capsys):
 
 def test_missing_optional_package_names_its_extra():
     with pytest.raises(ImportError, match=r'no_such_module is not installed.*pip install "vidlankd_hf\[world\]"'):
-        with requires_extra("world"):
+        with needs_extra("world"):
             import no_such_module  # noqa: F401
 
 

@@ -80,8 +80,8 @@ class CommandLine(HfArgumentParser):
             allow_abbrev=False, formatter_class=_Help,
         )  # fmt: skip
         for texts in self.groups.values():
-            for name in texts if isinstance(texts, dict) else ():
-                self.options[name].help = texts[name] or self.options[name].help
+            for name, text in texts.items() if isinstance(texts, dict) else ():
+                self.options[name].help = text or self.options[name].help
         for name, text in (defaults or {}).items():
             self.options[name].help = f"{self.options[name].help} (default: {text})"
         self.add_argument("--config", metavar="PATH", help="YAML file of these settings, or with one section per "
@@ -155,7 +155,7 @@ class CommandLine(HfArgumentParser):
             del namespace.config
             return namespace
         parsed = self.parse_args_into_dataclasses(words, return_remaining_strings=True, look_for_args_file=False)
-        return parsed[: len(self.dataclass_types)]
+        return parsed[: len([*self.dataclass_types])]
 
     def _given_by(self, words: list[str]) -> set[str]:
         unset = Namespace(**dict.fromkeys(self.options, UNSET))

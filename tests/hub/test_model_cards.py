@@ -61,7 +61,7 @@ def test_students_card_says_what_it_is_and_how_it_was_trained(tmp_path, monkeypa
 
     assert rows["Objectives"] == "MLM + 0.5 x crd + 10 x nst" and '"temperature": 0.2' in rows["Options of crd"]
     assert rows["Teacher"] == "`my-teacher` (VidLanKDTeacher)" and rows["Started from"] == "random weights"
-    assert (rows["Steps"], rows["Sequences a step"], rows["Seed"]) == ("3", "4", "5")
+    assert (rows["Steps"], rows["Sequences per step"], rows["Seed"]) == ("3", "4", "5")
     lengths = [len(trainer.train_dataset[i]["input_ids"]) + 2 for i in range(50)]
     assert rows["Tokens"].startswith(f"about {12 * sum(lengths) / len(lengths):,.0f} ")
     assert rows["Fingerprint of the training data"] == f"`{trainer._record['data']['train']}`"

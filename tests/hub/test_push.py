@@ -172,7 +172,7 @@ def test_failed_push_loses_nothing_and_says_what_to_run(
     else:
         hub.failing = fails
     trainer = run_student(tmp_path / "student", hub_model_id="me/student", hub_private_repo=True)
-    assert ("pushing is tried when training is over" in capsys.readouterr().out) == at_start
+    assert ("pushing is tried again after training" in capsys.readouterr().out) == at_start
     trainer.save_model()
     assert is_whole(tmp_path / "student") and trainer.state.global_step == 2
     assert not hub.repositories.get("me/student", {}).get("commits")

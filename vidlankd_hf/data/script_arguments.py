@@ -1,6 +1,7 @@
 """Command-line arguments of the scripts that read captioned video."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from .caption_formats import READERS
 from .pairing import load_video_text
@@ -25,10 +26,10 @@ class CaptionedVideoArguments:
     )
     world: str = field(default="outputs/world", metadata={"help": "grounded world, used if no own data are given"})
 
-    def load(self, tokenizer, max_length: int, **options):
+    def load(self, tokenizer, max_length: int, **options: Any):
         """Loads the captioned windows; `options` are those of [`load_video_text`]."""
-        formats = {"caption_format": self.caption_format, "remove_overlap": self.remove_overlap}
-        return load_video_text(self.features, self.captions, tokenizer, max_length=max_length, **formats, **options)
+        options |= {"caption_format": self.caption_format, "remove_overlap": self.remove_overlap}
+        return load_video_text(self.features, self.captions, tokenizer, max_length=max_length, **options)
 
 
 @dataclass

@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
+from ..models.teacher import check_path
 from ..reliability.run_dir import run_script
 from ..utils.examples import EXAMPLES, flags
 from ..utils.io import atomic_write
@@ -40,6 +41,8 @@ class Comparison:
 
     def _check(self) -> None:
         args, rows = self.args, self.args.train_rows or []
+        for model in args.models:
+            check_path(model, "a checkpoint")
         unknown = [task for task in args.tasks if task not in TASKS]
         if unknown:
             raise ValueError(f"--tasks: invalid choice: {unknown[0]!r} (choose from {', '.join(TASKS)})")

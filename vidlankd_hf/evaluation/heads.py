@@ -123,7 +123,8 @@ class Spans(Head):
         return (start + end) / 2
 
     def decode(self, logits, features, rows, options) -> list[Span]:
-        return best_spans(*logits, features, rows, options, self.may_be_unanswerable)
+        start, end = logits
+        return best_spans(start, end, features, rows, options, self.may_be_unanswerable)
 
 
 def _with_labels(features: list[dict], rows: list[dict]) -> list[dict]:

@@ -2,8 +2,9 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
-from ..utils.extras import requires_extra
+from ..utils.extras import needs_extra
 
 STATE = "trainer_state.json"
 COLOURS = ("#1c5fa8", "#c2571a", "#2f8f4e", "#8a4fb0", "#b8323a", "#6b6f76", "#b08a00", "#0f8b8d")
@@ -28,7 +29,7 @@ def read_curves(run: str | Path) -> dict[str, list[tuple[int, float]]]:
         path = next((state for state in (path / STATE, *newest) if state.is_file()), path / STATE)
     if not path.is_file():
         raise ValueError(f"{run} has no {STATE}, and no checkpoint with one: give the folder of a run")
-    curves = {}
+    curves: dict[str, list[tuple[int, float]]] = {}
     try:
         for entry in json.loads(path.read_text(encoding="utf-8"))["log_history"]:
             for name, value in entry.items():
@@ -53,7 +54,7 @@ def draw_curves(curves: dict[str, dict[str, list[tuple[int, float]]]], metrics: 
         metrics: Names of the panels.
         output: File to write.
     """
-    with requires_extra("world"):
+    with needs_extra("world"):
         import matplotlib
 
         matplotlib.use("Agg")
@@ -77,10 +78,10 @@ def draw_curves(curves: dict[str, dict[str, list[tuple[int, float]]]], metrics: 
         axis.spines[["top", "right"]].set_visible(False)
     for axis in list(axes.flat)[len(metrics) :]:
         axis.set_visible(False)
-    handles = {}
+    handles: dict[str, Any] = {}
     for axis in axes.flat:
         handles |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels())}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower left", fontsize=9, frameon=False)
+    figure.legend([*handles.values()], [*handles], loc="outside lower left", fontsize=9, frameon=False)
     figure.supxlabel("optimizer step; line: training, point: evaluation", fontsize=9)
     figure.savefig(output, dpi=120)
     plt.close(figure)

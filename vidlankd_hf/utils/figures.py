@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import zip_longest
 from statistics import mean
+from typing import Any
 
 COLOURS = {"student": "#2f6fab", "control": "#7b8794", "teacher": "#c98a1b", "chance": "#d64545"}
 MARKERS = "os^Dvp"
@@ -42,7 +43,7 @@ def score_legend(figure, seeds: Sequence[int], lines: Sequence) -> None:
 
     points = []
     if len(seeds) > 1:
-        styles = {"color": "#3e4c59", "ls": ""}
+        styles: dict[str, Any] = {"color": "#3e4c59", "ls": ""}
         points = [
             Line2D([], [], marker=MARKERS[i % len(MARKERS)], ms=6, label=f"seed {seed}", **styles)
             for i, seed in enumerate(seeds)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from statistics import mean, stdev
 
-from ...utils.extras import requires_extra
+from ...utils.extras import needs_extra
 from ...utils.figures import COLOURS, score_legend, score_rows
 from ...utils.io import atomic_write
 from .tables import ROWS, TABLES
@@ -102,14 +102,14 @@ def _cell(value: dict | None, digits: int = 2) -> str:
     return f"{value['mean']:.{digits}f}{spread}"
 
 
-def markdown_table(name: str, rows: list[dict], results: dict[int, dict[str, dict]]) -> str:
-    """The table with its title; `rows` are those of [`table_rows`]."""
+def markdown_table(name: str, rows: list[dict], results: dict[int, dict[str, dict]], costs: bool = True) -> str:
+    """The table with its title; `rows` are those of [`table_rows`], `costs` adds MLM loss, steps and TFLOP."""
     seeds = sorted({seed for row in rows for seed in row["seeds"]})
     uneven = any(row["seeds"] != seeds for row in rows)
     probed = any(row["mean"] for row in rows)
     spread = "; mean ± standard deviation" if len(seeds) > 1 else ""
-    head = ["student"] + ([*ATTRIBUTES, "mean", "gap closed", "its teacher"] if probed else []) + ["MLM loss", "steps"]
-    head += ["TFLOP"] + ["seeds"] * uneven
+    head = ["student"] + ([*ATTRIBUTES, "mean", "gap closed", "its teacher"] if probed else [])
+    head += ["MLM loss", "steps", "TFLOP"] * costs + ["seeds"] * uneven
     lines = [f"**{TABLES[name][0]}.** Seeds {', '.join(map(str, seeds))}{spread}.", ""]
     lines += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     if probed:
@@ -121,17 +121,21 @@ def markdown_table(name: str, rows: list[dict], results: dict[int, dict[str, dic
         if probed:
             gap = row["gap_closed"]
             cells += [_cell(row[key]) for key in (*ATTRIBUTES, "mean")]
-            cells += [f"{100 * gap['mean']:.0f} %" if gap and row["student"] != "text_only" else ""]
+            cells += [f"{round(100 * gap['mean'])} %" if gap and row["student"] != "text_only" else ""]
             cells += ["" if row["student"] in TEXT_ONLY else _cell(row["teacher"])]
-        cells += [_cell(row["mlm_loss"]), f"{row['steps']['mean']:.0f}", f"{row['tflop']['mean']:.1f}"]
-        cells += [str(len(row["seeds"]))] * uneven
+        cells += cost_cells(row) * costs + [str(len(row["seeds"]))] * uneven
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
+def cost_cells(row: dict) -> list[str]:
+    """MLM loss, steps and TFLOP of a row."""
+    return [_cell(row["mlm_loss"]), f"{row['steps']['mean']:.0f}", f"{row['tflop']['mean']:.1f}"]
+
+
 def draw(name: str, rows: list[dict], results: dict[int, dict[str, dict]], path: Path) -> None:
     """Draws one marker per seed for each student: probe accuracy, or the MLM loss where there is no probe."""
-    with requires_extra("world"):
+    with needs_extra("world"):
         from matplotlib.figure import Figure
         from matplotlib.lines import Line2D
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import mean, stdev
 
-from ...utils.extras import requires_extra
+from ...utils.extras import needs_extra
 from ...utils.figures import COLOURS, score_legend, score_rows
 
 ATTRIBUTES = ("colour", "shape", "motion")
@@ -146,7 +146,7 @@ def markdown_table(rows: list[dict]) -> str:
 
 def draw(rows: list[dict], path: str | Path) -> None:
     """Draws one marker per seed and attribute for each student; teacher, text only and chance are lines."""
-    with requires_extra("world"):
+    with needs_extra("world"):
         from matplotlib.figure import Figure
         from matplotlib.lines import Line2D
 
