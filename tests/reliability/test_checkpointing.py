@@ -1,4 +1,4 @@
-"""Checkpoints are whole or absent, and resuming takes the newest whole one."""
+"""Checkpoints are complete or absent, and resuming takes the newest complete one."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def small(folder, step, content="{}", keep=None, best=None, spare=0):
     )
 
 
-def test_manifest_lists_every_file_and_nothing_is_left_beside(run):
+def test_manifest_lists_every_file_and_no_hidden_folder_remains(run):
     assert names(run) == ["checkpoint-6", "checkpoint-4", "checkpoint-2"]
     assert not list(run.glob(".*"))
     newest = run / "checkpoint-6"
@@ -72,7 +72,7 @@ def test_manifest_lists_every_file_and_nothing_is_left_beside(run):
         ("manifest.json", "truncate", "damaged"),
     ],
 )
-def test_damaged_checkpoint_is_skipped_and_the_reason_is_said(run, run_folder, capsys, name, damage, said):
+def test_damaged_checkpoint_is_skipped_and_the_reason_is_printed(run, run_folder, capsys, name, damage, said):
     path = run / "checkpoint-6" / name
     if damage == "remove":
         path.unlink()
@@ -89,7 +89,7 @@ def test_damaged_checkpoint_is_skipped_and_the_reason_is_said(run, run_folder, c
         train("student", run, resume=str(run / "checkpoint-6"), **SAVING)
     resumed = train("student", run, resume=True, **SAVING)
     assert resumed.state.global_step == 6 and verify_checkpoint(run / "checkpoint-6") is None, (
-        "and it is written again, whole"
+        "and it is written again, complete"
     )
     again, first = (load_file(folder / "checkpoint-6" / "model.safetensors") for folder in (run, run_folder))
     assert all(torch.equal(again[name], first[name]) for name in first)
@@ -105,7 +105,7 @@ def test_interrupted_save_leaves_no_checkpoint_and_older_ones_untouched(tmp_path
     small(tmp_path, 1)
 
     class Killed(BaseException):
-        """Like a kill: nothing of the package catches it."""
+        """Like a kill: the package does not catch it."""
 
     def die(*args, **kwargs):
         raise Killed
@@ -143,7 +143,7 @@ def test_disk_without_room_is_noticed_before_anything_is_written(tmp_path, monke
     free = shutil.disk_usage(tmp_path).free
     with pytest.raises(RuntimeError, match="needs about .* MiB.*left.*save_total_limit"):
         small(tmp_path / "new", 2, spare=2 * free)
-    small(tmp_path, 2, spare=2 * free)  # the older checkpoint says how large one really is
+    small(tmp_path, 2, spare=2 * free)  # the size of the older checkpoint replaces the estimate
     monkeypatch.setattr(checkpointing.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 0))
     with pytest.raises(RuntimeError, match="has 0.0 MiB left"):
         small(tmp_path, 3, keep=1)

@@ -1,4 +1,4 @@
-"""Launches are what they claim to be, shard without changing a loss, and leave a model that anyone can load."""
+"""Launches run what was asked for, shard without changing a loss, and save a model that loads anywhere."""
 
 import json
 import subprocess
@@ -48,7 +48,7 @@ def steps_of(seen: dict, names) -> list[dict]:
 
 
 def contrast_alike(kind: str) -> dict:
-    """Contrast takes its negatives from a micro-batch, so one process must split its batch as two do."""
+    """Contrastive losses take negatives from a micro-batch, so one process must split its batch as two do."""
     if kind == "teacher":
         return {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
     return {"per_device_train_batch_size": 8}
@@ -70,7 +70,7 @@ def alone(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["student", "teacher"])
 @pytest.mark.parametrize("config", STAGES)
-def test_launch_is_what_it_claims_and_changes_no_loss(tmp_path, alone, config, kind):
+def test_launch_runs_what_was_asked_for_and_changes_no_loss(tmp_path, alone, config, kind):
     objectives = OBJECTIVES if kind == "student" else None
     seen = train_launched(config, tmp_path / "whole", kind=kind, objectives=objectives, save_strategy="steps",
                           save_steps=3)  # fmt: skip
@@ -214,7 +214,7 @@ def test_zero_refuses_a_checkpoint_of_another_number_of_processes(tmp_path):
 
 @pytest.mark.slow
 def test_teacher_starts_from_a_pretrained_bert_under_zero3(tmp_path, tiny_world):
-    """Loaded after TrainingArguments, its weights come in shards; the teacher must begin with all of them."""
+    """A teacher that is loaded after TrainingArguments is sharded, but must begin with all of its weights."""
     from transformers import AutoTokenizer, BertForMaskedLM
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_world / "tokenizer")
@@ -239,7 +239,7 @@ def test_teacher_starts_from_a_pretrained_bert_under_zero3(tmp_path, tiny_world)
 
 @pytest.mark.slow
 def test_text_tower_under_zero3_teaches_what_it_teaches_on_one_process(tmp_path):
-    """A whole FLAVA holds scalars, which cannot be sharded; only its tower is loaded."""
+    """A complete FLAVA has scalars, which cannot be sharded; only its text tower is loaded."""
     tokenizer = make_tokenizer()
     make_vision_language_model("flava", tokenizer).save_pretrained(tmp_path / "flava")
     tokenizer.save_pretrained(tmp_path / "flava")

@@ -1,4 +1,4 @@
-"""A loss, gradient or weight that is not finite stops the run with a report, and is in no checkpoint and no log."""
+"""A loss, gradient or weight that is not finite stops the run with a report and reaches no checkpoint and no log."""
 
 import json
 import math
@@ -32,7 +32,7 @@ class Logs(TrainerCallback):
 
 
 def run(folder, callbacks=(), **options):
-    """Trains until it stops; returns the error, the report and what was logged."""
+    """Train until the run stops; return the error, the report and the logs."""
     logs = Logs()
     with pytest.raises(NonFiniteError) as stopped:
         train("student", folder, **{**OPTIONS, **options}, callbacks=[logs, *callbacks])
@@ -42,7 +42,7 @@ def run(folder, callbacks=(), **options):
 
 @pytest.fixture
 def poisoned(monkeypatch):
-    """Makes the loss of one component NaN in the second micro-batch of the bad step; returns the samples collated."""
+    """Make a component NaN in the second micro-batch of the bad step; return the ids of the collated samples."""
     collated, forwards = [], []
 
     def collate(self, samples, original=TextCollator.__call__):
@@ -83,7 +83,7 @@ def test_filter_of_transformers_hides_nothing(tmp_path, poisoned):
     assert report["step"] == BAD_STEP and len(logs) == BAD_STEP - 1
 
 
-def test_bad_gradient_of_a_finite_loss_is_noticed_and_the_whole_step_named(tmp_path):
+def test_bad_gradient_of_a_finite_loss_is_detected_and_all_samples_of_the_step_are_named(tmp_path):
     class Poison(TrainerCallback):
         def on_step_begin(self, args, state, control, model=None, **kwargs):
             if state.global_step + 1 == BAD_STEP:
@@ -116,25 +116,25 @@ def test_bad_weights_are_in_no_finished_model(tmp_path):
     assert not (tmp_path / "model.safetensors").exists()
 
 
-def test_latch_keeps_the_first_bad_position_of_each_value_and_the_norms_until_then():
-    latch = NonFiniteDetector(["a", "b"], torch.device("cpu"))
+def test_detector_keeps_the_first_bad_position_of_each_value_and_the_norms_until_then():
+    detector = NonFiniteDetector(["a", "b"], torch.device("cpu"))
     good, bad = torch.tensor(1.0), torch.tensor(math.inf)
-    latch.record_losses([good, good], 0)
-    latch.record_gradient(torch.tensor(2.0), 0, 0)
-    latch.record_losses([good, bad], 1)
-    latch.record_gradient(torch.tensor(math.nan), 1, 1)
-    latch.record_losses([bad, bad], 2)
-    latch.record_gradient(torch.tensor(5.0), 2, 2)
-    assert latch.first.tolist() == [2, 1, 1]
-    assert latch.norms[-2] == 2.0 and latch.norms[-1].isnan()
-    assert first_bad(latch.first[None], latch.names) == (1, [(0, "b")])
+    detector.record_losses([good, good], 0)
+    detector.record_gradient(torch.tensor(2.0), 0, 0)
+    detector.record_losses([good, bad], 1)
+    detector.record_gradient(torch.tensor(math.nan), 1, 1)
+    detector.record_losses([bad, bad], 2)
+    detector.record_gradient(torch.tensor(5.0), 2, 2)
+    assert detector.first.tolist() == [2, 1, 1]
+    assert detector.norms[-2] == 2.0 and detector.norms[-1].isnan()
+    assert first_bad(detector.first[None], detector.names) == (1, [(0, "b")])
     clean = torch.full((2, 3), NEVER)
-    assert first_bad(clean, latch.names) is None
+    assert first_bad(clean, detector.names) is None
     clean[1, 2] = 4
-    assert first_bad(clean, latch.names) == (4, [(1, "gradient")])
+    assert first_bad(clean, detector.names) == (4, [(1, "gradient")])
 
 
-def test_weights_of_every_kind_are_looked_at():
+def test_weights_of_every_type_are_checked():
     model = torch.nn.Linear(2, 2)
     model.counts = torch.nn.Parameter(torch.ones(2, dtype=torch.long), requires_grad=False)
     assert weights_are_finite(model)

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGUSR1 end a run with a checkpoint, at the same step in every process, and it goes on exactly."""
+"""SIGTERM and SIGUSR1 stop a run with a checkpoint, at the same step in every process, and it resumes exactly."""
 
 import json
 import multiprocessing
@@ -74,7 +74,7 @@ MOMENTS = {
 @pytest.mark.parametrize(
     "moment, number", [*((moment, signal.SIGTERM) for moment in MOMENTS), ("step", signal.SIGUSR1)]
 )
-def test_run_told_to_stop_goes_on_exactly(tmp_path, whole, moment, number):
+def test_run_told_to_stop_resumes_exactly(tmp_path, whole, moment, number):
     event, step, stops_after = MOMENTS[moment]
     options = {**OPTIONS, "save_steps": 3 if moment == "save" else 100}
     before = {number: signal.getsignal(number) for number in preemption.SIGNALS}
@@ -91,7 +91,7 @@ def test_run_told_to_stop_goes_on_exactly(tmp_path, whole, moment, number):
         assert torch.equal(a, b), name
 
 
-def test_evaluation_is_left_and_done_again(tmp_path, whole, monkeypatch):
+def test_interrupted_evaluation_is_repeated(tmp_path, whole, monkeypatch):
     seen = []
 
     def collect(self, outputs, batch, real):
@@ -111,7 +111,7 @@ def test_evaluation_is_left_and_done_again(tmp_path, whole, monkeypatch):
     assert evaluations(resumed) == evaluations(whole)
 
 
-def test_evaluation_before_the_first_step_is_left_and_nothing_is_saved(tmp_path, whole, monkeypatch):
+def test_evaluation_before_the_first_step_is_interrupted_and_nothing_is_saved(tmp_path, whole, monkeypatch):
     def collect(self, outputs, batch, real):
         os.kill(os.getpid(), signal.SIGTERM)
         return {}
@@ -134,7 +134,7 @@ def test_run_with_epoch_evaluation_keeps_it(tmp_path):
 
 
 def test_signal_to_loader_workers_does_not_end_the_run(tmp_path, whole):
-    """What a scheduler does that signals every process of a job."""
+    """Some schedulers signal every process of a job."""
 
     class SignalChildren(TrainerCallback):
         def on_step_begin(self, args, state, control, **kwargs):
@@ -152,7 +152,7 @@ def test_signal_to_loader_workers_does_not_end_the_run(tmp_path, whole):
 
 
 class SharedStore(dict):
-    """The process group's store, of threads that play processes."""
+    """The process group's store, for threads that stand for processes."""
 
     def check(self, keys):
         return all(key in self for key in keys)
@@ -207,7 +207,7 @@ def test_processes_that_are_not_at_the_same_place_stop_at_the_same_place(monkeyp
     assert len(set(stopped)) == 1 and stopped[0] is not None and stopped[0] >= 20
 
 
-def test_process_that_is_done_keeps_nobody_waiting(monkeypatch):
+def test_finished_process_keeps_no_other_waiting(monkeypatch):
     monkeypatch.setattr(preemption, "POLL_SECONDS", 0.01)
     with StopRequests() as stops:
         assert not stops.should_stop()

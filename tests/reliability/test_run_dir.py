@@ -1,4 +1,4 @@
-"""A run's folder is started, resumed or refused, and never overwritten."""
+"""The folder of a run is begun, resumed or refused, and never overwritten."""
 
 import json
 
@@ -42,7 +42,7 @@ def test_run_that_trained_nothing_yet_may_be_started_with_corrected_settings_and
     assert json.loads((tmp_path / "run.json").read_text())["settings"]["text"] == "right.txt"
 
 
-def test_run_whose_checkpoints_are_all_damaged_is_not_begun_anew(tmp_path):
+def test_run_whose_checkpoints_are_all_damaged_is_not_restarted(tmp_path):
     open_run_dir(arguments(tmp_path), {})
     complete_checkpoint(tmp_path)
     (tmp_path / "checkpoint-5" / "trainer_state.json").write_text("[]")

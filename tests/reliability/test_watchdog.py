@@ -1,4 +1,4 @@
-"""A run that hangs, loses a worker or its memory ends, and says why and what to do."""
+"""A run that hangs, loses a worker or runs out of memory stops, and says why and what to do."""
 
 import faulthandler
 import os
@@ -53,7 +53,7 @@ def test_run_that_moves_is_not_ended(tmp_path):
             time.sleep(1.2)
 
     assert train("student", tmp_path, {}, max_steps=4, hang_timeout=4.0, callbacks=[Slow()]).state.global_step == 4
-    time.sleep(4.2)  # and nothing is left armed behind it
+    time.sleep(4.2)  # the timer is disarmed
 
 
 def test_evaluation_is_watched_and_leaves_nothing_armed(tmp_path, monkeypatch):

@@ -45,8 +45,8 @@ def test_accumulation_changes_no_loss_and_no_gradient_on_ragged_batches(tmp_path
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_logged_components_are_the_naive_means_of_the_whole_step(tmp_path):
-    """One step of 4 x 4 ragged sequences, against the model run on each sequence alone."""
+def test_logged_components_are_the_naive_means_of_the_step(tmp_path):
+    """Compare a step of 4 x 4 ragged sequences with the model run on each sequence alone."""
     trainer = train("student", tmp_path, MEAN_OBJECTIVES, per_device_train_batch_size=4, gradient_accumulation_steps=4,
                     max_steps=1, learning_rate=0.0)  # fmt: skip
     keys = list(trainer._get_train_sampler())[:16]
@@ -81,7 +81,7 @@ def test_two_processes_equal_one(tmp_path):
         assert two["evaluation"][name] == pytest.approx(evaluation[name], rel=2e-5)
 
 
-def test_gathered_negatives_on_two_processes_equal_one_process_with_the_whole_batch(tmp_path):
+def test_gathered_negatives_on_two_processes_equal_one_process_with_the_same_batch(tmp_path):
     objectives = {"crd": 1.0, "infonce": 1.0}
     names = ("loss", "grad_norm", "crd_loss", "infonce_loss")
     one = train("student", tmp_path / "one", objectives, per_device_train_batch_size=8, max_steps=6)
@@ -94,7 +94,7 @@ def test_gathered_negatives_on_two_processes_equal_one_process_with_the_whole_ba
 
 
 def test_teacher_evaluation_on_two_processes_equals_one(tmp_path):
-    """13 samples on 2 x 4: the last global batch is padded by repeated samples, which must not count."""
+    """13 samples on 2 x 4: repeated samples fill the last global batch and must not count."""
     one = train("teacher", tmp_path / "one", learning_rate=0.0).evaluate()
     two = train_on_two_processes(tmp_path, kind="teacher", learning_rate=0.0)["evaluation"]
     names = ["eval_mlm_loss", *(f"eval_{d}_r@{k}" for d in ("text_to_video", "video_to_text") for k in (1, 5, 10))]

@@ -16,7 +16,7 @@ FUSED = "adamw_torch_fused"  # the default from torch 2.8 on; on CPUs the other 
 
 
 class HostReads(TorchDispatchMode):
-    """Collects what makes a host wait; copies to the host, which are nothing on CPU, by name."""
+    """Collect operations that make the host wait; copies to the host are found by name, as they are free on CPU."""
 
     copies = ("cpu", "numpy", "tolist")
 
@@ -48,7 +48,7 @@ class HostReads(TorchDispatchMode):
 
 
 class During(TrainerCallback):
-    """Keeps a context open from the beginning of one step to the end of another, the data between them included."""
+    """Keep a context open from the beginning of one step to the end of another, data loading included."""
 
     def __init__(self, context, first: int, last: int):
         self.context, self.first, self.last = context, first, last

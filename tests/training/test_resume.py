@@ -1,4 +1,4 @@
-"""A run stopped and resumed equals the uninterrupted one bit for bit, dropout on, wherever it was stopped."""
+"""A run that is stopped anywhere and resumed equals the uninterrupted one bit for bit, with dropout."""
 
 import json
 import shutil
@@ -97,7 +97,7 @@ def test_run_of_two_processes_resumed_after_any_step_equals_the_uninterrupted_on
 
 
 def resume_everywhere(folder):
-    """What each of two processes does in the test above: an epoch is then of 3 steps."""
+    """Run by each of two processes in the test above; an epoch then has 3 steps."""
     for kind, names in LOSSES.items():
         whole = run(kind, f"{folder}/{kind}", use_cpu=False)
         for step in range(1, STEPS + 1):
@@ -109,8 +109,8 @@ def resume_everywhere(folder):
                 print(f"EQUAL {kind}-{step} {equal}", flush=True)
 
 
-def test_stopped_run_has_not_seen_its_end(tmp_path, whole):
-    """The checkpoints above are of a whole run; one that really stopped leaves the same."""
+def test_checkpoint_does_not_depend_on_what_follows(tmp_path, whole):
+    """The checkpoints above come from a finished run; a run that stops early writes the same."""
     run("student", tmp_path, dataloader_num_workers=0, stop_after=5)
     ours, expected = tmp_path / "checkpoint-5", f"{whole('student').args.output_dir}/checkpoint-5"
     ours, expected = load_file(ours / "model.safetensors"), load_file(f"{expected}/model.safetensors")
