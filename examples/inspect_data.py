@@ -70,7 +70,7 @@ def main() -> None:
     captions = read_captions(args.captions, args.caption_format, args.remove_overlap)
     pairs = pair_captions(store, captions)
     folder.mkdir(parents=True, exist_ok=True)
-    pairs.write(folder / "unpaired.jsonl")
+    pairs.unpaired.write(folder / "unpaired.jsonl")
     dataset = load_video_text(
         args.features,
         args.captions,
@@ -107,7 +107,7 @@ def main() -> None:
     write_page(folder / "contact_sheet.html", f"Captioned video: {args.features}", summary, clips, growth)
     parser.save_settings(folder)
     print(f"\nIn {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}.")
-    problems = pairs.problems(args.features, args.captions)
+    problems = pairs.unpaired.problems(args.features, args.captions)
     if problems:
         print("To train without them, give --max_unpaired. " + ". ".join(problems) + ".")
     data = f"--features {args.features} --captions {args.captions} --tokenizer {args.tokenizer}"

@@ -22,7 +22,7 @@ from vidlankd_hf import (
 from vidlankd_hf.cli import OUTPUT, TRAINING, CommandLine, also_of_the_world
 from vidlankd_hf.data.caption_formats import READERS
 from vidlankd_hf.data.features import FeatureStore
-from vidlankd_hf.data.pairing import split_by_video
+from vidlankd_hf.data.video_text import split_by_video
 from vidlankd_hf.experiments.world.recipe import TEACHER_RECIPE, WORLD_SEED
 from vidlankd_hf.models.configuration import CONTRASTS, SIZES, TEACHER_LOSSES
 from vidlankd_hf.models.teacher import video_config_like

@@ -1,4 +1,4 @@
-"""Every format is read whole, what speech recognition repeats is removed, bad files say what is wrong with them."""
+"""All formats are read completely, repetitions of speech recognition are removed, and errors name the fault."""
 
 import json
 import lzma
@@ -92,7 +92,7 @@ def test_folder_of_subtitles_is_read_beside_the_videos(tmp_path):
     write(tmp_path / "a.mp4", b"\x00\xff")
     assert [c.video + " " + c.text for c in read_captions(tmp_path)] == ["a first", "c third, quoted", "b second"]
     write(tmp_path / "a.vtt", "WEBVTT\n\n00:01.000 --> 00:02.000\nagain\n")
-    with pytest.raises(ValueError, match="a.srt and .*a.vtt are both of the video 'a'"):
+    with pytest.raises(ValueError, match="a.srt and .*a.vtt both belong to the video 'a'"):
         read_captions(tmp_path)
 
 
@@ -169,7 +169,7 @@ def test_rolling_lines_of_youtube_are_read_once_and_a_later_repetition_stays(tmp
         (["this is very", "very good"], ["this is very", "very good"]),
         # repetition inside a line is speech
         (["no no no", "do not do it"], ["no no no", "do not do it"]),
-        # an overlap that begins anew inside a failed one
+        # an overlap that starts again inside a failed one
         (["a b a b a c", "a b a c x"], ["a b a b a c", "x"]),
         # the longest overlap counts, not the first found
         (["a b a b", "a b a b c"], ["a b a b", "c"]),
@@ -203,8 +203,8 @@ CUE = "1\n00:00:01,000 --> 00:00:02,000\nhello\n\n"
     "name, content, message",
     [
         ("a.srt", CUE + "2\n00:00:05,000 --> 00:00:04,000\nx\n", "a.srt, line 6: start 5.0 and end 4.0 must satisfy"),
-        ("a.srt", CUE + "2\n00:00:0x,000 --> 00:00:04,000\nx\n", "a.srt, line 6: .* are no times"),
-        ("a.srt", "Hello\n" + CUE, "a.srt, line 1: 'Hello' comes before the first times"),
+        ("a.srt", CUE + "2\n00:00:0x,000 --> 00:00:04,000\nx\n", "a.srt, line 6: .* must be times"),
+        ("a.srt", "Hello\n" + CUE, "a.srt, line 1: 'Hello' precedes the first times"),
         ("a.srt", "1\n00:00:01,000 --> 00:00:02,000\n\n", "holds no caption"),
         ("a.srt", "", "holds no caption"),
         ("a.vtt", CUE, "line 1 must start with WEBVTT; if these are SRT"),
@@ -213,7 +213,7 @@ CUE = "1\n00:00:01,000 --> 00:00:02,000\nhello\n\n"
         ("a.srt", CUE.encode("utf-16"), "not UTF-8"),
         ("a.srt.xz", b"not packed", "a.srt.xz cannot be read"),
         ("a.csv", "begin,end,text\n1,2,x\n", "must name the columns start, end and text"),
-        ("a.csv", "start,end,text\n1,soon,x\n", "a.csv, line 2: start 1.0 and end 'soon' must be seconds"),
+        ("a.csv", "start,end,text\n1,soon,x\n", "a.csv, line 2: start 1.0 and end 'soon' must be numbers of seconds"),
         ("a.csv", "start,end,text\n1\n", "a.csv, line 2: has fewer columns than line 1"),
         ("a.jsonl", {"video": "v", "start": 5, "end": 4, "text": "x"}, "line 1: start 5 and end 4 must satisfy"),
         ("a.jsonl", {"video": "v", "start": -1, "end": 4, "text": "x"}, "line 1: start -1"),
@@ -228,8 +228,8 @@ CUE = "1\n00:00:01,000 --> 00:00:02,000\nhello\n\n"
         ("a.json", "{}", "no known format"),
         ("a.json", {"database": {"v": {"annotations": [{"segment": [9, 3], "sentence": "x"}]}}}, "start 9 and end 3"),
         ("a.json", '{"v": {"start": [0], "end": [1], "text": ["x"]}, "v": {"start": [1], "end": [2], "text": ["y"]}}',
-         "a.json: 'v' is there twice"),
-        ("a.json", '{"database": {"v": {"annotations": []}, "v": {"annotations": []}}}', "'v' is there twice"),
+         "a.json: 'v' occurs twice"),
+        ("a.json", '{"database": {"v": {"annotations": []}, "v": {"annotations": []}}}', "'v' occurs twice"),
         ("a.json", "{", "a.json is not JSON"),
         ("a.json", "[1]", "must hold a JSON object"),
         ("a.json", '{"a": {"x": 1}}', "no known format"),

@@ -70,8 +70,8 @@ class PretrainingTrainer(PublishingTrainer):
     """Base of [`TeacherTrainer`] and [`DistillationTrainer`].
 
     The model returns `losses`, a dict of component means, and says in `loss_terms` each one's weight and items. Train
-    and evaluation data are map-style or a [`VideoTextStream`], whose windows are asked for by number, so that nothing
-    is read to skip it; their samples reach the collator with `sample_id` and `epoch`.
+    and evaluation data are map-style, so that nothing is read to skip it; their samples reach the collator with
+    `sample_id` and `epoch`.
     """
 
     def __init__(self, model, args: PretrainingArguments, train_dataset=None, eval_dataset=None, **kwargs):
@@ -97,7 +97,7 @@ class PretrainingTrainer(PublishingTrainer):
             len(dataset),
             args.train_batch_size * args.world_size * args.gradient_accumulation_steps,
             args.seed,
-            order=None if dataset.stream is None else dataset.stream.order,
+            shard_sizes=dataset.shard_sizes,
         )
 
     def _get_eval_sampler(self, eval_dataset) -> EpochSampler:

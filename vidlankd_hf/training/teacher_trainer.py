@@ -8,7 +8,6 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..data.collators import VideoTextCollator
-from ..data.streaming import VideoTextStream
 from ..hub.model_cards import write_teacher_card
 from ..models.teacher import VidLanKDTeacher
 from .base_trainer import PretrainingArguments, PretrainingTrainer, check_vocabulary_size
@@ -82,7 +81,7 @@ class TeacherTrainer(PretrainingTrainer):
     def evaluation_groups(self, dataset) -> list | None:
         if "contrast" not in self.model.loss_terms:
             return None
-        if isinstance(dataset, VideoTextStream):
+        if hasattr(dataset, "videos"):
             return dataset.videos()
         if "video" in (getattr(dataset, "column_names", None) or ()):
             return list(dataset.with_format(None)["video"])

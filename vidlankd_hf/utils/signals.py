@@ -1,4 +1,4 @@
-"""Signals to the workers of a data loader."""
+"""Signal handling in the workers of a data loader."""
 
 import signal
 
@@ -6,9 +6,10 @@ WORKER_SECONDS = 60
 
 
 def survive_stop_signals() -> None:
-    """In a data loader's worker: a signal to all processes of a machine must not take the batches from the last step.
+    """Keeps a data loader's worker alive for a minute after SIGTERM, and ignores SIGUSR1.
 
-    PyTorch's worker ends at once at SIGTERM, and training with it. Here it ends a minute later, if nobody ended it.
+    By default, a worker exits at SIGTERM, and training fails with it. Cluster managers send the signal to all
+    processes of a job, but the main process still needs batches to finish its step.
     """
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(WORKER_SECONDS))
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
