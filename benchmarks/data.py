@@ -1,16 +1,16 @@
-"""Times the data path on synthetic data, each measure beside what it is compared with, in turn in one run.
+"""Benchmarks the data path on synthetic data; each measurement alternates with its baseline.
 
     OMP_NUM_THREADS=1 python benchmarks/data.py --output_dir outputs/data_benchmark
 
-Measures:
-  reads    random windows from shards (fp16) against one .npy a video padded to 384 x 4096 in fp32, of which a window
-           needs the whole: time and bytes an example, with the files in the page cache and not in it
-  masks    collating and masking blocks of 128 tokens: TextCollator against DataCollatorForLanguageModeling
-  loader   batches of a stream, two workers, nothing else running, against the time of a teacher's training step
-  memory   of a stream's loader (PSS of the main process and of its two workers) on a data set and on one 50 times as
-           large; the map-style data set beside it
+Measurements:
+  reads    random windows from shards (fp16), compared with a .npy file per video, padded to 384 x 4096 in fp32 and
+           read completely for each window: time and bytes per example, with and without the files in the page cache
+  masks    collating and masking blocks of 128 tokens: TextCollator, compared with DataCollatorForLanguageModeling
+  loader   batches of load_video_text(streaming=True) with two idle workers, compared with a training step of a teacher
+  memory   PSS of the main process and of two workers of that loader, on a data set and on one 50 times as large; also
+           without streaming
 
-About 1.5 GB below --work_dir (default: a temporary folder) at the defaults.
+Needs about 1.5 GB below --work_dir (default: a temporary folder) with the default sizes.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from vidlankd_hf import (
 )
 from vidlankd_hf.data.features import FeatureStore, ShardWriter
 from vidlankd_hf.models.teacher import video_config_like
-from vidlankd_hf.training.sampler import EpochDataset
+from vidlankd_hf.training.sampler import EpochDataset, EpochSampler
 
 VOCABULARY, BLOCK, STEPS, WIDTH = 30_522, 126, 384, 4096
 WORKERS = 2
@@ -56,7 +56,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def write_videos(folder: Path, videos: int, width: int, shard_bytes: int, padded: Path | None = None) -> Path:
-    """Features of two streams at 1 and 1.5 a second, of 2 to 11 minutes, and a line of 10 words each four seconds."""
+    """Writes features of two streams, at 1 and 1.5 per second for 2 to 11 minutes, and a 10-word caption every 4 s."""
     rng = np.random.default_rng(0)
     rates = {"frame": 1.0, "clip": 1.5}
     settings = {name: {"model": "none", "rate": rate, "clip_length": 1} for name, rate in rates.items()}
@@ -86,7 +86,7 @@ def write_videos(folder: Path, videos: int, width: int, shard_bytes: int, padded
 
 
 def forget(folder: Path) -> None:
-    """Takes a folder's files out of the page cache, as far as the system does what it is told."""
+    """Asks the system to drop a folder's files from the page cache."""
     os.sync()
     for path in folder.iterdir():
         descriptor = os.open(path, os.O_RDONLY)
@@ -95,7 +95,7 @@ def forget(folder: Path) -> None:
 
 
 def remember(folder: Path) -> None:
-    """Reads a folder's files, so that they are in the page cache."""
+    """Reads a folder's files into the page cache."""
     for path in folder.iterdir():
         with open(path, "rb") as file:
             while file.read(2**24):
@@ -103,7 +103,7 @@ def remember(folder: Path) -> None:
 
 
 def disk_bytes() -> int:
-    """Bytes that this process has caused to be fetched from the disk."""
+    """Bytes fetched from the disk on behalf of this process."""
     lines = Path("/proc/self/io").read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith("read_bytes")))
 
@@ -112,31 +112,31 @@ def measure_reads(folder: Path, padded: Path, examples: int, rounds: int) -> lis
     rng = np.random.default_rng(1)
     durations = FeatureStore(folder / "features")
     results: dict[tuple, list] = {}
-    for turn in range(2 * rounds):
-        cold = turn % 2 == 0
+    for number in range(2 * rounds):
+        cold = number % 2 == 0
         videos = rng.choice(durations.video_ids, examples)
         spans = [(v, s, s + 48) for v in videos for s in [float(rng.uniform(0, durations.duration(v) - 48))]]
         store = FeatureStore(folder / "features")
         for files in (folder / "features", padded):
             forget(files) if cold else remember(files)
-        for way in ("shards", "padded .npy"):
+        for method in ("shards", "padded .npy"):
             size, fetched, start = 0, disk_bytes(), time.perf_counter()
             for video, begin, end in spans:
-                if way == "shards":
+                if method == "shards":
                     read = store.read(video, begin, end)[0]
                 else:
                     read = torch.from_numpy(np.load(padded / f"{video}.npy", allow_pickle=False))
-                read.view(torch.uint8).amax()  # all of it is in memory
+                read.view(torch.uint8).amax()  # forces all of it into memory
                 size += read.nbytes
             seconds = time.perf_counter() - start
-            kind = way, "disk" if cold else "page cache"
+            kind = method, "disk" if cold else "page cache"
             results.setdefault(kind, []).append((seconds, size, disk_bytes() - fetched))
     return [
         {
-            "way": way, "from": place, "ms": 1000 * median(r[0] for r in rows) / examples,
+            "method": method, "from": place, "ms": 1000 * median(r[0] for r in rows) / examples,
             "bytes": median(r[1] for r in rows) / examples, "disk_bytes": median(r[2] for r in rows) / examples,
         }
-        for (way, place), rows in results.items()
+        for (method, place), rows in results.items()
     ]  # fmt: skip
 
 
@@ -144,7 +144,7 @@ def measure_reads(folder: Path, padded: Path, examples: int, rounds: int) -> lis
 
 
 def measure_masks(tokenizer, batch: int, rounds: int) -> dict[str, float]:
-    """Microseconds of a core for a block of 128 tokens."""
+    """CPU microseconds per block of 128 tokens."""
     rng = np.random.default_rng(2)
     blocks = rng.integers(5, VOCABULARY, (batch, BLOCK)).astype(np.uint16)
     rows = EpochDataset([{"input_ids": block} for block in blocks])
@@ -163,26 +163,25 @@ def measure_masks(tokenizer, batch: int, rounds: int) -> dict[str, float]:
 # ---- loader ----
 
 
-def open_stream(folder: Path, tokenizer, streaming: bool = True):
+def open_data(folder: Path, tokenizer, streaming: bool = True):
     cache = folder / "cache"
     return load_video_text(
         folder / "features", folder / "captions.jsonl", tokenizer, seed=0, streaming=streaming, cache_dir=cache
     )
 
 
-def load_batches(dataset, tokenizer, batch: int, streaming: bool = True) -> DataLoader:
+def load_batches(dataset, tokenizer, batch: int) -> DataLoader:
     collator = VideoTextCollator(tokenizer, check_negatives=False)
-    if streaming:
-        return DataLoader(dataset.take_turns(batch), batch, num_workers=WORKERS, collate_fn=collator)
-    order = np.random.default_rng(0).permutation(len(dataset)).tolist()
-    return DataLoader(EpochDataset(dataset), batch, sampler=order, num_workers=WORKERS, collate_fn=collator)
+    dataset = EpochDataset(dataset)
+    sampler = EpochSampler(len(dataset), 1, seed=0, shard_sizes=dataset.shard_sizes)
+    return DataLoader(dataset, batch, sampler=sampler, num_workers=WORKERS, collate_fn=collator)
 
 
 def measure_loader(folder: Path, tokenizer, batch: int, batches: int, steps: int, size: str) -> dict[str, float]:
-    """Seconds of a batch from the loader alone, and of a training step on one."""
-    stream = open_stream(folder, tokenizer)
-    loader, taken, start = iter(load_batches(stream, tokenizer, batch)), [], None
-    for _ in range(batches + WORKERS * 2):  # what was prefetched while nobody took it does not count
+    """Seconds per batch of the loader alone, and per training step on one of its batches."""
+    stream = open_data(folder, tokenizer)
+    loader, taken = iter(load_batches(stream, tokenizer, batch)), []
+    for _ in range(batches + WORKERS * 2):  # batches prefetched before the first request do not count
         one = next(loader, None)
         if one is None:
             break
@@ -211,85 +210,93 @@ def measure_loader(folder: Path, tokenizer, batch: int, batches: int, steps: int
 
 
 def pss(process: int) -> int:
-    """Proportional set size in bytes: what is shared by n processes counts 1/n in each."""
+    """Proportional set size in bytes: memory shared by n processes counts 1/n in each."""
     lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     return 1024 * int(next(line.split()[1] for line in lines if line.startswith("Pss:")))
 
 
 def report_memory(folder: Path, streaming: bool, batch: int, batches: int) -> None:
-    """What the process of `measure_memory` prints: the most of main process and workers, in bytes."""
+    """Prints the peak PSS of main process and workers in bytes; runs in a process of `measure_memory`."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder.parent / "tokenizer")
-    loader = iter(load_batches(open_stream(folder, tokenizer, streaming), tokenizer, batch, streaming))
-    most = {"main": 0, "worker": 0}
+    loader = iter(load_batches(open_data(folder, tokenizer, streaming), tokenizer, batch))
+    peak = {"main": 0, "worker": 0}
     for number in range(batches):
         if next(loader, None) is None:
             break
         if number % 5 == 4:
-            most["main"] = max(most["main"], pss(os.getpid()))
-            most["worker"] = max(most["worker"], *(pss(worker.pid) for worker in loader._workers))
-    most["max_rss"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print("MEMORY", json.dumps(most), flush=True)
+            peak["main"] = max(peak["main"], pss(os.getpid()))
+            peak["worker"] = max(peak["worker"], *(pss(worker.pid) for worker in loader._workers))
+    peak["max_rss"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print("MEMORY", json.dumps(peak), flush=True)
 
 
 def measure_memory(folders: dict[str, Path], batch: int, batches: int) -> list[dict]:
     rows = []
     for name, folder in folders.items():
-        for way in ("stream", "map-style"):
-            command = [sys.executable, __file__, "--memory_of", str(folder), "--way", way]
+        for method in ("streaming", "in memory"):
+            command = [sys.executable, __file__, "--memory_of", str(folder), "--method", method]
             command += ["--batch", str(batch), "--batches", str(batches)]
             run = subprocess.run(command, capture_output=True, text=True)
             if run.returncode:
                 raise RuntimeError(f"{' '.join(command)}: {run.stderr[-2000:]}")
             line = next(line for line in run.stdout.splitlines() if line.startswith("MEMORY"))
-            rows.append({"way": way, "data": name, **json.loads(line.removeprefix("MEMORY"))})
+            rows.append({"method": method, "data": name, **json.loads(line.removeprefix("MEMORY"))})
     return rows
 
 
-# ---- the whole ----
+# ---- results ----
 
 
 def table_of(results: dict) -> str:
-    lines = ["| measure | ours | beside it | ratio | asked for |", "|---|---|---|---|---|"]
-    reads = {(row["way"], row["from"]): row for row in results["reads"]}
+    lines = ["| measurement | ours | baseline | ratio | target |", "|---|---|---|---|---|"]
+    reads = {(row["method"], row["from"]): row for row in results["reads"]}
     for place in ("page cache", "disk"):
         ours, theirs = reads["shards", place], reads["padded .npy", place]
         ratio = theirs["ms"] / ours["ms"]
         lines.append(f"| read, {place} | {ours['ms']:.2f} ms | {theirs['ms']:.2f} ms | {ratio:.1f}x | 10x |")
     ratio = theirs["bytes"] / ours["bytes"]
-    lines.append(f"| bytes | {ours['bytes'] / 1e6:.2f} MB | {theirs['bytes'] / 1e6:.2f} MB | {ratio:.1f}x | 10x |")
+    lines.append(
+        f"| bytes per read | {ours['bytes'] / 1e6:.2f} MB | {theirs['bytes'] / 1e6:.2f} MB | {ratio:.1f}x | 10x |"
+    )
     masks, loader = results["masks"], results["loader"]
     ratio = masks["stock"] / masks["ours"]
-    lines.append(f"| collate a block | {masks['ours']:.1f} us | {masks['stock']:.1f} us | {ratio:.1f}x | <= 10 us |")
+    lines.append(
+        f"| collate and mask, per block | {masks['ours']:.1f} us | {masks['stock']:.1f} us | {ratio:.1f}x | <= 10 us |"
+    )
     ratio = loader["step"] / loader["loader"]
-    lines.append(f"| a batch | {1000 * loader['loader']:.0f} ms | {loader['step']:.2f} s a step | {ratio:.1f}x | 5x |")
-    memory = {(row["way"], row["data"]): row for row in results["memory"]}
-    for way in ("stream", "map-style"):
+    lines.append(f"| batch | {1000 * loader['loader']:.0f} ms | {loader['step']:.2f} s per step | {ratio:.1f}x | 5x |")
+    memory = {(row["method"], row["data"]): row for row in results["memory"]}
+    for method in ("streaming", "in memory"):
         for part in ("main", "worker"):
-            one, many = (memory[way, data][part] for data in ("1x", "50x"))
-            asked = "1.0x" if way == "stream" else ""
+            one, many = (memory[method, data][part] for data in ("1x", "50x"))
+            target = "1.0x" if method == "streaming" else ""
             sizes = f"{many / 1e6:.0f} MB | {one / 1e6:.0f} MB | {many / one:.2f}x"
-            lines.append(f"| {way}, {part}, 50x and 1x data | {sizes} | {asked} |")
+            lines.append(f"| memory, {method}, {part}, 50x and 1x data | {sizes} | {target} |")
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--videos", type=int, default=100, help="of 4096 wide features (default: %(default)s)")
-    parser.add_argument("--small_videos", type=int, default=60, help="of the 1x set of the measure of memory, 64 wide")
-    parser.add_argument("--examples", type=int, default=100, help="reads of a round (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
-    parser.add_argument("--batch", type=int, default=32, help="default: %(default)s")
-    parser.add_argument("--blocks", type=int, default=128, help="collated and masked at a time (default: %(default)s)")
-    parser.add_argument("--batches", type=int, default=60, help="taken from a loader, at most (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=3, help="of training (default: %(default)s)")
-    parser.add_argument("--size", default="small", help="of the teacher (default: %(default)s)")
-    parser.add_argument("--work_dir", type=Path, help="for the synthetic data; default: a temporary folder")
-    parser.add_argument("--output_dir", type=Path, help="for data.json and data.md; default: only print")
+    numbers = {
+        "videos": (100, "videos with 4096-wide features"),
+        "small_videos": (60, "videos of the smaller data set for memory, with 64-wide features"),
+        "examples": (100, "reads per round"),
+        "rounds": (5, "rounds of each measurement"),
+        "batch": (32, "batch size"),
+        "blocks": (128, "blocks collated and masked at a time"),
+        "batches": (60, "batches per loader, at most"),
+        "steps": (3, "training steps"),
+    }
+    for name, (default, text) in numbers.items():
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"{text} (default: {default})")
+    parser.add_argument("--size", default="small", help="size of the teacher (default: small)")
+    parser.add_argument("--work_dir", type=Path, help="parent folder of the synthetic data (default: the system's)")
+    parser.add_argument("--output_dir", type=Path, help="folder for data.json and data.md (default: only print)")
     parser.add_argument("--memory_of", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--way", help=argparse.SUPPRESS)
+    parser.add_argument("--method", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.memory_of:
-        report_memory(args.memory_of, args.way == "stream", args.batch, args.batches)
+        report_memory(args.memory_of, args.method == "streaming", args.batch, args.batches)
         return
     with tempfile.TemporaryDirectory(dir=args.work_dir) as work:
         folders = {name: Path(work) / name for name in ("large", "padded", "1x", "50x")}
@@ -306,7 +313,7 @@ def main() -> None:
         )
         for name, times in (("1x", 1), ("50x", 50)):
             write_videos(folders[name], args.small_videos * times, 64, 2**20)
-            open_stream(folders[name], tokenizer)
+            open_data(folders[name], tokenizer)
         sets = {name: folders[name] for name in ("1x", "50x")}
         results["memory"] = measure_memory(sets, args.batch, args.batches)
     table = table_of(results)
@@ -315,7 +322,7 @@ def main() -> None:
         args.output_dir.mkdir(parents=True, exist_ok=True)
         (args.output_dir / "data.json").write_text(json.dumps(results, indent=1) + "\n")
         (args.output_dir / "data.md").write_text(table + "\n")
-        print(f"Written: {args.output_dir}/data.json, data.md")
+        print(f"Wrote data.json and data.md to {args.output_dir}.")
 
 
 if __name__ == "__main__":

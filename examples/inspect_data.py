@@ -50,7 +50,7 @@ def main() -> None:
     captions = read_captions(args.captions, args.caption_format, args.remove_overlap)
     pairs = pair_captions(store, captions)
     folder.mkdir(parents=True, exist_ok=True)
-    pairs.write(folder / "unpaired.jsonl")
+    pairs.unpaired.write(folder / "unpaired.jsonl")
     dataset = args.load(tokenizer, args.max_length or length, max_unpaired=1.0)
     summary = summarize(store, pairs, dataset)
     for name, value in summary_rows(summary):
@@ -79,7 +79,7 @@ def main() -> None:
     write_page(folder / "contact_sheet.html", f"Captioned video: {args.features}", summary, clips, growth)
     parser.save_settings(folder)
     print(f"\nIn {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}.")
-    problems = pairs.problems(args.features, args.captions)
+    problems = pairs.unpaired.problems(args.features, args.captions)
     if problems:
         print("To train without them, give --max_unpaired. " + ". ".join(problems) + ".")
     data = f"--features {args.features} --captions {args.captions} --tokenizer {args.tokenizer}"

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, set_seed
 from vidlankd_hf import TeacherConfig, TeacherTrainer
 from vidlankd_hf.cli import CommandLine
 from vidlankd_hf.data.features import FeatureStore
-from vidlankd_hf.data.pairing import split_by_video
+from vidlankd_hf.data.video_text import split_by_video
 from vidlankd_hf.experiments.world import bootstrap
 from vidlankd_hf.experiments.world.recipe import TEACHER_RECIPE, in_help
 from vidlankd_hf.reliability.launch import describe_launch, end_run

@@ -26,7 +26,7 @@ _LAZY = {
     "TextCollator": "data.collators",
     "VideoTextCollator": "data.collators",
     "load_text_blocks": "data.text_blocks",
-    "load_video_text": "data.pairing",
+    "load_video_text": "data.video_text",
 }
 __all__ = [
     "VidLanKDModernBertStudent",

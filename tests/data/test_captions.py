@@ -1,4 +1,4 @@
-"""Every format is read whole, what speech recognition repeats is removed, bad files say what is wrong with them."""
+"""All formats are read completely, repetitions of speech recognition are removed, and errors name the fault."""
 
 import json
 import lzma
@@ -92,7 +92,7 @@ def test_folder_of_subtitles_is_read_beside_the_videos(tmp_path):
     write(tmp_path / "a.mp4", b"\x00\xff")
     assert [c.video + " " + c.text for c in read_captions(tmp_path)] == ["a first", "c third, quoted", "b second"]
     write(tmp_path / "a.vtt", "WEBVTT\n\n00:01.000 --> 00:02.000\nagain\n")
-    with pytest.raises(ValueError, match="a.srt and .*a.vtt are both of the video 'a'"):
+    with pytest.raises(ValueError, match="a.srt and .*a.vtt both belong to the video 'a'"):
         read_captions(tmp_path)
 
 
@@ -123,7 +123,7 @@ def test_published_formats_are_recognised_and_read(tmp_path, name, content, expe
 
 def test_format_can_be_said_where_the_name_does_not_tell(tmp_path):
     path = write(tmp_path / "subtitles.txt", "1\n00:00:01,000 --> 00:00:02,000\nhello\n")
-    with pytest.raises(ValueError, match="no known format .*format="):
+    with pytest.raises(ValueError, match="unknown format .*format="):
         read_captions(path)
     assert read_captions(path, format="srt")[0].text == "hello"
     with pytest.raises(ValueError, match="format is 'ass': choose one of jsonl, srt"):
@@ -134,7 +134,7 @@ def test_known_faults_of_published_times_are_put_right_and_counted(tmp_path, cap
     entry = {"duration": 90, "timestamps": [[61.3, 60.7], [5, 5]], "sentences": ["He grinds it.", "It overturns."]}
     captions = read_captions(write(tmp_path / "train.json", {"v_a": entry}))
     assert [(c.start, c.end) for c in captions] == [(60.7, 61.3), (5.0, 6.0)]
-    assert "1 captions of swapped times" in caplog.text and "1 captions of no duration" in caplog.text
+    assert "1 captions with swapped times" in caplog.text and "1 captions without duration" in caplog.text
 
 
 # ---- rolling captions ----
@@ -169,7 +169,7 @@ def test_rolling_lines_of_youtube_are_read_once_and_a_later_repetition_stays(tmp
         (["this is very", "very good"], ["this is very", "very good"]),
         # repetition inside a line is speech
         (["no no no", "do not do it"], ["no no no", "do not do it"]),
-        # an overlap that begins anew inside a failed one
+        # an overlap that starts again inside a failed one
         (["a b a b a c", "a b a c x"], ["a b a b a c", "x"]),
         # the longest overlap counts, not the first found
         (["a b a b", "a b a b c"], ["a b a b", "c"]),
@@ -203,8 +203,8 @@ CUE = "1\n00:00:01,000 --> 00:00:02,000\nhello\n\n"
     "name, content, message",
     [
         ("a.srt", CUE + "2\n00:00:05,000 --> 00:00:04,000\nx\n", "a.srt, line 6: start 5.0 and end 4.0 must satisfy"),
-        ("a.srt", CUE + "2\n00:00:0x,000 --> 00:00:04,000\nx\n", "a.srt, line 6: .* are no times"),
-        ("a.srt", "Hello\n" + CUE, "a.srt, line 1: 'Hello' comes before the first times"),
+        ("a.srt", CUE + "2\n00:00:0x,000 --> 00:00:04,000\nx\n", "a.srt, line 6: .* must be times"),
+        ("a.srt", "Hello\n" + CUE, "a.srt, line 1: 'Hello' precedes the first times"),
         ("a.srt", "1\n00:00:01,000 --> 00:00:02,000\n\n", "holds no caption"),
         ("a.srt", "", "holds no caption"),
         ("a.vtt", CUE, "line 1 must start with WEBVTT; if these are SRT"),
@@ -213,7 +213,7 @@ CUE = "1\n00:00:01,000 --> 00:00:02,000\nhello\n\n"
         ("a.srt", CUE.encode("utf-16"), "not UTF-8"),
         ("a.srt.xz", b"not packed", "a.srt.xz cannot be read"),
         ("a.csv", "begin,end,text\n1,2,x\n", "must name the columns start, end and text"),
-        ("a.csv", "start,end,text\n1,soon,x\n", "a.csv, line 2: start 1.0 and end 'soon' must be seconds"),
+        ("a.csv", "start,end,text\n1,soon,x\n", "a.csv, line 2: start 1.0 and end 'soon' must be numbers of seconds"),
         ("a.csv", "start,end,text\n1\n", "a.csv, line 2: has fewer columns than line 1"),
         ("a.jsonl", {"video": "v", "start": 5, "end": 4, "text": "x"}, "line 1: start 5 and end 4 must satisfy"),
         ("a.jsonl", {"video": "v", "start": -1, "end": 4, "text": "x"}, "line 1: start -1"),
@@ -223,24 +223,24 @@ CUE = "1\n00:00:01,000 --> 00:00:02,000\nhello\n\n"
         ("a.csv", "", "must name the columns"),
         ("a.csv", "start,end,text\n", "holds no caption"),
         ("a.csv", "start,end,text\n1,2," + "x" * 10_000_000, "a.csv, line .: not csv .field larger"),
-        ("a.srt", "1\n00:00:01,000 --> 00:00:02,000\n" + "x " * 5_000_000, "line 2: .* more than 1,000,000"),
-        ("a.json", {"v": {"start": [0], "end": [1], "text": ["x" * 10_000_000]}}, "caption 1: .* more than 1,000,000"),
-        ("a.json", "{}", "no known format"),
+        ("a.srt", "1\n00:00:01,000 --> 00:00:02,000\n" + "x " * 5_000_000, "line 2: .* at most 1,000,000"),
+        ("a.json", {"v": {"start": [0], "end": [1], "text": ["x" * 10_000_000]}}, "caption 1: .* at most 1,000,000"),
+        ("a.json", "{}", "unknown format"),
         ("a.json", {"database": {"v": {"annotations": [{"segment": [9, 3], "sentence": "x"}]}}}, "start 9 and end 3"),
         ("a.json", '{"v": {"start": [0], "end": [1], "text": ["x"]}, "v": {"start": [1], "end": [2], "text": ["y"]}}',
-         "a.json: 'v' is there twice"),
-        ("a.json", '{"database": {"v": {"annotations": []}, "v": {"annotations": []}}}', "'v' is there twice"),
+         "a.json: 'v' occurs twice"),
+        ("a.json", '{"database": {"v": {"annotations": []}, "v": {"annotations": []}}}', "'v' occurs twice"),
         ("a.json", "{", "a.json is not JSON"),
         ("a.json", "[1]", "must hold a JSON object"),
-        ("a.json", '{"a": {"x": 1}}', "no known format"),
+        ("a.json", '{"a": {"x": 1}}', "unknown format"),
         ("a.json", HOWTO100M, "video 'x2': must hold the lists"),
-        ("a.json", {"v": {"timestamps": [[0, 1]], "sentences": []}}, "video 'v': must hold timestamps and as many"),
+        ("a.json", {"v": {"timestamps": [[0, 1]], "sentences": []}}, "must hold timestamps and the same number"),
         ("a.json", {"v": {"timestamps": [[0, 1]], "sentences": [" "]}}, "video 'v', caption 1: .* is empty"),
         ("a.json", {"database": {"v": {"annotations": [{"segment": [1]}]}}}, "video 'v': annotations must hold"),
         ("a.txt", "vid1\ta cat\nvid2 a dog\n", "a.txt, line 2: must be a video's id, a tab"),
         ("a.txt", "vid1\t \n", "line 1: the caption of 'vid1' is empty"),
         ("a.jsonl", {"video": "v", "start": float("nan"), "text": "x"}, "line 1: start nan"),
-        ("a.jsonl", {"video": "v", "text": "x" * 10_000_000}, "line 1: .* 10,000,000 characters, more than 1,000,000"),
+        ("a.jsonl", {"video": "v", "text": "x" * 10_000_000}, "line 1: .* 10,000,000 .* at most 1,000,000"),
         ("a.jsonl", {"video": "../../etc/passwd", "text": "x"}, "'../../etc/passwd' leads out of the folder"),
         ("a.jsonl", {"video": "/etc/passwd", "text": "x"}, "leads out of the folder"),
         ("a.jsonl", {"video": "..\\secret", "text": "x"}, "leads out of the folder"),
@@ -267,7 +267,7 @@ def test_file_of_ten_megabytes_is_read_whole(tmp_path):
 def test_speech_without_text_or_with_swapped_times_is_put_right_in_howto100m(tmp_path, caplog):
     columns = {"start": [5, 1, 3], "end": [2, 3, 4], "text": ["turned", float("nan"), " "]}
     assert read_captions(write(tmp_path / "a.json", {"v": columns})) == [Caption("v", 2.0, 5.0, "turned")]
-    assert "2 captions without text" in caplog.text and "1 captions of swapped times" in caplog.text
+    assert "2 captions without text" in caplog.text and "1 captions with swapped times" in caplog.text
 
 
 def test_captions_that_overlap_in_time_are_all_kept(tmp_path):

@@ -138,12 +138,12 @@ def test_a_damaged_or_missing_shard_is_named(folder):
 def test_shard_of_another_precision_is_named(folder):
     name = FeatureStore(folder).entry("video0.mp4")["shard"]
     save_file({n: t.double() for n, t in load_file(folder / name).items()}, folder / name)
-    with pytest.raises(ValueError, match=f"{name}: .* is F64, and shards hold F16, F32"):
+    with pytest.raises(ValueError, match=f"{name}: .* is F64, but shards hold F16, F32"):
         FeatureStore(folder).read("video0.mp4")
 
 
 def test_few_shards_are_open_at_a_time(folder, videos, monkeypatch):
-    monkeypatch.setattr(features, "MOST_OPEN", 2)
+    monkeypatch.setattr(features, "MAX_OPEN", 2)
     store = FeatureStore(folder)
     assert len({store.entry(video)["shard"] for video in videos}) > 2
     for _ in range(2):
@@ -155,7 +155,7 @@ def test_few_shards_are_open_at_a_time(folder, videos, monkeypatch):
 def test_missing_folders_other_versions_and_unknown_videos_are_named(tmp_path, folder):
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         FeatureStore(tmp_path / "nowhere")
-    with pytest.raises(KeyError, match="No features of video 'other.mp4'"):
+    with pytest.raises(KeyError, match="has no features of video 'other.mp4'"):
         FeatureStore(folder).read("other.mp4")
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({**manifest, "format_version": 99}))
@@ -166,8 +166,15 @@ def test_missing_folders_other_versions_and_unknown_videos_are_named(tmp_path, f
 def test_a_span_must_start_inside_the_video(folder):
     store = FeatureStore(folder)
     duration = store.duration("video0.mp4")
-    beside = [(duration, None), (duration + 1, duration + 2), (-1.0, 1.0), (1.0, 1.0), (1.5, 1.0), (0.0, float("nan"))]
-    for start, end in beside:
+    outside = [
+        (duration, None),
+        (duration + 1, duration + 2),
+        (-1.0, 1.0),
+        (1.0, 1.0),
+        (1.5, 1.0),
+        (0.0, float("nan")),
+    ]
+    for start, end in outside:
         with pytest.raises(ValueError, match=f"Video 'video0.mp4' lasts {duration:.3f} s: the span from {start}"):
             store.read("video0.mp4", start, end)
     assert torch.equal(store.read("video0.mp4", 0.0, duration + 5)[0], store.read("video0.mp4")[0])

@@ -1,4 +1,4 @@
-"""Nothing runs and nothing else is opened because a file says so."""
+"""Data files cannot run code or open other files."""
 
 import http.server
 import json
@@ -24,7 +24,7 @@ from vidlankd_hf.reliability.checkpointing import seal, verify_checkpoint
 
 
 class Bomb:
-    """Pickled; whoever unpickles it makes a file."""
+    """Makes a folder when it is unpickled."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -35,7 +35,7 @@ class Bomb:
 
 @pytest.fixture
 def sign(tmp_path):
-    """Exists once hostile code ran."""
+    """A path that exists only if hostile code ran."""
     path = tmp_path / "it-ran"
     yield path
     assert not path.exists()
@@ -105,7 +105,7 @@ def test_shards_whose_index_points_elsewhere_are_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["../../escaped", "/escaped", "a\x00b", "con\nfig", "<script>", "....//x"])
 def test_names_of_videos_make_no_file(tmp_path, name):
-    """A video's id is a key in an index, whatever it spells; captions that name no file of a folder are refused."""
+    """Any video id is only a key of the index; captions whose video is no file name are refused."""
     folder = tmp_path / "features"
     writer = ShardWriter(folder, {"frame": {"model": "m", "rate": 1.0, "clip_length": 1}})
     writer.add(name, 2.0, {"frame": (torch.ones(2, 3), torch.tensor([0.5, 1.5]))})
@@ -124,7 +124,7 @@ def test_names_of_videos_make_no_file(tmp_path, name):
 
 @pytest.fixture
 def server():
-    """An address of this machine that counts who asks."""
+    """A local web server that records requests."""
     asked = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -196,7 +196,7 @@ def test_checkpoint_manifest_cannot_name_files_elsewhere(tmp_path):
 
 
 def test_nothing_here_unpacks_archives_or_evaluates_text():
-    """If one of these comes in, it needs a hostile file of its own above."""
+    """Code that uses one of these needs a test with a hostile file above."""
     forbidden = ("import pickle", "import tarfile", "yaml.load", "allow_pickle=True", "weights_only=False", " eval(",
                  " exec(", "trust_remote_code=True", "shell=True", "extractall", "unpack_archive")  # fmt: skip
     # The snippet of a teacher's card, and the error of a file that weights_only refuses.

@@ -1,4 +1,4 @@
-"""HowTo100M's files become shards that hold the same numbers at the same times; what cannot be used is listed."""
+"""HowTo100M's files become shards with the same values at the same times; unusable files are listed."""
 
 import json
 import os
@@ -18,7 +18,7 @@ SECONDS = {"aaaaaaaaaaa": 20, "b_-bbbbbbbb": 7, "ccccccccccc": 31}
 
 
 def write(folder, captions=None):
-    """Features in each of the ways they are named, captions as json."""
+    """Features under each naming scheme, and captions as json."""
     rng = np.random.default_rng(0)
     arrays = {}
     for name, rate, width in (("2d", 1.0, WIDTHS[0]), ("3d", 1.5, WIDTHS[1])):
@@ -114,17 +114,17 @@ def with_value(value):
 @pytest.mark.parametrize(
     "damage, detail",
     [
-        (bomb, "no array of features"),
-        (raw_pickle, "no array of features"),
-        (archive, "an archive, must be"),
-        (lambda path: np.save(path, np.ones((20, 5), np.float32)), "width 5, must be 6"),
-        (lambda path: np.save(path, np.ones((20, 6), np.int64)), "int64 .20, 6., must be floating"),
-        (lambda path: np.save(path, np.ones(20, np.float32)), "float32 .20., must be"),
-        (lambda path: np.save(path, np.ones((0, 6), np.float32)), "N >= 1|no array"),
+        (bomb, "is not an array of features"),
+        (raw_pickle, "is not an array of features"),
+        (archive, "is an archive, but must be"),
+        (lambda path: np.save(path, np.ones((20, 5), np.float32)), "has width 5, but must have 6"),
+        (lambda path: np.save(path, np.ones((20, 6), np.int64)), "is int64 .20, 6., but must be floating"),
+        (lambda path: np.save(path, np.ones(20, np.float32)), "is float32 .20., but must be"),
+        (lambda path: np.save(path, np.ones((0, 6), np.float32)), "N >= 1|not an array"),
         (with_value(np.nan), "not finite"),
         (with_value(1e6), "not finite in float16"),
-        (lambda path: path.write_bytes(b""), "no array"),
-        (lambda path: path.write_bytes(path.read_bytes()[:200]), "no array"),
+        (lambda path: path.write_bytes(b""), "not an array"),
+        (lambda path: path.write_bytes(path.read_bytes()[:200]), "not an array"),
     ],
     ids=["bomb", "pickle", "npz", "width", "integers", "one dimension", "no rows", "nan", "overflow", "empty", "cut"],
 )
@@ -172,7 +172,7 @@ def test_what_is_no_such_folder_or_already_finished_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="holds no .npy file"):
         convert_howto100m(tmp_path / "empty", tmp_path / "3d", tmp_path / "caption.json", tmp_path / "out")
-    with pytest.raises(ValueError, match="is no folder"):
+    with pytest.raises(ValueError, match="is not a folder"):
         convert_howto100m(tmp_path / "none", tmp_path / "3d", tmp_path / "caption.json", tmp_path / "out")
     convert(tmp_path)
     before = (tmp_path / "out" / "captions.jsonl").read_bytes()
@@ -183,7 +183,7 @@ def test_what_is_no_such_folder_or_already_finished_is_refused(tmp_path):
         {"video": v, "start": 0, "end": 1, "text": "word1"} for v in ("aaaaaaaaaaa", "ccccccccccc", "aaaaaaaaaaa")
     ]
     (tmp_path / "c.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(ValueError, match="'aaaaaaaaaaa' are in two places"):
+    with pytest.raises(ValueError, match="'aaaaaaaaaaa' are not consecutive"):
         convert_howto100m(
             tmp_path / "2d", tmp_path / "3d", tmp_path / "c.jsonl", tmp_path / "other", 1.0, WIDTHS
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Masks: exact counts, the documented bits, and nothing but (seed, epoch, sample, position) that could change them."""
+"""Masks have exact counts and the documented bits, and depend only on (seed, epoch, sample, position)."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def reference_mix(z):
 
 
 def reference_masks(ids, ordinary, sample, epoch, seed, mask_token_id, ordinary_ids):
-    """The module's documentation, in Python integers."""
+    """The algorithm of the module's docstring with Python integers."""
     row = reference_mix(reference_mix(reference_mix(seed) ^ epoch) ^ sample)
     places = [i for i, flag in enumerate(ordinary) if flag]
     count = max(1, round(0.15 * len(places))) if places else 0
@@ -137,7 +137,7 @@ def test_vokens_stand_at_their_tokens_and_at_nothing_else():
 
 def test_position_that_its_bits_cannot_tell_is_an_error():
     ids = np.full((1, 2**16 + 1), 7)
-    with pytest.raises(ValueError, match="65537 tokens are too long"):
+    with pytest.raises(ValueError, match="65537 tokens, but at most 65536"):
         mask_tokens(ids, ids > 5, np.zeros(1), np.zeros(1), **OPTIONS)
     _, positions, _ = mask_tokens(ids[:, 1:], ids[:, 1:] > 5, np.zeros(1), np.zeros(1), **OPTIONS)
     assert len(set(positions[0].tolist())) == round(0.15 * 2**16)

@@ -1,4 +1,4 @@
-"""A caption meets the right stretch of the right video, whole videos are used, and misfits are refused."""
+"""Captions get the right span of the right video, all captions are used, and faulty ones are refused."""
 
 import json
 import pickle
@@ -20,8 +20,8 @@ from vidlankd_hf import (
 )
 from vidlankd_hf.data.captions import read_captions
 from vidlankd_hf.data.features import FeatureStore
-from vidlankd_hf.data.matching import match_videos
-from vidlankd_hf.data.pairing import pair_captions, split_by_video
+from vidlankd_hf.data.pairing import VideoNames, pair_captions
+from vidlankd_hf.data.video_text import split_by_video
 from vidlankd_hf.data.windows import tile
 from vidlankd_hf.models.teacher import video_config_like
 from vidlankd_hf.training.sampler import EpochDataset
@@ -84,7 +84,7 @@ def test_captions_that_overlap_or_are_within_others_make_a_window_that_spans_the
 
 
 def test_captions_given_twice_are_both_read(tmp_path, tokenizer, features):
-    """A line of jsonl has no id: only the reader of a file knows whether a repetition was spoken."""
+    """Lines of jsonl have no id, so a repetition may have been spoken."""
     path = write_captions(tmp_path / "c.jsonl", [caption("a.mp4", 2, 4), caption("a.mp4", 2, 4), *REST])
     assert load_video_text(features, path, tokenizer)[0]["text"] == "word1 word2 word1 word2"
 
@@ -143,7 +143,7 @@ def test_windows_of_every_epoch_tile_all_lines_and_start_at_other_ones(tmp_path,
 
 
 def test_window_is_a_pure_function_of_seed_epoch_and_index(tmp_path, tokenizer, long_features):
-    """So a resumed run, another worker or another order sees the same."""
+    """So a resumed run, another worker and another order get the same windows."""
     path, _ = long_captions(tmp_path)
 
     def rows(seed, keys, copy=False):
@@ -166,14 +166,14 @@ def test_windows_move_for_part_of_the_data_and_for_shuffled_videos(tmp_path, tok
     dataset = load_video_text(long_features, path, tokenizer, max_length=64, seed=3)
     train, _ = split_by_video(dataset, 0.5)
     part = EpochDataset(train)
-    whole = {
+    expected = {
         row["id"]: row["text"] for row in EpochDataset(dataset).__getitems__(range(len(dataset), 2 * len(dataset)))
     }
     rows = part.__getitems__(range(len(train), 2 * len(train)))
-    assert [row["text"] for row in rows] == [whole[row["id"]] for row in rows]
+    assert [row["text"] for row in rows] == [expected[row["id"]] for row in rows]
     shuffled = load_video_text(long_features, path, tokenizer, max_length=64, seed=3, shuffle_videos_seed=0)
     rows = EpochDataset(shuffled).__getitems__(range(len(dataset), 2 * len(dataset)))
-    assert [row["text"] for row in rows] == list(whole.values())
+    assert [row["text"] for row in rows] == list(expected.values())
     assert all(len(row["times"]) == {"a.mp4": 200, "b.mp4": 100}[row["video"]] for row in rows)
     assert all(row["id"].split("#")[0] != row["video"] for row in rows)
 
@@ -199,11 +199,13 @@ def test_tilings_have_the_fewest_windows_and_fit_whatever_the_shift():
 def test_captions_are_matched_to_videos_by_name_with_or_without_suffix_and_language():
     ids = ["a.mp4", "b.webm", "c", "d.x.mkv", "both.mp4", "both.avi"]
     names = {"a": "a.mp4", "b.webm": "b.webm", "c.mp4": "c", "d.x.pt-BR": "d.x.mkv", "both.avi": "both.avi"}
-    assert match_videos([*names, "a.mp3", "z", "b.mp4"], ids) == names
-    with pytest.raises(ValueError, match="'both' may be 'both.avi' or 'both.mp4'"):
-        match_videos(["both"], ids)
-    with pytest.raises(ValueError, match="'a.de' and 'a.en' both mean 'a.mp4': keep one"):
-        match_videos(["a.en", "a.de"], ids)
+    found = VideoNames(ids)
+    assert {name: found.find(name) for name in names} == names
+    assert [found.find(name) for name in ("a.mp3", "z", "b.mp4")] == [None] * 3
+    with pytest.raises(ValueError, match="'both' in the captions fits both 'both.avi' and 'both.mp4'"):
+        found.find("both")
+    with pytest.raises(ValueError, match="'a' and 'a.en' in the captions both refer to 'a.mp4': keep one"):
+        found.find("a.en")
 
 
 def test_subtitle_folder_is_paired_with_its_videos(tmp_path, tokenizer, features):
@@ -230,14 +232,14 @@ UNPAIRED = [
 
 def test_unpaired_up_to_the_share_are_left_out_counted_and_listed(tmp_path, tokenizer, features, caplog):
     path = write_captions(tmp_path / "c.jsonl", UNPAIRED)
-    with pytest.raises(ValueError, match=r"max_unpaired is 0.5, this takes 0.67"):
+    with pytest.raises(ValueError, match=r"max_unpaired is 0.5, needed is 0.67"):
         load_video_text(features, path, tokenizer, max_unpaired=0.5)
     dataset = load_video_text(features, path, tokenizer, max_unpaired=0.67)
     assert dataset.with_format(None)["text"][:] == [" ".join(["word1 word2"] * 7)]
     for part in ("1 captions of 1 videos that are not", "2 captions lie outside", "2 videos in .* have no caption"):
         assert re.search(part, caplog.text)
     pairs = pair_captions(FeatureStore(features), read_captions(path))
-    pairs.write(tmp_path / "unpaired.jsonl")
+    pairs.unpaired.write(tmp_path / "unpaired.jsonl")
     listed = [json.loads(line) for line in (tmp_path / "unpaired.jsonl").read_text().splitlines()]
     assert [(row["what"], row["video"]) for row in listed] == [
         ("caption without video", "x.mp4"),
@@ -287,7 +289,7 @@ def test_captions_that_are_not_there_or_not_utf8_are_errors(tmp_path):
 
 @pytest.mark.slow
 def test_resumed_training_sees_the_windows_of_its_epoch(tmp_path, tokenizer, long_features):
-    """Whole and resumed inside the second epoch: the same weights, bit for bit; other ones without moving windows."""
+    """A run resumed inside the second epoch gets the same weights bit for bit; fixed windows give other weights."""
     path, _ = long_captions(tmp_path)
 
     def run(name, seed=3, resume=None):
@@ -304,7 +306,7 @@ def test_resumed_training_sees_the_windows_of_its_epoch(tmp_path, tokenizer, lon
         trainer.train(resume_from_checkpoint=resume)
         return torch.cat([p.flatten() for p in teacher.parameters()])
 
-    whole = run("whole")
+    uninterrupted = run("whole")
     resumed = run("resumed", resume=str(tmp_path / "whole" / "checkpoint-6"))
-    assert torch.equal(whole, resumed)
-    assert not torch.equal(whole, run("fixed", seed=None))
+    assert torch.equal(uninterrupted, resumed)
+    assert not torch.equal(uninterrupted, run("fixed", seed=None))

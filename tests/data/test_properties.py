@@ -1,4 +1,4 @@
-"""What holds for every input: losses, masks, batches, blocks and captions, also empty, huge and of half precision."""
+"""Properties of losses, masks, batches, blocks and captions for all inputs, even empty, huge or half precision."""
 
 import json
 import os
@@ -107,7 +107,7 @@ def test_video_contrast_is_finite_and_knows_no_padding(kind, inputs, ids, random
     expected = loss(tokens, videos[:, 0], mask, video_ids)
     padded, longer = torch.cat([tokens, tokens[:, :1] + 7], 1), torch.cat([mask, torch.zeros_like(mask[:, :1])], 1)
     torch.testing.assert_close(loss(padded, videos[:, 0], longer, video_ids), expected)
-    if kind != "hinge":  # whose negatives are those of the next sample
+    if kind != "hinge":  # its negatives are those of the next sample
         order = list(range(len(mask)))
         random.shuffle(order)
         reordered = loss(tokens[order], videos[order, 0], mask[order], video_ids[order])

@@ -1,4 +1,4 @@
-"""Real captions and real text, where VIDLANKD_DATA names a folder of them."""
+"""Real captions and text, if VIDLANKD_DATA names a folder with them."""
 
 import json
 import lzma
@@ -44,7 +44,7 @@ def test_real_annotations_are_recognised_and_read_complete(file, count, videos):
 
 @needs_data
 def test_real_clips_are_shown_with_their_captions(tmp_path):
-    """One file has a frame marked as key frame that is none, one a title that is not UTF-8."""
+    """One file has a frame wrongly marked as key frame, another a title that is not UTF-8."""
     paths = sorted(p for p in (DATA / "videos").iterdir() if p.suffix != ".jsonl")
     features = write_features(tmp_path / "features", {path.name: 46.0 for path in paths})
     dataset = load_video_text(features, DATA / "videos" / "captions.jsonl", make_tokenizer())
@@ -64,7 +64,7 @@ def test_real_compressed_text_is_read_line_by_line():
 
 @needs_data
 def test_real_text_is_vokenized_by_a_vokenizer_of_real_videos(tiny_world, tmp_path):
-    """Backbone and vokenizer have hardly been trained: what is tested is that every step takes real input."""
+    """Every step accepts real input; backbone and vokenizer are hardly trained."""
     videos = sorted(
         (p for p in (DATA / "videos").iterdir() if p.suffix in (".mp4", ".webm")), key=lambda p: p.stat().st_size
     )

@@ -115,7 +115,7 @@ def test_hub_id_names_data_set_and_configuration(monkeypatch, source, path, conf
 def test_text_that_is_none_is_counted_and_one_that_is_a_number_refused(tmp_path, tokenizer, lines):
     blocks = load_text_blocks(Dataset.from_dict({"text": [None, *lines[:100]]}), tokenizer, tmp_path)
     assert blocks.info["texts_without_tokens"] == 1
-    with pytest.raises(ValueError, match="a text is '17', a int: the column must hold strings"):
+    with pytest.raises(ValueError, match="a text is '17', a int, but the column must hold strings"):
         load_text_blocks(Dataset.from_dict({"text": [17]}), tokenizer, tmp_path)
 
 
@@ -151,7 +151,7 @@ def test_wrong_sources_are_errors_that_say_what_to_give(tmp_path, tokenizer):
     with pytest.raises(ValueError, match="holds no text file"):
         load_text(str(tmp_path))
     (tmp_path / "a.txt").write_text("word1\n")
-    with pytest.raises(ValueError, match="no file in .* begins with 'validation'"):
+    with pytest.raises(ValueError, match="no file in .* starts with 'validation'"):
         load_text(str(tmp_path), split="validation")
     with pytest.raises(ValueError, match="1 tokens, fewer than one block of 126"):
         load_text_blocks(str(tmp_path / "a.txt"), tokenizer, tmp_path / "cache")
@@ -211,7 +211,7 @@ def test_vocabularies_that_differ_are_told_apart_and_the_difference_named(tokeni
 
 @pytest.mark.parametrize("line", ['null{"text": "b"}', "null", '["text"]', "1", '"text"'])
 def test_line_that_is_no_object_is_an_error_that_names_it(tmp_path, line):
-    """Arrow's reader ends the process at the first of these."""
+    """At the first of these, Arrow's reader would end the process."""
     (tmp_path / "train.jsonl").write_text('{"text": "a"}\n' + line + "\n")
     with pytest.raises(ValueError, match="line 2: not a JSON object"):
         load_text(str(tmp_path))

@@ -1,4 +1,4 @@
-"""Formats that captions come in: each reader gives rows of (where, video, start, end, text), not yet checked."""
+"""Caption formats: each reader yields unchecked rows of (where, video, start, end, text)."""
 
 import csv
 import html
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 SUBTITLE_SUFFIXES = (".srt", ".vtt", ".csv")
-_PACKED = (".xz", ".gz", ".bz2")
+_COMPRESSIONS = (".xz", ".gz", ".bz2")
 _TIME = r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:[.,]\d{1,3})?)"
 _TIMING = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?:\s.*)?")
 _TAG = re.compile(r"</?(?:[biucsv]|font|lang|ruby|rt)(?:[\s.][^<>]*)?>|<[\d:.]+>|\{\\[^{}]*\}", re.IGNORECASE)
@@ -20,17 +20,17 @@ Rows = Iterator[tuple[str, Any, Any, Any, Any]]
 
 
 def video_name(path: Path) -> str:
-    """The video a subtitle file is of: its name without suffix."""
-    return path.with_suffix("").stem if path.suffix.lower() in _PACKED else path.stem
+    """The video id of a subtitle file: its name without suffix."""
+    return path.with_suffix("").stem if path.suffix.lower() in _COMPRESSIONS else path.stem
 
 
 def detect_format(path: Path, text: str) -> str:
-    """The format of a file, from its suffix and, for json and txt, its content.
+    """Detects the format of a file from its suffix and, for json and txt, its content.
 
     Raises:
-        ValueError: It is none of them; names what was seen and the formats there are.
+        ValueError: The format is unknown.
     """
-    suffixes = [s.lower() for s in path.suffixes if s.lower() not in _PACKED]
+    suffixes = [s.lower() for s in path.suffixes if s.lower() not in _COMPRESSIONS]
     suffix = suffixes[-1] if suffixes else ""
     if suffix in (".jsonl", ".srt", ".vtt"):
         return suffix[1:]
@@ -48,13 +48,13 @@ def detect_format(path: Path, text: str) -> str:
     if suffix == ".txt" and "\t" in text.partition("\n")[0]:
         return "msvd"
     raise ValueError(
-        f"{path} is of no known format (suffix {suffix!r}): give .jsonl, .srt, .vtt, HowTo100M's csv or json, the "
-        f"json of ActivityNet Captions or YouCook2, MSVD's sentences, or say which with format= ({', '.join(READERS)})"
+        f"{path} has an unknown format (suffix {suffix!r}): give .jsonl, .srt, .vtt, HowTo100M's csv or json, the "
+        f"json of ActivityNet Captions or YouCook2, or MSVD's sentences, or set format= ({', '.join(READERS)})"
     )
 
 
 def has_word_times(vtt: str) -> bool:
-    """Whether a WebVTT file times single words, as YouTube's recognised speech does."""
+    """Whether a WebVTT file has times of single words, as YouTube's recognised speech has."""
     return _WORD_TIME.search(vtt) is not None
 
 
@@ -81,10 +81,10 @@ def read_vtt(text: str, path: Path) -> Rows:
 
 
 def _read_cues(text: str, path: Path, vtt: bool) -> Rows:
-    """Every line with an arrow is the times of a cue, or an error; what follows up to the next one is its text.
+    """Reads cues: every line with an arrow must hold the times of a cue, and the lines up to the next one its text.
 
-    The parsers on the package index were tried: webvtt-py 0.6 leaves out cues it cannot read, and text after a plain
-    "<" with them; pysubs2 1.8 takes such cues, and comments, for text of the cue before.
+    Parsers on PyPI hide errors: webvtt-py 0.6 drops cues that it cannot read, and text after a plain "<"; pysubs2 1.8
+    appends such cues, and comments, to the text of the previous cue.
     """
     lines = re.split("\r\n|\r|\n", text)
     arrows = [i for i, line in enumerate(lines) if "-->" in line]
@@ -92,12 +92,12 @@ def _read_cues(text: str, path: Path, vtt: bool) -> Rows:
     if not vtt:
         for number, line in enumerate(lines[:first], 1):
             if line.strip() and not line.strip().isdigit():
-                raise ValueError(f"{path}, line {number}: {line[:80]!r} comes before the first times: is it SRT?")
+                raise ValueError(f"{path}, line {number}: {line[:80]!r} precedes the first times, so this is not SRT")
     for i, following in zip(arrows, [*arrows[1:], len(lines)]):
         where = f"{path}, line {i + 1}"
         times = _TIMING.fullmatch(lines[i])
         if times is None:
-            raise ValueError(f"{where}: {lines[i][:80]!r} are no times such as 00:01:02.500 --> 00:01:04.000")
+            raise ValueError(f"{where}: {lines[i][:80]!r} must be times such as 00:01:02.500 --> 00:01:04.000")
         body = lines[i + 1 : following]
         if following < len(lines) and body:
             is_number = body[-1].strip().isdigit()
@@ -109,7 +109,7 @@ def _read_cues(text: str, path: Path, vtt: bool) -> Rows:
 
 
 def _without_comments(body: list[str]) -> Iterator[str]:
-    """The lines of a cue without the NOTE blocks that stand between it and the next one."""
+    """The lines of a cue without the NOTE blocks between it and the next one."""
     in_note = False
     for before, line in zip([None, *body], body):
         if before == "":
@@ -123,7 +123,7 @@ def _seconds(hours: str | None, minutes: str, seconds: str) -> float:
 
 
 def read_howto100m(text: str, path: Path) -> Rows:
-    if path.name.lower().removesuffix(path.suffix if path.suffix in _PACKED else "").endswith(".csv"):
+    if path.name.lower().removesuffix(path.suffix if path.suffix in _COMPRESSIONS else "").endswith(".csv"):
         yield from _read_csv(text, path)
         return
     for video, entry in _entries(text, path):
@@ -134,9 +134,9 @@ def _columns(entry: Any, video: str, path: Path) -> Rows:
     where = f"{path}, video {video!r}"
     columns = [entry.get(name) for name in ("start", "end", "text")] if isinstance(entry, dict) else [None]
     if not all(isinstance(column, list) for column in columns) or len({len(column) for column in columns}) != 1:
-        raise ValueError(f"{where}: must hold the lists start, end and text of one length")
+        raise ValueError(f"{where}: must hold the lists start, end and text of equal length")
     for number, (start, end, text) in enumerate(zip(*columns), 1):
-        # Where nothing was recognised the published file has NaN.
+        # The published file has NaN where nothing was recognised.
         text = "" if text is None or isinstance(text, float) else text
         yield f"{where}, caption {number}", video, start, end, text
 
@@ -169,7 +169,7 @@ def read_activitynet(text: str, path: Path) -> Rows:
             times, sentences = entry["timestamps"], entry["sentences"]
             rows = [(start, end, sentence) for (start, end), sentence in zip(times, sentences, strict=True)]
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{where}: must hold timestamps and as many sentences ({error!r})") from error
+            raise ValueError(f"{where}: must hold timestamps and the same number of sentences ({error!r})") from error
         for number, row in enumerate(rows, 1):
             yield f"{where}, caption {number}", video, *row
 
@@ -181,7 +181,7 @@ def read_youcook2(text: str, path: Path) -> Rows:
     for video, entry in database.items():
         where = f"{path}, video {video!r}"
         try:
-            # Videos of the test set come without annotations.
+            # Videos of the test set have no annotations.
             rows = [(*a["segment"], a["sentence"]) for a in entry.get("annotations", [])]
             rows = [(start, end, sentence) for start, end, sentence in rows]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -196,13 +196,13 @@ def read_msvd(text: str, path: Path) -> Rows:
             video, tab, sentence = line.partition("\t")
             if not tab:
                 raise ValueError(
-                    f"{path}, line {number}: must be a video's id, a tab and a sentence, is {line[:80]!r}"
+                    f"{path}, line {number}: must be a video's id, a tab and a sentence, but is {line[:80]!r}"
                 )
             yield f"{path}, line {number}", video, 0.0, None, sentence
 
 
 def _entries(text: str, path: Path) -> Iterator[tuple[str, Any]]:
-    """The entries of a JSON object one by one: HowTo100M's is of gigabytes."""
+    """Yields the entries of a JSON object one by one, since HowTo100M's file has gigabytes."""
     decoder = json.JSONDecoder(object_pairs_hook=lambda pairs: _unique(pairs, path))
     place, names = _expect(r"\s*\{\s*", text, 0, path), set()
     closed = re.compile(r"\}\s*$").match(text, place)
@@ -214,7 +214,7 @@ def _entries(text: str, path: Path) -> Iterator[tuple[str, Any]]:
         except (json.JSONDecodeError, RecursionError) as error:
             raise ValueError(f"{path} is not JSON: {error}") from error
         if name in names:
-            raise ValueError(f"{path}: {name!r} is there twice: keep one of the two")
+            raise ValueError(f"{path}: {name!r} occurs twice: keep one of the two")
         names.add(name)
         yield name, value
         closed = re.compile(r"\s*\}\s*$").match(text, place)
@@ -222,12 +222,12 @@ def _entries(text: str, path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _unique(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
-    """An object of JSON, of which a parser would keep the last of two entries of one name."""
+    """A JSON object with unique names; a parser would silently keep the last of two equal ones."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{path}: {twice!r} is there twice: keep one of the two")
+        raise ValueError(f"{path}: {twice!r} occurs twice: keep one of the two")
     return fields
 
 
@@ -236,7 +236,8 @@ def _expect(pattern: str, text: str, place: int, path: Path) -> int:
     if match is None:
         line = text.count("\n", 0, place) + 1
         raise ValueError(
-            f"{path}, line {line}: must hold a JSON object, one entry a video, but has {text[place : place + 40]!r}"
+            f"{path}, line {line}: must hold a JSON object with an entry for each video, but has "
+            f"{text[place : place + 40]!r}"
         )
     return match.end()
 

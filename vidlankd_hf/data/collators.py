@@ -1,20 +1,20 @@
-"""Samples -> batches: special tokens, padding to the longest, masks, clips with their true masks."""
+"""Collators: samples to batches with special tokens, padding, masked tokens and clips."""
 
-import hashlib
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from .fingerprint import hash64
 from .masking import mask_tokens
 
 
 class _MaskingCollator:
-    """What both collators share: token ids of any lengths -> a masked batch."""
+    """Base of both collators: turns token ids of any lengths into a masked batch."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, seed: int = 0, mlm_probability: float = 0.15):
-        # A tokenizer looks them up anew each time, which takes as long as a tenth of a batch.
+        # The tokenizer would look them up for every batch, which takes a tenth of the time of a batch.
         self._ids = {name: getattr(tokenizer, f"{name}_token_id") for name in ("cls", "sep", "mask", "pad")}
         for name, token_id in self._ids.items():
             if token_id is None:
@@ -50,23 +50,24 @@ class _MaskingCollator:
             probability=self.mlm_probability,
         )
         batch = {"input_ids": masked, "masked_positions": positions, "masked_labels": labels}
-        if padded:  # without padding no mask: attention is faster for it
+        if padded:  # attention is faster without a mask
             batch["attention_mask"] = (places <= lengths[:, None] + 1).astype(np.int64)
         return {name: torch.from_numpy(array) for name, array in batch.items()}
 
 
 class TextCollator(_MaskingCollator):
-    """Blocks of token ids -> `input_ids`, `attention_mask` `[B, L]`, `masked_positions`, `masked_labels` `[B, M]`.
+    """Turns blocks of token ids into masked batches.
 
     A sample is `{"input_ids": ids without special tokens, "sample_id", "epoch"}`, as [`EpochDataset`] over
-    [`load_text_blocks`] gives it. With `"voken_ids"`, one a token, there are `voken_ids` `[B, L]` too, -100
-    for special tokens and padding. `attention_mask` is left out where nothing is padded. For full blocks L and M are
-    the same in every batch.
+    [`load_text_blocks`] yields it, optionally with `"voken_ids"`, one for each token. A batch has `input_ids` and
+    `attention_mask` `[B, L]`, `masked_positions` and `masked_labels` `[B, M]`, and `voken_ids` `[B, L]`, which are
+    -100 for special tokens and padding. `attention_mask` is left out if nothing is padded. With full blocks, L and M
+    are the same in every batch.
 
     Args:
-        tokenizer: BERT-like.
-        seed: Of the masks.
-        mlm_probability: Share of ordinary tokens that is masked.
+        tokenizer: A BERT-like tokenizer.
+        seed: Seed of the masks.
+        mlm_probability: Share of ordinary tokens to mask.
     """
 
     def __call__(self, samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -75,7 +76,7 @@ class TextCollator(_MaskingCollator):
             vokens = [sample["voken_ids"] for sample in samples]
             lengths = np.array([len(sample["input_ids"]) for sample in samples])
             if [len(ids) for ids in vokens] != lengths.tolist():
-                raise ValueError("a text and its voken_ids have different lengths: give one voken a token")
+                raise ValueError("a text and its voken_ids have different lengths: give one voken for each token")
             places, voken_ids = np.arange(batch["input_ids"].shape[1]), np.full(batch["input_ids"].shape, -100)
             voken_ids[(places > 0) & (places <= lengths[:, None])] = np.concatenate(vokens)
             batch["voken_ids"] = torch.from_numpy(voken_ids)
@@ -83,25 +84,27 @@ class TextCollator(_MaskingCollator):
 
 
 class VideoTextCollator(_MaskingCollator):
-    """Captioned clips: [`TextCollator`]'s fields, `video_features` `[B, T, F]`, `video_mask` `[B, T]`, `video_ids`.
+    """Turns captioned clips into masked batches.
 
-    A sample is `{"text", "video_features" [T, F], "sample_id", "epoch"}`, with `"video"` (which video it is from;
-    `"id"` if not given). Clips of more than `max_video_length` steps are subsampled evenly (to 1: the one in the
-    middle). `video_ids` are equal for samples of one video, which are never each other's negative.
+    A sample is `{"text", "video_features" [T, F], "sample_id", "epoch"}`, optionally with `"video"`, the video it
+    comes from (default: `"id"`). A batch has the fields of [`TextCollator`], `video_features` `[B, T, F]`,
+    `video_mask` `[B, T]` and `video_ids` `[B]`. Samples of one video have equal `video_ids` and are never each other's
+    negatives. Clips of more than `max_video_length` steps are subsampled evenly (a maximum of 1 takes the middle
+    step).
 
     Args:
-        tokenizer: BERT-like.
-        seed: Of the masks.
-        mlm_probability: Share of ordinary tokens that is masked.
-        max_length: Most tokens of a text, special ones included. A longer text is an error: windows are made by
-            [`load_video_text`], nothing is cut here.
-        max_video_length: Most steps of a clip.
+        tokenizer: A BERT-like tokenizer.
+        seed: Seed of the masks.
+        mlm_probability: Share of ordinary tokens to mask.
+        max_length: Maximum number of tokens of a text, including special tokens. Longer texts are an error, not cut:
+            [`load_video_text`] makes windows of the right length.
+        max_video_length: Maximum number of steps of a clip.
         feature_size: Expected width F; checked if given.
-        check_negatives: Whether a batch of one video is an error: where clips are contrasted.
+        check_negatives: Whether a batch with samples of only one video is an error, as contrastive losses need.
 
     Raises:
-        ValueError: An empty or overlong text, features of another shape or width, or not finite, or a batch in which
-            all samples are of one video (there would be no negative).
+        ValueError: A text is empty or too long, features have the wrong shape or width or are not finite, or all
+            samples of a batch are of one video.
     """
 
     def __init__(
@@ -122,7 +125,7 @@ class VideoTextCollator(_MaskingCollator):
         names = [str(sample.get("video", sample.get("id", sample["sample_id"]))) for sample in samples]
         if self.check_negatives and len(samples) > 1 and len(set(names)) == 1:
             raise ValueError(
-                f"all {len(samples)} samples of a batch are of the video {names[0]!r}, so none has a negative: "
+                f"all {len(samples)} samples of a batch are of the video {names[0]!r}, so there is no negative: "
                 "use a larger batch or data with more videos"
             )
         sequences = self.tokenizer([sample["text"] for sample in samples], add_special_tokens=False)["input_ids"]
@@ -137,7 +140,7 @@ class VideoTextCollator(_MaskingCollator):
         batch["video_features"] = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)
         steps = torch.tensor([len(clip) for clip in clips])
         batch["video_mask"] = (torch.arange(int(steps.max())) < steps[:, None]).long()
-        batch["video_ids"] = torch.tensor([_stable_id(name) for name in names])
+        batch["video_ids"] = torch.tensor([hash64(name) >> 1 for name in names])
         return batch
 
     def _clip(self, sample: dict) -> torch.Tensor:
@@ -159,8 +162,3 @@ class VideoTextCollator(_MaskingCollator):
             steps = torch.linspace(0, len(features) - 1, self.max_video_length).round().long()
             features = features[steps if len(steps) > 1 else [len(features) // 2]]
         return features
-
-
-def _stable_id(name: str) -> int:
-    """A 63-bit id of a video's name, the same in every process and run."""
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") >> 1

@@ -1,12 +1,12 @@
-"""The files of a feature folder, each whole or absent: shards, what they hold, index and manifest.
+"""The files of a feature folder, each complete or absent: shards, index and manifest.
 
 A folder holds
 
-- ``shard-00000.safetensors``, ...: for each stream ``{stream}.features`` [N, F] float16 and ``{stream}.times`` [N]
-  float32 (seconds, centre of what was seen), the videos of the shard one after another;
-- ``index.jsonl``: for each video its id, shard, duration and, for each stream, offset and length in that shard;
-- ``manifest.json``, written last: format version, streams (model, rate, clip length, width), counts, sha256 per shard.
-  A folder without it is not finished.
+- ``shard-00000.safetensors``, ...: for each stream ``{stream}.features`` ``[N, F]`` float16 and ``{stream}.times``
+  ``[N]`` float32 (seconds, the centre of each step), one video after another;
+- ``index.jsonl``: for each video its id, shard, duration, and the offset and length of each stream in the shard;
+- ``manifest.json``, written last: format version, streams (model, rate, clip length, width), counts, and the sha256 of
+  each shard. A folder without it is not finished.
 """
 
 import hashlib
@@ -22,12 +22,17 @@ from ..utils.io import atomic_file, atomic_write
 
 FORMAT_VERSION = 1
 INDEX, MANIFEST = "index.jsonl", "manifest.json"
-EXTRACTION = "extraction.json"  # of a folder that extract_features makes
+EXTRACTION = "extraction.json"  # in folders that extract_features writes
 COPY_BYTES = 2**22
+ADDED_TWICE = "Video {video!r} was added before: ids must be unique. Rename one of the two files."
 
 
 def read_manifest(folder: str | Path) -> dict | None:
-    """The manifest of a finished shard folder, or None where there is none."""
+    """The manifest of a finished folder, or None if there is none.
+
+    Raises:
+        ValueError: The folder has another format version.
+    """
     path = Path(folder) / MANIFEST
     if not path.is_file():
         return None
@@ -35,23 +40,23 @@ def read_manifest(folder: str | Path) -> dict | None:
     version = manifest.get("format_version") if isinstance(manifest, dict) else None
     if version != FORMAT_VERSION:
         raise ValueError(
-            f"{path}: format_version is {version!r}, this version reads {FORMAT_VERSION}. "
+            f"{path}: format_version is {version!r}, but this version of the package reads {FORMAT_VERSION}. "
             "Extract the features again with examples/extract_features.py."
         )
     return manifest
 
 
 def write_manifest(folder: Path, streams: dict[str, dict], shards: Iterable[dict], **more: Any) -> None:
-    """Writes the index and, last of all, the manifest of a folder whose shards are all written.
+    """Writes the index and finally the manifest of a folder whose shards are complete.
 
     Args:
-        folder: Of the shards.
-        streams: For each stream its settings, without width.
-        shards: What :meth:`Shard.close` returned, in order; read once.
-        more: Further entries of the manifest.
+        folder: Folder of the shards.
+        streams: Settings of each stream, without its width.
+        shards: Results of :meth:`Shard.close`, in order; iterated once.
+        more: Additional entries of the manifest.
 
     Raises:
-        ValueError: Two shards have features of other widths, or none has any video.
+        ValueError: Two shards have features of different widths, or no shard has a video.
     """
     sha256, widths, steps, num_videos, seconds = {}, {}, dict.fromkeys(streams, 0), 0, 0.0
     with atomic_file(folder / INDEX) as index:
@@ -60,8 +65,8 @@ def write_manifest(folder: Path, streams: dict[str, dict], shards: Iterable[dict
                 continue
             if shard["widths"] != (widths := widths or shard["widths"]):
                 raise ValueError(
-                    f"{folder / shard['name']} has features of widths {shard['widths']}, the shards before it "
-                    f"{widths}: they were made by other models. Remove the folder and extract again."
+                    f"{folder / shard['name']} has features of widths {shard['widths']}, but earlier shards have "
+                    f"{widths}: they come from different models. Remove the folder and extract again."
                 )
             sha256[shard["name"]] = shard["sha256"]
             for entry in shard["videos"]:
@@ -69,7 +74,7 @@ def write_manifest(folder: Path, streams: dict[str, dict], shards: Iterable[dict
                 num_videos, seconds = num_videos + 1, seconds + entry["duration"]
                 steps = {name: count + entry["streams"][name][1] for name, count in steps.items()}
         if not num_videos:
-            raise ValueError(f"{folder}: no video was added, so there is nothing to write. Add at least one.")
+            raise ValueError(f"{folder}: no video was added. Add at least one.")
     manifest = {
         "format_version": FORMAT_VERSION,
         "streams": {name: {**settings, "width": widths[name]} for name, settings in streams.items()},
@@ -83,19 +88,20 @@ def write_manifest(folder: Path, streams: dict[str, dict], shards: Iterable[dict
 
 
 def shard_name(number: int) -> str:
+    """File name of a shard."""
     return f"shard-{number:05d}.safetensors"
 
 
 class Shard:
-    """One shard in the making: :meth:`add` videos, in any order, then :meth:`close`.
+    """Writes one shard: call :meth:`add` for each video, in any order, then :meth:`close`.
 
-    Features wait in a file without a name in the shard's folder, so that memory does not grow with the shard and
-    nothing is left of it when the process is killed.
+    Features are collected in an unnamed temporary file in the shard's folder, so that memory does not grow with the
+    shard and a killed process leaves nothing behind.
 
     Args:
-        path: of the shard, which appears when it is closed.
-        streams: their names.
-        widths: for each stream the width that its features must have; by default the first video's.
+        path: File of the shard, which appears when it is closed.
+        streams: Names of the streams.
+        widths: Required width of each stream's features; by default the width of the first video.
     """
 
     def __init__(self, path: Path, streams: Iterable[str], widths: dict[str, int] | None = None):
@@ -108,21 +114,21 @@ class Shard:
         ] = {}  # duration, (steps, place in the spool)
 
     def add(self, video: str, duration: float, features: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
-        """Appends one video.
+        """Adds one video.
 
         Args:
-            video: its id.
-            duration: seconds.
-            features: for each stream ``(features [N, F], times [N])``, N >= 1, times increasing.
+            video: Id of the video.
+            duration: Seconds.
+            features: For each stream ``(features [N, F], times [N])``, N >= 1, with increasing times.
 
         Raises:
-            ValueError: known id, missing or extra stream, empty or unequal lengths, another width than before, values
-                that are not finite in float16, or times that do not increase.
+            ValueError: The id was added before, a stream is missing or unknown, lengths are zero or differ, the width
+                differs from earlier videos, values are not finite in float16, or times do not increase.
         """
         if video in self._entries:
-            raise ValueError(f"Video {video!r} was added before: ids must be unique. Rename one of the two files.")
+            raise ValueError(ADDED_TWICE.format(video=video))
         if set(features) != set(self.streams):
-            raise ValueError(f"Video {video!r} has streams {sorted(features)}, must have {sorted(self.streams)}.")
+            raise ValueError(f"Video {video!r} has streams {sorted(features)}, but must have {sorted(self.streams)}.")
         checked = {name: _checked(video, name, self.widths.get(name), *features[name]) for name in self.streams}
         places = {}
         for name, (values, times) in checked.items():
@@ -137,12 +143,12 @@ class Shard:
         """Writes the shard.
 
         Args:
-            order: the ids in the order in which their features are to lie; by default that of adding. Ids that were
-                not added are passed over.
+            order: Ids in the order in which their features are written; by default the order in which they were
+                added. Ids that were not added are skipped.
 
         Returns:
             ``{"name", "bytes", "sha256", "widths", "videos": [{"video", "duration", "streams": {name: [offset,
-            steps]}}]}``. Without a video no file is written, and sha256 is None.
+            steps]}}]}``. Without videos no file is written and sha256 is None.
         """
         videos = [video for video in order or self._entries if video in self._entries]
         header, chunks, end = {}, [], 0
@@ -153,7 +159,7 @@ class Shard:
             entry = {name: [steps[name], places[name][0]] for name in self.streams}
             index.append({"video": video, "duration": duration, "streams": entry})
             steps = {name: steps[name] + places[name][0] for name in self.streams}
-        # Times first: at multiples of 4 bytes, which an odd number of float16 before them would break.
+        # Times come first: an odd number of float16 before them would break their alignment to 4 bytes.
         for kind, dtype in (("times", "F32"), ("features", "F16")):
             for name in self.streams if videos else ():
                 shape = [steps[name]] if kind == "times" else [steps[name], self.widths[name]]
@@ -171,7 +177,7 @@ class Shard:
         return shard
 
     def _write(self, header: dict, chunks: list[tuple[int, int]]) -> dict:
-        """Writes a safetensors file (length of the header, header, tensors) from places of the spool."""
+        """Writes a safetensors file (length of the header, header, tensors) from chunks of the spool."""
         text = json.dumps(header).encode()
         text += b" " * (-len(text) % 8)
         digest, written = hashlib.sha256(), 0
@@ -191,7 +197,11 @@ class Shard:
 
 
 def _checked(video, stream, width, values, times) -> tuple[torch.Tensor, torch.Tensor]:
-    """Features as float16 and times as float32, or a ValueError."""
+    """Features as float16 and times as float32.
+
+    Raises:
+        ValueError: They are not as :meth:`Shard.add` requires.
+    """
     values, times = torch.as_tensor(values).to("cpu", torch.float16), torch.as_tensor(times).to("cpu", torch.float32)
     where = f"Video {video!r}, stream {stream!r}"
     if values.ndim != 2 or times.ndim != 1 or len(values) != len(times) or len(values) == 0:
@@ -199,7 +209,7 @@ def _checked(video, stream, width, values, times) -> tuple[torch.Tensor, torch.T
             f"{where}: features {list(values.shape)} and times {list(times.shape)} must be [N, F] and [N] with N >= 1."
         )
     if width not in (None, values.shape[1]):
-        raise ValueError(f"{where}: width {values.shape[1]}, but the videos before have {width}. Use one model.")
+        raise ValueError(f"{where}: width {values.shape[1]}, but earlier videos have {width}. Use one model.")
     if not values.isfinite().all():
         raise ValueError(f"{where}: features are not finite in float16 (largest value is 65504). Use another model.")
     if not (times.isfinite().all() and (times.diff() > 0).all()):

@@ -1,4 +1,4 @@
-"""Feature shards: pre-extracted video features on disk, read at random by video and time span."""
+"""Pre-extracted video features on disk: written in shards, read at random by video and time span."""
 
 import json
 import os
@@ -7,27 +7,25 @@ from pathlib import Path
 
 import torch
 
-from ..utils.io import atomic_write, sha256_of
-from .feature_shards import EXTRACTION, Shard, read_manifest, shard_name, write_manifest
+from ..utils.io import sha256_of
+from .feature_shards import ADDED_TWICE, EXTRACTION, Shard, read_manifest, shard_name, write_manifest
 from .open_shard import OpenShard
 
-__all__ = ["FeatureStore", "ShardWriter", "read_manifest", "atomic_write"]
-
-MOST_OPEN = 256  # shards, each a file handle
+MAX_OPEN = 256  # shards, each with a file handle
 
 
 class ShardWriter:
-    """Writes a new shard folder: :meth:`add` every video, then :meth:`close`.
+    """Writes a folder of feature shards: call :meth:`add` for every video, then :meth:`close`.
 
     Args:
-        folder: created where it is missing. Shards that an interrupted run left are removed; a finished folder is
+        folder: Created if it does not exist. Shards left by an interrupted run are removed; a finished folder is
             refused.
-        streams: for each stream its settings, ``{"frame": {"model": ..., "rate": ..., "clip_length": ...}, ...}``.
-            The first stream's time stamps are the ones that :class:`FeatureStore` reads the others onto.
-        shard_bytes: a shard is written once it holds as many bytes of features.
+        streams: Settings of each stream, ``{"frame": {"model": ..., "rate": ..., "clip_length": ...}, ...}``.
+            :class:`FeatureStore` reads all streams at the time stamps of the first one.
+        shard_bytes: A shard is closed when it holds this many bytes of features.
 
     Raises:
-        ValueError: the folder is finished, or no stream is given.
+        ValueError: The folder is finished, or no stream is given.
     """
 
     def __init__(self, folder: str | Path, streams: dict[str, dict], shard_bytes: int = 2**30):
@@ -52,13 +50,13 @@ class ShardWriter:
         self._shard = Shard(self.folder / shard_name(0), self.streams)
 
     def add(self, video: str, duration: float, features: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
-        """Appends one video; see :meth:`vidlankd_hf.data.feature_shards.Shard.add`.
+        """Adds one video; see :meth:`vidlankd_hf.data.feature_shards.Shard.add`.
 
         Raises:
-            ValueError: an id that was added before, or features that do not fit.
+            ValueError: The id was added before, or the features do not fit.
         """
         if video in self._seen:
-            raise ValueError(f"Video {video!r} was added before: ids must be unique. Rename one of the two files.")
+            raise ValueError(ADDED_TWICE.format(video=video))
         self._shard.add(video, duration, features)
         self._seen.add(video)
         if self._shard.num_bytes >= self.shard_bytes:
@@ -66,33 +64,32 @@ class ShardWriter:
             self._shard = Shard(self.folder / shard_name(len(self._shards)), self.streams, self._shard.widths)
 
     def close(self) -> None:
-        """Writes the last shard, the index and, last of all, the manifest.
+        """Writes the last shard, the index and finally the manifest.
 
         Raises:
-            ValueError: no video was added.
+            ValueError: No video was added.
         """
         write_manifest(self.folder, self.streams, [*self._shards, self._shard.close()])
 
 
 class FeatureStore:
-    """Random access to a finished shard folder; only the steps asked for are read.
+    """Random access to a finished folder of feature shards; reads only the requested steps.
 
-    It may be used in DataLoader workers, forked or spawned: each process opens the shards for itself when it first
-    reads from them.
+    DataLoader workers, forked or spawned, may use it: each process opens a shard when it first reads from it.
 
     Args:
-        folder: a folder that :class:`ShardWriter` finished.
-        streams: names of the streams to read, the first giving the time stamps; all by default.
+        folder: Folder finished by :class:`ShardWriter`.
+        streams: Names of the streams to read; the first one gives the time stamps. All by default.
 
     Attributes:
-        streams: for each stream ``{"model", "rate", "clip_length", "width"}``, in the order of concatenation.
+        streams: For each stream ``{"model", "rate", "clip_length", "width"}``, in the order of concatenation.
         feature_size: F, the sum of the streams' widths.
-        video_ids: the ids, in the order of extraction.
+        video_ids: The ids, in the order of extraction.
 
     Raises:
-        FileNotFoundError: no such folder, no manifest in it (extraction did not finish), or a shard is missing.
-        ValueError: written by another version of the format, without a stream that is asked for, or naming files of
-            other folders.
+        FileNotFoundError: The folder or one of its shards does not exist, or it has no manifest (extraction did not
+            finish).
+        ValueError: The folder has another format version, lacks a requested stream, or names files of other folders.
     """
 
     def __init__(self, folder: str | Path, streams: Sequence[str] | None = None):
@@ -103,8 +100,8 @@ class FeatureStore:
         manifest = read_manifest(self.folder)
         if manifest is None:
             raise FileNotFoundError(
-                f"Feature folder {self.folder} has no manifest.json: extraction did not finish, or it is another kind "
-                f"of folder. {remedy}"
+                f"Feature folder {self.folder} has no manifest.json: extraction did not finish, or it is not a "
+                f"feature folder. {remedy}"
             )
         for name in manifest.get("sha256") or ():
             if Path(name).name != name:
@@ -128,8 +125,8 @@ class FeatureStore:
             ) from error
         if unknown:
             raise ValueError(
-                f"{self.folder} has no stream {unknown[0]!r}: it has {', '.join(known)}. Choose of these, or extract "
-                "it too."
+                f"{self.folder} has no stream {unknown[0]!r}: it has {', '.join(known)}. Choose among these, or "
+                "extract it too."
             )
         self.video_ids: list[str] = list(self._index)
         self._open_shards: dict[str, OpenShard] = {}
@@ -145,34 +142,33 @@ class FeatureStore:
         return {**self.__dict__, "_open_shards": {}}
 
     def duration(self, video: str) -> float:
-        """Seconds of a video.
+        """Duration of a video in seconds.
 
         Raises:
-            KeyError: no such video.
+            KeyError: There is no such video.
         """
         return self.entry(video)["duration"]
 
     def read(self, video: str, start: float = 0.0, end: float | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """The features of a span of a video, all streams on the first stream's time stamps.
+        """Reads the features of a span of a video, all streams at the time stamps of the first one.
 
         Args:
-            video: its id.
-            start, end: seconds; None is the end of the video, and an end beyond it means the same.
+            video: Id of the video.
+            start, end: Seconds. None, or an end after the end of the video, means the end of the video.
 
         Returns:
-            ``(features [T, F] float16, times [T] float32)``, T >= 1: the first stream's steps with start <= time <=
-            end, or, where none lies inside, the one nearest to the middle of the span; beside each, the step of every
-            other stream that is nearest in time (the earlier one of two equally near).
+            ``(features [T, F] float16, times [T] float32)``, T >= 1. The rows are the first stream's steps with start
+            <= time <= end or, if there are none, its step nearest to the middle of the span. Each is joined with the
+            nearest step in time of every other stream (the earlier of two equally near ones).
 
         Raises:
-            KeyError: no such video.
-            ValueError: the span starts outside the video or is empty.
+            KeyError: There is no such video.
+            ValueError: The span starts outside the video or is empty.
         """
-        entry = self.entry(video)
-        return self._shard(entry["shard"]).read_span(entry, list(self.streams), start, end)
+        return self._shard(video).read_span(self.entry(video), list(self.streams), start, end)
 
     def statistics(self, max_videos: int = 1000) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and standard deviation, [F] float32 each, of the features of at most so many videos, evenly chosen."""
+        """Mean and standard deviation, ``[F]`` float32 each, of the features of `max_videos` evenly spaced videos."""
         count, total, squares = 0, 0.0, 0.0
         for video in self.video_ids[:: -(-len(self) // max_videos)]:
             features = self.read(video)[0].double()
@@ -181,49 +177,65 @@ class FeatureStore:
         return mean.float(), (squares / count - mean.square()).clamp(min=0).sqrt().float()
 
     def verify(self) -> None:
-        """Reads every shard and compares it with its sha256.
+        """Compares every shard with its sha256.
 
         Raises:
-            ValueError: a shard is not as it was written.
+            ValueError: A shard has changed since it was written.
         """
         for name, expected in self._sha256.items():
             if sha256_of(self.folder / name) != expected:
                 raise ValueError(
-                    f"{self.folder / name} is damaged: its sha256 is not the manifest's. Run the extraction "
-                    "again with the same settings: it makes this shard anew and no other. What a conversion made must "
-                    "be removed and made again."
+                    f"{self.folder / name} is damaged: its sha256 differs from the manifest. Run the extraction "
+                    "again with the same settings: it replaces only this shard. If the folder comes from a "
+                    "conversion, remove it and convert again."
                 )
 
     def entry(self, video: str) -> dict:
-        """A video's line in the index: its id, shard, duration and, of each stream, offset and length there.
+        """A video's entry in the index: id, shard, duration, and the offset and length of each stream in the shard.
 
         Raises:
-            KeyError: no such video.
+            KeyError: There is no such video.
         """
         if video not in self._index:
             known = ", ".join(map(repr, self.video_ids[:3]))
             raise KeyError(
-                f"No features of video {video!r} in {self.folder}, which holds {len(self)} videos ({known}, ...). "
-                "Extract it too, or drop its captions."
+                f"{self.folder} has no features of video {video!r}, only of {len(self)} others ({known}, ...). "
+                "Extract it too, or remove its captions."
             )
         return self._index[video]
 
-    def _shard(self, name: str) -> OpenShard:
+    def shard_of(self, video: str) -> str:
+        """File name of the shard that holds a video.
+
+        Raises:
+            ValueError: The manifest does not list this file.
+        """
+        name = self.entry(video)["shard"]
+        if name not in self._sha256:
+            raise ValueError(
+                f"{self.folder}: its index names {name!r}, which its manifest does not list. Extract it again."
+            )
+        return name
+
+    def _shard(self, video: str) -> OpenShard:
+        name = self.shard_of(video)
         if self._pid != os.getpid():
             self._open_shards, self._pid = {}, os.getpid()
         if name not in self._open_shards:
-            if name not in self._sha256:
-                raise ValueError(f"{self.folder}: its index names {name!r}, which its manifest does not list.")
-            if len(self._open_shards) == MOST_OPEN:
+            if len(self._open_shards) == MAX_OPEN:
                 self._open_shards.pop(next(iter(self._open_shards)))
             self._open_shards[name] = OpenShard(self.folder / name)
         return self._open_shards[name]
 
 
 def _checked_entry(entry: dict, streams: dict) -> dict:
-    """A line of the index, if it is what [`ShardWriter`] writes."""
+    """An entry of the index.
+
+    Raises:
+        ValueError: It is not what [`ShardWriter`] writes.
+    """
     spans = [entry["streams"][name] for name in streams]
-    whole = all(type(n) is int and n >= 0 for offset, length in spans for n in (offset, length - 1))
-    if not (isinstance(entry["video"], str) and isinstance(entry["shard"], str) and whole and entry["duration"] > 0):
-        raise ValueError(f"{entry} is no entry of a video")
+    valid = all(type(n) is int and n >= 0 for offset, length in spans for n in (offset, length - 1))
+    if not (isinstance(entry["video"], str) and isinstance(entry["shard"], str) and valid and entry["duration"] > 0):
+        raise ValueError(f"{entry} is not an entry of a video")
     return entry

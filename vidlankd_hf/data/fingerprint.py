@@ -1,4 +1,4 @@
-"""A fingerprint of training data, so that a run is resumed on the data it began with."""
+"""Hashes that are the same in every process and run."""
 
 import hashlib
 from typing import Any
@@ -8,10 +8,17 @@ import numpy as np
 SAMPLES = 64
 
 
-def data_fingerprint(dataset: Any) -> str | None:
-    """Hexadecimal sha256 of a map-style data set's length and at most 64 of its samples, evenly chosen.
+def hash64(text: str) -> int:
+    """64-bit hash of a text."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
-    `None` where there are no data, or where a sample is not the same when it is read again.
+
+def data_fingerprint(dataset: Any) -> str | None:
+    """Fingerprint of training data, so that a run resumes on the data it started with.
+
+    Returns:
+        Hexadecimal sha256 of the length of a map-style data set and up to 64 evenly spaced samples. None if there is
+        no data set, or if reading a sample twice gives different values.
     """
     if dataset is None:
         return None

@@ -1,9 +1,8 @@
-"""HowTo100M as it is published, one .npy a video and one file of captions -> feature shards and captions beside them.
+"""Converts HowTo100M as published, a .npy file for each video and a file of captions, to feature shards and captions.
 
-The features (Miech et al. 2019, section 5) are a ResNet-152's at one picture a second (2D) and a ResNeXt-101's at 16
-frames of 24 a second, so 1.5 clips a second (3D); each 2048 wide. The files hold no times, and nothing says how long
-a video is: step i of a stream is taken to show the time (i + 0.5) / rate, and a video of N steps of 2D to last N
-seconds.
+The features (Miech et al. 2019, section 5) come from a ResNet-152 at one frame per second (2D) and from a ResNeXt-101
+on clips of 16 frames at 24 per second, so 1.5 clips per second (3D); each is 2048 wide. The files hold neither times
+nor durations: step i of a stream gets the time (i + 0.5) / rate, and a video with N steps of 2D lasts N seconds.
 """
 
 import json
@@ -21,7 +20,7 @@ import torch
 from ..utils.io import atomic_file
 from .captions import Caption, iterate_captions
 from .features import ShardWriter
-from .matching import place_caption
+from .pairing import place_caption
 
 STREAMS = {
     "frame": {"model": "HowTo100M 2D (ResNet-152)", "rate": 1.0, "clip_length": 1},
@@ -42,25 +41,25 @@ def convert_howto100m(
 ) -> dict[str, int]:
     """Writes the videos that have 2D features, 3D features and captions, in the order of the captions.
 
-    One video is in memory at a time, and one shard; the .npy files are memory-mapped. `output_dir` then is a folder
-    for [`FeatureStore`], with `captions.jsonl` (overlap removed, times inside the video) for [`load_video_text`] and
-    `misses.jsonl`: one line for each video or caption that was left out, {"video", "reason", "detail"}.
+    One video is in memory at a time; the .npy files are memory-mapped. `output_dir` becomes a folder for
+    [`FeatureStore`] that also holds `captions.jsonl` (overlap removed, times inside the video) for
+    [`load_video_text`], and `misses.jsonl`, a line {"video", "reason", "detail"} for each video or caption left out.
 
     Args:
-        features_2d, features_3d: Folders with a file a video, also in subfolders: `ID.npy` or `ID.mp4.npy`, [N, F]
-            floating point.
+        features_2d, features_3d: Folders with a file for each video, subfolders included: `ID.npy` or `ID.mp4.npy`,
+            floating point `[N, F]`.
         captions: `caption.json`, `raw_caption.json` or a folder of csv files; see [`read_captions`].
-        output_dir: Must hold no finished features.
-        max_missing: Share of all videos, of whatever of the three is there, that may be left out.
-        widths: F of 2D and of 3D.
-        remove_overlap: For [`read_captions`].
-        shard_bytes: Bytes of features of a shard.
+        output_dir: Must not hold finished features.
+        max_missing: Share of the videos that have any of the three and may be left out.
+        widths: F of 2D and of 3D features.
+        remove_overlap: See [`read_captions`].
+        shard_bytes: Bytes of features per shard.
 
     Returns:
-        How many `videos`, `captions` and, by reason, misses there were.
+        The number of `videos`, of `captions` and of misses for each reason.
 
     Raises:
-        ValueError: More videos are missing than `max_missing` allows; `misses.jsonl` lists those found so far, and the
+        ValueError: More videos are missing than `max_missing` allows. `misses.jsonl` lists those found so far, and the
             folder stays unfinished.
     """
     if not 0 <= max_missing <= 1:
@@ -87,7 +86,7 @@ def convert_howto100m(
         num_videos = written = 0
         for video, spoken in groupby(iterate_captions(captions, None, remove_overlap), key=lambda c: c.video):
             if video in done:
-                raise ValueError(f"{captions}: captions of {video!r} are in two places: put them together")
+                raise ValueError(f"{captions}: the captions of {video!r} are not consecutive: put them together")
             done.add(video)
             if video not in videos:
                 misses.add(video, "captions without features", "")
@@ -117,7 +116,7 @@ def convert_howto100m(
 
 
 class _Misses:
-    """Lists what is left out, counts it, and ends the conversion where that is too much."""
+    """Lists and counts what is left out, and stops the conversion when it is too much."""
 
     def __init__(self, path: Path, max_missing: float, num_videos: int):
         self.path, self.max_missing, self.num_videos = path, max_missing, num_videos
@@ -132,7 +131,11 @@ class _Misses:
         self._file.close()
 
     def add(self, video: str, reason: str, detail: str) -> None:
-        """A whole video."""
+        """Adds a video that is left out.
+
+        Raises:
+            ValueError: More videos are missing than allowed.
+        """
         self._write(video, reason, detail)
         self.num_videos += reason == "captions without features"
         self.videos.add(video)
@@ -140,11 +143,11 @@ class _Misses:
             raise ValueError(
                 f"{len(self.videos)} of {self.num_videos} videos cannot be converted, more than max_missing "
                 f"({self.max_missing:g}) allows; the last is {video!r}: {reason}{detail and ', '}{detail}. "
-                f"{self.path} lists them: get what is missing, or allow more"
+                f"{self.path} lists them: add what is missing, or raise max_missing"
             )
 
     def add_caption(self, caption: Caption, duration: float) -> None:
-        """One caption of a video that is otherwise kept."""
+        """Adds a caption that is left out of a video that is kept."""
         detail = f"{caption.start:g} to {caption.end:g} s of {duration:g} s: {caption.text[:200]}"
         self._write(caption.video, "caption outside the video", detail)
 
@@ -155,9 +158,9 @@ class _Misses:
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """(video, path) of the .npy files in a folder and those below it."""
+    """Yields (video, path) for the .npy files in a folder and its subfolders."""
     if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder: give the one that holds a .npy file for each video")
+        raise ValueError(f"{folder} is not a folder: give the folder that holds a .npy file for each video")
     found = False
     for place, _, names in os.walk(folder):
         for name in sorted(names):
@@ -165,24 +168,28 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
                 found = True
                 yield _SUFFIX.sub("", name), Path(place) / name
     if not found:
-        raise ValueError(f"{folder} holds no .npy file: give the folder that holds one for each video")
+        raise ValueError(f"{folder} holds no .npy file: give the folder that holds a .npy file for each video")
 
 
 def _read(path: Path, width: int) -> np.ndarray:
-    """Features [N, F] float16 of a file, or a ValueError that says what is wrong with it."""
+    """Reads features `[N, F]` as float16.
+
+    Raises:
+        ValueError: The file holds anything else.
+    """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # NumPy reads the header as Python text, with all its errors
-        raise ValueError(f"{path}: no array of features ({error})") from error
+    except Exception as error:  # NumPy parses the header as Python, so any error may occur
+        raise ValueError(f"{path} is not an array of features ({error})") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or array.ndim != 2 or not len(array):
         what = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else "an archive"
-        raise ValueError(f"{path}: {what}, must be floating point [N, {width}] with N >= 1")
+        raise ValueError(f"{path} is {what}, but must be floating point [N, {width}] with N >= 1")
     if array.shape[1] != width:
-        raise ValueError(f"{path}: width {array.shape[1]}, must be {width}")
+        raise ValueError(f"{path} has width {array.shape[1]}, but must have {width}")
     with np.errstate(over="ignore"):
         features = array.astype(np.float16)
     if not np.isfinite(features).all():
-        raise ValueError(f"{path}: not finite in float16 (largest value is 65504)")
+        raise ValueError(f"{path} is not finite in float16 (the largest value is 65504)")
     return features
 
 

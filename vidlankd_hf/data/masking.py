@@ -1,19 +1,19 @@
-"""Which tokens are masked, and by what: a pure function of (seed, epoch, sample id, position).
+"""Chooses the masked tokens and their replacements as a pure function of (seed, epoch, sample id, position).
 
-No generator is advanced, so workers, ranks, batch size, order and resuming change no mask. Bit for bit, with all
-arithmetic on unsigned 64-bit integers modulo 2^64:
+No random generator has a state here, so workers, ranks, batch size, order and resuming change no mask. All arithmetic
+is on unsigned 64-bit integers modulo 2^64:
 
     mix(z)  = splitmix64's output for state z:
               z += 0x9E3779B97F4A7C15;  z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9
               z = (z ^ z >> 27) * 0x94D049BB133111EB;  z ^ z >> 31
     row     = mix(mix(mix(seed) ^ epoch) ^ sample_id)
-    rank    = mix(row ^ 2 * position)        the tokens with the smallest ranks are masked; of its bits the lowest 16
-                                             are the position instead
+    rank    = mix(row ^ 2 * position)        its lowest 16 bits are replaced by the position; the tokens with the
+                                             smallest ranks are masked
     draw    = mix(row ^ (2 * position + 1))  for each masked token
 
-Of a sequence's n ordinary tokens exactly max(1, round(probability * n)) are masked (none if n = 0; halves go to the
-even neighbour, as Python rounds). With u = (draw >> 32) / 2^32: u < 0.8 becomes [MASK]; u < 0.9 becomes
-`ordinary_ids[(draw mod 2^32) mod len(ordinary_ids)]`, so never a special token; the rest stay.
+In a sequence with n ordinary tokens, exactly max(1, round(probability * n)) are masked (none if n = 0; halves are
+rounded to even, as in Python). With u = (draw >> 32) / 2^32, the token becomes [MASK] if u < 0.8; it becomes
+`ordinary_ids[(draw mod 2^32) mod len(ordinary_ids)]`, never a special token, if 0.8 <= u < 0.9; otherwise it stays.
 """
 
 import math
@@ -21,7 +21,7 @@ import math
 import numpy as np
 
 MASK_SHARE, RANDOM_SHARE = 0.8, 0.1
-# As whole numbers: u < 0.8 is draw >> 32 < 0.8 * 2^32, rounded up.
+# As integers: u < 0.8 is draw >> 32 < 0.8 * 2^32, rounded up.
 _POSITION, _LAST = np.uint64(2**16 - 1), np.uint64(2**64 - 1)
 _MASK, _RANDOM = (np.uint64(math.ceil(share * 2**32)) for share in (MASK_SHARE, MASK_SHARE + RANDOM_SHARE))
 
@@ -52,23 +52,24 @@ def mask_tokens(
 
     Args:
         input_ids: `[B, L]` token ids.
-        ordinary: `[B, L]` bool, true for tokens that may be masked: neither special nor padding.
-        sample_ids, epochs: `[B]`, non-negative.
-        seed: Of the run, non-negative.
+        ordinary: `[B, L]` bool, true for tokens that may be masked: neither special tokens nor padding.
+        sample_ids, epochs: `[B]` non-negative integers.
+        seed: Seed of the run, a non-negative integer.
         mask_token_id: Id of [MASK].
-        ordinary_ids: Ids a random replacement is drawn from.
-        probability: Share of the ordinary tokens that is masked.
+        ordinary_ids: Ids that random replacements are drawn from.
+        probability: Share of the ordinary tokens to mask.
 
     Returns:
-        masked input ids `[B, L]`; masked positions `[B, M]` in ascending order, M the largest count of the batch (at
-        least 1), unused places 0; labels `[B, M]`, the true ids, -100 in unused places. All int64.
+        Masked input ids `[B, L]`; masked positions `[B, M]` in ascending order, where M is the largest count in the
+        batch (at least 1) and unused places are 0; labels `[B, M]`, the original ids, -100 in unused places. All are
+        int64.
 
     Raises:
-        ValueError: Sequences of more than 65,536 tokens.
+        ValueError: A sequence has more than 65,536 tokens.
     """
     batch, length = input_ids.shape
     if length > 2**16:
-        raise ValueError(f"sequences of {length} tokens are too long to mask: at most {2**16}")
+        raise ValueError(f"sequences have {length} tokens, but at most {2**16} can be masked: use shorter texts")
     rows = np.arange(batch)[:, None]
     with np.errstate(over="ignore"):
         row = _mix(np.array([seed], np.uint64))
@@ -84,7 +85,7 @@ def mask_tokens(
         width = max(1, int(counts.max(initial=0)))
         rank.partition(width - 1, axis=1)
         chosen = rank[:, :width]
-        equal = (counts == width).all()  # as for full blocks: then every place is used
+        equal = (counts == width).all()  # as with full blocks: every place is used
         if not equal:
             used = np.arange(width) < counts[:, None]
             chosen = np.where(used, np.sort(chosen, axis=1), _LAST)

@@ -1,8 +1,7 @@
-"""Reads of spans of one shard: what is asked for is fetched from the disk, and no more.
+"""Reads spans of one feature shard, and fetches no more from the disk than the requested span.
 
-A shard is mapped, so that what is in memory already is copied once. Left to itself the system would fetch, for each
-page that is missing, what lies around it, too: eight times the bytes of a window. So it is told what is needed, all at
-once.
+A shard is memory-mapped, so that bytes in the page cache are copied once. By default, the system also reads what
+surrounds each missing page: eight times the bytes of a window. So `madvise` tells it what is needed, all at once.
 """
 
 import json
@@ -18,15 +17,18 @@ DTYPES = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
 
 
 class OpenShard:
-    """A shard, opened to be read at random.
+    """A shard opened for random access.
+
+    Args:
+        path: The safetensors file.
 
     Raises:
-        safetensors.SafetensorError: The file is no safetensors file, or shorter than its header says.
-        ValueError: It holds something else than float16 and float32.
+        safetensors.SafetensorError: This is not a safetensors file, or it is shorter than its header says.
+        ValueError: A tensor is neither float16 nor float32.
     """
 
     def __init__(self, path: Path):
-        with safe_open(path, framework="numpy"):  # which checks header, offsets and size
+        with safe_open(path, framework="numpy"):  # checks header, offsets and size
             with open(path, "rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         if hasattr(self._map, "madvise"):
@@ -35,23 +37,23 @@ class OpenShard:
         header = json.loads(self._map[8 : 8 + size])
         header.pop("__metadata__", None)
         self._tensors: dict[str, np.ndarray] = {}
-        self._first: dict[str, int] = {}  # byte of the file
+        self._first: dict[str, int] = {}  # byte in the file
         for name, entry in header.items():
             if entry["dtype"] not in DTYPES:
-                raise ValueError(f"{path}: {name} is {entry['dtype']}, and shards hold {', '.join(DTYPES)}")
+                raise ValueError(f"{path}: {name} is {entry['dtype']}, but shards hold {', '.join(DTYPES)}")
             first, dtype, shape = 8 + size + entry["data_offsets"][0], DTYPES[entry["dtype"]], entry["shape"]
             self._tensors[name] = np.ndarray(shape, dtype, self._map, first)
             self._first[name] = first
 
     def rows(self, name: str, start: int, stop: int) -> np.ndarray:
-        """Rows `start` to `stop`, without the latter, of a tensor; fewer, where it has fewer. They are not copied."""
+        """Rows `start:stop` of a tensor, without a copy."""
         rows = self._tensors[name][start:stop]
         if rows.nbytes > mmap.PAGESIZE:
             self._fetch(name, start, stop)
         return rows
 
     def _fetch(self, name: str, start: int, stop: int) -> None:
-        """Has rows fetched from the disk, without waiting for them."""
+        """Asks the system to fetch rows from the disk, without waiting for them."""
         rows = self._tensors[name][start:stop]
         if rows.nbytes and hasattr(self._map, "madvise"):
             first = self._first[name] + start * rows.strides[0]
@@ -59,7 +61,7 @@ class OpenShard:
             self._map.madvise(mmap.MADV_WILLNEED, page, first + rows.nbytes - page)
 
     def _fetch_likely(self, entry: dict, streams: Sequence[str], start: float, end: float) -> None:
-        """Has features fetched while times are read, which tell which: those that it is if steps are even."""
+        """Starts fetching features before their times are read: the right rows, if steps are evenly spaced."""
         for name in streams:
             offset, length = entry["streams"][name]
             first, last = (int(time / entry["duration"] * length) for time in (start, end))
@@ -68,13 +70,13 @@ class OpenShard:
     def read_span(
         self, entry: dict, streams: Sequence[str], start: float, end: float | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What [`FeatureStore.read`] gives, of a video's entry in the index."""
+        """Reads a span of a video, given its entry in the index; see [`FeatureStore.read`]."""
         video = entry["video"]
         end = entry["duration"] if end is None else min(end, entry["duration"])
         if not (0 <= start < entry["duration"] and end > start):
             raise ValueError(
                 f"Video {video!r} lasts {entry['duration']:.3f} s: the span from {start} to {end} s must start inside "
-                "it and end after its start. Correct or drop the caption that asks for it."
+                "the video and end after its start. Correct or remove the caption."
             )
         self._fetch_likely(entry, streams, start, end)
         times = self._times(entry, streams[0])
@@ -98,8 +100,8 @@ class OpenShard:
         times = self.rows(f"{stream}.times", offset, offset + length)
         if len(times) != length:
             raise ValueError(
-                f"the shard {entry['shard']} ends before the steps {offset} to {offset + length} that the index gives "
-                f"{entry['video']!r}: the folder is damaged, extract it again"
+                f"the index gives {entry['video']!r} the steps {offset} to {offset + length} of {entry['shard']}, "
+                "which ends before: the folder is damaged, extract it again"
             )
         return times
 
@@ -109,7 +111,7 @@ class OpenShard:
 
 
 def _nearest(times: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """For each of the targets [M] the index [M] of the nearest of the increasing times [N]."""
+    """`[M]` index of the nearest of the increasing times `[N]` for each of the targets `[M]`."""
     right = np.minimum(np.searchsorted(times, targets), len(times) - 1)
     left = np.maximum(right - 1, 0)
     return np.where(targets - times[left] <= times[right] - targets, left, right)

@@ -1,189 +1,224 @@
-"""Where captions meet video: which captions are of which video, and the windows they make."""
+"""Pairs captions with videos by name and time, and reports what is left without a counterpart."""
 
 import json
-import math
-import random
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+import logging
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
-
-from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
+from typing import Any, NamedTuple, TextIO
 
 from ..utils.io import atomic_write
-from .captions import Caption, read_captions
+from .captions import Caption
 from .features import FeatureStore
-from .matching import check_share, describe_unpaired, match_videos, place_caption
-from .streaming import VideoTextStream
-from .window_shards import prepare_windows
-from .windows import WindowReader, divide
 
+logger = logging.getLogger(__name__)
 
-def load_video_text(
-    features: str | Path,
-    captions: str | Path,
-    tokenizer: PreTrainedTokenizerBase,
-    max_length: int = 128,
-    shuffle_videos_seed: int | None = None,
-    streams: Sequence[str] | None = None,
-    seed: int | None = None,
-    max_unpaired: float = 0.0,
-    caption_format: str | None = None,
-    remove_overlap: bool | None = None,
-    streaming: bool = False,
-    cache_dir: str | Path = "outputs/cache",
-) -> Dataset | VideoTextStream:
-    """Captioned video as a `datasets.Dataset` with the columns that [`VideoTextCollator`] takes.
-
-    Consecutive captions of a video are joined to windows of at most `max_length` tokens; the windows cover all
-    captions. A caption longer than a window is divided between words, and its time in proportion. The clip of a window
-    spans its captions' times. With a `seed`, our trainers see other windows in each epoch but the first; there are as
-    many, and they cover all captions too.
-
-    Columns: `id` (`video#window`), `video`, `text`, `start` and `end` in seconds, `video_features` [T, F] float16 and
-    `times` [T] in seconds. The last two are read from the shards when a row is asked for. To bring your own data, make
-    any map-style data set with `id`, `text`, `video_features` and, where a video has several rows, `video`.
-
-    Args:
-        features: Folder that `extract_features` wrote.
-        captions: File or folder for [`read_captions`].
-        tokenizer: Counts the tokens of a window.
-        max_length: Most tokens of a window, [CLS] and [SEP] included.
-        shuffle_videos_seed: If given, each video's captions are paired with *another* video's clips, chosen once: the
-            control in which the teacher sees as much video but learns nothing true from it.
-        streams: Of the features, by name; all by default.
-        seed: With it, windows start at other lines in each epoch: a pure function of (seed, epoch, video).
-        max_unpaired: Captions without video or outside it, and videos without captions, are left out, with a warning,
-            up to this share of all captions or of all videos; see [`pair_captions`].
-        caption_format, remove_overlap: For [`read_captions`].
-        streaming: Return a [`VideoTextStream`] of the same windows instead, whose memory does not depend on how much
-            data there are. The captions are then divided once and kept, shard by shard, below `cache_dir`.
-        cache_dir: For streaming; a second call with the same arguments and files opens what the first one wrote.
-
-    Raises:
-        ValueError: More captions or videos are without their counterpart than `max_unpaired` allows.
-    """
-    if streaming:
-        if shuffle_videos_seed is not None:
-            raise ValueError("videos cannot be shuffled with streaming=True: leave out one of the two")
-        folder = prepare_windows(
-            features, captions, tokenizer, max_length - 2, cache_dir, max_unpaired, caption_format, remove_overlap
-        )
-        return VideoTextStream(features, folder, streams, seed)
-    store = FeatureStore(features, streams)
-    pairs = pair_captions(store, read_captions(captions, caption_format, remove_overlap))
-    pairs.check(max_unpaired, features, captions)
-
-    lines, spans = [], {}
-    for video, spoken in pairs.by_video.items():
-        first = len(lines)
-        lines += divide(spoken, tokenizer, max_length - 2)
-        spans[video] = (first, len(lines))
-    reader = WindowReader(store, lines, max_length - 2, seed, own_clips=shuffle_videos_seed is None)
-    rows = [
-        {"id": f"{video}#{i}", "video": video, "text": text, "start": start, "end": end,
-         "window": i, "first_line": first, "last_line": last}
-        for video, (first, last) in spans.items()
-        for i, (text, start, end) in enumerate(reader.windows(first, last))
-    ]  # fmt: skip
-    if shuffle_videos_seed is not None:
-        _pair_with_other_videos(rows, store, shuffle_videos_seed)
-    return Dataset.from_list(rows).with_transform(reader)
+END_TOLERANCE = 1.0  # seconds a caption may outlast the last frame; players and subtitle tools differ by about this
+_SUFFIX = re.compile(r"\.[A-Za-z0-9]{2,4}$")
+_LANGUAGE = re.compile(r"\.[a-z]{2}(-[A-Za-z]+)?$")
 
 
 class Pairs(NamedTuple):
-    """Captions by the video in the index that they are of, in the order of time, and all that found no counterpart."""
+    """Captions grouped by video, sorted by time, and the captions and videos without a counterpart."""
 
     by_video: dict[str, list[Caption]]
-    without_video: list[Caption]
-    outside_video: list[tuple[Caption, float]]  # with the duration of the video
-    without_captions: list[str]
-    num_videos: int
-
-    @property
-    def num_captions(self) -> int:
-        return sum(map(len, self.by_video.values())) + len(self.without_video) + len(self.outside_video)
-
-    def problems(self, features: str | Path, captions: str | Path) -> list[str]:
-        """What found no counterpart, one sentence for each kind, with the number and the first of them."""
-        return describe_unpaired(
-            features,
-            captions,
-            known=next(iter([*self.by_video, *self.without_captions])),
-            without_video=(len(self.without_video), {caption.video for caption in self.without_video}),
-            outside_video=(len(self.outside_video), next(iter(self.outside_video), None)),
-            without_captions=(len(self.without_captions), next(iter(self.without_captions), None)),
-        )
-
-    def check(self, max_unpaired: float, features: str | Path, captions: str | Path) -> None:
-        """Warns of all that found no counterpart, or raises a ValueError if it is more than `max_unpaired` of it."""
-        captions_lost = (len(self.without_video) + len(self.outside_video)) / self.num_captions
-        share = max(captions_lost, len(self.without_captions) / self.num_videos)
-        check_share(self.problems(features, captions), share if self.by_video else math.inf, max_unpaired)
-
-    def write(self, path: str | Path) -> None:
-        """Lists all that found no counterpart as jsonl of {"what", "video", "start", "end", "text"}."""
-        rows = [{"what": "caption without video", **caption._asdict()} for caption in self.without_video]
-        rows += [
-            {"what": "caption outside video", **c._asdict(), "duration": duration}
-            for c, duration in self.outside_video
-        ]
-        rows += [{"what": "video without captions", "video": video} for video in self.without_captions]
-        atomic_write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    unpaired: "Unpaired"
 
 
 def pair_captions(store: FeatureStore, captions: Iterable[Caption]) -> Pairs:
-    """Finds the video of each caption, by [`match_videos`], and what has none.
+    """Finds the video of each caption by the rules of [`VideoNames`].
 
-    A caption is outside its video if it starts at or after its end, or ends more than a second after it; within that
-    second it is cut to the end.
+    A caption lies outside its video if it starts at or after the end of the video, or ends more than a second after
+    it. A caption that ends within that second is cut at the end of the video.
 
     Raises:
-        ValueError: Names that are ambiguous.
+        ValueError: A name is ambiguous.
     """
-    captions = list(captions)
-    matched = match_videos({caption.video for caption in captions}, store.video_ids)
-    by_video, without_video, outside_video = defaultdict(list), [], []
+    unpaired = Unpaired(store)
+    return Pairs(group_by_video(iterate_pairs(store, captions, unpaired)), unpaired)
+
+
+def iterate_pairs(store: FeatureStore, captions: Iterable[Caption], unpaired: "Unpaired") -> Iterator[Caption]:
+    """Yields each caption under the name and within the time of its video; reports the others to `unpaired`."""
+    names, name, video = VideoNames(store.video_ids), None, None
     for caption in captions:
-        video = matched.get(caption.video)
+        unpaired.counts["captions"] += 1
+        if caption.video != name:
+            name, video = caption.video, names.find(caption.video)
         if video is None:
-            without_video.append(caption)
+            unpaired.add_without_video(caption)
             continue
-        placed = place_caption(caption, video, store.duration(video))
+        duration = store.duration(video)
+        placed = place_caption(caption, video, duration)
         if placed is None:
-            outside_video.append((caption, store.duration(video)))
+            unpaired.add_outside_video(caption, duration)
         else:
-            by_video[video].append(placed)
-    ordered = {video: sorted(by_video[video], key=lambda c: (c.start, c.end)) for video in sorted(by_video)}
-    silent = sorted(set(store.video_ids) - set(by_video))
-    return Pairs(ordered, without_video, outside_video, silent, len(store))
+            unpaired.paired_videos.add(video)
+            yield placed
+    unpaired.add_videos_without_captions()
 
 
-def split_by_video(dataset: Dataset | VideoTextStream, share: float, seed: int = 0):
-    """Training and held-out windows; no video is in both. About `share` of the videos are held out, at least one.
+def group_by_video(captions: Iterable[Caption], key: Callable[[str], Any] | None = None) -> dict[str, list[Caption]]:
+    """Captions by video; videos are sorted by `key` (default: their names), the captions of each by time."""
+    by_video = defaultdict(list)
+    for caption in captions:
+        by_video[caption.video].append(caption)
+    return {video: sorted(by_video[video], key=lambda c: (c.start, c.end)) for video in sorted(by_video, key=key)}
 
-    Of a stream, `seed` has no meaning: which videos are held out depends on their names alone.
+
+def place_caption(caption: Caption, video: str, duration: float) -> Caption | None:
+    """The caption within a video of `duration` seconds, or None if it lies outside."""
+    end = duration if caption.end is None else caption.end
+    if caption.start >= duration or end > duration + END_TOLERANCE:
+        return None
+    return caption._replace(video=video, end=min(end, duration))
+
+
+class VideoNames:
+    """Finds the video in the features' index that a name in the captions refers to.
+
+    The first rule that fits applies:
+
+    1. the video has exactly this name;
+    2. the video has this name with a suffix (`talk` finds `talk.mp4`);
+    3. the video has this name without its suffix (`talk.mp4` finds `talk`), for features that came without files;
+    4. the same without a language tag, as in names of subtitle files (`talk.en` and `talk.pt-BR` find `talk.mp4` or
+       `talk`).
+
+    A suffix is a dot followed by two to four letters or digits.
+
+    Args:
+        video_ids: The ids in the features' index.
     """
-    if isinstance(dataset, VideoTextStream):
-        return dataset.split_by_video(share)
-    videos = dataset.with_format(None)["video"]
-    names = sorted(set(videos))
-    count = max(1, round(share * len(names)))
-    if count >= len(names):
-        raise ValueError(f"cannot hold out {count} of {len(names)} videos: add videos or lower the share")
-    held_out = set(random.Random(seed).sample(names, count))
-    indices = [[i for i, v in enumerate(videos) if (v in held_out) == flag] for flag in (False, True)]
-    return dataset.select(indices[0]), dataset.select(indices[1])
+
+    def __init__(self, video_ids: Sequence[str]):
+        self._ids = set(video_ids)
+        self._by_stem = defaultdict(list)
+        for video in video_ids:
+            self._by_stem[_SUFFIX.sub("", video)].append(video)
+        self._found: dict[str, str] = {}
+
+    def find(self, name: str) -> str | None:
+        """The id of the video, or None if there is none.
+
+        Raises:
+            ValueError: The name fits several videos, or an earlier name was already matched to the same video.
+        """
+        bare, by_stem = _LANGUAGE.sub("", name), self._by_stem
+        choices = (
+            [name],
+            by_stem.get(name, ()),
+            [_SUFFIX.sub("", name)],
+            [bare],
+            by_stem.get(bare, ()) if bare != name else (),
+        )
+        fitting = next((ids for choice in choices if (ids := sorted(self._ids.intersection(choice)))), [])
+        if len(fitting) > 1:
+            raise ValueError(
+                f"the video name {name!r} in the captions fits both {fitting[0]!r} and {fitting[1]!r}: use the file "
+                "name with its suffix"
+            )
+        if not fitting:
+            return None
+        other = self._found.setdefault(fitting[0], name)
+        if other != name:
+            raise ValueError(
+                f"the video names {other!r} and {name!r} in the captions both refer to {fitting[0]!r}: keep one of "
+                "them, for example one language"
+            )
+        return fitting[0]
 
 
-def _pair_with_other_videos(rows: list[dict], store: FeatureStore, seed: int) -> None:
-    names = sorted({row["video"] for row in rows})
-    if len(names) < 2:
-        raise ValueError("shuffling videos needs at least 2 videos")
-    order = random.Random(seed).sample(names, len(names))
-    other = dict(zip(order, order[1:] + order[:1]))
-    for row in rows:
-        video = row["video"] = other[row["video"]]
-        scale = store.duration(video)
-        row["start"], row["end"] = 0.0, scale
+class Unpaired:
+    """Captions and videos without a counterpart.
+
+    Args:
+        store: The features.
+        file: If given, each row is written there as a line of JSON. By default, rows are collected in `rows`.
+
+    Attributes:
+        counts: `captions` (all of them), `without_video`, `outside_video` and `videos_without_captions`.
+        rows: Dicts of `what`, `video` and, for captions, `start`, `end` and `text`, in the order of the captions.
+        paired_videos: Videos that have captions.
+    """
+
+    def __init__(self, store: FeatureStore, file: TextIO | None = None):
+        self.store, self.counts, self.paired_videos, self.rows = store, Counter(), set(), []
+        self._add = self.rows.append if file is None else lambda row: file.write(_json_line(row))
+        self._names: set[str] = set()
+        self._first_outside: tuple[Caption, float] | None = None
+        self._first_silent: str | None = None
+
+    def add_without_video(self, caption: Caption) -> None:
+        self.counts["without_video"] += 1
+        self._names.add(caption.video)
+        self._add({"what": "caption without video", **caption._asdict()})
+
+    def add_outside_video(self, caption: Caption, duration: float) -> None:
+        self.counts["outside_video"] += 1
+        self._first_outside = self._first_outside or (caption, duration)
+        self._add({"what": "caption outside video", **caption._asdict(), "duration": duration})
+
+    def add_videos_without_captions(self) -> None:
+        silent = sorted(set(self.store.video_ids) - self.paired_videos)
+        self.counts["videos_without_captions"], self._first_silent = len(silent), next(iter(silent), None)
+        for video in silent:
+            self._add({"what": "video without captions", "video": video})
+
+    @property
+    def share(self) -> float:
+        """The larger of the unpaired shares of captions and of videos; infinite if nothing could be paired."""
+        if not self.paired_videos:
+            return float("inf")
+        lost = self.counts["without_video"] + self.counts["outside_video"]
+        return max(lost / self.counts["captions"], self.counts["videos_without_captions"] / len(self.store))
+
+    def problems(self, features: str | Path, captions: str | Path) -> list[str]:
+        """A sentence for each kind of problem, with the number of cases and an example."""
+        found, counts = [], self.counts
+        if counts["without_video"]:
+            found.append(
+                f"{captions} has {counts['without_video']} captions of {len(self._names)} videos that are not in "
+                f"{features}, such as {min(self._names)!r}; the features are of videos such as "
+                f"{self.store.video_ids[0]!r}"
+            )
+        if self._first_outside:
+            caption, duration = self._first_outside
+            end = "the end" if caption.end is None else f"{caption.end} s"
+            found.append(
+                f"{counts['outside_video']} captions lie outside their video, such as {caption.text[:200]!r} of "
+                f"{caption.video}: it is from {caption.start} s to {end}, but the video ends at {duration:.2f} s"
+            )
+        if self._first_silent:
+            found.append(
+                f"{counts['videos_without_captions']} videos in {features} have no caption in {captions}, such as "
+                f"{self._first_silent!r}"
+            )
+        return found
+
+    def write(self, path: str | Path) -> None:
+        """Writes the rows as lines of JSON."""
+        atomic_write(path, "".join(map(_json_line, self.rows)))
+
+
+def check_share(problems: list[str], share: float, max_unpaired: float) -> None:
+    """Warns about [`Unpaired.problems`].
+
+    Raises:
+        ValueError: `share` is larger than `max_unpaired`, or `max_unpaired` is not between 0 and 1.
+    """
+    if not 0 <= max_unpaired <= 1:
+        raise ValueError(f"max_unpaired is {max_unpaired}: give a share from 0 to 1, such as 0.05")
+    if share > max_unpaired:
+        raise ValueError(
+            f"{'; '.join(problems)}. Use the same file names, extract the missing videos, correct the times, or allow "
+            f"a share to be left out (max_unpaired is {max_unpaired:g}, needed is {min(share, 1):.2g}); "
+            "examples/inspect_data.py lists all of them"
+        )
+    if problems:
+        logger.warning("Left out: %s.", "; ".join(problems))
+
+
+def _json_line(row: dict) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"

@@ -1,4 +1,4 @@
-"""Any text source -> full blocks of token ids, tokenised once, memory-mapped."""
+"""Text as full blocks of token ids, tokenised once and memory-mapped."""
 
 import glob
 import hashlib
@@ -24,19 +24,19 @@ from ..utils.io import atomic_dir
 from .vocabulary import tokenizer_fingerprint, vocabulary_fingerprint
 
 BLOCK_TOKENS = 126  # with [CLS] and [SEP]: 128
-BATCH_TEXTS = 1000  # that are tokenised at a time
+BATCH_TEXTS = 1000  # tokenised at a time
 
 
 class TextBlocks(TorchDataset):
-    """Blocks of ordinary token ids: `blocks[i]` is `{"input_ids": [126] unsigned integers}`, mapped from disk.
+    """Map-style data set of memory-mapped blocks: `blocks[i]` is `{"input_ids": [126] unsigned integers}`.
 
     Args:
-        folder: What [`load_text_blocks`] wrote.
-        start, stop: The blocks of the folder this object holds.
-        vokens: What [`vokenize`] wrote for these blocks; each block then has `voken_ids` too.
+        folder: Folder written by [`load_text_blocks`].
+        start, stop: Range of the folder's blocks in this data set.
+        vokens: Folder written by [`vokenize`] for these blocks; each block then has `voken_ids` too.
 
     Raises:
-        ValueError: The vokens are of another text or tokenizer.
+        ValueError: The vokens belong to another text or tokenizer.
     """
 
     def __init__(self, folder: str | Path, start: int = 0, stop: int | None = None, vokens: str | Path | None = None):
@@ -58,8 +58,8 @@ class TextBlocks(TorchDataset):
                 ours, theirs = self.info[name], info["text"][name]
                 if ours != theirs:
                     raise ValueError(
-                        f"the vokens in {self.vokens} are of {what} ({str(theirs)[:12]}) than {self.folder} "
-                        f"({str(ours)[:12]}): make them for this one with examples/vokenize.py"
+                        f"the vokens in {self.vokens} belong to {what} ({str(theirs)[:12]}) than {self.folder} "
+                        f"({str(ours)[:12]}): make vokens for this text with examples/vokenize.py"
                     )
 
     @property
@@ -72,7 +72,7 @@ class TextBlocks(TorchDataset):
                 array = np.load(path, mmap_mode="r", allow_pickle=False)
             except FileNotFoundError:
                 raise
-            except Exception as error:  # NumPy reads the header as Python text, with all its errors
+            except Exception as error:  # NumPy parses the header as Python, so any error may occur
                 raise ValueError(f"{path} is damaged ({error!r}): remove its folder to {remedy} again") from error
             if array.ndim != 2 or array.dtype.kind != "u" or len(array) < self.stop:
                 raise ValueError(
@@ -83,7 +83,7 @@ class TextBlocks(TorchDataset):
         return self._arrays[path]
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_arrays": {}}  # a worker maps the files itself
+        return {**self.__dict__, "_arrays": {}}  # each worker maps the files itself
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -112,10 +112,10 @@ class TextBlocks(TorchDataset):
 
 
 def read_vokens_info(folder: str | Path) -> dict:
-    """What [`vokenize`] says of the vokens in a folder.
+    """The information that [`vokenize`] stored about the vokens in a folder.
 
     Raises:
-        ValueError: It did not finish there.
+        ValueError: Vokenization did not finish there.
     """
     path = Path(folder) / "info.json"
     if not path.exists():
@@ -126,18 +126,22 @@ def read_vokens_info(folder: str | Path) -> dict:
 def load_text(
     source: str, split: str = "train", text_column: str = "text", streaming: bool = False
 ) -> Dataset | IterableDataset:
-    """Opens a text source as a `datasets.Dataset`, or with `streaming` an `IterableDataset`, of the one column `text`.
+    """Opens a text source as a data set with the single column `text`.
 
     Args:
-        source: A file or a folder of `.txt`, `.jsonl`, `.json` or `.parquet` files (`.gz`, `.xz`, ... too), or a Hub
-            id, with a configuration after a colon where it has several (`"Salesforce/wikitext:wikitext-103-raw-v1"`).
-        split: Of a Hub data set; in a folder, the files whose names begin with it (all files if none begins with
+        source: A file or a folder of `.txt`, `.jsonl`, `.json` or `.parquet` files, also compressed (`.gz`, `.xz`,
+            ...), or a Hub id, with the configuration after a colon if it has several
+            (`"Salesforce/wikitext:wikitext-103-raw-v1"`).
+        split: Split of a Hub data set. In a folder, the files whose names start with it (all files if none starts with
             `train`).
         text_column: Column that holds the text.
-        streaming: Read the files, or download them, as the texts are asked for, and keep no copy.
+        streaming: Read or download the files while iterating, without a copy on disk.
+
+    Returns:
+        A `datasets.Dataset`, or a `datasets.IterableDataset` with `streaming`.
 
     Raises:
-        ValueError: Nothing there, no such column, no text in it, or files that are damaged.
+        ValueError: The source does not exist, is damaged, has no such column or holds no text.
     """
     path = Path(source)
     if path.exists():
@@ -146,22 +150,22 @@ def load_text(
             raise ValueError(f"{source} holds no text file: put {', '.join(_LOADERS)} files there")
         of_split = [p for p in files if p.stem.startswith(split)]
         if not of_split and split != "train":
-            raise ValueError(f"no file in {source} begins with {split!r}: it holds {', '.join(p.name for p in files)}")
+            raise ValueError(f"no file in {source} starts with {split!r}: it holds {', '.join(p.name for p in files)}")
         files = of_split or files
         if not any(p.stat().st_size for p in files):
             raise ValueError(f"{source} holds no text: {', '.join(p.name for p in files)} is empty")
         kinds = {_kind(p) for p in files}
         if len(kinds) > 1:
             raise ValueError(
-                f"{source} holds files of several kinds ({', '.join(sorted(kinds))}): keep one kind a folder"
+                f"{source} holds files of several kinds ({', '.join(sorted(kinds))}): keep one kind per folder"
             )
         if kinds == {"json"}:
             for file in files:
                 _check_json_lines(file)
         try:
-            names = [glob.escape(str(p)) for p in files]  # which are patterns for load_dataset
+            names = [glob.escape(str(p)) for p in files]  # load_dataset takes them as patterns
             dataset = load_dataset(kinds.pop(), data_files=names, split="train", streaming=streaming)
-        except (DatasetGenerationError, StopIteration, ValueError) as error:  # the last two where there are no rows
+        except (DatasetGenerationError, StopIteration, ValueError) as error:  # the last two if there are no rows
             reason = error.__cause__ or str(error) or "it is empty"
             raise ValueError(f"{source} cannot be read as text: {reason}") from error
     elif path.is_absolute() or source.startswith(".") or _kind(path) or source.count("/") > 1:
@@ -169,7 +173,7 @@ def load_text(
     else:
         name, _, configuration = source.partition(":")
         dataset = load_dataset(name, configuration or None, split=split, streaming=streaming)
-    columns = dataset.column_names or list(next(iter(dataset), ()))  # a stream may not know them before it is read
+    columns = dataset.column_names or list(next(iter(dataset), ()))  # a stream may not know them yet
     if text_column not in columns:
         raise ValueError(f"{source} has no column {text_column!r}: it has {', '.join(columns) or 'none'}")
     dataset = dataset.select_columns(text_column)
@@ -185,23 +189,23 @@ def load_text_blocks(
     block_tokens: int = BLOCK_TOKENS,
     streaming: bool = False,
 ) -> TextBlocks:
-    """Tokenises a text source once and cuts it into full blocks; a second call opens what the first one wrote.
+    """Tokenises a text source once and cuts it into full blocks; a second call opens the stored blocks.
 
     All texts are joined in order and cut every `block_tokens` tokens, so that no step computes padding. Only the last
-    few tokens, fewer than a block, are left over; `info.json` counts them, and the texts that have no token. The ids
-    are stored in as few bytes as the vocabulary allows, written as they come: memory does not depend on the text.
+    few tokens, fewer than a block, are left over; `info.json` counts them, and the texts without tokens. The ids take
+    as few bytes as the vocabulary allows and are written in batches, so memory does not depend on the amount of text.
 
     Args:
-        source: As in [`load_text`], or a `datasets.Dataset` or `datasets.IterableDataset` with a column `text`.
-        tokenizer: The student's and the teacher's.
-        cache_dir: Blocks are kept below it, in a folder named after the text and the vocabulary.
-        split: Of the source.
-        num_proc: Processes that tokenise; by default this one, with its tokenizer's threads.
-        block_tokens: Ordinary tokens a block.
-        streaming: Whether a `source` that is named is read without a copy of its text on disk, as suits large ones.
+        source: See [`load_text`], or a `datasets.Dataset` or `datasets.IterableDataset` with a column `text`.
+        tokenizer: Tokenizer of student and teacher.
+        cache_dir: Parent of the folder of blocks, which is named after the text and the vocabulary.
+        split: See [`load_text`].
+        num_proc: Number of processes that tokenise; by default this process, with the tokenizer's threads.
+        block_tokens: Ordinary tokens per block.
+        streaming: Read a named `source` without a copy of its text on disk, for large ones.
 
     Raises:
-        ValueError: The source is missing, or has not enough text for one block.
+        ValueError: The source does not exist, or holds too little text for one block.
     """
     source = str(source) if isinstance(source, Path) else source
     dataset = load_text(source, split, streaming=streaming) if isinstance(source, str) else source
@@ -218,7 +222,7 @@ def load_text_blocks(
 
 
 def _fingerprint(dataset: Dataset | IterableDataset) -> str:
-    """Of a data set's contents; of a stream, of all that it will read and do (a Hub data set's revision is in it)."""
+    """Identifies a data set's contents, or all that a stream will read and do (including a Hub revision)."""
     return dataset._fingerprint if isinstance(dataset, Dataset) else Hasher.hash(dataset._ex_iterable)
 
 
@@ -241,7 +245,7 @@ def _write_blocks(dataset: Any, tokenizer: Any, folder: Path, num_proc: int | No
             blocks += whole
         file.seek(0)
         if _write_header(file, dtype, blocks, block_tokens) != begin:
-            raise RuntimeError("the header of blocks.npy grew: this version of NumPy leaves no room in it")
+            raise RuntimeError("the header of blocks.npy grew, because this version of NumPy leaves no room in it")
     total = blocks * block_tokens + len(rest)
     if blocks == 0:
         raise ValueError(f"the text has {total} tokens, fewer than one block of {block_tokens}: give more text")
@@ -257,7 +261,7 @@ def _write_blocks(dataset: Any, tokenizer: Any, folder: Path, num_proc: int | No
 
 
 def _write_header(file: Any, dtype: np.dtype, blocks: int, block_tokens: int) -> int:
-    """The header of a .npy file, of the same length for any number of blocks; where the data begin."""
+    """Writes the header of a .npy file, equally long for any number of blocks; returns where the data start."""
     header = {"descr": dtype.str, "fortran_order": False, "shape": (blocks, block_tokens)}
     np.lib.format.write_array_header_1_0(file, header)
     return file.tell()
@@ -266,7 +270,7 @@ def _write_header(file: Any, dtype: np.dtype, blocks: int, block_tokens: int) ->
 def _tokenized(
     batches: Iterable[list], tokenizer: Any, dtype: np.dtype, num_proc: int | None
 ) -> Iterator[tuple[int, int, np.ndarray]]:
-    """(texts, those without a token, ids) of each batch in order; no more than a few batches are held at a time."""
+    """Yields (texts, texts without tokens, ids) for each batch in order; holds only a few batches at a time."""
     if not num_proc or num_proc == 1:
         yield from (_tokenize(batch, tokenizer, dtype) for batch in batches)
         return
@@ -290,7 +294,7 @@ def _tokenize_in_worker(batch: list) -> tuple[int, int, np.ndarray]:
 def _tokenize(batch: list, tokenizer: Any, dtype: np.dtype) -> tuple[int, int, np.ndarray]:
     wrong = next((text for text in batch if not isinstance(text, str | None)), None)
     if wrong is not None:
-        raise ValueError(f"a text is {str(wrong)[:40]!r}, a {type(wrong).__name__}: the column must hold strings")
+        raise ValueError(f"a text is {str(wrong)[:40]!r}, a {type(wrong).__name__}, but the column must hold strings")
     texts = [text for text in batch if text and not text.isspace()]
     ids = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
     joined = np.fromiter(itertools.chain.from_iterable(ids), dtype, sum(map(len, ids)))
@@ -298,7 +302,7 @@ def _tokenize(batch: list, tokenizer: Any, dtype: np.dtype) -> tuple[int, int, n
 
 
 def _check_json_lines(path: Path) -> None:
-    """Every line of a .jsonl file must be an object: at a bare `null` before one, Arrow's reader ends the process."""
+    """Checks that every line of a .jsonl file is an object: a bare `null` makes Arrow's reader end the process."""
     lines = ".jsonl" in path.suffixes
     with fsspec.open(path, "rb", compression="infer") as file:
         for number, line in enumerate(file, 1):
@@ -314,6 +318,6 @@ _COMPRESSIONS = (".gz", ".xz", ".bz2", ".zst")
 
 
 def _kind(path: Path) -> str | None:
-    """Which loader of `datasets` reads a file, by its name without a compression's ending; `None` if none does."""
+    """The loader of `datasets` for a file, by its suffix without compression; None if there is none."""
     name = path.with_suffix("") if path.suffix in _COMPRESSIONS else path
     return _LOADERS.get(name.suffix)

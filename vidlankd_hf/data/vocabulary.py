@@ -1,4 +1,4 @@
-"""Teacher and student must read the same ids: a fingerprint of a tokenizer, and a check that says where two differ."""
+"""Fingerprints of tokenizers, and a check that teacher and student map tokens to the same ids."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ def vocabulary_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Hexadecimal sha256 of all that decides which ids a text becomes."""
+    """Hexadecimal sha256 of everything that determines the ids of a text."""
     content = [vocabulary_fingerprint(tokenizer)]
     if tokenizer.is_fast:
         rules = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -29,10 +29,14 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def check_same_vocabulary(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase) -> None:
-    """Raises a `ValueError` that names the first difference between two tokenizers' vocabularies or special ids."""
+    """Checks that two tokenizers have the same vocabulary and special ids.
+
+    Raises:
+        ValueError: They differ; the message names the first difference.
+    """
     if vocabulary_fingerprint(teacher) == vocabulary_fingerprint(student):
         return
-    remedy = "train the student with the teacher's tokenizer, or choose a teacher and a student of one vocabulary"
+    remedy = "train the student with the teacher's tokenizer, or choose models with the same vocabulary"
     ours, theirs = teacher.get_vocab(), student.get_vocab()
     if len(ours) != len(theirs):
         raise ValueError(f"the teacher's vocabulary has {len(ours)} tokens, the student's {len(theirs)}: {remedy}")

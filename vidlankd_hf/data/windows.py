@@ -1,26 +1,101 @@
-"""Windows of text that tile a video's captions, other ones in every epoch."""
+"""Windows: consecutive captions of a video, joined to texts of limited length and tiled differently every epoch."""
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
 from .captions import Caption
-from .features import FeatureStore
+from .fingerprint import hash64
+
+
+class Windows:
+    """The windows of several videos, numbered one video after another.
+
+    The columns are Arrow arrays, either in memory (from [`make_windows`]) or memory-mapped from files.
+
+    Args:
+        lines: Table of the videos' lines, one video after another: `text`, `tokens`, `start` and `end` (seconds).
+        videos: Table with the `first_line` and the `first_window` of each video.
+        max_tokens: Maximum number of tokens of a window.
+    """
+
+    def __init__(self, lines: pa.Table, videos: pa.Table, max_tokens: int):
+        self.max_tokens, self.texts = max_tokens, lines["text"].chunk(0)
+        self.tokens, self.starts, self.ends = (_array(lines, name) for name in ("tokens", "start", "end"))
+        self.first_lines, self.first_windows = (_array(videos, name) for name in ("first_line", "first_window"))
+
+    def locate(self, window: int) -> tuple[int, int]:
+        """The position in `videos` of the video that a window belongs to, and the window's number in that video."""
+        video = int(np.searchsorted(self.first_windows, window, side="right")) - 1
+        return video, window - int(self.first_windows[video])
+
+    def read(self, video: int, number: int, shift: float) -> tuple[str, float, float]:
+        """Text, start and end (seconds) of a video's window in the tiling with this shift."""
+        first, bounds = self._tile(video, shift)
+        return self._span(first + bounds[number], first + bounds[number + 1])
+
+    def read_video(self, video: int) -> list[tuple[str, float, float]]:
+        """Text, start and end (seconds) of all windows of a video, with shift 0."""
+        first, bounds = self._tile(video, 0.0)
+        return [self._span(first + begin, first + end) for begin, end in zip(bounds, bounds[1:])]
+
+    def _tile(self, video: int, shift: float) -> tuple[int, list[int]]:
+        """The first line of a video, and the bounds of its windows relative to it."""
+        first = int(self.first_lines[video])
+        last = int(self.first_lines[video + 1]) if video + 1 < len(self.first_lines) else len(self.tokens)
+        return first, tile(self.tokens[first:last], self.max_tokens, shift)
+
+    def _span(self, first: int, last: int) -> tuple[str, float, float]:
+        text = " ".join(self.texts[first:last].to_pylist())
+        return text, float(self.starts[first:last].min()), float(self.ends[first:last].max())
+
+
+def _array(table: pa.Table, name: str) -> np.ndarray:
+    return table[name].chunk(0).to_numpy()
+
+
+def make_windows(
+    by_video: Mapping[str, Sequence[Caption]], tokenizer: PreTrainedTokenizerBase, max_tokens: int
+) -> tuple[pa.Table, pa.Table, int]:
+    """Divides captions into lines and counts the windows that tile them.
+
+    Args:
+        by_video: Captions of each video, sorted by time.
+        tokenizer: Counts the tokens.
+        max_tokens: Maximum number of tokens of a window.
+
+    Returns:
+        The tables `lines` and `videos` for [`Windows`], and the number of windows.
+    """
+    lines, first_lines, first_windows, windows = [], [], [], 0
+    for captions in by_video.values():
+        divided = divide(captions, tokenizer, max_tokens)
+        first_lines.append(len(lines))
+        first_windows.append(windows)
+        windows += len(tile(np.array([tokens for _, tokens in divided]), max_tokens)) - 1
+        lines += divided
+    columns = {
+        "text": pa.array([line.text for line, _ in lines], pa.large_string()),
+        "tokens": pa.array([tokens for _, tokens in lines], pa.int32()),
+        "start": pa.array([line.start for line, _ in lines], pa.float64()),
+        "end": pa.array([line.end for line, _ in lines], pa.float64()),
+    }
+    videos = {"first_line": pa.array(first_lines, pa.int64()), "first_window": pa.array(first_windows, pa.int64())}
+    return pa.table(columns), pa.table(videos), windows
 
 
 def tile(tokens: np.ndarray, max_tokens: int, shift: float = 0.0) -> list[int]:
-    """Divides lines into the fewest windows of at most `max_tokens` tokens.
+    """Divides lines into as few windows of at most `max_tokens` tokens as possible.
 
-    Of the tilings with that many windows, shift 0 is the one that fills the windows from the first line on, shift 1
-    the one that fills them from the last line back; in between every window starts that share of the way from its
-    latest to its earliest possible line. So the number of windows is the same for every shift.
+    Many tilings have the minimum number of windows. Shift 0 fills the windows from the first line on; shift 1 fills
+    them from the last line back. In between, each window starts at that fraction of the way from its latest to its
+    earliest possible line. So the number of windows is the same for every shift.
 
     Args:
-        tokens: [N] tokens of each line, N >= 1, each from 1 to `max_tokens`.
-        max_tokens: Most tokens of a window.
+        tokens: `[N]` tokens of each line, N >= 1, each from 1 to `max_tokens`.
+        max_tokens: Maximum number of tokens of a window.
         shift: From 0 to 1.
 
     Returns:
@@ -42,18 +117,22 @@ def tile(tokens: np.ndarray, max_tokens: int, shift: float = 0.0) -> list[int]:
 
 
 def shift_of(seed: int | None, epoch: int, video: str) -> float:
-    """The shift of a video's tiling: 0 in epoch 0 and without a seed, else a pure function of (seed, epoch, video)."""
+    """The shift of a video's tiling: 0 in epoch 0 or without a seed, else a pure function of (seed, epoch, video)."""
     if epoch == 0 or seed is None:
         return 0.0
-    digest = hashlib.blake2b(f"{seed}/{epoch}/{video}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
+    return hash64(f"{seed}/{epoch}/{video}") / 2**64
 
 
 def divide(
     captions: Sequence[Caption], tokenizer: PreTrainedTokenizerBase, max_tokens: int
 ) -> list[tuple[Caption, int]]:
-    """Captions and their tokens, each caption of more than `max_tokens` in pieces: between words, its time in
-    proportion."""
+    """Captions with their number of tokens; captions of more than `max_tokens` are divided between words.
+
+    The time of a divided caption is divided in proportion to the tokens.
+
+    Raises:
+        ValueError: A caption has no token.
+    """
     texts = [caption.text for caption in captions]
     encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     lines = []
@@ -82,62 +161,3 @@ def _pieces(caption: Caption, offsets: list[tuple[int, int]], max_tokens: int) -
         pieces.append((piece, last - first))
         first = last
     return pieces
-
-
-class WindowReader:
-    """Rows of windows -> text, times and features, as the transform of the data set of [`load_video_text`].
-
-    A row says which window it is of which lines. In epoch 0 the windows are those in the row; in another epoch
-    [`EpochDataset`] asks for [`read`](self.read), and the lines are tiled with a shift that is a pure function of
-    (seed, epoch, video). No state changes, so order, workers and resuming do not matter.
-
-    Args:
-        store: The features.
-        lines: Of all videos, one video after another, with their tokens.
-        max_tokens: Most tokens of a window.
-        seed: Of the shifts; None leaves the windows the same in every epoch.
-        own_clips: False where each row's clip is another video's, which no shift changes.
-    """
-
-    def __init__(
-        self,
-        store: FeatureStore,
-        lines: list[tuple[Caption, int]],
-        max_tokens: int,
-        seed: int | None,
-        own_clips: bool,
-    ):
-        self.store, self.max_tokens, self.seed, self.own_clips = store, max_tokens, seed, own_clips
-        self.texts = pa.array([line.text for line, _ in lines], pa.large_string())
-        self.tokens = np.array([tokens for _, tokens in lines], np.int32)
-        self.starts = np.array([line.start for line, _ in lines])
-        self.ends = np.array([line.end for line, _ in lines])
-
-    def __call__(self, rows: dict[str, list]) -> dict[str, list]:
-        return self.read(rows, [0] * len(rows["id"]))
-
-    def read(self, rows: dict[str, list], epochs: Sequence[int]) -> dict[str, list]:
-        """The windows of `rows` in `epochs`, one each."""
-        kept = {name: rows[name] for name in ("id", "video")}
-        windows = [self._window({name: rows[name][i] for name in rows}, int(epoch)) for i, epoch in enumerate(epochs)]
-        texts, starts, ends = (list(column) for column in zip(*windows))
-        clips = [self.store.read(*span) for span in zip(rows["video"], starts, ends)]
-        features = {"video_features": [clip[0] for clip in clips], "times": [clip[1] for clip in clips]}
-        return {**kept, "text": texts, "start": starts, "end": ends, **features}
-
-    def windows(self, first: int, last: int, shift: float = 0.0) -> list[tuple[str, float, float]]:
-        """(text, start, end) of the windows that tile the lines from `first` to before `last`."""
-        bounds = [first + bound for bound in tile(self.tokens[first:last], self.max_tokens, shift)]
-        return [self._span(a, b) for a, b in zip(bounds, bounds[1:])]
-
-    def _span(self, a: int, b: int) -> tuple[str, float, float]:
-        return " ".join(self.texts[a:b].to_pylist()), float(self.starts[a:b].min()), float(self.ends[a:b].max())
-
-    def _window(self, row: dict, epoch: int) -> tuple[str, float, float]:
-        first, last, number = row["first_line"], row["last_line"], row["window"]
-        if epoch == 0 or self.seed is None:
-            return row["text"], row["start"], row["end"]
-        shift = shift_of(self.seed, epoch, row["id"].rpartition("#")[0])
-        bounds = tile(self.tokens[first:last], self.max_tokens, shift)
-        text, start, end = self._span(first + bounds[number], first + bounds[number + 1])
-        return (text, start, end) if self.own_clips else (text, row["start"], row["end"])

@@ -55,9 +55,9 @@ def summarize(store: FeatureStore, pairs: Pairs, dataset: Dataset) -> dict:
         "videos": {"count": len(store), "hours": durations.sum() / 3600, **_spread(durations)},
         "captions": {"count": len(words), "words": sum(words), "words_of_one": _spread(np.array(words))},
         "unpaired": {
-            "captions_without_video": len(pairs.without_video),
-            "captions_outside_video": len(pairs.outside_video),
-            "videos_without_captions": len(pairs.without_captions),
+            "captions_without_video": pairs.unpaired.counts["without_video"],
+            "captions_outside_video": pairs.unpaired.counts["outside_video"],
+            "videos_without_captions": pairs.unpaired.counts["videos_without_captions"],
         },
         "covered": covered / durations.sum(),
         "windows": {"count": len(windows), "videos": len(pairs.by_video), **_spread(lengths)},

@@ -66,7 +66,7 @@ class BaseTrainer(FaultTolerantTrainer):
             len(dataset),
             self.samples_per_step,
             self.args.order_seed,
-            order=None if dataset.stream is None else dataset.stream.order,
+            shard_sizes=dataset.shard_sizes,
         )
 
     @property

@@ -1,41 +1,41 @@
-"""The order of the samples, and the epoch and id that travel with each one."""
+"""The order of samples in an epoch, and the epoch and id that travel with each sample."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
 import numpy as np
-from datasets import Dataset as HFDataset
 from torch.utils.data import Dataset, Sampler, get_worker_info
 from transformers import TrainerCallback
 
-from ..data.streaming import VideoTextStream
 from ..utils.signals import survive_stop_signals
+
+BLOCK_SAMPLES = 256
 
 
 class EpochSampler(Sampler[int]):
-    """Sampler whose order in epoch e is a pure function of (seed, e); keys hold the epoch: `key = e * size + index`.
+    """Yields `key = epoch * size + index`; the order of an epoch is a pure function of (seed, epoch).
 
-    An epoch holds complete optimizer steps only, so it is the same however a step is split into processes and
-    micro-batches. The few samples that do not fill a step differ from epoch to epoch.
+    An epoch consists of complete optimizer steps, so it stays the same however a step is split into processes and
+    micro-batches. The few samples that do not fill a step are different ones in each epoch.
+
+    By default, the order is a random permutation. With `shard_sizes`, samples are read shard by shard, so that data on
+    disk need not fit in memory: shards are shuffled, and each is cut into fixed blocks of at most 256 samples. Block j
+    of J holds the samples j, j + J, j + 2 J, ..., so that neighbours, such as windows of one video, which are not each
+    other's negatives, mostly fall into different blocks. The blocks of a shard, and the samples of a block, are
+    shuffled too.
 
     Args:
         size: Number of samples.
         samples_per_step: Samples of one optimizer step: processes x micro-batch x accumulation.
-        seed: Seed of the run.
-        order: The indices of an epoch, as a function of (seed, epoch); default: a random permutation.
+        seed: Seed of the order.
+        shard_sizes: `[shards]` samples of each shard, if samples are to be read shard by shard.
 
     Raises:
-        ValueError: There are fewer samples than one optimizer step takes.
+        ValueError: There are fewer samples than one step takes.
     """
 
-    def __init__(
-        self,
-        size: int,
-        samples_per_step: int,
-        seed: int,
-        order: Callable[[int, int], Iterator[int]] | None = None,
-    ):
+    def __init__(self, size: int, samples_per_step: int, seed: int, shard_sizes: Sequence[int] | None = None):
         if size < samples_per_step:
             raise ValueError(
                 f"the training data has {size} samples, fewer than one optimizer step takes ({samples_per_step} = "
@@ -43,7 +43,7 @@ class EpochSampler(Sampler[int]):
             )
         self.size, self.seed, self.epoch = size, seed, 0
         self.length = size - size % samples_per_step
-        self.order = order
+        self.shard_sizes = None if shard_sizes is None else np.asarray(shard_sizes)
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -52,12 +52,23 @@ class EpochSampler(Sampler[int]):
         return self.length
 
     def __iter__(self) -> Iterator[int]:
-        if self.order is not None:
-            first = self.epoch * self.size
-            yield from (first + index for index in islice(self.order(self.seed, self.epoch), self.length))
-            return
-        order = np.random.Generator(np.random.PCG64([self.seed, self.epoch])).permutation(self.size)[: self.length]
-        yield from (order + self.epoch * self.size).tolist()
+        first = self.epoch * self.size
+        if self.shard_sizes is None:
+            yield from (self._random().permutation(self.size)[: self.length] + first).tolist()
+        else:
+            yield from (first + index for index in islice(self._by_shard(), self.length))
+
+    def _by_shard(self) -> Iterator[int]:
+        before = np.concatenate([[0], np.cumsum(self.shard_sizes)])
+        for shard in self._random().permutation(np.flatnonzero(self.shard_sizes)):
+            size = self.shard_sizes[shard]
+            num_blocks = -(-int(size) // BLOCK_SAMPLES)
+            for block in self._random(shard + 1).permutation(num_blocks):
+                samples = np.arange(block, size, num_blocks) + before[shard]
+                yield from self._random(shard + 1, block + 1).permutation(samples).tolist()
+
+    def _random(self, *place: int) -> np.random.Generator:
+        return np.random.Generator(np.random.PCG64([self.seed, self.epoch, *map(int, place)]))
 
 
 class SetEpoch(TrainerCallback):
@@ -100,24 +111,23 @@ def batch_size_with_negatives(groups: list, asked: int) -> int:
 
 
 class EpochDataset(Dataset):
-    """Dataset read by the keys of [`EpochSampler`]: adds `sample_id` and `epoch` to each sample.
+    """A map-style data set read by the keys of [`EpochSampler`]; adds `sample_id` and `epoch` to each sample.
 
-    A plain index is a key of epoch 0, which evaluation uses.
+    A plain index is a key of epoch 0, which is what evaluation uses. Samples may depend on the epoch if the data set,
+    or the transform of a `datasets.Dataset`, has a method `read`; see [`VideoTextStream`] and [`WindowReader`].
 
     Args:
-        dataset: Map-style dataset. If it is a `datasets.Dataset` whose transform has a method `read(rows, epochs)`, as
-            [`load_video_text`] returns, samples are read by that and may depend on the epoch; a [`VideoTextStream`] is
-            read by its `read(indices, epochs)`.
+        dataset: Any map-style data set of dicts. If it has `shard_sizes`, its samples are best read shard by shard.
     """
 
     def __init__(self, dataset: Any):
-        self.dataset = dataset
-        self.stream = dataset if isinstance(dataset, VideoTextStream) else None
-        self.size = len(dataset) if self.stream is None else self.stream.num_windows
+        self.dataset, self.size = dataset, len(dataset)
+        self.shard_sizes: Sequence[int] | None = getattr(dataset, "shard_sizes", None)
         self._prepared_worker = False
-        transform = dataset.format["format_kwargs"].get("transform") if isinstance(dataset, HFDataset) else None
-        self.read = getattr(transform, "read", None)
-        self.rows = dataset.with_format(None) if self.read else None
+        layout = getattr(dataset, "format", None)  # of a datasets.Dataset
+        transform = layout["format_kwargs"].get("transform") if isinstance(layout, dict) else None
+        self._read_rows = getattr(transform, "read", None)
+        self._rows = dataset.with_format(None) if self._read_rows else None
 
     def __len__(self) -> int:
         return self.size
@@ -134,13 +144,15 @@ class EpochDataset(Dataset):
             survive_stop_signals()
             self._prepared_worker = True
         epochs, indices = zip(*(divmod(key, self.size) for key in keys))
-        if self.read is not None:
-            columns = self.read(self.rows[list(indices)], epochs)
-            samples = [dict(zip(columns, values)) for values in zip(*columns.values())]
-        elif self.stream is not None:
-            samples = self.stream.read(indices, epochs)
-        elif hasattr(self.dataset, "__getitems__"):
-            samples = self.dataset.__getitems__(list(indices))
-        else:
-            samples = [self.dataset[index] for index in indices]
+        samples = self._read(list(indices), epochs)
         return [{**s, "sample_id": i, "epoch": e} for s, i, e in zip(samples, indices, epochs)]
+
+    def _read(self, indices: list[int], epochs: Sequence[int]) -> list[dict]:
+        if self._read_rows is not None:
+            columns = self._read_rows(self._rows[indices], epochs)
+            return [dict(zip(columns, values)) for values in zip(*columns.values())]
+        if hasattr(self.dataset, "read"):
+            return self.dataset.read(indices, epochs)
+        if hasattr(self.dataset, "__getitems__"):
+            return self.dataset.__getitems__(indices)
+        return [self.dataset[index] for index in indices]

@@ -8,7 +8,6 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..data.collators import VideoTextCollator
-from ..data.streaming import VideoTextStream
 from ..hub.model_cards import write_teacher_card
 from ..models.teacher import VidLanKDTeacher
 from ..reliability.trainer_options import check_trainer_arguments
@@ -101,7 +100,7 @@ class TeacherTrainer(BaseTrainer):
     def evaluation_groups(self, dataset) -> list | None:
         if "contrast" not in self.model.loss_terms:
             return None
-        if isinstance(dataset, VideoTextStream):
+        if hasattr(dataset, "videos"):
             return dataset.videos()
         if "video" in (getattr(dataset, "column_names", None) or ()):
             return list(dataset.with_format(None)["video"])

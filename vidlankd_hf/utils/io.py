@@ -1,4 +1,4 @@
-"""Files and folders that appear complete or not at all, and checksums. Nothing else in the package renames files."""
+"""Files and folders that appear complete or not at all, and checksums. No other module renames files."""
 
 import hashlib
 import os
@@ -13,9 +13,9 @@ from typing import BinaryIO
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
-    """Yields a binary file for writing that takes the name `path` once the block ends without an error.
+    """Yields a binary file for writing that is renamed to `path` when the block ends without an error.
 
-    The content is on the disk (fsync) before the rename. After an error, `path` is as it was before.
+    The content is on the disk (fsync) before the rename. After an error, `path` is unchanged.
     """
     path = Path(path)
     temporary = path.with_name(f"{path.name}.{platform.node()}-{os.getpid()}.tmp")
@@ -30,24 +30,24 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def atomic_write(path: str | Path, content: bytes | str) -> None:
-    """Writes `content` to `path` as in [`atomic_file`]; text is encoded as UTF-8."""
+    """Writes `content` to `path` with [`atomic_file`]; text is encoded as UTF-8."""
     with atomic_file(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager
 def atomic_dir(folder: str | Path) -> Iterator[Path]:
-    """Yields an empty folder that takes the name `folder` once the block ends without an error.
+    """Yields an empty folder that is renamed to `folder` when the block ends without an error.
 
-    All its files are on the disk (fsync) before the rename. If another process made `folder` in the meantime, that one
-    is kept and this one is removed. After an error nothing is left.
+    All its files are on the disk (fsync) before the rename. If another process has made `folder` in the meantime, its
+    folder is kept and this one is removed. After an error nothing is left.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         yield temporary
-        temporary.chmod(0o777 & ~_umask())  # mkdtemp makes folders that only their owner can read
+        temporary.chmod(0o777 & ~_umask())  # mkdtemp makes folders that only the owner can read
         sync_tree(temporary)
         try:
             move(temporary, folder)

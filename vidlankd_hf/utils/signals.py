@@ -1,4 +1,4 @@
-"""Signals to the workers of a data loader."""
+"""Signal handling in the workers of a data loader."""
 
 import signal
 
@@ -6,9 +6,10 @@ WORKER_SECONDS = 60
 
 
 def survive_stop_signals() -> None:
-    """Keep a data loader's worker alive when every process of a machine is signalled: the last step needs its batches.
+    """Keeps a data loader's worker alive for a minute after SIGTERM, and ignores SIGUSR1.
 
-    PyTorch's worker exits at once on SIGTERM, which ends training too. Here it exits a minute later, if it still runs.
+    By default, a worker exits at SIGTERM, and training fails with it. Cluster managers send the signal to all
+    processes of a job, but the main process still needs batches to finish its step.
     """
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(WORKER_SECONDS))
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)

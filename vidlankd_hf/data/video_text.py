@@ -1,0 +1,169 @@
+"""Captioned video as a map-style data set of windows: text and the features of the clip that goes with it."""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from .captions import read_captions
+from .features import FeatureStore
+from .pairing import check_share, pair_captions
+from .streaming import VideoTextStream
+from .window_shards import prepare_windows
+from .windows import Windows, make_windows, shift_of
+
+
+def load_video_text(
+    features: str | Path,
+    captions: str | Path,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int = 128,
+    shuffle_videos_seed: int | None = None,
+    streams: Sequence[str] | None = None,
+    seed: int | None = None,
+    max_unpaired: float = 0.0,
+    caption_format: str | None = None,
+    remove_overlap: bool | None = None,
+    streaming: bool = False,
+    cache_dir: str | Path = "outputs/cache",
+) -> Dataset | VideoTextStream:
+    """Loads captioned video as a data set with the columns that [`VideoTextCollator`] takes.
+
+    Consecutive captions of a video are joined to windows of at most `max_length` tokens; the windows cover all
+    captions. A caption longer than a window is divided between words, and its time in proportion. The clip of a window
+    spans the times of its captions. With a `seed`, our trainers see different windows in every epoch after the first;
+    their number stays the same, and they cover all captions too.
+
+    Columns: `id` (`video#window`), `video`, `text`, `start` and `end` in seconds, `video_features` `[T, F]` float16
+    and `times` `[T]` in seconds. Features and times are read from the shards when a row is accessed. To bring your own
+    data, make any map-style data set with `id`, `text`, `video_features` and, where a video has several rows, `video`.
+
+    Args:
+        features: Folder written by `extract_features`.
+        captions: File or folder for [`read_captions`].
+        tokenizer: Counts the tokens of a window.
+        max_length: Maximum number of tokens of a window, including [CLS] and [SEP].
+        shuffle_videos_seed: If given, each video's captions are paired with the clips of a *different* video, drawn
+            once with this seed. In this control the teacher sees as much video but learns nothing true from it.
+        streams: Names of the feature streams to read; all by default.
+        seed: If given, windows start at different captions in every epoch, as a pure function of (seed, epoch, video).
+        max_unpaired: Captions without a video or outside it, and videos without captions, are left out with a warning
+            up to this share of all captions or of all videos; see [`pair_captions`].
+        caption_format, remove_overlap: See [`read_captions`].
+        streaming: Return the same windows as a [`VideoTextStream`], whose memory does not depend on the amount of
+            data. The captions are divided once and stored below `cache_dir`, one pair of files for each feature shard.
+        cache_dir: Used with `streaming`. A second call with the same arguments and files opens the stored windows.
+
+    Returns:
+        A `datasets.Dataset`, or a [`VideoTextStream`] with `streaming`.
+
+    Raises:
+        ValueError: More captions or videos have no counterpart than `max_unpaired` allows.
+    """
+    max_tokens = max_length - 2
+    if streaming:
+        if shuffle_videos_seed is not None:
+            raise ValueError("videos cannot be shuffled with streaming=True: leave out one of the two")
+        folder = prepare_windows(
+            features, captions, tokenizer, max_tokens, cache_dir, max_unpaired, caption_format, remove_overlap
+        )
+        return VideoTextStream(features, folder, streams, seed)
+    store = FeatureStore(features, streams)
+    by_video, unpaired = pair_captions(store, read_captions(captions, caption_format, remove_overlap))
+    check_share(unpaired.problems(features, captions), unpaired.share, max_unpaired)
+
+    lines, videos, _ = make_windows(by_video, tokenizer, max_tokens)
+    windows = Windows(lines, videos, max_tokens)
+    rows = [
+        {"id": f"{video}#{i}", "video": video, "text": text, "start": start, "end": end}
+        for number, video in enumerate(by_video)
+        for i, (text, start, end) in enumerate(windows.read_video(number))
+    ]
+    for number, row in enumerate(rows):
+        row["window"] = number
+    if shuffle_videos_seed is not None:
+        _pair_with_other_videos(rows, store, shuffle_videos_seed)
+    reader = WindowReader(store, windows, seed, own_clips=shuffle_videos_seed is None)
+    return Dataset.from_list(rows).with_transform(reader)
+
+
+def split_by_video(dataset: Dataset | VideoTextStream, share: float, seed: int = 0) -> tuple:
+    """Splits windows into training and held-out data that have no video in common.
+
+    Args:
+        dataset: From [`load_video_text`].
+        share: Approximate share of the videos to hold out; at least one video is held out.
+        seed: Draws the held-out videos. It has no effect on a [`VideoTextStream`], which holds out the videos whose
+            names have small hashes, so that their windows need not be listed in memory.
+
+    Returns:
+        Training data and held-out data.
+
+    Raises:
+        ValueError: No video, or every video, would be held out.
+    """
+    if isinstance(dataset, VideoTextStream):
+        return dataset.split_by_video(share)
+    videos = dataset.with_format(None)["video"]
+    names = sorted(set(videos))
+    count = max(1, round(share * len(names)))
+    if count >= len(names):
+        raise ValueError(f"cannot hold out {count} of {len(names)} videos: add videos or lower the share")
+    held_out = set(random.Random(seed).sample(names, count))
+    indices = [[i for i, v in enumerate(videos) if (v in held_out) == flag] for flag in (False, True)]
+    return dataset.select(indices[0]), dataset.select(indices[1])
+
+
+class WindowReader:
+    """Transform of the `datasets.Dataset` that [`load_video_text`] returns: adds features to rows of windows.
+
+    In epoch 0 a window is the one in the row. In other epochs [`EpochDataset`] calls [`read`](self.read), and the
+    video's lines are tiled with a shift that is a pure function of (seed, epoch, video). No state changes, so order,
+    workers and resuming have no influence.
+
+    Args:
+        store: The features.
+        windows: The windows of all rows; the column `window` holds a row's number.
+        seed: Determines the shifts; None keeps the windows the same in every epoch.
+        own_clips: False if each row has the clip of another video, which does not move with the text.
+    """
+
+    def __init__(self, store: FeatureStore, windows: Windows, seed: int | None, own_clips: bool):
+        self.store, self.windows, self.seed, self.own_clips = store, windows, seed, own_clips
+
+    def __call__(self, rows: dict[str, list]) -> dict[str, list]:
+        return self.read(rows, [0] * len(rows["id"]))
+
+    def read(self, rows: dict[str, list], epochs: Sequence[int]) -> dict[str, list]:
+        """The columns of `rows`, each row in its epoch."""
+        texts, starts, ends = list(rows["text"]), list(rows["start"]), list(rows["end"])
+        for i, epoch in enumerate(epochs):
+            if epoch and self.seed is not None:
+                video = rows["id"][i].rpartition("#")[0]
+                shift = shift_of(self.seed, int(epoch), video)
+                texts[i], start, end = self.windows.read(*self.windows.locate(rows["window"][i]), shift)
+                if self.own_clips:
+                    starts[i], ends[i] = start, end
+        clips = [self.store.read(*span) for span in zip(rows["video"], starts, ends)]
+        return {
+            "id": rows["id"],
+            "video": rows["video"],
+            "text": texts,
+            "start": starts,
+            "end": ends,
+            "video_features": [features for features, _ in clips],
+            "times": [times for _, times in clips],
+        }
+
+
+def _pair_with_other_videos(rows: list[dict], store: FeatureStore, seed: int) -> None:
+    names = sorted({row["video"] for row in rows})
+    if len(names) < 2:
+        raise ValueError("shuffling videos needs at least 2 videos: add videos or leave out shuffle_videos_seed")
+    order = random.Random(seed).sample(names, len(names))
+    other = dict(zip(order, order[1:] + order[:1]))
+    for row in rows:
+        video = row["video"] = other[row["video"]]
+        row["start"], row["end"] = 0.0, store.duration(video)
