@@ -64,7 +64,7 @@ def check_training() -> None:
     )
     trainer = vidlankd_hf.DistillationTrainer(
         model=vidlankd_hf.student_class("bert")(vidlankd_hf.student_config("tiny", tokenizer)),
-        teacher=vidlankd_hf.VidLanKDTeacher(config),
+        teacher_model=vidlankd_hf.VidLanKDTeacher(config),
         args=args,
         train_dataset=[{"input_ids": [5 + (i * j) % 60 for j in range(1, 12)]} for i in range(1, 17)],
         processing_class=tokenizer,

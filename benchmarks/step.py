@@ -181,7 +181,7 @@ class Ours(Way):
         )  # fmt: skip
         rows = [{"input_ids": np.zeros(BLOCK, np.uint16)}] * 2
         self.trainer = DistillationTrainer(
-            model=student, teacher=teacher if objectives else None, args=args, train_dataset=rows,
+            model=student, teacher_model=teacher if objectives else None, args=args, train_dataset=rows,
             processing_class=tokenizer,
         )  # fmt: skip
         if self.compiled:

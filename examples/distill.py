@@ -63,7 +63,7 @@ def main() -> None:
 
     trainer = DistillationTrainer(
         model=student,
-        teacher=teacher,
+        teacher_model=teacher,
         args=args,
         train_dataset=train,
         eval_dataset=held_out,

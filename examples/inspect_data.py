@@ -23,8 +23,8 @@ from vidlankd_hf.data.pairing import pair_captions
 from vidlankd_hf.data.text_blocks import load_text
 from vidlankd_hf.experiments.world.bootstrap import use_existing_world
 from vidlankd_hf.experiments.world.recipe import LENGTH
-from vidlankd_hf.inspection.contact_sheet import histogram_rows, table_of, write_page, write_picture
-from vidlankd_hf.inspection.inspect import sample_clips, size_at, summarize, vocabulary_growth
+from vidlankd_hf.inspection.contact_sheet import histogram_rows, summary_rows, write_image, write_page
+from vidlankd_hf.inspection.inspect import sample_clips, summarize, vocabulary_growth, vocabulary_size_at
 from vidlankd_hf.inspection.script_arguments import InspectionArguments
 from vidlankd_hf.utils.io import atomic_write
 
@@ -53,7 +53,7 @@ def main() -> None:
     pairs.write(folder / "unpaired.jsonl")
     dataset = args.load(tokenizer, args.max_length or length, max_unpaired=1.0)
     summary = summarize(store, pairs, dataset)
-    for name, value in table_of(summary):
+    for name, value in summary_rows(summary):
         print(f"{name:30}{value}")
     rows = histogram_rows(summary)
     print("\nClip lengths")
@@ -68,14 +68,14 @@ def main() -> None:
         print(f"{name:30}{points[-1][1]:,} different words of {points[-1][0]:,}")
     if text is not None:
         words = min(points[-1][0] for points in growth.values())
-        sizes = [size_at(points, words) for points in growth.values()]
+        sizes = [vocabulary_size_at(points, words) for points in growth.values()]
         print(f"Among {words:,} words of each: {sizes[0]:,.0f} in the captions, {sizes[1]:,.0f} in the text.")
         summary["vocabulary_among"] = {"words": words, **dict(zip(growth, sizes))}
 
     atomic_write(folder / "summary.json", json.dumps({**summary, "vocabulary": growth}, indent=2) + "\n")
     clips = sample_clips(dataset, args.videos, args.num_clips, seed=args.seed) if args.videos else []
     if clips:
-        write_picture(folder / "contact_sheet.png", clips)
+        write_image(folder / "contact_sheet.png", clips)
     write_page(folder / "contact_sheet.html", f"Captioned video: {args.features}", summary, clips, growth)
     parser.save_settings(folder)
     print(f"\nIn {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}.")

@@ -8,7 +8,7 @@ from vidlankd_hf.data.features import ShardWriter
 
 
 def write_features(folder, durations):
-    """One feature a second: its first value is the second, its second the video's number."""
+    """Writes one feature per second: its first value is the second, its second value the number of the video."""
     writer = ShardWriter(folder, {"frame": {"model": "none", "rate": 1.0, "clip_length": 1}})
     for number, (video, duration) in enumerate(durations.items()):
         times = torch.arange(int(duration)) + 0.5

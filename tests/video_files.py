@@ -11,7 +11,7 @@ GREY_LEVELS = np.arange(20, 240, 20)
 
 
 def write_grey_video(path, pts, time_base=Fraction(1, 1000), options=None):
-    """One frame for each time stamp, frame i all of GREY_LEVELS[i] but for a white top left quarter."""
+    """Writes one frame per timestamp. Frame i is grey (GREY_LEVELS[i]) with a white top left quarter."""
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream("libx264", rate=30, options={"crf": "1", "bf": "0"})
         stream.width, stream.height, stream.pix_fmt, stream.time_base = 32, 64, "yuv420p", time_base

@@ -145,7 +145,7 @@ for call in (package.TASKS["rte"].metric, lambda: cross_validated([[0.0]], [0], 
     try:
         call()
     except ImportError as error:
-        assert 'is not installed: run pip install "vidlankd_hf[downstream]"' in str(error), error
+        assert 'is not installed: install it with pip install "vidlankd_hf[downstream]"' in str(error), error
     else:
         raise AssertionError("no error")
 """

@@ -50,8 +50,8 @@ def run_of(seed, score, rate=1e-4, collapsed=None, task="rte", predictions=None)
 def test_paired_test_estimates_the_exact_p_value_of_scipys_permutation_test(metric):
     """For three seeds, a metric that is a mean over examples and one that is not, over all 2^10 swaps."""
     labels = np.array([0, 1] * 5)
-    first, second = np.random.default_rng(0).integers(0, 2, (2, 3, 10))
-    second[:, :7] = labels[:7]
+    first, second = np.random.default_rng(2).integers(0, 2, (2, 3, 10))
+    second[:, :4] = labels[:4]
     both = np.concatenate([first, second], axis=1)
 
     def statistic(a, b):

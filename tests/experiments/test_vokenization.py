@@ -177,7 +177,7 @@ def test_voken_loss_is_exact_over_accumulation_on_ragged_batches_and_needs_no_te
     ]  # fmt: skip
     for a, b in zip(*(logged(run, "loss", "grad_norm", "mlm_loss", "voken_loss") for run in runs), strict=True):
         assert a == pytest.approx(b, rel=2e-5)
-    assert runs[0].teacher is None and abs(logged(runs[0], "voken_loss")[0]["voken_loss"] - np.log(7)) < 0.2
+    assert runs[0].teacher_model is None and abs(logged(runs[0], "voken_loss")[0]["voken_loss"] - np.log(7)) < 0.2
     assert "eval_voken_loss" in runs[0].evaluate()
     runs[0].save_model()
     loaded = VidLanKDStudent.from_pretrained(tmp_path / "1")

@@ -1,4 +1,4 @@
-"""Extraction in several processes: by a launcher, and on a local Ray cluster that loses a worker on the way."""
+"""Extraction in several launched processes, and on a local Ray cluster that loses a worker."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ def files(folder):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, videos, backbones):
-    """The folder as one process makes it."""
+    """The files that one process writes."""
     folder = tmp_path_factory.mktemp("whole")
     extract_features(str(videos), folder, backbones, **SMALL)
     return files(folder)
@@ -38,9 +38,7 @@ def test_launched_processes_share_the_shards(tmp_path, videos, backbones, whole)
     command += ["--output_dir", str(tmp_path / "features"), "--shard_bytes", "100", "--batch_size", "1"]
     command += ["--frame_model", backbones[0].model, "--clip_model", backbones[1].model]
     done = subprocess.run(command, capture_output=True, text=True, timeout=580)
-    assert done.returncode != 0 and "1 of 4 videos failed, and --max_failed allows 0" in done.stderr, done.stderr[
-        -3000:
-    ]
+    assert done.returncode != 0 and "1 of 4 videos failed, but --max_failed is 0" in done.stderr, done.stderr[-3000:]
     for name in ("shard-00000.safetensors", "shard-00001.safetensors", "shard-00002.safetensors", "index.jsonl"):
         assert (tmp_path / "features" / name).read_bytes() == whole[name]
     done = subprocess.run([*command, "--max_failed", "1"], capture_output=True, text=True, timeout=580)
@@ -61,7 +59,7 @@ def test_lost_ray_worker_loses_nothing(tmp_path, videos, backbones, whole, clust
     from vidlankd_hf.extraction import ray as on_ray
 
     class Mortal(on_ray.ShardWorker):
-        """Is killed once, with the second shard in its hands."""
+        """Is killed once, before it extracts the second shard."""
 
         def __call__(self, row):
             died = tmp_path / "died"

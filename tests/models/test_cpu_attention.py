@@ -1,4 +1,4 @@
-"""Attention on CPUs: SDPA's but for what is dropped, and by whichever products are faster."""
+"""Attention on CPUs computes the same as SDPA, with dropout and for short sequences in low precision."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def matmul_precision():
 
 
 @pytest.mark.parametrize("padded", [False, True])
-def test_attention_is_sdpa_with_some_weights_dropped(padded):
+def test_attention_with_dropout_equals_naive_attention_with_the_same_mask(padded):
     q, k, v = queries_keys_values()
     mask = torch.ones(2, 1, 1, 8, dtype=torch.bool)
     mask[1, ..., 5:] = False
@@ -53,7 +53,7 @@ def test_attention_is_sdpa_with_some_weights_dropped(padded):
     assert torch.allclose(undropped, plain.transpose(1, 2))
 
 
-def test_a_mask_that_is_added_to_the_scores_is_left_to_sdpa():
+def test_float_masks_are_passed_to_sdpa():
     q, k, v = queries_keys_values()
     module = attention_module()
     added = torch.zeros(2, 1, 8, 8, dtype=torch.float64)
@@ -61,7 +61,7 @@ def test_a_mask_that_is_added_to_the_scores_is_left_to_sdpa():
 
 
 def products_of(monkeypatch, q, k, v, **kwargs):
-    """The result of `cpu_attention`, and whether it was SDPA's."""
+    """Returns the result of `cpu_attention`, and whether it called SDPA."""
     asked = []
 
     def sdpa(*args, **kwargs):
@@ -76,7 +76,7 @@ def products_of(monkeypatch, q, k, v, **kwargs):
 @pytest.mark.parametrize(
     "dtype, precision, tolerance", [(torch.bfloat16, "highest", 2e-2), (torch.float32, "medium", 2e-2)]
 )
-def test_short_sequences_in_low_precision_are_multiplied_whole_and_give_what_sdpa_gives(
+def test_short_sequences_in_low_precision_use_matrix_products_and_equal_sdpa(
     monkeypatch, matmul_precision, dtype, precision, tolerance, padded
 ):
     mask = torch.ones(2, 1, 1, 8, dtype=torch.bool)
@@ -99,15 +99,15 @@ def test_short_sequences_in_low_precision_are_multiplied_whole_and_give_what_sdp
     (SHORT, True, torch.bfloat16, "highest"), (SHORT, False, torch.float32, "medium"),
     (8, True, torch.float64, "medium"),
 ])  # fmt: skip
-def test_all_else_is_left_to_sdpa(monkeypatch, matmul_precision, length, grad, dtype, precision):
+def test_other_cases_use_sdpa(monkeypatch, matmul_precision, length, grad, dtype, precision):
     inputs = [x.detach().requires_grad_(grad) for x in queries_keys_values(length, dtype)]
     matmul_precision(precision)
     assert products_of(monkeypatch, *inputs, attention_mask=None)[1]
 
 
-def test_runs_on_cpus_use_it_in_student_and_teacher(tmp_path):
+def test_cpu_runs_use_it_in_student_and_teacher(tmp_path):
     trainer = train("student", tmp_path, {"crd": 1.0}, max_steps=1)
-    for model in (trainer.model, trainer.teacher.text_model):
+    for model in (trainer.model, trainer.teacher_model.text_model):
         assert model.config._attn_implementation == CPU_ATTENTION
 
 
@@ -117,7 +117,7 @@ def test_runs_on_cpus_use_it_in_student_and_teacher(tmp_path):
 def test_a_layer_with_it_compiles_as_one_graph(matmul_precision, dtype, precision):
     model = make_student(make_tokenizer()).base_model.eval()
     use_cpu_attention(model)
-    layer = model.encoder.layer[0].attention  # not the model: torch 2.6 does not trace transformers' wrappers of it
+    layer = model.encoder.layer[0].attention  # torch 2.6 cannot trace the complete model
     states = torch.randn(2, 6, model.config.hidden_size)
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     matmul_precision(precision)

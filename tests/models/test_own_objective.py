@@ -1,4 +1,4 @@
-"""The objective of one's own in docs/extending.md: one class and one line, from outside the package."""
+"""The custom objective of docs/extending.md works: one class and one line outside the package."""
 
 import re
 from pathlib import Path
@@ -21,7 +21,7 @@ def cosine():
     del OBJECTIVES["cosine"]
 
 
-def test_own_objective_trains_is_exact_over_accumulation_and_loads_again(tmp_path, cosine):
+def test_custom_objective_trains_with_exact_means_and_loads_again(tmp_path, cosine):
     runs = [
         train("student", tmp_path / str(ga), {"cosine": 2.0}, max_steps=4, per_device_train_batch_size=8 // ga,
               gradient_accumulation_steps=ga)

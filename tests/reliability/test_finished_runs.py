@@ -7,7 +7,7 @@ import torch
 from helpers import make_texts, train
 from safetensors.torch import load_file
 
-RUN = {"objectives": {}, "max_steps": 2, "save_strategy": "steps", "save_steps": 1}
+RUN = {"objectives": {}, "max_steps": 2, "save_strategy": "steps", "save_steps": 1, "lr_scheduler_type": "constant"}
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import torch
 from datasets import Dataset
 from PIL import Image, ImageDraw, ImageFont
 
-from ..inspection.inspect import Clip, find_videos, middles_of, read_clip
+from ..inspection.inspect import Clip, FrameReader, find_videos, read_clip, segment_midpoints
 from ..utils.io import atomic_write
 from .grounding import Grounding, Scores
 
@@ -69,17 +69,18 @@ class ClipPictures:
         self.rows, self.files = clips.with_format(None), {} if videos is None else find_videos(videos)
         self.problem = "the video files were not given" if videos is None else None
         self.read: dict[int, Clip] = {}
+        self.reader = FrameReader()
 
     def __getitem__(self, index: int) -> Clip:
         """Returns a clip with frames at the middles of `NUM_FRAMES` equal parts."""
         if index not in self.read:
-            self.read[index] = self.at(index, middles_of(self.rows[index], NUM_FRAMES))
+            self.read[index] = self.at(index, segment_midpoints(self.rows[index], NUM_FRAMES))
         return self.read[index]
 
     def at(self, index: int, times: Sequence[float]) -> Clip:
         """Returns a clip with frames at the given times in seconds."""
         row = self.rows[index]
-        clip = read_clip(row, self.files.get(row["video"]), times)
+        clip = read_clip(row, self.files.get(row["video"]), times, self.reader)
         return clip._replace(problem=self.problem) if self.problem else clip
 
 
@@ -165,7 +166,7 @@ def _clip_data(pictures: ClipPictures, index: int) -> dict:
     clip = pictures[index]
     return {
         **{name: getattr(clip, name) for name in ("video", "start", "end", "text", "problem")},
-        "at": middles_of(pictures.rows[index], NUM_FRAMES),
+        "at": segment_midpoints(pictures.rows[index], NUM_FRAMES),
         "frames": [_embedded(frame) for frame in clip.frames],
         "aspect": round(clip.frames[0].width / clip.frames[0].height, 4) if clip.frames else 1,
     }

@@ -35,7 +35,7 @@ def write_student_card(folder: str | Path, trainer) -> None:
     recipe = getattr(student.config, "distillation", None)
     given = recipe["objectives"] if recipe else {}
     objectives = " + ".join(f"{options['weight']:g} x {name}" for name, options in given.items())
-    teacher = None if trainer.teacher is None else trainer.accelerator.unwrap_model(trainer.teacher)
+    teacher = None if trainer.teacher_model is None else trainer.accelerator.unwrap_model(trainer.teacher_model)
     kind = type(teacher).__name__
     teacher_name = None if teacher is None else settings.get("teacher") or teacher.name_or_path
     start = settings.get("student") or student.name_or_path

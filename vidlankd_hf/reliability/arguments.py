@@ -18,8 +18,8 @@ class FaultTolerantArguments(TrainingArguments):
     that runs something else than was asked for.
 
     Args:
-        preempt_exit_code: Exit code of every process after SIGTERM or SIGUSR1 to one of them, once a checkpoint is
-            saved.
+        preempt_exit_code: Exit code of every process after SIGTERM, SIGUSR1 or Ctrl-C to one of them, once a
+            checkpoint is saved.
         hang_timeout: Seconds without a step, an evaluation batch or a checkpoint after which a process prints the
             stacks of its threads to stderr and exits; 0 waits forever.
 
@@ -30,7 +30,7 @@ class FaultTolerantArguments(TrainingArguments):
     refused: ClassVar[dict[str, Refused]] = REFUSED
 
     preempt_exit_code: int = field(
-        default=143, metadata={"help": "Exit code after SIGTERM or SIGUSR1, once a checkpoint is saved."}
+        default=143, metadata={"help": "Exit code after SIGTERM, SIGUSR1 or Ctrl-C, once a checkpoint is saved."}
     )
     hang_timeout: float = field(
         default=1800.0,

@@ -76,7 +76,7 @@ REFUSED = {
         False, "training could not resume from such a checkpoint; trainer.save_model() writes the model alone"
     ),
     "enable_jit_checkpoint": Refused(
-        False, "leave it out: SIGTERM and SIGUSR1 already save a checkpoint, on all processes"
+        False, "leave it out: SIGTERM, SIGUSR1 and Ctrl-C already save a checkpoint, on all processes"
     ),
     "hub_strategy": Refused(
         "end",

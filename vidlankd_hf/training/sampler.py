@@ -122,6 +122,10 @@ class EpochDataset(Dataset):
     def __len__(self) -> int:
         return self.size
 
+    def __iter__(self) -> Iterator[dict]:
+        """Yields epoch 0: keys go on forever, so iteration by index would not end."""
+        return (self[key] for key in range(self.size))
+
     def __getitem__(self, key: int) -> dict:
         return self.__getitems__([key])[0]
 

@@ -8,6 +8,7 @@ from ..data.script_arguments import PairingArguments
 from ..data.text_blocks import read_vokens_info
 from ..models.configuration import CONTRASTS, MODEL_TYPES, SIZES, TEACHER_LOSSES
 from ..models.objectives import objectives_recipe
+from ..models.teacher import check_path
 from ..reliability.run_dir import file_fingerprint
 
 # What the short help shows of transformers.TrainingArguments, in fewer words.
@@ -121,7 +122,15 @@ class StudentArguments:
     )
 
     def fingerprints(self) -> dict[str, str | None]:
-        """Checksums of the files that the student learns from; `None` for what is on the Hub."""
+        """Checksums of the files that the student learns from; `None` for what is on the Hub.
+
+        Raises:
+            ValueError: A folder that does not exist, before anything asks the Hub for it.
+        """
+        if self.teacher is not None:
+            check_path(self.teacher, "the teacher")
+        if self.student not in SIZES:
+            check_path(self.student, "the student")
         made_of = {"teacher": file_fingerprint(Path(self.teacher or "") / "model.safetensors")}
         if self.vokens is not None:
             made_of["vokens"] = file_fingerprint(Path(self.vokens) / "vokens.npy")
