@@ -15,7 +15,7 @@ from mkdocs.structure.files import File
 ROOT = Path(__file__).parent.parent
 PACKAGE = "vidlankd_hf"
 LIBRARIES = ("accelerate", "datasets", "torch", "transformers")
-NAME = re.compile(r"\[`([\w.]+)`\](?![\[(])")
+NAME = re.compile(r"\[`([\w.]+)`\](?:\(self\.\w+\)|(?![\[(]))")
 log = logging.getLogger("mkdocs.hooks.links")
 
 
