@@ -25,7 +25,7 @@ PROBE = [{"attribute": "motion", "accuracy": 0.5, "chance": 0.25, "low": 0.4, "h
 
 def settings(folder: Path, **values) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "run.json").write_text(json.dumps({"settings": values}))
+    (folder / "run.json").write_text(json.dumps({"finished": False, "settings": values}))
 
 
 def rows_of(card: ModelCard) -> dict[str, str]:
