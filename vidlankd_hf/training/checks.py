@@ -146,10 +146,7 @@ def check_texts(name: str, data: Any, tokenizer: PreTrainedTokenizerBase) -> Non
     if not (hasattr(data, "__getitem__") and hasattr(data, "__len__")) or isinstance(data, (str, dict)):
         split = " one split," if isinstance(data, datasets.DatasetDict) else ""
         raise ValueError(f"{name} is a {type(data).__name__}, which cannot be read by index: give{split} {remedy}")
-    size = len(data)
-    for index in (
-        sorted({round(i * (size - 1) / (CHECKED_SAMPLES - 1)) for i in range(CHECKED_SAMPLES)}) if size else ()
-    ):
+    for index in range(0, len(data), max(1, -(-len(data) // CHECKED_SAMPLES))):
         sample = data[index]
         if "input_ids" not in sample:
             raise ValueError(f"{name} has {', '.join(sample)}, but no input_ids: give {remedy}")

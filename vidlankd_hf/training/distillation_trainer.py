@@ -76,10 +76,10 @@ class DistillationTrainer(BaseTrainer):
         args = DistillationConfig() if args is None else args
         check_trainer_arguments({**kwargs, "args": args}, DistillationConfig)
         if "teacher" in kwargs:
-            warnings.warn(
-                "`teacher` is deprecated and will be removed: use `teacher_model`", FutureWarning, stacklevel=2
-            )
-            teacher_model = kwargs.pop("teacher") if teacher_model is None else teacher_model
+            warnings.warn("`teacher` is deprecated: use `teacher_model`", FutureWarning, stacklevel=2)
+            if teacher_model is not None:
+                raise ValueError("both teacher_model and teacher are given: give teacher_model alone")
+            teacher_model = kwargs.pop("teacher")
         check_student(model)
         if teacher_model is not None:
             check_model(teacher_model)
