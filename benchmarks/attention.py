@@ -1,9 +1,9 @@
-"""Times attention on CPUs without dropout: SDPA's kernel and two plain products, by precision and length.
+"""Times attention on CPUs without dropout: PyTorch's fused kernel (SDPA) and two plain matrix products.
 
     python benchmarks/attention.py
 
-Prints how many times faster the products are (median of 9, in turn), in a forward pass and in one with its backward.
-`vidlankd_hf.models.cpu_kernels.SHORT` comes from it.
+Prints the speed-up of the plain products by precision and length (median of 9 interleaved rounds), for a forward pass
+and for forward and backward. `vidlankd_hf.models.cpu_kernels.SHORT` comes from these numbers.
 """
 
 import argparse
@@ -31,8 +31,8 @@ def seconds(attend, inputs, gradient) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", type=int, nargs="+", default=[32, 64, 128, 192, 256, 384, 512])
-    parser.add_argument("--tokens", type=int, default=1024, help="a batch; 8 heads of width 64; default: %(default)s")
-    parser.add_argument("--rounds", type=int, default=9, help="default: %(default)s")
+    parser.add_argument("--tokens", type=int, default=1024, help="tokens per batch (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=9, help="timed rounds (default: %(default)s)")
     args = parser.parse_args()
     print("| precision | length | forward, SDPA ms | products faster | with backward, SDPA ms | products faster |")
     print("|---|---|---|---|---|---|")

@@ -1,16 +1,16 @@
-"""Times extraction: ours, the plain way, and the backbones alone on ready tensors, in turn and in one run.
+"""Times extraction, compared with a plain loop over clips and with the backbones alone on ready tensors.
 
     python benchmarks/extraction.py --videos DIR_OR_GLOB --precisions fp32 bf16 --output_json extraction.json
     python benchmarks/extraction.py --videos DIR_OR_GLOB --backbones tiny
     python benchmarks/extraction.py --memory
 
-The plain way is what one writes first: one process, the models' own image processors, one clip at a time, fp32.
-"Ready tensors" runs the backbones as often on batches of random pixels that are on the device already: what is left to
-gain. Ratios are medians over rounds, each within its round, so that a busy moment of the machine hits all ways.
+The plain loop is one process that reads one clip at a time with the models' own image processors, in fp32. "Ready
+tensors" runs the backbones on as many batches of random pixels on the device: the upper limit. Variants are
+interleaved, and ratios are medians over rounds, each computed within its round.
 
-Backbones are those of the paper's architectures, ResNet-152 and VideoMAE-base, or tiny ones, all with random weights.
---memory writes films of 1 and of 60 minutes and shows the peak resident memory of extracting each: of the process with
-the backbones, and of its decoding child.
+Backbones are ResNet-152 and VideoMAE-base, as in the paper, or tiny ones, all with random weights. --memory writes
+videos of 1 and 60 minutes and prints the peak resident memory of extracting each, for the process with the backbones
+and for its decoding child.
 """
 
 import argparse
@@ -42,7 +42,7 @@ NO_PIXELS = {"size": None, "crop": None}
 
 
 def save_backbones(folder: Path, kind: str) -> list[Stream]:
-    """Random backbones with the image processors that go with them."""
+    """Saves backbones with random weights and their image processors."""
     torch.manual_seed(0)
     if kind == "paper":
         frame = ResNetModel(ResNetConfig(depths=[3, 8, 36, 3]))
@@ -50,7 +50,7 @@ def save_backbones(folder: Path, kind: str) -> list[Stream]:
     else:
         frame = ResNetModel(ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"))
         clip = VideoMAEModel(VideoMAEConfig(image_size=112, patch_size=28, tubelet_size=8, **TINY))
-    for name, weight in frame.named_parameters():  # or the sums over random blocks are no float16 after 50 of them
+    for name, weight in frame.named_parameters():  # otherwise the sums over 50 random blocks overflow float16
         if name.endswith("layer.2.normalization.weight"):
             weight.data.fill_(0.1)
     size = 224 if kind == "paper" else 112
@@ -74,7 +74,7 @@ def wait_for(device: str) -> None:
 
 
 def ours(work: Extraction) -> dict:
-    """One shard of all videos, and how much of the time the backbones waited."""
+    """Extracts all videos as one shard; also measures how long the backbones waited."""
     (videos,) = work.tasks
     task = ShardTask(work.folder, 0, videos, work.backbones, work.batch_size, work.decoders, work.limits)
     part = task.run()
@@ -107,7 +107,7 @@ def plain(work: Extraction, models: list) -> float:
 
 @torch.inference_mode()
 def ready(work: Extraction, steps: list[int], device: str) -> float:
-    """The backbones alone, on as many pictures and clips, in the same batches."""
+    """Runs the backbones alone, on as many pictures and clips and in the same batches."""
     total = 0.0
     for backbone, count in zip(work.backbones.values(), steps):
         clip = backbone.stream.clip_length > 1
@@ -160,7 +160,7 @@ def summary(args: argparse.Namespace, precision: str, several: list[dict]) -> di
 
 
 def write_film(path: Path, minutes: float) -> None:
-    """320 x 240 pixels, 25 frames a second."""
+    """Writes a video of 320 x 240 pixels at 25 frames per second."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast", "tune": "zerolatency"})
         stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
@@ -171,7 +171,7 @@ def write_film(path: Path, minutes: float) -> None:
 
 
 def memory(args: argparse.Namespace) -> list[dict]:
-    """Each film in a process of its own: peaks never fall again."""
+    """Measures each video in a separate process, since a peak never falls."""
     results = []
     with tempfile.TemporaryDirectory() as folder:
         save_backbones(Path(folder), args.backbones)
@@ -197,7 +197,7 @@ def one_film(args: argparse.Namespace) -> None:
 
 
 def watch_memory(peaks: dict, done: threading.Event) -> None:
-    """Not `ru_maxrss` of the children: that counts what they shared with this process when they started."""
+    """Samples the children's memory; their `ru_maxrss` would count what they shared with this process at the start."""
     run = psutil.Process()
     while not done.wait(0.05):
         for name, processes in (("run_mib", [run]), ("child_mib", run.children())):
@@ -216,7 +216,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--memory", action="store_true")
-    parser.add_argument("--minutes", type=float, nargs="+", default=[1, 60], help="of the films of --memory")
+    parser.add_argument("--minutes", type=float, nargs="+", default=[1, 60], help="lengths of the videos of --memory")
     parser.add_argument("--output_json")
     parser.add_argument("--one_film", help=argparse.SUPPRESS)
     parser.add_argument("--models", help=argparse.SUPPRESS)
@@ -234,7 +234,7 @@ def main() -> None:
         parser.error("--videos or --memory is needed")
     else:
         results = speed(args)
-        print("| backbones | precision | s | waiting for decoding | of the ready rate | times the plain way |")
+        print("| backbones | precision | s | waiting for decoding | share of ready rate | over a plain loop |")
         print("|---|---|---|---|---|---|")
         for r in results:
             print(f"| {r['backbones']} | {r['precision']} | {r['seconds']:.1f} | {r['waiting']:.1%} | "

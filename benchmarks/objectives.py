@@ -1,8 +1,9 @@
-"""What each objective costs beside MLM: time and memory of one step, small teacher -> small student, timed in turn.
+"""Times each objective: time and memory of one step of a small student with a small teacher, compared with MLM only.
 
     python benchmarks/objectives.py --output_dir outputs/objectives
 
-Teacher's forward, student's forward and backward, AdamW; random token ids. Memory is the peak of a step.
+A step is teacher forward, student forward and backward, and AdamW, on random token ids. Objectives are interleaved.
+Memory is the peak of a step.
 """
 
 import argparse
@@ -21,7 +22,7 @@ VOCABULARY = 30_522
 
 
 def step_of(name: str, teacher: VidLanKDTeacher, batch: dict, device: str):
-    """A function that takes one step, and the parameters it trains beyond the student's own."""
+    """Returns a function that takes one step, the number of extra parameters, and the student."""
     torch.manual_seed(0)
     student = VidLanKDStudent(bert_config("small", vocab_size=VOCABULARY))
     before = sum(p.numel() for p in student.parameters())
@@ -47,9 +48,9 @@ def step_of(name: str, teacher: VidLanKDTeacher, batch: dict, device: str):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=8, help="sequences of 128 tokens (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="steps timed of each (default: %(default)s)")
-    parser.add_argument("--output_dir", type=Path, default=Path("outputs/objectives"), help="default: %(default)s")
+    parser.add_argument("--batch", type=int, default=8, help="sequences of 128 tokens per step (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="timed steps per objective (default: %(default)s)")
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/objectives"), help="for objectives.json")
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -87,7 +88,7 @@ def main() -> None:
     args.output_dir.mkdir(parents=True, exist_ok=True)
     result = {"machine": describe_machine(device), "rows": rows}
     (args.output_dir / "objectives.json").write_text(json.dumps(result, indent=1) + "\n")
-    print("| objective | needs | extra parameters | ms a step | against MLM alone | memory MiB |")
+    print("| objective | needs | extra parameters | ms per step | relative to MLM only | memory (MiB) |")
     print(f"|{'---|' * 6}")
     for row in rows:
         held = "" if row["memory"] is None else f"{row['memory'] / 2**20:.0f}"

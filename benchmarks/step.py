@@ -1,21 +1,21 @@
-"""Times one distillation step: the original's arithmetic, the stock way, ours, and the student alone.
+"""Times one distillation step: the original release's arithmetic, a stock Trainer, this package, and MLM only.
 
     python benchmarks/step.py --sizes small --objectives both
 
-Every way starts from the same weights and reads the same blocks. Before a speed is printed, all of them must agree on
-loss and gradient norm (dropout 0, fp32). They are timed in turn, round by round, so that a busy moment of the machine
-hits all of them, each time after an untimed step of the same way. Needs torch and transformers; draws a figure where
-matplotlib is installed.
+All variants start from the same weights and read the same blocks. Before any time is printed, they must agree on
+loss and gradient norm (dropout 0, fp32). Variants are interleaved, with one warm-up step before each timed step. Needs
+torch and transformers; draws a figure if matplotlib is installed.
 
-Ways:
-  original   per-sample D x D NST, a loop over positions, full logits of both, host round trip, AdamW loop
-  stock      what a Trainer with BertForMaskedLM does, written out: full logits of both, vectorised D x D losses, stock
-             collator, a look at every loss, fused AdamW
-  ours       DistillationTrainer.training_step as shipped
+Variants (--ways):
+  original   per-sample D x D NST, a loop over positions, full logits of both models, a round trip to the host, an
+             AdamW loop
+  stock      a Trainer with BertForMaskedLM, written out: full logits of both models, vectorised D x D losses, the
+             stock collator, a host sync for every loss, fused AdamW
+  ours       DistillationTrainer.training_step
   compiled   the same with both encoders under torch.compile
-  alone      DistillationTrainer without objectives and teacher: MLM
+  alone      DistillationTrainer without objectives and teacher: MLM only
 Precisions: fp32; medium (torch.set_float32_matmul_precision: TF32 on GPUs, bf16 on CPUs with AMX, oneDNN's fp32 on
-other CPUs); bf16 (autocast in the forward pass; the teacher of ours is loaded in bf16).
+other CPUs); bf16 (autocast in the forward pass; the teacher of `ours` is loaded in bf16).
 """
 
 import argparse
@@ -54,10 +54,17 @@ OBJECTIVES = {"none": {}, "nst": {"nst": 1.0}, "crd": {"crd": 1.0}, "both": {"ns
 PRECISIONS = ("fp32", "medium", "bf16")
 PARTS = ("data", "teacher", "encoder", "head", "objectives", "optimizer")
 AGREEMENT = 1e-5
+LABELS = {
+    "original": "original release",
+    "stock": "stock Trainer",
+    "ours": "vidlankd_hf",
+    "compiled": "vidlankd_hf, compiled",
+    "alone": "vidlankd_hf, MLM only",
+}
 
 
 class Way:
-    """A way to do the step, in parts whose sum is the step: `collate, teach, encode, head, distil, update`."""
+    """A variant of the step, in parts: `collate, teach, encode, head, distil, update`."""
 
     def __init__(self, teacher: VidLanKDTeacher, student: VidLanKDStudent, tokenizer, objectives: dict, device, bf16):
         self.teacher, self.student, self.objectives, self.device = teacher, student, objectives, device
@@ -75,7 +82,7 @@ class Way:
         return self.student.bert(batch["input_ids"], batch["attention_mask"]).last_hidden_state
 
     def head(self, states: torch.Tensor, batch: dict) -> torch.Tensor:
-        """Logits at every position, cross-entropy at the masked ones: what `BertForMaskedLM(labels=)` does."""
+        """Logits at every position and cross-entropy at the masked ones, as in `BertForMaskedLM(labels=)`."""
         logits = self.student.cls(states)
         return F.cross_entropy(logits.flatten(0, 1).float(), batch["labels"].flatten())
 
@@ -148,7 +155,7 @@ class Stock(Way):
 
     def loss(self, batch):
         loss = super().loss(batch)
-        torch.isnan(loss).item()  # Trainer's logging_nan_inf_filter, on by default, waits for every loss
+        torch.isnan(loss).item()  # Trainer's logging_nan_inf_filter, on by default, syncs for every loss
         return loss
 
     def nst(self, student, teacher):
@@ -174,7 +181,7 @@ class Ours(Way):
         )  # fmt: skip
         rows = [{"input_ids": np.zeros(BLOCK, np.uint16)}] * 2
         self.trainer = DistillationTrainer(
-            model=student, teacher=teacher if objectives else None, args=args, train_dataset=rows,
+            model=student, teacher_model=teacher if objectives else None, args=args, train_dataset=rows,
             processing_class=tokenizer,
         )  # fmt: skip
         if self.compiled:
@@ -227,7 +234,7 @@ WAYS = {"original": Original, "stock": Stock, "ours": Ours, "compiled": Compiled
 
 
 def make_models(teacher_size: str, size: str, objectives: dict, tokenizer, dropout: float, device: str):
-    """Teacher and student with the same random weights each time."""
+    """Builds teacher and student, always with the same random weights."""
     torch.manual_seed(0)
     drop = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
     text = bert_config(teacher_size, tokenizer, **drop)
@@ -241,7 +248,7 @@ def make_models(teacher_size: str, size: str, objectives: dict, tokenizer, dropo
 
 
 def check_agreement(names, teacher_size, size, objectives, tokenizer, rows, device) -> dict[str, tuple[float, float]]:
-    """(loss, gradient norm) of each way on the same masked batch, dropout 0, fp32; raises where they differ."""
+    """Returns (loss, gradient norm) of each variant on one masked batch (dropout 0, fp32); exits if they differ."""
     torch.set_float32_matmul_precision("highest")
     samples = [{"input_ids": row, "sample_id": i, "epoch": 0} for i, row in enumerate(rows)]
     batch = {name: value.to(device) for name, value in TextCollator(tokenizer)(samples).items()}
@@ -273,7 +280,7 @@ def products_at(precision: str):
 
 
 def seconds(work, device: str) -> float:
-    """Wall-clock time of `work()`, the device's queue empty before and after."""
+    """Wall-clock time of `work()`, with a device sync before and after."""
     if device == "cuda":
         torch.cuda.synchronize()
     start = time.perf_counter()
@@ -284,7 +291,7 @@ def seconds(work, device: str) -> float:
 
 
 def split(way: Way, rows: np.ndarray, epoch: int) -> dict[str, float]:
-    """Seconds of each part of one step; `head` and `objectives` with their backward passes, `encoder` with its own."""
+    """Seconds of each part of one step; `encoder`, `head` and `objectives` include their backward passes."""
     times, kept = dict.fromkeys(PARTS, 0.0), {}
 
     def part(name, work):
@@ -308,15 +315,15 @@ def split(way: Way, rows: np.ndarray, epoch: int) -> dict[str, float]:
 
 
 def peak_memory(work, device: str) -> int | None:
-    """Most bytes that `work()` held beyond what was held before; `None` where this machine cannot tell."""
+    """Peak of bytes that `work()` allocates; `None` if this machine cannot measure it."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         work()
         return torch.cuda.max_memory_allocated() - before
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # else what was freed before would be used again unseen
-        Path("/proc/self/clear_refs").write_text("5")  # the peak of the resident set starts anew
+        ctypes.CDLL(None).malloc_trim(0)  # otherwise freed memory would be reused unnoticed
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak of the resident set
     except (OSError, AttributeError):
         work()
         return None
@@ -331,7 +338,7 @@ def _status(field: str) -> int:
 
 
 def peak_rate(precision: str, device: str, size: int) -> float:
-    """FLOP/s of a product of two square matrices, best of 10: what this machine's kernel reaches."""
+    """FLOP/s of a product of two square matrices, best of 10."""
     a, b = (torch.randn(size, size, device=device) for _ in range(2))
     with products_at(precision):
         if precision == "bf16":
@@ -341,7 +348,7 @@ def peak_rate(precision: str, device: str, size: int) -> float:
 
 
 def model_flops(teacher, student, objectives: dict, batch: int, masked: int) -> float:
-    """FLOP of the step's matrix products, nothing wasted: a product of [m, k] and [k, n] counts 2mkn."""
+    """FLOP of the matrix products that a step needs; a product of [m, k] and [k, n] counts 2mkn."""
     length, tokens = BLOCK + 2, batch * (BLOCK + 2)
 
     def encoder(config) -> float:
@@ -357,7 +364,7 @@ def model_flops(teacher, student, objectives: dict, batch: int, masked: int) -> 
 
 
 def matmul_share(way: Way, rows, device: str) -> tuple[float, float]:
-    """Share of a step's time in matrix products (attention counted in), and their seconds, from torch's profiler."""
+    """Share of a step's time in matrix products (attention included), and their seconds, from torch's profiler."""
     activity = torch.profiler.ProfilerActivity.CUDA if device == "cuda" else torch.profiler.ProfilerActivity.CPU
     with torch.profiler.profile(activities=[activity]) as profile:
         whole = seconds(lambda: way.step(rows, 0), device)
@@ -369,7 +376,7 @@ def matmul_share(way: Way, rows, device: str) -> tuple[float, float]:
 
 
 def measure(args, size: str, name: str, tokenizer, device: str) -> list[dict]:
-    """Rows of the table for one student size and one set of objectives."""
+    """Measures all variants for one student size and one set of objectives; returns the rows of the table."""
     objectives = OBJECTIVES[name]
     rows = np.random.default_rng(0).integers(5, VOCABULARY, (args.rounds + 1, args.batch, BLOCK), dtype=np.uint16)
     teacher_size = args.teacher or size
@@ -383,7 +390,7 @@ def measure(args, size: str, name: str, tokenizer, device: str) -> list[dict]:
         for precision in args.precisions:
             bf16 = precision == "bf16"
             if kind == "original" and bf16:
-                continue  # it has no other precision than what its kernels give it
+                continue  # the original has no autocast
             if bf16 not in made:
                 teacher, student = make_models(teacher_size, size, own, tokenizer, 0.1, device)
                 if bf16 and kind in ("ours", "compiled"):
@@ -392,7 +399,7 @@ def measure(args, size: str, name: str, tokenizer, device: str) -> list[dict]:
             ways[kind, precision] = made[bf16]
             cells.append((kind, precision))
     times, memory = {cell: [] for cell in cells}, {}
-    for kind, precision in cells:  # warm-up; compiles, tunes, allocates the optimizer's state
+    for kind, precision in cells:  # warm-up: compiles, tunes, allocates the optimizer's state
         with products_at(precision):
             step = ways[kind, precision].step
             step(rows[-1], 0)
@@ -401,7 +408,7 @@ def measure(args, size: str, name: str, tokenizer, device: str) -> list[dict]:
         for kind, precision in cells:
             with products_at(precision):
                 step = ways[kind, precision].step
-                step(rows[-1], turn)  # untimed: the first one takes anew the memory that another way gave back
+                step(rows[-1], turn)  # untimed: it allocates the memory that another variant freed
                 times[kind, precision].append(seconds(lambda: step(rows[turn], turn), device))  # noqa: B023
     results = []
     masked = args.batch * round(0.15 * BLOCK)
@@ -425,7 +432,7 @@ def measure(args, size: str, name: str, tokenizer, device: str) -> list[dict]:
 
 
 HEADER = (
-    "| student | objectives | way | precision | ms a step | tokens/s | memory MiB | share of peak | in products | "
+    "| student | objectives | variant | precision | ms per step | tokens/s | MiB | share of peak | in products | "
     + " | ".join(PARTS)
     + " |\n|"
     + "---|" * (9 + len(PARTS))
@@ -442,7 +449,7 @@ def line(row: dict) -> str:
 
 
 def ratios(rows: list[dict]) -> dict[str, float]:
-    """How many times faster ours is, by what it is compared with."""
+    """Speed-up of `ours` over the variants it is compared with."""
     by = {(r["student"], r["objectives"], r["way"], r["precision"]): r["seconds"] for r in rows}
     found = {}
     for (student, objectives, way, precision), slow in by.items():
@@ -456,29 +463,32 @@ def ratios(rows: list[dict]) -> dict[str, float]:
 
 
 def draw(rows: list[dict], machine: dict, path: Path) -> None:
+    """Draws the parts of a step of each variant as stacked bars; the number is the time of the timed step."""
     try:
-        import matplotlib
+        from matplotlib.figure import Figure
     except ImportError:
         print("No figure: matplotlib is not installed.")
         return
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
 
     rows = [row for row in rows if row["parts"] and row["objectives"] == rows[-1]["objectives"]]
-    names = [f"{row['student']} {row['way']} {row['precision']}" for row in rows]
-    figure, axis = plt.subplots(figsize=(9, 0.4 * len(rows) + 1.5), layout="constrained")
-    left = np.zeros(len(rows))
-    for part, colour in zip(PARTS, ("#c9ced6", "#c98a1b", "#2f6fab", "#7fb2e5", "#3f9d6b", "#8d6cab")):
+    sizes = list(dict.fromkeys(row["student"] for row in rows))
+    names = [
+        (f"{row['student']}: " if len(sizes) > 1 else "") + f"{LABELS[row['way']]}, {row['precision']}" for row in rows
+    ]
+    figure = Figure(figsize=(9.5, 0.36 * len(rows) + 1.8), layout="constrained")
+    axis, left = figure.subplots(), np.zeros(len(rows))
+    for part, colour in zip(PARTS, ("#3e4c59", "#c98a1b", "#2f6fab", "#7fb2e5", "#3f9d6b", "#8d6cab")):
         width = np.array([1000 * row["parts"][part] for row in rows])
         axis.barh(names, width, left=left, label=part, color=colour)
         left += width
     for i, row in enumerate(rows):
-        axis.text(left[i], i, f" {row['tokens_per_second']:.0f} tokens/s", va="center", fontsize=8)
-    axis.invert_yaxis()
-    axis.set_xlim(0, left.max() * 1.2)
-    axis.set_xlabel(f"ms a step ({rows[0]['objectives']}), {machine['processor']}")
+        axis.text(1.02, i, f"{1000 * row['seconds']:,.0f} ms", va="center", fontsize=9,
+                  transform=axis.get_yaxis_transform())  # fmt: skip
+    axis.set_title("step", loc="right", fontsize=9, x=1.08)
+    axis.set_title(f"{' and '.join(sizes)} student, {machine['processor']}", fontsize=11)
+    axis.set(ylim=(len(rows) - 0.5, -0.5), xlabel="ms per step, parts timed one by one")
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(fontsize=8, loc="lower right")
+    figure.legend(fontsize=9, loc="outside lower center", ncols=len(PARTS), frameon=False)
     figure.savefig(path, dpi=120)
 
 
@@ -506,15 +516,17 @@ def _processor() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", default=["small"], help="of the student: tiny, small, base")
-    parser.add_argument("--teacher", help="size of the teacher; default: the student's")
+    parser.add_argument("--sizes", nargs="+", default=["small"], help="sizes of the student: tiny, small, base")
+    parser.add_argument("--teacher", help="size of the teacher (default: the student's)")
     parser.add_argument("--objectives", nargs="+", choices=OBJECTIVES, default=["both"])
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=["original", "stock", "ours", "alone"])
+    parser.add_argument(
+        "--ways", nargs="+", choices=WAYS, default=["original", "stock", "ours", "alone"], help="variants to time"
+    )
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
-    parser.add_argument("--batch", type=int, default=8, help="sequences of 128 tokens a step; default: %(default)s")
-    parser.add_argument("--rounds", type=int, default=5, help="steps of each way; default: %(default)s")
-    parser.add_argument("--output_dir", type=Path, help="for step.json, step.md and step.png; default: only print")
-    parser.add_argument("--floors", type=Path, help="JSON of least ratios; the run fails below one")
+    parser.add_argument("--batch", type=int, default=8, help="sequences of 128 tokens per step (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="timed steps per variant (default: %(default)s)")
+    parser.add_argument("--output_dir", type=Path, help="for step.json, step.md and step.png (default: only print)")
+    parser.add_argument("--floors", type=Path, help="JSON file of minimum ratios; the run fails below one")
     args = parser.parse_args()
     floors = json.loads(args.floors.read_text()) if args.floors else {}
 
@@ -523,7 +535,7 @@ def main() -> None:
     print(json.dumps(machine, indent=1))
     side = 8192 if device == "cuda" else 2048
     args.peaks = {precision: peak_rate(precision, device, side) for precision in args.precisions}
-    print("Matrix products reach", {p: f"{rate / 1e9:.0f} GFLOP/s" for p, rate in args.peaks.items()})
+    print("Peak of matrix products:", {p: f"{rate / 1e9:.0f} GFLOP/s" for p, rate in args.peaks.items()})
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(VOCABULARY - 5))]
     tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate(words)})
 
@@ -544,7 +556,7 @@ def main() -> None:
         (args.output_dir / "step.md").write_text(table + "\n")
         draw(rows, machine, args.output_dir / "step.png")
         print(f"Written: {args.output_dir}/step.json, step.md, step.png")
-    slow = [f"{what} is {compared.get(what, 0):.2f}, at least {least} is asked for" for what, least in floors.items()
+    slow = [f"{what} is {compared.get(what, 0):.2f}, at least {least} is required" for what, least in floors.items()
             if compared.get(what, 0) < least]  # fmt: skip
     if slow:
         raise SystemExit("too slow, or not timed: " + "; ".join(slow))

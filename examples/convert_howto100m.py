@@ -1,7 +1,10 @@
-"""Converts HowTo100M as it is published (features of each video as .npy, captions as json or csv) for training.
+"""Converts HowTo100M as it is published for training.
 
-    python examples/convert_howto100m.py --features_2d DIR --features_3d DIR \\
+    vidlankd convert-howto100m --features_2d DIR --features_3d DIR \\
         --captions caption.json --max_missing 0.05
+
+It is published as one .npy file of features per video, and captions as json
+or csv.
 """
 
 import sys
@@ -15,15 +18,15 @@ from vidlankd_hf.data.howto100m import convert_howto100m
 
 def main() -> None:
     parser = CommandLine(__doc__)
-    parser.add_argument("--features_2d", required=True, help="folder of ID.npy or ID.mp4.npy, one row a second")
-    parser.add_argument("--features_3d", required=True, help="the same, three rows in two seconds")
+    parser.add_argument("--features_2d", required=True, help="folder of ID.npy or ID.mp4.npy, one row per second")
+    parser.add_argument("--features_3d", required=True, help="the same, three rows per two seconds")
     parser.add_argument("--captions", required=True, help="file caption.json or raw_caption.json, or a folder of csv")
-    parser.add_argument("--output_dir", default="outputs/howto100m", help="is made")
-    parser.add_argument("--max_missing", type=float, default=0.0, help="share of videos that may be left out")
-    parser.add_argument("--width_2d", type=int, default=2048, help="of a row")
-    parser.add_argument("--width_3d", type=int, default=2048, help="of a row")
+    parser.add_argument("--output_dir", default="outputs/howto100m", help="folder to create")
+    parser.add_argument("--max_missing", type=float, default=0.0, help="largest share of videos to leave out")
+    parser.add_argument("--width_2d", type=int, default=2048, help="width of a row")
+    parser.add_argument("--width_3d", type=int, default=2048, help="width of a row")
     parser.add_argument(
-        "--remove_overlap", type=string_to_bool, help="whether text that rolls is read once; default: it is"
+        "--remove_overlap", type=string_to_bool, help="remove text that rolling captions repeat; default: yes"
     )
     args = parser.parse()
     try:
@@ -42,8 +45,8 @@ def main() -> None:
         print(f"{name:30}{count:,}")
     made = Path(args.output_dir)
     print(
-        f"Next: accelerate launch examples/pretrain_teacher.py --streaming true --features {made} --captions "
-        f"{made / 'captions.jsonl'} --tokenizer google-bert/bert-base-uncased"
+        f"Next: accelerate launch -m vidlankd_hf.examples.pretrain_teacher --streaming true --features {made} "
+        f"--captions {made / 'captions.jsonl'} --tokenizer google-bert/bert-base-uncased"
     )
 
 

@@ -1,7 +1,10 @@
-"""The main job, end to end, on the grounded world: video -> teacher -> students -> what they know about looks.
+"""Runs the main job on the grounded world: video, teacher, students, report.
 
-Makes the world, trains a teacher and a control teacher on its videos, distils students on its text, probes them all
-and writes results.json, report.md and report.png. Every step is a cell: what is finished is not done again.
+    vidlankd demo
+
+Makes the world, trains a teacher and a control teacher on its videos, distils
+students on its text, probes them all, and writes results.json, report.md and
+report.png. Finished runs are not repeated.
 """
 
 import json
@@ -11,41 +14,37 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from vidlankd_hf.cli import CommandLine
-from vidlankd_hf.experiments.grid import ExperimentRun, flags, probe, run_in_parallel
+from vidlankd_hf.experiments.grid import ExperimentRun, probe, run_in_parallel
 from vidlankd_hf.experiments.world.recipe import OBJECTIVES, STUDENT_RECIPE, TEACHER_RECIPE, WORLD_SEED
 from vidlankd_hf.experiments.world.report import write_report
-from vidlankd_hf.models.student import objectives_recipe
-
-EXAMPLES = Path(__file__).parent
+from vidlankd_hf.models.objectives import objectives_recipe
+from vidlankd_hf.utils.examples import EXAMPLES, flags
 
 
 def stages_of(seed: int, folder: Path, thorough: bool) -> list[list[tuple[ExperimentRun, dict | None]]]:
-    """The cells of one seed, each with what its model's rows in the report say, if it has any.
-
-    Those of a stage need only the stages before it.
-    """
+    """Returns the runs of one seed in stages that need only earlier ones, each with its row in the report, if any."""
     world = folder / "world"
     common = ["--world", str(world), "--seed", str(seed), "--report_to", "none"]
 
     def teacher(run: str, model: str | None, contrast: str = "infonce", shuffle: bool = False):
         options = {"contrast": contrast, "shuffle_videos": shuffle}
         settings = {**TEACHER_RECIPE, **options, "seed": seed}
-        cell = ExperimentRun(
+        experiment = ExperimentRun(
             folder / run,
             EXAMPLES / "pretrain_teacher.py",
             [*common, *flags({"output_dir": folder / run, **options})],
             settings,
         )
-        return cell, model and {"model": model, "weights": {}, "seed": seed}
+        return experiment, model and {"model": model, "weights": {}, "seed": seed}
 
     def student(name: str, model: str, weights: dict, taught_by: str = "teacher"):
         run = folder / "students" / name
         options = {"teacher": str(folder / taught_by), "objectives": weights}
         settings = {**STUDENT_RECIPE, **options, "seed": seed, "objectives": objectives_recipe(weights)}
-        cell = ExperimentRun(
+        experiment = ExperimentRun(
             run, EXAMPLES / "distill.py", [*common, "--no_probe", *flags({"output_dir": run, **options})], settings
         )
-        return cell, {"model": model, "weights": weights, "seed": seed}
+        return experiment, {"model": model, "weights": weights, "seed": seed}
 
     options = ["--output_dir", str(world), "--seed", str(seed)]
     make_world = ExperimentRun(world, EXAMPLES / "make_world.py", options, {"seed": seed})
@@ -60,11 +59,9 @@ def stages_of(seed: int, folder: Path, thorough: bool) -> list[list[tuple[Experi
 
 def main() -> None:
     parser = CommandLine(__doc__)
-    parser.add_argument("--output_dir", type=Path, default=Path("outputs"), help="where results are written")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[WORLD_SEED], help="of world and training")
-    parser.add_argument(
-        "--thorough", action="store_true", help="also NST at weight 1 and a teacher by the paper's hinge"
-    )
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs"), help="folder for models and report")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[WORLD_SEED], help="seeds of world and training")
+    parser.add_argument("--thorough", action="store_true", help="add NST at weight 1 and a teacher with hinge loss")
     args = parser.parse()
 
     parser.save_settings(args.output_dir)
@@ -75,20 +72,20 @@ def main() -> None:
         for stage in stages_of(seed, folder, args.thorough)
     ]
     started, rows = time.monotonic(), []
-    with tqdm(total=sum(len(stage) for _, stage in stages), desc="cells", unit="cell", smoothing=0) as progress:
+    with tqdm(total=sum(len(stage) for _, stage in stages), desc="runs", unit="run", smoothing=0) as progress:
         for world, stage in stages:
 
             def make(entry, quiet):
-                cell, row = entry
-                cell.make(quiet)
+                run, row = entry
+                run.make(quiet)
                 if row is None:
-                    return f"{cell.folder} is made."
-                scores = probe(cell.folder, world, EXAMPLES / "probe.py", cell.log if quiet else None)  # noqa: B023
+                    return f"{run.folder} is ready."
+                scores = probe(run.folder, world, EXAMPLES / "probe.py", run.log if quiet else None)  # noqa: B023
                 rows.extend({**row, **score} for score in scores)
                 accuracies = " ".join(f"{score['accuracy']:.2f}" for score in scores)
-                return f"{cell.folder} colour, shape, motion: {accuracies}"
+                return f"{run.folder} colour, shape, motion: {accuracies}"
 
-            # Models this small do not share out over torch's threads: two cells side by side, a thread each.
+            # Models this small do not gain from more threads: two runs at a time, one thread each.
             run_in_parallel(make, stage, 2, progress)
     rows.sort(key=lambda row: (row["seed"], row["model"], str(row["weights"])))
     (args.output_dir / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
@@ -96,7 +93,7 @@ def main() -> None:
     print(f"\n{(args.output_dir / 'report.md').read_text()}")
     print(
         f"Done in {(time.monotonic() - started) / 60:.1f} min. The report is {args.output_dir / 'report.md'}, its "
-        "figure report.png.\nNext: accelerate launch examples/distill.py, or your own videos: docs/data.md"
+        "figure report.png.\nNext: accelerate launch -m vidlankd_hf.examples.distill, or your own videos"
     )
 
 

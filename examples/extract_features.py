@@ -1,14 +1,15 @@
 """Extracts frozen features of videos, any number of named streams, into shards.
 
-    python examples/extract_features.py --videos my_videos \\
-        --output_dir outputs/features --streams frame=microsoft/resnet-152@1 \\
+    vidlankd extract --videos my_videos --output_dir outputs/features \\
+        --streams frame=microsoft/resnet-152@1 \\
         clip=MCG-NJU/videomae-base-finetuned-kinetics@24x16
 
-A stream is name=model@rate for pictures and name=model@ratexlength for clips: 16 frames at 24 a second above. These
-two, VidLanKD's, may also be written --frame_model MODEL --clip_model MODEL.
-`accelerate launch` divides the shards over processes; running it again makes those that are missing or damaged.
-
-Without arguments: the grounded world's videos and backbones, which are made first where they are missing.
+A stream is name=model@rate for pictures and name=model@ratexlength for clips:
+24x16 means 16 frames at 24 per second. These two streams, VidLanKD's, may also
+be written --frame_model MODEL --clip_model MODEL. `accelerate launch` divides
+the shards over processes. Run the command again to make shards that are missing
+or damaged. Without arguments it uses videos and backbones of the grounded
+world, which is made first if it is missing.
 """
 
 import logging
@@ -37,34 +38,34 @@ GROUPS = {
 def main() -> None:
     parser = CommandLine(__doc__, groups=GROUPS)
     parser.add_argument("--videos", help="folder, glob pattern or manifest (.jsonl, .parquet); default: the world's")
-    parser.add_argument("--output_dir", help="of the feature shards; default: beside the world's videos")
-    parser.add_argument("--streams", nargs="+", default=[], help="name=model@rate or name=model@ratexlength")
+    parser.add_argument("--output_dir", help="folder of the feature shards; default: next to the world's videos")
+    parser.add_argument("--streams", nargs="+", default=[], help="as described above; default: none")
     parser.add_argument("--frame_model", help="short for --streams frame=MODEL@1")
-    parser.add_argument("--clip_model", help="beside --frame_model: short for --streams clip=MODEL@24x16")
+    parser.add_argument("--clip_model", help="with --frame_model: short for --streams clip=MODEL@24x16")
     parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32", help="of the backbones")
-    parser.add_argument("--batch_size", type=int, default=32, help="pictures a forward pass (clips: a quarter)")
-    parser.add_argument("--device", help="default: a GPU where there is one")
-    parser.add_argument("--decoders", type=int, help="decoding processes; default: one for each core, at most 8")
+    parser.add_argument("--batch_size", type=int, default=32, help="pictures per forward pass; clips: a quarter")
+    parser.add_argument("--device", help="device of the backbones; default: a GPU if there is one")
+    parser.add_argument("--decoders", type=int, help="decoding processes; default: one per core, at most 8")
     parser.add_argument("--max_failed", type=int, default=0, help="videos that may fail before the exit code is 1")
-    parser.add_argument("--retry_failed", action="store_true", help="make the shards of failed videos again")
-    parser.add_argument("--shard_bytes", type=int, default=2**30, help="about so many a shard")
-    parser.add_argument("--stall_seconds", type=float, default=60, help="without a frame: the video has failed")
-    parser.add_argument("--video_seconds", type=float, default=4 * 3600, help="of decoding, at most, a video")
-    parser.add_argument("--decoder_memory", type=int, default=4 * 2**30, help="bytes of a decoding process, at most")
+    parser.add_argument("--retry_failed", action="store_true", help="try failed videos again")
+    parser.add_argument("--shard_bytes", type=int, default=2**30, help="approximate size of a shard")
+    parser.add_argument("--stall_seconds", type=float, default=60, help="a video fails after so long without a frame")
+    parser.add_argument("--video_seconds", type=float, default=4 * 3600, help="longest decoding time per video")
+    parser.add_argument("--decoder_memory", type=int, default=4 * 2**30, help="bytes that a decoding process may use")
     args = parser.parse()
 
     if args.videos is None:
         if not (WORLD / "world.json").is_file():
-            print(f"No --videos given: the grounded world is used, and built in {WORLD}, since it is not there.")
+            print(f"{WORLD}/world.json is missing: making it now")
             build_world(WORLD, seed=WORLD_SEED)
         args.videos = str(WORLD / "videos")
         args.output_dir = args.output_dir or str(WORLD / "features")
         if not (args.streams or args.frame_model or args.clip_model):
             args.frame_model, args.clip_model = (str(WORLD / "backbones" / kind) for kind in ("frame", "clip"))
     if args.clip_model is not None and args.frame_model is None:
-        parser.error("--clip_model is short beside --frame_model; alone write --streams clip=MODEL@24x16")
+        parser.error("--clip_model needs --frame_model; for clips alone write --streams clip=MODEL@24x16")
     if args.output_dir is None or not (args.streams or args.frame_model):
-        parser.error("--videos needs --output_dir and --streams (or --frame_model) beside it")
+        parser.error("--videos needs --output_dir and --streams (or --frame_model)")
 
     logging.basicConfig(level=logging.WARNING)
     logging.getLogger("vidlankd_hf").setLevel(logging.INFO)
@@ -88,13 +89,13 @@ def main() -> None:
         raise SystemExit(f"extract_features.py: {error}") from error
     state.destroy_process_group()
     if store is None:
-        print(f"This process has made its shards in {args.output_dir}; others are still at work.")
+        print(f"This process has made its shards in {args.output_dir}; other processes are still working.")
         return
     parser.save_settings(store.folder)
     hours = sum(map(store.duration, store.video_ids)) / 3600
     print(f"Features of {len(store)} videos ({hours:.2f} h), {store.feature_size} values a step, in {store.folder}.")
     features = f"--features {store.folder} --captions CAPTIONS.jsonl --tokenizer TOKENIZER"
-    print(f"Next: accelerate launch examples/pretrain_teacher.py {features}")
+    print(f"Next: vidlankd teacher {features}")
 
 
 if __name__ == "__main__":

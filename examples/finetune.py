@@ -1,52 +1,41 @@
-"""Fine-tunes any BERT-like checkpoint on a downstream task, over seeds, and puts the result into its card.
+"""Fine-tunes a BERT-like checkpoint on a downstream task, over several seeds.
 
-    accelerate launch examples/finetune.py --model outputs/student \\
-        --task sst2 --seeds 5
+    accelerate launch -m vidlankd_hf.examples.finetune \\
+        --model outputs/student --task sst2 --seeds 5
 
-The task's recipe (the paper's, where it has one) is the default of every training argument. --data is a folder in the
-official layout; without it the Hub's data set is read. Every seed is a cell: finished ones are not run again. With
---push_to_hub the model of the best learning rate's median seed is pushed, never the best seed's.
+The task's recipe (the paper's, where it has one) sets the defaults of the
+training arguments. --data is a folder in the official layout; without it, the
+data come from the Hub. The result goes into the model's card. Finished seeds
+are not run again. --push_to_hub pushes the model of the median seed at the best
+learning rate, never that of the best seed.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from accelerate import PartialState
 
 import vidlankd_hf.experiments.world  # noqa: F401  (adds its task to TASKS)
-from vidlankd_hf.cli import OUTPUT, TRAINING, CommandLine
+from vidlankd_hf.cli import CommandLine
 from vidlankd_hf.evaluation import TASKS
+from vidlankd_hf.evaluation.arguments import FinetuningArguments
 from vidlankd_hf.evaluation.card import finetuning_results, update_card
 from vidlankd_hf.evaluation.finetune import find_task, finetune, recipe_arguments, recipe_options
 from vidlankd_hf.evaluation.report import best_recipe
+from vidlankd_hf.evaluation.script_arguments import TaskArguments
 from vidlankd_hf.evaluation.task import Task
-from vidlankd_hf.evaluation.trainer import FinetuningArguments
 from vidlankd_hf.hub.push import PushError, make_repository, push
+from vidlankd_hf.models.teacher import check_path
 from vidlankd_hf.reliability.run_dir import log_on_main
+from vidlankd_hf.training.script_arguments import OUTPUT, TRAINING
 
 GROUPS = {
     "task": ("model", "task", "data", "max_length", "train_rows", "eval_rows"),
-    "training": ("seeds", "learning_rates", *(name for name in TRAINING if name != "seed")),
-    "output": ("output_dir", *OUTPUT, "submission", "no_card", "preempt_exit_code", "hang_timeout"),
-}
+    "training": {"seeds": None, "learning_rates": None, **{k: v for k, v in TRAINING.items() if k != "seed"}},
+    "output": {"output_dir": None, **OUTPUT, "submission": None, "no_card": None, "preempt_exit_code": None,
+               "hang_timeout": None},
+}  # fmt: skip
 RECIPES = {name for task in TASKS.values() if isinstance(task, Task) for name in task.recipe}
-
-
-@dataclass
-class TaskArguments:
-    model: str = field(metadata={"help": "Folder or Hub id of a checkpoint with its tokenizer."})
-    task: str = field(metadata={"help": "Such as sst2, squad, tracie; docs/downstream.md lists them."})
-    data: str | None = field(default=None, metadata={"help": "Folder in the official layout; default: the Hub."})
-    seeds: int = field(default=1, metadata={"help": "How many: 1, 2, ..."})
-    learning_rates: list[float] | None = field(
-        default=None, metadata={"help": "Learning rates to try, each with all seeds; default: the recipe's."}
-    )
-    max_length: int | None = field(default=None, metadata={"help": "Tokens of a text; default: the recipe's."})
-    train_rows: int | None = field(default=None, metadata={"help": "Train on so many rows only."})
-    eval_rows: int | None = field(default=None, metadata={"help": "Score so many rows only."})
-    submission: bool = field(default=False, metadata={"help": "Write the official files for the unlabelled splits."})
-    keep_model: bool = field(default=False, metadata={"help": "Save every seed's model; --push_to_hub does too."})
-    no_card: bool = field(default=False, metadata={"help": "Leave the model's README.md as it is."})
 
 
 def folder_of(root: Path, learning_rate: float, seed: int) -> Path:
@@ -55,8 +44,9 @@ def folder_of(root: Path, learning_rate: float, seed: int) -> Path:
 
 def main() -> None:
     types = (FinetuningArguments, TaskArguments)
-    parser = CommandLine(__doc__, types, GROUPS, defaults=dict.fromkeys(RECIPES, "the task's"))
+    parser = CommandLine(__doc__, types, GROUPS, dict.fromkeys(RECIPES, "the task's"))
     args, own = parser.parse(recipe=lambda given: recipe_arguments(find_task(given.task)))
+    check_path(own.model, "a checkpoint")
     task = find_task(own.task)
     options = recipe_options(task)
     if own.max_length is not None:
@@ -91,7 +81,7 @@ def main() -> None:
             raise SystemExit(str(error)) from None
         print(f"Pushed {folder} to {args.hub_model_id}.")
     data = f" --data {own.data}" if own.data else ""
-    log_on_main(args, f"Next: python examples/evaluate_all.py --models TEXT_ONLY {own.model} --tasks {own.task}{data}")
+    log_on_main(args, f"Next: vidlankd evaluate --models TEXT_ONLY {own.model} --tasks {own.task}{data}")
     PartialState().destroy_process_group()
 
 

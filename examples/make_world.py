@@ -1,9 +1,10 @@
-"""Builds the grounded world: videos, captions, text, tokenizer, vision backbones and features, offline from a seed.
+"""Builds the grounded world: videos, captions, text, features, from a seed.
 
-    python examples/make_world.py --output_dir outputs/world --seed 0
+    vidlankd make-world --output_dir outputs/world --seed 0
 
-What things look like is in its videos and never in its text; docs and sizes:
-`vidlankd_hf.experiments.world.build_world`. Run it again to go on with a build that was interrupted.
+What things look like is in its videos and never in its text. It also has a
+tokenizer and vision backbones, and needs no network. Run the command again to
+continue an interrupted build.
 """
 
 import inspect
@@ -18,16 +19,16 @@ def main() -> None:
     defaults = {name: p.default for name, p in inspect.signature(build_world).parameters.items()}
     defaults["seed"] = WORLD_SEED
     parser = CommandLine(__doc__)
-    parser.add_argument("--output_dir", default="outputs/world", help="a new folder, or one begun with these settings")
+    parser.add_argument("--output_dir", default="outputs/world", help="new folder, or an unfinished one to continue")
     for name, what in {
-        "seed": "of the whole world",
-        "num_nouns": "a multiple of 48, so that attributes balance",
-        "num_videos": "of 4 to 6 seconds, with one to three objects",
-        "num_sentences": "of the text corpus",
-        "vocab_size": "of the WordPiece tokenizer, at most",
-        "num_pretrain_scenes": "rendered for the backbones' pre-training",
-        "frame_pretrain_steps": "of the ResNet, 32 pictures each",
-        "clip_pretrain_steps": "of the VideoMAE, 32 clips each",
+        "seed": "seed of the whole world",
+        "num_nouns": "nouns; a multiple of 48 balances the attributes",
+        "num_videos": "videos of 4 to 6 seconds, with one to three objects",
+        "num_sentences": "sentences of the text corpus",
+        "vocab_size": "largest size of the WordPiece vocabulary",
+        "num_pretrain_scenes": "scenes rendered to pre-train the backbones",
+        "frame_pretrain_steps": "training steps of the ResNet, 32 pictures each",
+        "clip_pretrain_steps": "training steps of the VideoMAE, 32 clips each",
     }.items():
         parser.add_argument(f"--{name}", type=int, default=defaults[name], help=what)
     args = parser.parse()
@@ -36,7 +37,7 @@ def main() -> None:
     world = build_world(**vars(args))
     parser.save_settings(world)
     print(f"The world is in {world}, after {time.monotonic() - begin:.0f} s.")
-    print("Next: accelerate launch examples/pretrain_teacher.py, then accelerate launch examples/distill.py")
+    print(f"Next: vidlankd teacher --world {world}, then vidlankd distill --world {world}")
 
 
 if __name__ == "__main__":

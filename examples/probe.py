@@ -1,9 +1,10 @@
-"""Scores what a text encoder knows about how the grounded world's nouns look, by a linear probe of its frozen states.
+"""Probes what a model knows about the grounded world's nouns, with intervals.
 
-    python examples/probe.py --model outputs/student --world outputs/world \\
+    vidlankd probe --model outputs/student --world outputs/world \\
         --output_json outputs/probe.json
 
-Any BERT checkpoint that `AutoModel` loads can be scored; every noun is scored by a probe that never saw it.
+Any BERT checkpoint that `AutoModel` loads can be scored. Every noun is scored
+by a linear probe that never saw it.
 """
 
 import json
@@ -15,19 +16,21 @@ from transformers.utils import logging
 import vidlankd_hf  # noqa: F401  (so that AutoModel knows the teacher)
 from vidlankd_hf.cli import CommandLine
 from vidlankd_hf.experiments.world import probe_model
+from vidlankd_hf.models.teacher import check_path
 from vidlankd_hf.utils.io import atomic_write
 
 
 def main() -> None:
     parser = CommandLine(__doc__)
-    parser.add_argument("--model", default="outputs/student", help="a student, a teacher or any BERT, with tokenizer")
-    parser.add_argument("--world", default="outputs/world", help="the folder with nouns.json")
-    parser.add_argument("--output_json", help="where to write the scores; default: nowhere")
-    parser.add_argument("--folds", type=int, default=4, help="of the cross-validation over nouns")
-    parser.add_argument("--seed", type=int, default=0, help="of the folds")
+    parser.add_argument("--model", default="outputs/student", help="student, teacher or any BERT, with tokenizer")
+    parser.add_argument("--world", default="outputs/world", help="folder with nouns.json")
+    parser.add_argument("--output_json", help="file for the scores; default: none")
+    parser.add_argument("--folds", type=int, default=4, help="folds of the cross-validation over nouns")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the folds")
     args = parser.parse()
+    check_path(args.model, "a student, a teacher or any BERT")
 
-    logging.set_verbosity_error()  # that a masked-language-model head is left aside is meant so
+    logging.set_verbosity_error()  # the masked-language-model head is left out on purpose
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     model = AutoModel.from_pretrained(args.model)
     scores = probe_model(model, tokenizer, args.world, folds=args.folds, seed=args.seed)

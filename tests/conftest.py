@@ -5,7 +5,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def tiny_world(tmp_path_factory) -> Path:
-    """A complete grounded world in seconds; its backbones have hardly been trained."""
+    """A complete but small grounded world, whose backbones are barely trained."""
     from vidlankd_hf.experiments.world import build_world
 
     return build_world(

@@ -1,4 +1,4 @@
-"""Started by tests with `torchrun` or `accelerate launch`: trains with helpers.train and writes what it saw."""
+"""Script that tests start with `torchrun` or `accelerate launch`: trains with `helpers.train` and writes results."""
 
 import json
 import os
@@ -18,7 +18,7 @@ def bytes_of(tensors) -> int:
 
 
 def shards(model) -> list[torch.Tensor]:
-    """What this rank holds of the parameters: its shard under ZeRO-3."""
+    """Returns the parameters on this rank: its shards under ZeRO-3."""
     return [getattr(p, "ds_tensor", p) for p in model.parameters()]
 
 
@@ -30,7 +30,7 @@ def optimizer_states(trainer) -> list[torch.Tensor]:
 
 
 class Slowly(TrainerCallback):
-    """Steps that take so long, a file for each, and one with the process id; process 1 may hang at a step."""
+    """Slows down steps, and writes a file for each step and one with the process id. Process 1 can hang at a step."""
 
     def __init__(self, seconds: float, hang_at: int | None):
         self.seconds, self.hang_at = seconds, hang_at
@@ -55,7 +55,7 @@ def main() -> None:
     trainer = train(**options, callbacks=[Slowly(seconds, hang_at)] if seconds else ())
     evaluation = trainer.evaluate()
     trainer.save_model()
-    teacher = getattr(trainer, "teacher", None)
+    teacher = getattr(trainer, "teacher_model", None)
     seen = {
         "world_size": trainer.args.world_size,
         "distributed_type": trainer.accelerator.distributed_type.value,

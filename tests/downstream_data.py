@@ -1,4 +1,4 @@
-"""A few rows of every downstream task in its official layout, of words that `helpers.make_tokenizer` knows."""
+"""A few rows of every downstream task in its official layout, in the vocabulary of `helpers.make_tokenizer`."""
 
 import json
 from pathlib import Path
@@ -7,14 +7,23 @@ import numpy as np
 from helpers import WORDS, make_tokenizer
 from tokenizers.processors import TemplateProcessing
 
-from vidlankd_hf.evaluation.zero_shot import CODA_COLOURS, COLOURS, MATERIALS, POSITIONS, VICOMTE_COLOURS
+from vidlankd_hf.evaluation.trainer import FinetuningArguments
+from vidlankd_hf.evaluation.zero_shot import CODA_COLOURS, COLOURS, MATERIALS, POSITIONS, VICOMTE_COLOURS, ZERO_SHOT
 
 ROWS = {"train": 12, "dev": 9, "test": 3}
-GOOD, BAD = WORDS[0], WORDS[1]  # what a label can be read from
+GOOD, BAD = WORDS[0], WORDS[1]  # the label can be read from these words
+
+TEMPLATE_WORDS = sorted({
+    *"the color of is most what it usually has everyone knows that all made material from than compared with yes much "
+    "now so must be at a an are inside above below beside".split(), ".", "?", ",", ":",
+})  # fmt: skip
+VOCABULARY = list(
+    dict.fromkeys([*WORDS, *TEMPLATE_WORDS, *(w for task in ZERO_SHOT.values() for w in task.candidates)])
+)
 
 
 def make_pair_tokenizer(words=WORDS):
-    """`helpers.make_tokenizer` with BERT's special tokens around one text or two."""
+    """Returns `helpers.make_tokenizer` with BERT's special tokens around one or two texts."""
     tokenizer = make_tokenizer(words)
     special = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ("[CLS]", "[SEP]")]
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
@@ -24,7 +33,7 @@ def make_pair_tokenizer(words=WORDS):
 
 
 def sentence(i: int, label: int = 0) -> str:
-    """1 to 12 words that start with what tells the label."""
+    """Returns 1 to 12 words, the first of which reveals the label."""
     drawn = np.random.default_rng(i).integers(2, len(WORDS), 1 + i * 5 % 11)
     return " ".join([(BAD, GOOD)[label % 2], *(WORDS[j] for j in drawn)])
 
@@ -35,7 +44,7 @@ def write(path: Path, lines: list) -> None:
 
 
 def make_data(root: Path) -> Path:
-    """Writes all tasks below `root`, in one folder each."""
+    """Writes each task into a folder below `root`."""
     for split, count in ROWS.items():
         _glue(root / "glue", split, range(count), labelled=split != "test")
         _choices(root, split, range(count), labelled=split != "test")
@@ -119,7 +128,7 @@ def _choices(root: Path, split: str, rows, labelled: bool) -> None:
 
 
 def _squad(count: int, split: str, version_2: bool) -> dict:
-    """Contexts of 40 words; the answer is the third word after the one that the question names."""
+    """Returns contexts of 40 words; the answer starts at the third word after the one named by the question."""
     paragraphs = []
     for i in range(count):
         words = [WORDS[2 + (i * 7 + j) % 50] for j in range(40)]
@@ -164,3 +173,16 @@ def _visual_commonsense(root: Path) -> None:
     rows = [{"text": f"A {WORDS[i]} is at the {WORDS[30 + i % 7]}. ", "label": i % len(POSITIONS), "obj_a": WORDS[i],
              "obj_b": WORDS[30 + i % 7]} for i in range(28)]  # fmt: skip
     lines(root / "spatial" / "posrel.json", rows)
+
+
+def arguments(folder, **more) -> FinetuningArguments:
+    defaults = {"per_device_train_batch_size": 4, "num_train_epochs": 1, "learning_rate": 1e-3, "seed": 1}
+    defaults |= {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "logging_steps": 1}
+    return FinetuningArguments(**{**defaults, **more}, output_dir=str(folder))
+
+
+def result_of(accuracy, head=True):
+    right = [True] * round(10 * accuracy) + [False] * round(10 * (1 - accuracy))
+    part = {"accuracy": accuracy, "right": right}
+    masked = {**part, "by_template": [accuracy - 0.1, accuracy], "contrast": 0.75} if head else None
+    return {"size": 10, "chance": 1 / 12, "majority": 0.4, "probe": part, "masked": masked}

@@ -1,4 +1,4 @@
-"""Small models, data and runs that several tests use."""
+"""Small models, data and training runs for tests."""
 
 import numpy as np
 import torch
@@ -50,7 +50,7 @@ def make_teacher(tokenizer, seed: int = 0, dropout: float = 0.1, shape=MINI, **c
 
 
 def make_student(tokenizer, seed: int = 1, dropout: float = 0.1, shape=MINI, model_type: str = "bert"):
-    """A student of any model type; ModernBERT with three layers, two of which attend to four tokens on each side."""
+    """Creates a student. ModernBERT has three layers, two of which attend to four tokens on each side."""
     torch.manual_seed(seed)
     if model_type == "modernbert":
         dropouts = dict.fromkeys(("embedding_dropout", "attention_dropout", "mlp_dropout"), dropout)
@@ -61,7 +61,7 @@ def make_student(tokenizer, seed: int = 1, dropout: float = 0.1, shape=MINI, mod
 
 
 def make_vision_language_model(name, tokenizer, seed: int = 0):
-    """A whole FLAVA or ALIGN with random weights; its text states are wider than the students'."""
+    """Creates a FLAVA or ALIGN with random weights, whose text states are wider than the students'."""
     torch.manual_seed(seed)
     text = {**MINI, "hidden_size": 48, "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
     if name == "align":
@@ -78,7 +78,7 @@ def make_vision_language_model(name, tokenizer, seed: int = 0):
 
 
 def make_texts(count: int, seed: int = 0, lengths=(1, 20)) -> list[dict]:
-    """Ragged texts, as ids without special tokens."""
+    """Creates texts of different lengths, as token ids without special tokens."""
     rng = np.random.default_rng(seed)
     return [{"input_ids": rng.integers(5, 5 + len(WORDS), rng.integers(*lengths))} for _ in range(count)]
 
@@ -96,7 +96,7 @@ def make_video_text(count: int, seed: int = 0) -> Dataset:
 def train(kind: str, output_dir, objectives=None, resume=None, dropout: float = 0.0, stop_after=None, callbacks=(),
           teacher_dtype=torch.float32, shape=MINI, student_model_type="bert", teacher=None, design=None, texts=None,
           **arguments):  # fmt: skip
-    """A small run of the teacher or of a student, beside a new teacher or the one given; returns the trainer."""
+    """Trains a small teacher, or a small student with a new or the given teacher, and returns the trainer."""
     from transformers import TrainerCallback
 
     from vidlankd_hf import DistillationConfig, DistillationTrainer, TeacherConfig, TeacherTrainer
@@ -136,7 +136,7 @@ def train(kind: str, output_dir, objectives=None, resume=None, dropout: float = 
             teacher = make_teacher(tokenizer, dropout=dropout, shape=shape).to(teacher_dtype)
         trainer = DistillationTrainer(
             model=make_student(tokenizer, dropout=dropout, shape=shape, model_type=student_model_type),
-            teacher=teacher,
+            teacher_model=teacher,
             args=args,
             train_dataset=make_texts(50) if texts is None else texts,
             eval_dataset=make_texts(13, seed=1) if texts is None else texts[:13],
@@ -149,12 +149,12 @@ def train(kind: str, output_dir, objectives=None, resume=None, dropout: float = 
 
 
 def logged(trainer, *names) -> list[dict]:
-    """The logged training steps, with only these values."""
+    """Returns the given values of each logged training step."""
     return [{n: entry[n] for n in names} for entry in trainer.state.log_history if "loss" in entry]
 
 
 def example(name: str):
-    """The module of an example script."""
+    """Imports an example script as a module."""
     import importlib.util
     import sys
     from pathlib import Path
@@ -169,14 +169,17 @@ def example(name: str):
 
 
 class Parsed(Exception):
-    """Ends an example's `main` once its command line is parsed; holds what it parsed to and the parser."""
+    """Ends an example's `main` after parsing; its arguments are what was parsed and the parser."""
 
 
 def parse_command(monkeypatch, name: str, words) -> tuple:
-    """What an example's own parser makes of a command line, and the parser; the example does nothing else.
+    """Parses a command line with an example's parser, without running the example.
+
+    Returns:
+        What was parsed, and the parser.
 
     Raises:
-        SystemExit: The command line is wrong, or asks for help.
+        SystemExit: The command line is invalid, or asks for help.
     """
     import argparse
     import sys
@@ -197,4 +200,4 @@ def parse_command(monkeypatch, name: str, words) -> tuple:
             module.main()
         except Parsed as parsed:
             return parsed.args
-    raise AssertionError(f"{name}.py parses no command line")
+    raise AssertionError(f"{name}.py does not parse its command line")

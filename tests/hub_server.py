@@ -1,4 +1,4 @@
-"""A Hub in memory on loopback: as much of its API as pushing and loading a model takes."""
+"""An in-memory Hub on localhost, with the part of the API that pushing and loading models needs."""
 
 import base64
 import hashlib
@@ -14,12 +14,12 @@ LARGE = (".safetensors", ".png")
 
 
 class Hub:
-    """`with Hub() as hub:` serves at `hub.url`.
+    """A server that runs inside `with Hub() as hub:` at `hub.url`.
 
     Attributes:
-        repositories: Id -> `{"private": bool, "branches": {name: {path: bytes}}, "commits": [summary, ...]}`.
-        failing: Called with method and path of each request: a status that it is answered with, or `None`.
-        token: Needed to write, and to read what is private.
+        repositories: Maps an id to `{"private": bool, "branches": {name: {path: bytes}}, "commits": [summary, ...]}`.
+        failing: Called with method and path of each request; returns an error status to answer with, or `None`.
+        token: Token for writing and for reading private repositories.
     """
 
     def __init__(self):
@@ -82,7 +82,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         status = self.hub.failing(self.command, path)
         if status is not None:
-            return self.error(status, "the Hub of this test fails")
+            return self.error(status, "this Hub fails for testing")
         for method, pattern, act in ROUTES:
             found = re.fullmatch(pattern, path)
             if found and self.command in method.split():
@@ -109,7 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.error(404, "Revision not found", "RevisionNotFound")
         return None
 
-    # ---- what is served ----
+    # ---- endpoints ----
 
     def whoami(self, body) -> None:
         if self.may(write=True):

@@ -1,4 +1,4 @@
-"""Settings from a YAML file: sections, precedence, and the recipes that ship."""
+"""Settings from a YAML file: sections, precedence, and the included recipes."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -8,6 +8,7 @@ import yaml
 from helpers import example, parse_command
 
 from vidlankd_hf.cli import CommandLine, read_config
+from vidlankd_hf.evaluation.comparison import options_in
 
 RECIPE = {"learning_rate": 0.5, "max_steps": 7}
 ROOT = Path(__file__).parent.parent
@@ -22,7 +23,7 @@ def parse(monkeypatch, script, *arguments, recipe=RECIPE):
     return parse_command(monkeypatch, name, arguments)[0]
 
 
-def test_command_line_goes_over_file_and_file_over_the_recipe_of_the_world(monkeypatch, tmp_path):
+def test_command_line_overrides_file_and_file_overrides_the_worlds_recipe(monkeypatch, tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text(
         "learning_rate: 2e-4\nweight_decay: 0.5\nobjectives: {nst: 3, crd: {weight: 1, temperature: 0.2}}\n"
@@ -32,16 +33,16 @@ def test_command_line_goes_over_file_and_file_over_the_recipe_of_the_world(monke
     assert args.objectives == {"nst": 3, "crd": {"weight": 1, "temperature": 0.2}}
     path.write_text("max_steps: 9\n")
     args, _ = parse(monkeypatch, "distill.py", "--config", path, "--num_train_epochs", "2")
-    assert (args.max_steps, args.num_train_epochs) == (-1, 2.0), "epochs on the command line go over a file's steps"
+    assert (args.max_steps, args.num_train_epochs) == (-1, 2.0), "epochs on the command line override a file's steps"
     path.write_text("num_train_epochs: 2\n")
     args, _ = parse(monkeypatch, "distill.py", "--config", path)
-    assert (args.max_steps, args.num_train_epochs) == (-1, 2.0), "and a file's over the steps of the world's recipe"
+    assert (args.max_steps, args.num_train_epochs) == (-1, 2.0), "and epochs of a file override the recipe's steps"
     path.write_text("streams: frame\nseed: '7'\n")
     args, data = parse(monkeypatch, "pretrain_teacher.py", "--config", path)
     assert (data.streams, args.seed) == (["frame"], 7)
     path.write_text("text: my.txt\nteacher: my_teacher\n")
     args, data = parse(monkeypatch, "distill.py", "--config", path)
-    assert (data.text, args.max_steps) == ("my.txt", -1), "own data never take the world's recipe"
+    assert (data.text, args.max_steps) == ("my.txt", -1), "the world's recipe is never used with own data"
 
 
 def test_section_of_the_script_is_taken(tmp_path):
@@ -112,7 +113,7 @@ def command_line():
     return parser
 
 
-def test_values_of_a_file_are_checked_as_those_of_the_command_line(monkeypatch, tmp_path, capsys):
+def test_values_in_a_file_are_checked_like_those_on_the_command_line(monkeypatch, tmp_path, capsys):
     path = tmp_path / "a.yaml"
 
     def parsed(content, *words):
@@ -152,8 +153,7 @@ def test_ablations_take_recipes_and_their_own_options_from_one_file(monkeypatch,
 
 
 def test_evaluate_all_keeps_what_it_passes_on(monkeypatch):
-    evaluate_all = example("evaluate_all")
     words = ["--models", "m", "--tasks", "rte", "--num_train_epochs", "1", "--bf16", "--learning_rate=1e-4"]
     _, parser = parse_command(monkeypatch, "evaluate_all", words)
     assert "finetune_options" not in parser.settings
-    assert evaluate_all.options_of(parser) == {"num_train_epochs": ["1"], "bf16": [], "learning_rate": ["1e-4"]}
+    assert options_in(parser.unknown) == {"num_train_epochs": ["1"], "bf16": [], "learning_rate": ["1e-4"]}

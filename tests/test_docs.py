@@ -1,7 +1,7 @@
-"""Every code block of README and docs is run, or parsed by the parser it is meant for; every link leads somewhere.
+"""Code blocks of README and docs run, or are parsed by the parser they are meant for; links lead somewhere.
 
-A block that cannot be run has `<!-- not run: why -->` on the line before it. Python blocks of a page run in order, in
-a folder with what earlier commands would have left. Commands are parsed by the example's own parser, not executed.
+A block that cannot run has `<!-- not run: why -->` on the line before it. The Python blocks of a page run in order, in
+a folder with what earlier commands would have left. Commands are parsed by their example's parser, not executed.
 """
 
 import re
@@ -16,13 +16,16 @@ from helpers import parse_command
 from markdown.extensions.toc import slugify
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted(path for folder in (ROOT, ROOT / "docs") for path in folder.glob("*.md"))
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+# Pages that docs/hooks.py makes when the site is built, and what it makes them from.
+GENERATED = {DOCS / "notebook.md": ROOT / "examples" / "notebook.ipynb"}
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[^\n]*)\n(?P<code>.*?)^(?P=indent)```$", re.DOTALL | re.MULTILINE)
 NOT_RUN = re.compile(r"<!-- not run: .{5,} -->\n\s*\Z")
-INLINE = re.compile(r"`((?:(?:python|accelerate launch) )?examples/\w+\.py [^`]*)`")
+INLINE = re.compile(r"`((?:(?:(?:python|accelerate launch) )?examples/\w+\.py|vidlankd) [^`]*)`")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
-LANGUAGES = ("python", "bash", "yaml", "bibtex", "text", "")
-# What commands may begin with, beside python, accelerate, make and torchrun, whose arguments are looked at.
+LANGUAGES = ("python", "bash", "yaml", "text")
+# First words of commands whose arguments are not checked.
 OTHERS = ("git", "cd", "pip", "export", "srun", "sbatch", "tensorboard", "hf", "source")
 
 
@@ -34,6 +37,10 @@ class Block:
     runs: bool
 
 
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
 def text_of(page: Path) -> str:
     return page.read_text(encoding="utf-8")
 
@@ -41,12 +48,12 @@ def text_of(page: Path) -> str:
 def blocks_of(page: Path) -> list[Block]:
     text = text_of(page)
     return [
-        Block(page.name, found["language"], found["code"], not NOT_RUN.search(text, 0, found.start()))
+        Block(name_of(page), found["language"], found["code"], not NOT_RUN.search(text, 0, found.start()))
         for found in FENCE.finditer(text)
     ]
 
 
-BLOCKS = {page.name: blocks_of(page) for page in PAGES}
+BLOCKS = {name_of(page): blocks_of(page) for page in PAGES}
 
 
 def pages_with(language: str) -> list[str]:
@@ -55,8 +62,8 @@ def pages_with(language: str) -> list[str]:
 
 def test_every_fence_is_closed_and_says_its_language():
     for page in PAGES:
-        assert len(re.findall(r"^ *```", text_of(page), re.MULTILINE)) == 2 * len(BLOCKS[page.name]), page.name
-        for block in BLOCKS[page.name]:
+        assert len(re.findall(r"^ *```", text_of(page), re.MULTILINE)) == 2 * len(BLOCKS[name_of(page)]), page.name
+        for block in BLOCKS[name_of(page)]:
             assert block.language in LANGUAGES, f"{page.name}: {block.language!r}"
             code = re.search(r"^(import |from \w+ import|python |accelerate |make |pip )", block.code, re.MULTILINE)
             assert block.language in ("python", "bash") or not code, f"{page.name}: a block of code without language"
@@ -70,7 +77,7 @@ def anchors_of(page: Path) -> list[str]:
     return [slugify(re.sub(r"[`*]|\]\([^)]*\)|\[", "", title), "-") for title in re.findall(r"^#+ (.+)$", text, re.M)]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_to_files_and_headings(page):
     for target in LINK.findall(FENCE.sub("", text_of(page))):
         if "://" in target:
@@ -78,28 +85,27 @@ def test_links_lead_to_files_and_headings(page):
             continue
         path, _, anchor = target.partition("#")
         found = (page.parent / path).resolve() if path else page
-        assert found.exists(), f"{target}: there is no such file"
-        assert page.parent == ROOT or found.is_relative_to(ROOT / "docs"), f"{target} leads out of the documentation"
+        assert GENERATED.get(found, found).exists(), f"{target}: there is no such file"
+        assert page.parent == ROOT or found.is_relative_to(DOCS), f"{target} leads out of the documentation"
         if anchor:
             assert anchor in anchors_of(found), f"{target}: {', '.join(anchors_of(found))}"
     assert len(set(anchors_of(page))) == len(anchors_of(page)), "two headings of one name"
 
 
 def test_every_page_is_in_the_navigation():
-    nav = re.findall(r"^  - .+: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M)
-    assert sorted(nav) == sorted(page.name for page in PAGES if page.parent == ROOT / "docs")
+    nav = re.findall(r"^ +- (?:.+: )?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M)
+    pages = [*(page for page in PAGES if page.is_relative_to(DOCS)), *GENERATED]
+    assert sorted(nav) == sorted(page.relative_to(DOCS).as_posix() for page in pages)
 
 
 def test_files_and_names_of_the_paper_index_exist():
-    rows = [row.split("|")[3] for row in text_of(ROOT / "docs" / "paper.md").splitlines() if row.startswith("| ")]
+    rows = [row.split("|")[3] for row in text_of(DOCS / "paper.md").splitlines() if row.startswith("| ")]
     names = 0
     for cell in rows:
-        files = re.findall(r"`([\w/]+\.py)`(?: `(\w+))?", cell)
-        for path, name in files:
-            package = ROOT / "vidlankd_hf"
-            found = [place for folder in (package, package / "downstream", ROOT) if (place := folder / path).exists()]
-            assert found, f"there is no {path}"
-            assert not name or re.search(rf"^(class |def )?{name}\b", found[0].read_text(), re.M), f"{path}: {name}"
+        for path, name in re.findall(r"`([\w/]+\.py)`(?: `(\w+))?", cell):
+            found = ROOT / "vidlankd_hf" / path
+            assert found.exists(), f"there is no {path}"
+            assert not name or re.search(rf"^(class |def )?{name}\b", found.read_text(), re.M), f"{path}: {name}"
             names += bool(name)
     assert names > 10
 
@@ -143,7 +149,8 @@ def commands_in(code: str) -> list[list[str]]:
     code = re.sub(r"<[^>]*>", "PLACE", code)
     lines = [words for line in code.splitlines() if (words := shlex.split(line, comments=True))]
     lines = [part for words in lines for part in split_at(words, "&&")]
-    inner = [word for words in lines if words[0] in ("srun", "sbatch") for word in words if "examples/" in word]
+    started = [word for words in lines if words[0] in ("srun", "sbatch") for word in words]
+    inner = [word for word in started if re.search(r"examples/|vidlankd ", word)]
     return [*lines, *(command for word in inner for command in commands_in(word))]
 
 
@@ -164,7 +171,16 @@ def check_command(monkeypatch, words: list[str]) -> None:
             assert (ROOT / word).exists(), f"there is no {word}"
     if words[:2] == ["accelerate", "launch"]:
         options = launch_command_parser().parse_args(words[2:])
-        words = ["python", options.training_script, *options.training_script_args]
+        script = options.training_script
+        if options.module:
+            script = script.removeprefix("vidlankd_hf.").replace(".", "/") + ".py"
+            assert script.startswith("examples/") and (ROOT / script).exists(), f"there is no {script}"
+        words = ["python", script, *options.training_script_args]
+    if words[0] == "vidlankd":
+        from vidlankd_hf.cli import COMMANDS
+
+        assert words[1] in COMMANDS, f"vidlankd has no command {words[1]!r}"
+        words = ["python", f"examples/{COMMANDS[words[1]]}.py", *words[2:]]
     if words[0].startswith("examples/"):
         words = ["python", *words]
     if words[0] == "make":
@@ -172,7 +188,9 @@ def check_command(monkeypatch, words: list[str]) -> None:
         unknown = [word for word in words[1:] if "=" not in word and word not in targets]
         assert not unknown, f"make has no target {unknown}"
     elif words[0] == "python" and words[1].startswith("examples/"):
-        options = [word.strip("[]") for word in words[2:]]  # [--what may be left out]
+        options = words[2:]
+        if {"--help", "--help_all"} & set(options):
+            return
         try:
             parsed, parser = parse_command(monkeypatch, Path(words[1]).stem, options)
         except SystemExit as error:
@@ -192,15 +210,15 @@ def workplace(monkeypatch, tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_commands_are_such_as_the_examples_parse(page, workplace, monkeypatch):
-    for block in BLOCKS[page.name]:
+    for block in BLOCKS[name_of(page)]:
         named = re.match(r"# (\w+\.yaml)\n", block.code)
         if block.language == "yaml":
             assert yaml.safe_load(block.code)
             if named:
                 (workplace / named[1]).write_text(block.code)
-    blocks = [block.code for block in BLOCKS[page.name] if block.language == "bash" and block.runs]
+    blocks = [block.code for block in BLOCKS[name_of(page)] if block.language == "bash" and block.runs]
     for code in [*blocks, *INLINE.findall(FENCE.sub("", text_of(page)))]:
         for words in commands_in(code):
             check_command(monkeypatch, words)
@@ -214,13 +232,24 @@ def test_commands_are_such_as_the_examples_parse(page, workplace, monkeypatch):
         ("make demos", "no target"),
         ("python examples/distil.py", "there is no examples/distil.py"),
         ("pyhton examples/distill.py", "what is 'pyhton'"),
+        ("vidlankd destill --seed 1", "no command 'destill'"),
+        ("vidlankd distill --lerning_rate 1", "see the error"),
+        ("accelerate launch -m vidlankd_hf.examples.distil", "there is no examples/distil.py"),
         ("sbatch --wrap 'python examples/distill.py --seed x'", "see the error"),
+        ("sbatch --wrap 'vidlankd distill --seed x'", "see the error"),
     ],
 )
 def test_wrong_commands_are_noticed(workplace, monkeypatch, code, message):
     with pytest.raises(AssertionError, match=message):
         for words in commands_in(code):
             check_command(monkeypatch, words)
+
+
+def test_the_page_of_commands_lists_all_of_them():
+    from vidlankd_hf.cli import COMMANDS
+
+    rows = re.findall(r"^\| `vidlankd ([\w-]+)` \|.*\| `(\w+)\.py` \|$", text_of(DOCS / "commands.md"), re.M)
+    assert dict(rows) == COMMANDS
 
 
 # ---- Python ----
@@ -277,25 +306,39 @@ def test_python_blocks_run(name, workplace, monkeypatch, request):
                 del known[key]
 
 
+# ---- numbers ----
+
+
+def test_days_of_the_papers_runs_follow_from_their_tokens_and_the_throughput():
+    page = text_of(DOCS / "scaling.md")
+    rows = re.findall(r"^\| (\w+) student, .*>(\d+) tokens/s<.*: (\d+) days \|$", page, re.M)
+    tokens = dict(re.findall(r"[Tt]he (small|base) student [^|]*?([\d.]+) G tokens", page.replace("\n", " ")))
+    assert {size for size, _, _ in rows} == set(tokens) == {"small", "base"}
+    for size, throughput, days in rows:
+        assert round(float(tokens[size]) * 1e9 / int(throughput) / 86_400) == int(days)
+
+
 # ---- logged metrics ----
 
 
-def metrics_of(page: str) -> set[str]:
-    """The names in the first column of a page's table of logged metrics."""
-    section = (ROOT / "docs" / page).read_text().partition("## Logged metrics")[2].partition("\n## ")[0]
-    return {name for row in re.findall(r"^\| (.+?) \|", section, re.M) for name in re.findall(r"`([^`]+)`", row)}
+def metrics_of(kind: str) -> set[str]:
+    """The names in the first column of a model's table of logged metrics, and of the table of both models."""
+    page = text_of(DOCS / "metrics.md")
+    sections = [page.partition(f"\n## {title}\n")[2].partition("\n## ")[0] for title in (kind.capitalize(), "Both")]
+    rows = re.findall(r"^\| (.+?) \|", "\n".join(sections), re.M)
+    return {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
 
 
-@pytest.mark.parametrize("kind, page", [("student", "distillation.md"), ("teacher", "teacher.md")])
-def test_all_that_a_run_logs_is_in_the_table(kind, page, tmp_path):
+@pytest.mark.parametrize("kind", ["student", "teacher"])
+def test_all_that_a_run_logs_is_in_the_table(kind, tmp_path):
     from helpers import train
 
     from vidlankd_hf.models.losses import OBJECTIVES
 
     trainer = train(kind, tmp_path, objectives={"nst": 1.0, "crd": 1.0}, eval_strategy="steps", eval_steps=2)
     logged = {name for entry in trainer.state.log_history for name in entry} | set(trainer.evaluate())
-    names = metrics_of(page)
+    names = metrics_of(kind)
     assert {"loss", "grad_norm", "mlm_loss", "eval_mlm_loss", "eval_perplexity", "learning_rate"} <= logged
-    assert not logged - names, f"not in the table of {page}: {sorted(logged - names)}"
+    assert not logged - names, f"not in the tables of metrics.md: {sorted(logged - names)}"
     if kind == "student":
         assert {f"{start}{name}_loss" for name in OBJECTIVES for start in ("", "eval_")} <= names

@@ -1,4 +1,4 @@
-"""The commands a user runs, as processes, on a tiny world: what they write, resume and refuse."""
+"""Runs the commands as processes on a tiny world: what they write, resume and refuse."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ def run(script, *arguments, expect=0):
 def teacher(tiny_world, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "teacher"
     output = run("pretrain_teacher.py", "--world", tiny_world, "--output_dir", folder, *QUICK)
-    assert f"accelerate launch examples/distill.py --teacher {folder}" in output
+    assert f"accelerate launch -m vidlankd_hf.examples.distill --teacher {folder}" in output
     return folder
 
 
@@ -45,7 +45,7 @@ def test_distill_writes_a_plain_bert_probes_it_and_refuses_to_overwrite_it(tiny_
     assert "holds a finished run" in run("distill.py", *options, "--objectives", '{"nst": 5}', expect=1)
 
 
-def test_interrupted_run_goes_on_with_the_same_command(tiny_world, teacher, tmp_path):
+def test_interrupted_run_continues_with_the_same_command(tiny_world, teacher, tmp_path):
     common = ["--world", tiny_world, "--teacher", teacher, "--cache_dir", tmp_path]
     options = [*common, "--no_probe", "--save_total_limit", 2, *QUICK]
     whole, parts = tmp_path / "whole", tmp_path / "parts"

@@ -13,11 +13,11 @@ __version__ = "0.1.0"
 AutoConfig.register("vidlankd_video", VidLanKDVideoConfig)
 AutoConfig.register("vidlankd_teacher", VidLanKDTeacherConfig)
 AutoModel.register(VidLanKDTeacherConfig, VidLanKDTeacher)
-# A teacher is saved with the files of its code: with `trust_remote_code` it loads where this package is not.
+# A saved teacher includes its code: it loads with `trust_remote_code` where this package is not installed.
 VidLanKDTeacherConfig.register_for_auto_class()
 VidLanKDTeacher.register_for_auto_class("AutoModel")
 
-# Imported when asked for: the models alone need nothing but torch and transformers.
+# Imported on first use: the models need only torch and transformers.
 _LAZY = {
     "DistillationConfig": "training.distillation_config",
     "DistillationTrainer": "training.distillation_trainer",

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from extraction.test_decode import write_grey_video
 from helpers import train
+from video_files import write_grey_video
 
 import vidlankd_hf
 from vidlankd_hf.data.captions import read_captions

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from captioned_videos import caption, write_captions, write_features
 from helpers import WORDS, make_config, make_tokenizer
 
 from vidlankd_hf import (
@@ -18,28 +19,12 @@ from vidlankd_hf import (
     load_video_text,
 )
 from vidlankd_hf.data.captions import read_captions
-from vidlankd_hf.data.features import FeatureStore, ShardWriter
+from vidlankd_hf.data.features import FeatureStore
 from vidlankd_hf.data.pairing import VideoNames, pair_captions
 from vidlankd_hf.data.video_text import split_by_video
 from vidlankd_hf.data.windows import tile
 from vidlankd_hf.models.teacher import video_config_like
 from vidlankd_hf.training.sampler import EpochDataset
-
-
-def write_features(folder, durations):
-    """One feature per second; its first value is the second, its second value the number of the video."""
-    writer = ShardWriter(folder, {"frame": {"model": "none", "rate": 1.0, "clip_length": 1}})
-    for number, (video, duration) in enumerate(durations.items()):
-        times = torch.arange(int(duration)) + 0.5
-        features = torch.stack([torch.arange(int(duration)).float(), torch.full((int(duration),), float(number))], 1)
-        writer.add(video, duration, {"frame": (features.half(), times)})
-    writer.close()
-    return folder
-
-
-def write_captions(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 @pytest.fixture
@@ -50,10 +35,6 @@ def tokenizer():
 @pytest.fixture
 def features(tmp_path):
     return write_features(tmp_path / "features", {"a.mp4": 20.0, "b.mp4": 10.0, "c.mp4": 5.0})
-
-
-def caption(video, start, end, text="word1 word2"):
-    return {"video": video, "start": start, "end": end, "text": text}
 
 
 REST = [caption("b.mp4", 0, None), caption("c.mp4", 1, 4)]

@@ -17,7 +17,8 @@ from vidlankd_hf import TextCollator, VideoTextCollator, load_text_blocks
 from vidlankd_hf.data.captions import Caption, read_captions
 from vidlankd_hf.data.masking import mask_tokens
 from vidlankd_hf.data.windows import divide, tile
-from vidlankd_hf.models.losses import OBJECTIVES, VideoTextContrast
+from vidlankd_hf.models.contrast import VideoTextContrast
+from vidlankd_hf.models.losses import OBJECTIVES
 from vidlankd_hf.reliability.checkpointing import verify_checkpoint
 
 # `HOURS=... pytest` of the drills asks for many more examples.

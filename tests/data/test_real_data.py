@@ -2,22 +2,19 @@
 
 import json
 import lzma
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from data.test_pairing import write_features
+from captioned_videos import write_features
 from helpers import make_tokenizer
+from real_data import DATA, needs_data
 
 from vidlankd_hf import load_video_text
 from vidlankd_hf.data.captions import read_captions
 from vidlankd_hf.data.text_blocks import load_text
 from vidlankd_hf.inspection.inspect import sample_clips
-
-DATA = Path(os.environ.get("VIDLANKD_DATA", "missing"))
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="VIDLANKD_DATA names no folder of real data")
 
 
 @needs_data

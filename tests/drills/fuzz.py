@@ -1,6 +1,6 @@
-"""Random damage to every kind of file that is read from outside: a clear error or a value, never a crash or a hang.
+"""Fuzzing: randomly damaged input files must give a clear error or a value, never a crash or a hang.
 
-make fuzz                                           ten minutes a kind, resumable kind by kind
+make fuzz                                       ten minutes per kind of file; finished kinds are kept
 python tests/drills/fuzz.py --kinds srt vtt --seconds 60
 """
 
@@ -35,7 +35,7 @@ from vidlankd_hf.extraction.decode import VideoReader
 from vidlankd_hf.reliability.checkpointing import seal, verify_checkpoint
 
 CLEAR = (ValueError, OSError, SafetensorError)
-SECONDS_A_FILE = 20  # for one damaged file; longer is a hang
+SECONDS_A_FILE = 20  # limit for reading one damaged file
 
 
 def video(folder: Path) -> None:
@@ -51,7 +51,7 @@ def video(folder: Path) -> None:
 def read_video(folder: Path) -> None:
     try:
         list(VideoReader(folder / "video.mp4").sample([1]))
-    except MemoryError as error:  # a size that is none; a decoding process answers with it
+    except MemoryError as error:  # an invalid frame size; a decoding process reports it
         raise ValueError("out of memory") from error
 
 
@@ -127,20 +127,20 @@ def config(folder: Path) -> None:
 
 
 def downstream(folder: Path) -> None:
-    from downstream_data import make_data  # found once small_runs has named its folder
+    from downstream_data import make_data  # importable after small_runs has added its folder to sys.path
 
     make_data(folder)
 
 
 def read_downstream(folder: Path) -> None:
-    """Every split of every task; an error in one does not keep the others from being read."""
+    """Reads every split of every task, also after an error in one of them."""
     errors = []
     for task in TASKS.values():
         for split in task.files:
             try:
                 read_rows(task, str(folder), split) if isinstance(task, Task) else task.items(folder, split)
             except FileNotFoundError:
-                continue  # the grounded world's, and test splits that have no file here
+                continue  # the grounded world's task, and test splits without a file
             except CLEAR as error:
                 errors.append(error)
     if errors:
@@ -151,7 +151,7 @@ def text(folder: Path) -> None:
     (folder / "train.jsonl").write_text("".join(json.dumps({"text": f"line {i}"}) + "\n" for i in range(5)))
 
 
-KINDS: dict[str, tuple[Callable, Callable]] = {  # what makes a good one, what reads it
+KINDS: dict[str, tuple[Callable, Callable]] = {  # function that writes a valid file, function that reads it
     "captions": (captions, read_captions_of),
     "srt": (srt, read_captions_of),
     "vtt": (vtt, read_captions_of),
@@ -193,7 +193,7 @@ def damaged(good: Path, folder: Path, chance: random.Random) -> None:
 
 
 def drill(work: Path, seconds: int) -> Iterator[tuple[bool, int]]:
-    """Every kind gets its share of the time."""
+    """Fuzzes each kind of file for the same time."""
     for kind in KINDS:
         survived, counts = fuzz(work, kind, seconds / len(KINDS))
         print(f"fuzz {kind}: {counts}", flush=True)
@@ -201,7 +201,11 @@ def drill(work: Path, seconds: int) -> Iterator[tuple[bool, int]]:
 
 
 def fuzz(work: Path, kind: str, seconds: float) -> tuple[bool, dict]:
-    """Damages and reads files of one kind, in a process that may crash or hang; returns what came of them."""
+    """Damages and reads files of one kind in a process of its own, which can crash or hang.
+
+    Returns:
+        Whether the process survived, and the number of files by outcome.
+    """
     good = work / f"fuzz-{kind}"
     good.mkdir()
     KINDS[kind][0](good)
@@ -236,9 +240,9 @@ def attack(work: Path, kind: str, until: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), help="default: all")
-    parser.add_argument("--seconds", type=int, default=600, help="for each kind (default: 600)")
-    parser.add_argument("--output_dir", type=Path, default=Path("outputs/fuzz"), help="finished kinds are kept here")
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), help="kinds (default: all)")
+    parser.add_argument("--seconds", type=int, default=600, help="seconds per kind (default: 600)")
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/fuzz"), help="folder of the results")
     args = parser.parse_args()
     args.output_dir.mkdir(parents=True, exist_ok=True)
     all_survived = True

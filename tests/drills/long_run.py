@@ -1,4 +1,4 @@
-"""A run of very many small steps: memory, open files and child processes must stay as they are after its beginning."""
+"""A run of many small steps, in which memory, open files and child processes must stop growing."""
 
 import gc
 import json
@@ -9,12 +9,12 @@ from pathlib import Path
 import psutil
 from small_runs import TrainerCallback, forked, life, wait
 
-SAMPLES = 200  # of the run
-WARM = 0.2  # share of the run in which caches may still fill
+SAMPLES = 200  # measurements during the run
+WARM = 0.2  # fraction of the run in which caches may fill
 
 
 class Meter(TrainerCallback):
-    """Samples of (step, MiB of the process and its children, open files, children, seconds)."""
+    """Measures (step, memory of the process in MiB, open files, child processes, seconds) every few steps."""
 
     def __init__(self, path: Path, every: int):
         self.path, self.every, self.samples, self.begun = path, every, [], time.monotonic()
@@ -59,11 +59,11 @@ def drill(work: Path, steps: int, output: Path) -> Iterator[tuple[bool, int]]:
 
 
 def is_flat(rows: list) -> bool:
-    """No growth after the beginning: files and children the same, memory within 2 % and 10 MiB of its median then."""
+    """Whether open files and children do not grow after the warm-up, and memory by less than 2 % or 10 MiB."""
     rows = rows[int(WARM * len(rows)) :]
     third = max(1, len(rows) // 3)
     early, late = (sorted(r[1] for r in part)[third // 2] for part in (rows[:third], rows[-third:]))
-    # A sample may meet the change from one epoch's workers to the next's, so the most are compared, not each.
+    # Compares maxima, since a measurement can fall between the workers of two epochs.
     steady = all(max(r[i] for r in rows[:third]) >= max(r[i] for r in rows[-third:]) for i in (2, 3))
     return steady and late - early < max(10, 0.02 * early)
 

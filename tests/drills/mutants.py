@@ -1,9 +1,9 @@
-"""Small changes to the losses, masks and collators, one at a time: each must make a fast test fail.
+"""Mutation testing: each small change to the losses, masks and collators must make a fast test fail.
 
     make mutants
 
-Mutants are drawn evenly from all places where an operator, comparison, number or truth value can be changed. They are
-made in a copy; the working tree is not touched.
+Mutants are sampled uniformly from all operators, comparisons, numbers and booleans that can be changed. They are made
+in a copy; the working tree is not changed.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 TESTS = {
     "models/losses.py": ["models/test_losses.py", "data/test_properties.py"],
+    "models/contrast.py": ["models/test_losses.py", "data/test_properties.py"],
     "data/masking.py": ["data/test_masking.py", "data/test_properties.py"],
     "data/collators.py": ["data/test_masking.py", "models/test_teacher.py", "data/test_properties.py"],
 }
@@ -31,7 +32,7 @@ SWAPS = {
 
 
 def places(tree: ast.AST) -> list[tuple[ast.AST, str, int]]:
-    """(node, field, which) of everything that can be changed; texts, messages and annotations are left out."""
+    """Returns (node, field, index) of everything that can be changed, except strings, messages and annotations."""
     found = []
     for node in ast.walk(tree):
         if isinstance(node, (ast.Raise, ast.JoinedStr, ast.AnnAssign)):
@@ -50,7 +51,7 @@ def places(tree: ast.AST) -> list[tuple[ast.AST, str, int]]:
 
 
 def mutate(source: str, number: int) -> tuple[str, str]:
-    """The source with its n-th place changed, and a line that says how."""
+    """Changes the n-th place of a source, and returns the new source and a description of the change."""
     tree = ast.parse(source)
     node, field, which = places(tree)[number]
     line, before = node.lineno, ast.unparse(node)
@@ -58,7 +59,7 @@ def mutate(source: str, number: int) -> tuple[str, str]:
         node.ops[which] = SWAPS[type(node.ops[which])]()
     elif field == "value":
         node.value = not node.value if isinstance(node.value, bool) else node.value + 1
-    elif SWAPS[type(node.op)] is None:  # twice is not at all
+    elif SWAPS[type(node.op)] is None:  # applied twice, the operator has no effect
         node.operand = ast.UnaryOp(node.op, node.operand)
     else:
         node.op = SWAPS[type(node.op)]()
@@ -67,8 +68,8 @@ def mutate(source: str, number: int) -> tuple[str, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=15, help="mutants of each file")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice")
+    parser.add_argument("--count", type=int, default=15, help="mutants per file")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sample")
     args = parser.parse_args()
     chance, survivors, total = random.Random(args.seed), [], 0
     with tempfile.TemporaryDirectory(prefix="mutants-") as copy:

@@ -1,10 +1,10 @@
-"""Drills: what kills runs of days, done on purpose to small ones. Prints what survived and what was lost.
+"""Drills: injects the failures of long runs into small ones, and prints how many survived and what was lost.
 
-    make drills                                  all of them, at the counts below (within an hour on 2 cores)
-    python tests/drills/run.py --only kill damage      some of them
-    python tests/drills/run.py --share 0.1             a tenth of the counts
+    make drills                                        all drills (within an hour on 2 cores)
+    python tests/drills/run.py --only kill damage      some drills
+    python tests/drills/run.py --share 0.1             a tenth of the repetitions
 
-Each run must end with the weights and logged losses of a run that nothing happened to, bit for bit.
+Each run must end with bit-identical weights and logged losses to those of an undisturbed run.
 """
 
 import argparse
@@ -31,13 +31,13 @@ from vidlankd_hf import TextCollator, VidLanKDStudent
 from vidlankd_hf.reliability import checkpointing
 from vidlankd_hf.reliability.checkpointing import checkpoints_of, verify_checkpoint
 
-STEPS = 12  # of 6 an epoch (of 3 for two processes)
+STEPS = 12  # 6 per epoch (3 with two processes)
 RUN = {"max_steps": STEPS, "save_steps": 1, "logging_steps": 1}
-Outcome = Iterator[tuple[bool, int]]  # of each time: whether it survived, and how many finished steps were lost
+Outcome = Iterator[tuple[bool, int]]  # for each repetition: whether it survived, and how many steps were lost
 
 
 def reference(work: Path) -> Path:
-    """The run that nothing happens to."""
+    """Makes the undisturbed run."""
     folder = work / "reference"
     if not folder.exists():
         assert wait(forked(lambda: life(folder, **RUN, save_total_limit=None), work / "reference.txt")) == 0
@@ -45,13 +45,13 @@ def reference(work: Path) -> Path:
 
 
 def goes_on(folder: Path, work: Path, **options) -> bool:
-    """The same command again: it must end, and as the reference did."""
+    """Runs the same command again, and returns whether it finishes with the same result as the reference."""
     code = wait(forked(lambda: life(folder, **{**RUN, **options}), folder.with_suffix(".txt")))
     return code == 0 and same_end(folder, reference(work), STEPS)
 
 
 def kill(work: Path, times: int) -> Outcome:
-    """kill -9 at random moments of runs that save after every step."""
+    """Kills (SIGKILL) runs that save after every step at random times."""
     expected, runs, folder = reference(work), 0, None
     begun = time.monotonic()
     assert wait(forked(lambda: life(work / "timed", **RUN), work / "timed.txt")) == 0
@@ -71,7 +71,7 @@ def kill(work: Path, times: int) -> Outcome:
 
 
 def full_disk(work: Path, times: int) -> Outcome:
-    """A disk that is full before a save, and one that fills up during it; then there is room, and the run goes on."""
+    """The disk is full before or during a save. Once there is space, the run must continue."""
     for number in range(times):
         before, mount = number % 2 == 0, work / f"disk-{number}"
         mount.mkdir()
@@ -87,7 +87,7 @@ def full_disk(work: Path, times: int) -> Outcome:
                 else:
                     resource.setrlimit(resource.RLIMIT_FSIZE, (random.randrange(1, 400_000),) * 2)
                 if not before:
-                    checkpointing.check_space = lambda *_: None  # as if another program took the room right after it
+                    checkpointing.check_space = lambda *_: None  # as if the disk fills up after the check
 
         callback = TrainerCallback()
         callback.on_step_end = fill
@@ -104,7 +104,7 @@ def full_disk(work: Path, times: int) -> Outcome:
 
 
 def damage(work: Path, times: int) -> Outcome:
-    """The newest checkpoint cut short, or one of its bits turned."""
+    """The newest checkpoint is truncated, or has a flipped bit."""
     for number in range(times):
         folder = work / f"damaged-{number}"
         for step in range(6, 9):
@@ -117,7 +117,7 @@ def damage(work: Path, times: int) -> Outcome:
             content[random.randrange(len(content))] ^= 1 << random.randrange(8)
             path.write_bytes(content)
         skipped = whole_step(folder) == 7
-        # A turned bit in the manifest's white space changes nothing, and the checkpoint is whole.
+        # A flipped bit in the white space of the manifest does no harm.
         harmless = path.name == "manifest.json" and verify_checkpoint(folder / "checkpoint-8") is None
         yield (skipped or harmless) and goes_on(folder, work), 8 - whole_step(folder) if not skipped else 0
 
@@ -131,14 +131,14 @@ def two_processes(folder: Path, log: Path, seconds: float = 0.0, callbacks=(), *
 
 
 def preempt(work: Path, times: int) -> Outcome:
-    """SIGTERM or SIGUSR1 to one of two processes, or to both at different moments: steps, evaluation, saving."""
+    """One or both of two processes get SIGTERM or SIGUSR1 at random times during steps, evaluation or saving."""
     options = {"eval_strategy": "steps", "eval_steps": 2, "save_steps": 3}
     expected = work / "two-reference"
     assert [wait(pid) for pid in two_processes(expected, work / "two.txt", save_total_limit=None, **options)] == [0, 0]
     for number in range(times):
         folder, log = work / f"two-{number}", work / f"two-{number}.txt"
         pids = two_processes(folder, log, seconds=0.15, **options)
-        while not (folder / ".step-0").exists():  # before it, nothing was trained that could be lost
+        while not (folder / ".step-0").exists():  # before the first step, nothing can be lost
             time.sleep(0.02)
         targets = random.choice([[0], [1], [0, 1]])
         for rank in targets:
@@ -152,7 +152,7 @@ def preempt(work: Path, times: int) -> Outcome:
 
 
 def not_a_number(work: Path, times: int) -> Outcome:
-    """A loss that is NaN for one sample: the report names it, no checkpoint holds it, the replay finds it again."""
+    """The loss of one sample is NaN. The report must name it, no checkpoint contain it, and a replay reproduce it."""
     for number in range(times):
         sample, folder, log = random.randrange(50), work / f"nan-{number}", work / f"nan-{number}.txt"
 
@@ -175,7 +175,7 @@ def not_a_number(work: Path, times: int) -> Outcome:
             life(folder, **{**RUN, "save_steps": 4, "logging_steps": 5, **options})
 
         if wait(forked(body, log)) == 0:
-            yield same_end(folder, reference(work), STEPS), 0  # the epochs' order left it out
+            yield same_end(folder, reference(work), STEPS), 0  # the sample was in no batch
             continue
         (report,) = folder.glob("nonfinite-step-*.json")
         first = json.loads(report.read_text())
@@ -192,7 +192,7 @@ def not_a_number(work: Path, times: int) -> Outcome:
 
 
 def out_of_memory(work: Path, times: int) -> Outcome:
-    """A batch for which the machine's memory is not enough."""
+    """A batch does not fit into memory."""
     for number in range(times):
         log = work / f"memory-{number}.txt"
 
@@ -208,7 +208,7 @@ def out_of_memory(work: Path, times: int) -> Outcome:
 
 
 def dead_worker(work: Path, times: int) -> Outcome:
-    """A data loader's worker that is killed, as by a machine whose memory ran out."""
+    """A data loader worker is killed, as happens if a machine runs out of memory."""
     for number in range(times):
         folder, log = work / f"worker-{number}", work / f"worker-{number}.txt"
         pid = forked(lambda folder=folder: life(folder, 0.1, **RUN, dataloader_num_workers=2), log)
@@ -224,7 +224,7 @@ def dead_worker(work: Path, times: int) -> Outcome:
 
 
 def hang(work: Path, times: int) -> Outcome:
-    """One of two processes stops in the middle of a step; the other waits for it."""
+    """One of two processes hangs in the middle of a step, and the other waits for it."""
     for number in range(times):
         folder, log, at = work / f"hung-{number}", work / f"hung-{number}.txt", random.randrange(2, STEPS - 1)
 
@@ -240,7 +240,7 @@ def hang(work: Path, times: int) -> Outcome:
         yield in_time and None not in codes and 0 not in codes and "Timeout (0:00:04" in log.read_text(), 0
 
 
-DRILLS = {  # name: (function, times)
+DRILLS = {  # name: (function, repetitions)
     "kill": (kill, 50),
     "disk": (full_disk, 6),
     "damage": (damage, 30),
@@ -256,11 +256,11 @@ DRILLS = {  # name: (function, times)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=list(DRILLS), default=list(DRILLS), help="some of the drills")
-    parser.add_argument("--share", type=float, default=1.0, help="of the counts")
-    parser.add_argument("--seed", type=int, default=0, help="of the random moments")
+    parser.add_argument("--only", nargs="+", choices=list(DRILLS), default=list(DRILLS), help="drills to run")
+    parser.add_argument("--share", type=float, default=1.0, help="factor for the number of repetitions")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random times")
     parser.add_argument(
-        "--output_dir", default="outputs/drills", help="the table as JSON, and the plot of the long run"
+        "--output_dir", default="outputs/drills", help="folder of the results and the plot of the long run"
     )
     args = parser.parse_args()
     random.seed(args.seed)

@@ -1,4 +1,4 @@
-"""Small runs that the drills interrupt: each in a forked process, so that a life begins in milliseconds."""
+"""Small runs for the drills, each in a forked process, which starts in milliseconds."""
 
 import json
 import os
@@ -31,7 +31,7 @@ OPTIONS = {
 
 
 class Progress(TrainerCallback):
-    """The last finished step, in a file, and steps that take at least so long."""
+    """Writes the last finished step to a file, and slows down steps."""
 
     def __init__(self, folder: Path, seconds: float = 0.0):
         self.folder, self.seconds = folder, seconds
@@ -42,7 +42,7 @@ class Progress(TrainerCallback):
 
 
 def life(folder: Path, seconds: float = 0.0, callbacks=(), **options):
-    """One life of a run: begins it, or goes on from the newest whole checkpoint; returns the trainer at the end."""
+    """Starts a run, or resumes it from its newest intact checkpoint, and returns the trainer at the end."""
     folder.mkdir(parents=True, exist_ok=True)
     resume = True if checkpoints_of(folder) else None
     callbacks = (Progress(folder, seconds), *callbacks)
@@ -50,7 +50,7 @@ def life(folder: Path, seconds: float = 0.0, callbacks=(), **options):
 
 
 def forked(body: Callable[[], None], log: Path, rank: int = 0, processes: int = 1, port: int = 0) -> int:
-    """Runs `body` in a process of its own, of `processes` that know each other; returns its id."""
+    """Runs `body` in a forked process, as one of `processes` ranks, and returns the process id."""
     sys.stdout.flush()
     pid = os.fork()
     if pid:
@@ -77,7 +77,7 @@ def forked(body: Callable[[], None], log: Path, rank: int = 0, processes: int = 
 
 
 def wait(pid: int, seconds: float = 120.0) -> int | None:
-    """Exit code (negative for a signal), or `None` if it did not end in time; it is then killed."""
+    """Returns the exit code (negative for a signal), or kills the process and returns `None` after a timeout."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         done, status = os.waitpid(pid, os.WNOHANG)
@@ -95,7 +95,7 @@ def finished_steps(folder: Path, rank: int = 0) -> int:
 
 
 def whole_step(folder: Path) -> int:
-    """The step of the newest whole checkpoint, 0 without one."""
+    """Returns the step of the newest intact checkpoint, or 0."""
     newest = newest_checkpoint(folder)
     return int(newest.rpartition("-")[2]) if newest else 0
 
@@ -105,7 +105,7 @@ def weights(folder: Path, step: int) -> dict[str, torch.Tensor]:
 
 
 def same_end(folder: Path, other: Path, step: int) -> bool:
-    """Whether two runs have the same weights and the same logged losses at a step."""
+    """Whether two runs have bit-identical weights and logged losses at a step."""
     ours, theirs = weights(folder, step), weights(other, step)
     logs = [
         [{k: v for k, v in entry.items() if "loss" in k and not k.startswith(("train", "eval"))} for entry in

@@ -1,12 +1,11 @@
-"""Fine-tuning: exact means, the order of samples, cells, and what collapse is."""
+"""Fine-tuning: exact means, the order of samples, finished and resumed runs, and collapse."""
 
 import json
 
 import numpy as np
 import pytest
 import torch
-from downstream_data import make_data, make_pair_tokenizer
-from evaluation.test_tasks import arguments
+from downstream_data import arguments, make_data, make_pair_tokenizer
 from helpers import WORDS, make_config
 from transformers import BertForMaskedLM, BertForSequenceClassification
 
@@ -26,7 +25,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """Without dropout, so that runs can be compared."""
+    """A model without dropout, so that runs can be compared."""
     folder = tmp_path_factory.mktemp("model")
     tokenizer = make_pair_tokenizer()
     torch.manual_seed(0)
@@ -36,7 +35,7 @@ def model(tmp_path_factory):
 
 
 def trained(name, data, model, folder, **more) -> FinetuningTrainer:
-    """A trained trainer of a task, its classifier's dropout off."""
+    """A trainer after training on a task, without dropout."""
     task, tokenizer = TASKS[name], make_pair_tokenizer()
     torch.manual_seed(3)
     network = task.head.auto.from_pretrained(model, **task.head.model_options(task.labels))
@@ -53,7 +52,7 @@ def steps(trainer) -> list[dict]:
 
 @pytest.mark.parametrize("name", ["sst2", "stsb", "swag", "squad_v2"])
 def test_accumulation_changes_no_loss_gradient_or_weight(name, data, model, tmp_path):
-    # By SGD: Adam makes steps of rounding errors where a gradient is zero, as a choice's bias has.
+    # SGD, because Adam turns rounding errors into steps where a gradient is zero, such as that of a choice's bias.
     options = {"num_train_epochs": 2, "optim": "sgd", "learning_rate": 0.1}
     runs = [
         trained(name, data, model, tmp_path / str(size), per_device_train_batch_size=size,
@@ -84,7 +83,7 @@ def test_a_step_of_uneven_micro_batches_is_the_mean_over_its_samples(data, model
 
 
 @pytest.mark.parametrize("name", ["sst2", "stsb", "swag", "squad"])
-def test_losses_are_those_of_the_models_themselves(name, data, model, tmp_path):
+def test_losses_equal_those_of_the_models(name, data, model, tmp_path):
     trainer = trained(name, data, model, tmp_path, max_steps=1)
     batch = trainer.data_collator(list(trainer.train_dataset)[:5])
     if name == "stsb":
@@ -97,7 +96,7 @@ def test_losses_are_those_of_the_models_themselves(name, data, model, tmp_path):
     assert float(ours.mean()) == pytest.approx(float(outputs.loss), rel=1e-6)
 
 
-def test_every_epoch_holds_steps_of_like_length_and_does_not_depend_on_the_split():
+def test_steps_hold_sequences_of_similar_length_in_random_order():
     lengths = np.random.default_rng(0).integers(1, 100, 2000).tolist()
     sampler = GroupedSampler(lengths, 16, seed=3)
     epochs = []
@@ -144,7 +143,7 @@ def test_a_finished_seed_is_not_run_again_and_another_recipe_is_refused(data, mo
     again = finetune(model, "rte", arguments(tmp_path / "run"), str(data))
     assert again == json.loads(json.dumps(first))
     assert (tmp_path / "run" / "result.json").stat().st_mtime_ns == stamp
-    with pytest.raises(ValueError, match="holds a run of other settings .learning_rate was 0.001 and is now 0.5"):
+    with pytest.raises(ValueError, match="holds a run with other settings .learning_rate was 0.001 and is now 0.5"):
         finetune(model, "rte", arguments(tmp_path / "run", learning_rate=0.5), str(data))
     with pytest.raises(ValueError, match="task was 'rte' and is now 'qnli'"):
         finetune(model, "qnli", arguments(tmp_path / "run"), str(data))
@@ -167,12 +166,12 @@ def test_a_task_that_can_be_learned_is_learned(data, model, tmp_path):
     assert result["score"] == 1.0 and result["collapsed"] is None
 
 
-def test_texts_are_cut_to_the_models_positions(data, tmp_path, capsys):
+def test_texts_are_truncated_to_the_models_positions(data, tmp_path, capsys):
     tokenizer = make_pair_tokenizer()
     BertForMaskedLM(make_config(tokenizer, max_position_embeddings=10)).save_pretrained(tmp_path / "short")
     tokenizer.save_pretrained(tmp_path / "short")
     finetune(str(tmp_path / "short"), "rte", arguments(tmp_path / "run"), str(data))
-    assert "Texts are cut at 10 tokens" in capsys.readouterr().out
+    assert "Texts are truncated to 10 tokens" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["rte", "stsb", "swag", "squad"])
@@ -193,7 +192,7 @@ def test_a_checkpoint_of_another_task_gets_a_new_head(name, labels, model, tmp_p
 
 
 @pytest.mark.parametrize("name", ["rte", "squad"])
-def test_a_checkpoint_that_gives_all_its_states_is_scored_by_its_logits(name, data, model, tmp_path):
+def test_a_checkpoint_that_outputs_all_hidden_states_gets_the_same_scores(name, data, model, tmp_path):
     generous = BertForMaskedLM.from_pretrained(model)
     generous.config.output_hidden_states = True
     generous.save_pretrained(tmp_path / "generous")
@@ -214,7 +213,7 @@ def test_a_checkpoint_without_its_encoders_weights_is_refused(data, model, tmp_p
         finetune(str(tmp_path / "broken"), "rte", arguments(tmp_path / "run"), str(data))
 
 
-def test_a_stopped_run_goes_on_from_its_checkpoint_to_the_same_result(data, model, tmp_path):
+def test_a_stopped_run_resumes_from_its_checkpoint_and_gives_the_same_result(data, model, tmp_path):
     from transformers import TrainerCallback
 
     class Stop(TrainerCallback):
@@ -281,7 +280,7 @@ def qa_rows(words=60, unanswerable=False):
     return [{"id": "q", "question": WORDS[55], "context": context, "answers": none if unanswerable else answers}]
 
 
-def test_windows_cover_the_context_and_the_target_is_the_answer_where_it_is_whole():
+def test_windows_cover_the_context_and_the_target_is_the_answer_if_it_is_complete():
     tokenizer, rows = make_pair_tokenizer(), qa_rows()
     features = encode_spans(rows, tokenizer, Options(max_length=20, doc_stride=5))
     covered, found = set(), 0
@@ -299,7 +298,7 @@ def test_windows_cover_the_context_and_the_target_is_the_answer_where_it_is_whol
     assert {f["start_positions"] for f in encode_spans(qa_rows(unanswerable=True), tokenizer, Options(20, 5))} == {0}
 
 
-def test_the_best_span_over_windows_wins_and_none_where_it_beats_them():
+def test_the_best_span_over_all_windows_wins_unless_no_answer_scores_higher():
     tokenizer, rows, options = (
         make_pair_tokenizer(),
         qa_rows(),
@@ -311,7 +310,7 @@ def test_the_best_span_over_windows_wins_and_none_where_it_beats_them():
     chosen = next(i for i, feature in enumerate(features) if feature["start_positions"])
     a, b = features[chosen]["start_positions"], features[chosen]["end_positions"]
     start[chosen, a] = end[chosen, b] = 4.0
-    start[chosen, 1] = end[chosen, 0] = 9.0  # the question and what ends before it starts are no answers
+    start[chosen, 1] = end[chosen, 0] = 9.0  # neither the question nor a span that ends before it starts is an answer
     start[0, 0] = 0.0
     (span,) = best_spans(start, end, features, rows, options, may_be_unanswerable=True)
     assert span.text == span.best == rows[0]["answers"]["text"][0] and span.null_odds == 1.0 - 8.0

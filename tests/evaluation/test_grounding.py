@@ -1,4 +1,4 @@
-"""Grounding: exact similarities by teacher and student, and a clear word where a student has none."""
+"""Grounding: exact similarities of teacher and student, and a clear message if a student has none."""
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def student_of(tokenizer, objectives, width=32):
 @pytest.mark.parametrize("rows", [1, 7, 100])
 def test_nearest_clips_are_the_largest_products_however_the_bank_is_divided(rows):
     generator = torch.Generator().manual_seed(0)
-    # Whole numbers, whose products are exact wherever they stand: equals are equal, and the first comes first.
+    # Products of integers are exact in any order, so that ties are real and the first of them comes first.
     queries, bank = (torch.randint(-9, 10, (n, 6), generator=generator).double() for n in (12, 40))
     bank[33] = bank[2]
     similarity, index, mean, std = nearest_clips(queries, bank, 5, rows)
@@ -107,8 +107,8 @@ def test_a_student_without_a_head_in_the_teachers_space_says_so(tokenizer, clips
     bank = encode_clips(teacher, tokenizer, clips)
     for objectives, reason in (
         ({}, "no distillation head"),
-        ({"nst": 1.0}, "learned by nst alone"),
-        ({"soft_label": 1.0}, "learned by soft_label alone"),
+        ({"nst": 1.0}, "trained with nst alone"),
+        ({"soft_label": 1.0}, "trained with soft_label alone"),
     ):
         found = ground(SENTENCE, teacher, tokenizer, clips, bank, student=student_of(tokenizer, objectives))
         assert found.student is None and found.objective is None and reason in found.without_student
@@ -121,7 +121,7 @@ def test_each_step_of_the_heat_map_sees_the_window_around_it(tokenizer, clips):
     assert len(features) == 4
     options = {"bank": encode_clips(teacher, tokenizer, clips), "heat_clip": longest}
     heat = ground(SENTENCE, teacher, tokenizer, clips, window=3, **options).teacher.heat
-    assert torch.equal(heat[:, 0], heat[:, 1]) and torch.equal(heat[:, 2], heat[:, 3])  # at the ends it stays inside
+    assert torch.equal(heat[:, 0], heat[:, 1]) and torch.equal(heat[:, 2], heat[:, 3])  # the window stays inside
     assert not torch.allclose(heat[:, 1], heat[:, 2])
     whole = ground(SENTENCE, teacher, tokenizer, clips, window=9, **options).teacher.heat
     one = ground(SENTENCE, teacher, tokenizer, clips, num_nearest=20, **options).teacher
@@ -137,7 +137,7 @@ def test_what_cannot_be_grounded_is_refused_with_a_remedy(tokenizer, clips):
         ("has no video encoder", {"teacher": blind}),
         ("no token in the vocabulary", {"sentence": "  "}),
         ("reads at most 510", {"sentence": " ".join(WORDS[:30] * 18)}),
-        ("num_nearest is 21: give 1 to 20", {"num_nearest": 21}),
+        ("num_nearest is 21: give a number from 1 to 20", {"num_nearest": 21}),
         ("heat_clip is 20", {"heat_clip": 20}),
         ("window is 0", {"window": 0}),
         ("the bank has 3 vectors", {"bank": bank[:3]}),
@@ -148,7 +148,7 @@ def test_what_cannot_be_grounded_is_refused_with_a_remedy(tokenizer, clips):
             ground(**{**given, **arguments})
 
 
-def test_byte_level_tokens_stand_where_their_letters_are():
+def test_spans_of_byte_level_tokens_exclude_the_space_before_them():
     backend = Tokenizer(BPE(unk_token="[UNK]"))
     backend.pre_tokenizer = ByteLevel(add_prefix_space=False)
     special = {"cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]"}

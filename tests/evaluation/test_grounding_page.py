@@ -1,4 +1,4 @@
-"""The grounding page in a real browser, and what hostile captions and names cannot do to it."""
+"""The grounding page in a real browser, also with hostile captions and names."""
 
 import base64
 import hashlib
@@ -23,7 +23,7 @@ SENTENCES = ["word3 word14word15 word9", "</script><b>word3</b> word20"]
 
 @pytest.fixture(scope="module")
 def grounded(tmp_path_factory):
-    """Folder, clips and groundings of two sentences, by a teacher and a student with a head; the names are hostile."""
+    """Folder, clips and groundings of two sentences by a teacher and a student with a head, with hostile names."""
     folder = tmp_path_factory.mktemp("grounding")
     (folder / "videos").mkdir()
     rows = [{**row, "start": 0.0, "end": 1.0} for row in make_video_text(10)]
@@ -64,7 +64,7 @@ def browser(tmp_path_factory):
 
 
 def open_page(browser, path):
-    browser.get_log("browser")  # what an earlier page left
+    browser.get_log("browser")  # messages of an earlier page
     browser.get(path.as_uri())
     return browser
 

@@ -1,4 +1,4 @@
-"""Downstream tasks on real data, where VIDLANKD_DATA names their folder, and real weights where they are installed."""
+"""Downstream tasks on real data, if VIDLANKD_DATA names their folder, and with real weights, if they are installed."""
 
 import json
 import lzma
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data.test_real_data import DATA, needs_data
-from evaluation.test_tasks import arguments
+from downstream_data import arguments
+from real_data import DATA, needs_data
 
 from vidlankd_hf.evaluation import TASKS
 from vidlankd_hf.evaluation.finetune import finetune, recipe_options
@@ -51,7 +51,7 @@ def test_parts_of_data_are_read():
     rows = read_rows(TASKS["squad_v2"], str(DATA), "validation")
     assert len(rows) == 6078 and sum(not row["answers"]["text"] for row in rows) == 3168
     assert len(read_rows(TASKS["mnli"].also[0], str(DATA), "test")) == 1104
-    with pytest.raises(FileNotFoundError, match="QNLI has its train split in train.tsv"):
+    with pytest.raises(FileNotFoundError, match="QNLI's train split is in train.tsv"):
         read_rows(TASKS["qnli"], str(DATA), "train")
 
 
@@ -95,7 +95,7 @@ def test_visual_commonsense_is_read_complete(name, size, majority):
 
 
 def official_squad(folder: Path) -> Path:
-    """The v1.1-like part in the official layout: answers that stand once in their context; dev: a fifth of those."""
+    """Writes questions whose answer occurs once in its context; a fifth of the contexts is the dev split."""
     with lzma.open(DATA / "squad" / "squad_v1_context_question_answer.json.xz", "rt") as file:
         rows = json.load(file)
     contexts = sorted({row["context"] for row in rows})

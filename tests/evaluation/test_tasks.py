@@ -1,4 +1,4 @@
-"""Every task from a folder in its official layout to a score and a submission file; and layouts that are none."""
+"""Every task, from a folder in its official layout to a score and a submission file; and files with other layouts."""
 
 import json
 import lzma
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from downstream_data import ROWS, make_data, make_pair_tokenizer
+from downstream_data import ROWS, arguments, make_data, make_pair_tokenizer
 from helpers import WORDS, make_config
 from transformers import BertForMaskedLM
 
@@ -15,7 +15,6 @@ from vidlankd_hf.evaluation.finetune import finetune
 from vidlankd_hf.evaluation.glue import DIAGNOSTICS
 from vidlankd_hf.evaluation.reading import read_rows, require_labels
 from vidlankd_hf.evaluation.task import Task
-from vidlankd_hf.evaluation.trainer import FinetuningArguments
 
 TUNED = [name for name, task in TASKS.items() if isinstance(task, Task) and name != "world"]
 
@@ -33,12 +32,6 @@ def model(tmp_path_factory) -> str:
     BertForMaskedLM(make_config(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
-
-
-def arguments(folder, **more) -> FinetuningArguments:
-    defaults = {"per_device_train_batch_size": 4, "num_train_epochs": 1, "learning_rate": 1e-3, "seed": 1}
-    defaults |= {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "logging_steps": 1}
-    return FinetuningArguments(**{**defaults, **more}, output_dir=str(folder))
 
 
 SUBMISSIONS = {
@@ -129,7 +122,7 @@ def test_rows_say_what_the_files_say(data):
     assert all(r["label"] is None for r in read_rows(TASKS["sst2"], str(data), "test"))
 
 
-def test_compressed_files_and_folders_at_every_height_are_found(data, tmp_path):
+def test_compressed_files_and_folders_at_every_level_are_found(data, tmp_path):
     expected = read_rows(TASKS["rte"], str(data), "train")
     assert read_rows(TASKS["rte"], str(data / "glue"), "train") == expected
     assert read_rows(TASKS["rte"], str(data / "glue" / "RTE"), "train") == expected
@@ -149,14 +142,14 @@ def test_a_second_file_may_be_compressed_too(name, data, tmp_path):
     assert read(str(tmp_path)) == read(str(folder))
 
 
-def test_broken_lines_of_qqp_are_left_out_and_counted_and_those_of_other_tables_an_error(data, tmp_path, monkeypatch):
+def test_broken_lines_of_qqp_are_skipped_with_a_warning_and_are_errors_in_other_tables(data, tmp_path, monkeypatch):
     warnings = []
     monkeypatch.setattr(reading.logger, "warning", warnings.append)
     table = (data / "glue" / "QQP" / "train.tsv").read_text()
     (tmp_path / "train.tsv").write_text(table + "\tWas he a real figure?\t0\n" + table.partition("\n")[2])
     rows, expected = (read_rows(TASKS["qqp"], str(folder), "train") for folder in (tmp_path, data))
     assert [row["texts"] for row in rows] == [row["texts"] for row in expected] * 2
-    assert len(warnings) == 1 and warnings[0].startswith("1 lines are left out: the first, line 14 of ")
+    assert len(warnings) == 1 and warnings[0].startswith("Skipped 1 broken lines, the first because line 14 of ")
     (tmp_path / "test.tsv").write_text("id\tquestion1\tquestion2\n0\ta\n")
     with pytest.raises(ValueError, match="line 2 of .* has 2 fields"):
         read_rows(TASKS["qqp"], str(tmp_path), "test")
@@ -173,9 +166,9 @@ def test_a_limit_takes_the_same_rows_every_time(data):
 @pytest.mark.parametrize(
     "name, file, content, message",
     [
-        ("sst2", "train.tsv", "text\tlabel\na\t1\n", "no 'sentence', but 'text', 'label'"),
+        ("sst2", "train.tsv", "text\tlabel\na\t1\n", "no 'sentence', only 'text', 'label'"),
         ("sst2", "train.tsv", "sentence\tlabel\na b\n", "line 2 of .* has 1 fields, but the header has 2"),
-        ("sst2", "train.tsv", "sentence\tlabel\na\t2\n", "label '2', which is none of 0, 1"),
+        ("sst2", "train.tsv", "sentence\tlabel\na\t2\n", "label '2': allowed are 0, 1"),
         ("sst2", "train.tsv", "sentence\tlabel\n", "holds no rows"),
         ("cola", "train.tsv", "sentence\tlabel\na\t1\n", "line 1 of .* has 2 fields; CoLA's have 4"),
         ("rte", "train.tsv", "index\tsentence1\tsentence2\n0\ta\tb\n", "no 'label'"),
@@ -186,7 +179,7 @@ def test_a_limit_takes_the_same_rows_every_time(data):
             "train-v1.1.json",
             '{"data": [{"paragraphs": [{"context": "abc", "qas": [{"id": "q", "question": "?", "answers": '
             '[{"text": "b", "answer_start": 0}]}]}]}]}',
-            "has the answer 'b', but its context has 'a' there",
+            "has the answer 'b', but its context has 'a' at that position",
         ),
         (
             "squad",
@@ -197,7 +190,7 @@ def test_a_limit_takes_the_same_rows_every_time(data):
         ),
         ("swag", "train.csv", "sent1,sent2\na,b\n", "no 'ending0'"),
         ("piqa", "train.jsonl", '{"goal": "g", "sol1": "a", "sol2": "b"}\n', "train-labels.lst is missing"),
-        ("piqa", "train.jsonl", "{goal\n", "line 1 of .* is no JSON object"),
+        ("piqa", "train.jsonl", "{goal\n", "line 1 of .* is not a JSON object"),
         ("tracie", "tracie_train.txt", "event: a starts before b\tanswer: positive\n", "not in TRACIE's layout"),
         ("tracie", "tracie_train.txt", "event: a story: b\tanswer: maybe\n", "label 'maybe'"),
     ],
@@ -217,13 +210,13 @@ def test_piqa_labels_must_be_as_many_as_rows(data, tmp_path):
 
 def test_missing_split_folder_and_labels_are_errors(data, model, tmp_path):
     (tmp_path / "dev.tsv").write_text("x")
-    with pytest.raises(FileNotFoundError, match=r"train split in train.tsv, which is not in .*\(it holds dev.tsv\)"):
+    with pytest.raises(FileNotFoundError, match=r"train split is in train.tsv, but .* contains only dev.tsv: put"):
         read_rows(TASKS["rte"], str(tmp_path), "train")
     with pytest.raises(
-        FileNotFoundError, match="is no folder: give the folder of RTE, or leave --data out for the Hub"
+        FileNotFoundError, match="is not a folder: give the folder of RTE, or omit --data to read from the Hub"
     ):
         read_rows(TASKS["rte"], str(tmp_path / "nothing"), "train")
-    with pytest.raises(FileNotFoundError, match="put it there$"):
+    with pytest.raises(FileNotFoundError, match="put the file there$"):
         read_rows(TASKS["tracie"], str(tmp_path), "train")
     with pytest.raises(ValueError, match="no split 'dev'"):
         read_rows(TASKS["rte"], str(data), "dev")
@@ -241,7 +234,7 @@ def test_missing_split_folder_and_labels_are_errors(data, model, tmp_path):
 
 @pytest.mark.parametrize("name", [*TUNED, "diagnostics"])
 def test_hub_rows_become_the_same_rows(name, monkeypatch):
-    """What the Hub's data sets hold, in their columns: the rows are those of the official files."""
+    """Rows from the columns of the Hub's data sets equal the rows of the official files."""
     pair = {"idx": 4, "sentence1": "a", "sentence2": "b", "label": 1}
     rows = {
         "cola": {"idx": 4, "sentence": "a", "label": 1},

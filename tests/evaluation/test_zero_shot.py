@@ -1,11 +1,11 @@
-"""Visual commonsense without fine-tuning: masked scores and probes of models that know, and of some that do not."""
+"""Visual commonsense without fine-tuning: masked scores and probes of models that know the answers or do not."""
 
 import json
 
 import numpy as np
 import pytest
 import torch
-from downstream_data import make_data, make_pair_tokenizer
+from downstream_data import VOCABULARY, make_data, make_pair_tokenizer
 from helpers import WORDS, make_config
 from transformers import AutoTokenizer, BertForMaskedLM, BertModel, RobertaConfig, RobertaForMaskedLM
 
@@ -13,14 +13,6 @@ from vidlankd_hf.evaluation import TASKS
 from vidlankd_hf.evaluation.checkpoints import load_for_scoring
 from vidlankd_hf.evaluation.probing import masked_scores, probe_pairs, probe_sentences
 from vidlankd_hf.evaluation.zero_shot import CODA_COLOURS, COLOURS, ZERO_SHOT, evaluate_zero_shot
-
-TEMPLATE_WORDS = sorted({
-    *"the color of is most what it usually has everyone knows that all made material from than compared with yes much "
-    "now so must be at a an are inside above below beside".split(), ".", "?", ",", ":",
-})  # fmt: skip
-VOCABULARY = list(
-    dict.fromkeys([*WORDS, *TEMPLATE_WORDS, *(w for task in ZERO_SHOT.values() for w in task.candidates)])
-)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +32,7 @@ def model(tokenizer):
 
 
 class Knowing(BertForMaskedLM):
-    """Says, at every place, the word that `knows` has for the first of its words in the sentence."""
+    """Predicts at every position the answer in `knows` for a word of the sentence."""
 
     knows: dict[int, int]
 
@@ -61,7 +53,7 @@ def knowing(tokenizer, pairs) -> Knowing:
 
 
 @pytest.mark.parametrize("name", ZERO_SHOT)
-def test_every_set_is_scored_beside_chance_and_majority(name, data, model, tokenizer):
+def test_every_set_is_scored_next_to_chance_and_majority(name, data, model, tokenizer):
     task = TASKS[name]
     result = evaluate_zero_shot(task, model, tokenizer, data, model)
     items = task.items(data)
@@ -115,7 +107,7 @@ def test_a_comparison_is_right_if_its_word_is_and_both_orders_are_asked(data, to
 
 
 def test_masked_scores_are_mean_log_probabilities_of_the_hidden_tokens(model, tokenizer):
-    """Against one sequence at a time; a candidate of two tokens hides both."""
+    """Compared with one sequence at a time; both tokens of a two-token candidate are masked."""
     items = [{"object": WORDS[0]}, {"object": f"{WORDS[1]} {WORDS[2]}"}]
     candidates, templates = ("red", f"red {WORDS[3]}", "blue"), ("the {object} is {word} .", "{word} is the {object}")
     scores = masked_scores(model, tokenizer, items, candidates, templates)
@@ -133,7 +125,7 @@ def test_masked_scores_are_mean_log_probabilities_of_the_hidden_tokens(model, to
                 assert scores[t, i, c] == pytest.approx(expected, abs=1e-4)
 
 
-def test_a_word_that_stands_twice_is_hidden_twice(model, tokenizer):
+def test_a_word_that_occurs_twice_is_masked_twice(model, tokenizer):
     template = ("is {object} {word} than it ? yes , {object} is much {word} .",)
     seen = []
     handle = model.register_forward_pre_hook(lambda m, a, kw: seen.append(kw["input_ids"]), with_kwargs=True)
@@ -142,7 +134,7 @@ def test_a_word_that_stands_twice_is_hidden_twice(model, tokenizer):
     assert len(seen) == 1 and len(seen[0]) == 1 and (seen[0] == tokenizer.mask_token_id).sum() == 2
 
 
-def test_byte_level_tokenizers_hide_the_word_with_its_space(tmp_path):
+def test_byte_level_tokenizers_mask_the_word_with_its_space(tmp_path):
     from tokenizers import ByteLevelBPETokenizer
     from transformers import RobertaTokenizerFast
 
@@ -175,7 +167,7 @@ def with_states(monkeypatch, vectors):
 
 
 def test_comparisons_are_probed_on_pairs_of_two_unseen_objects(monkeypatch):
-    """States that are each object's own direction tell nothing of others; states with the size in them do."""
+    """One-hot states of objects say nothing about other objects; states that encode the size do."""
     names = [f"n{i}" for i in range(8)]
     items = [
         {"object": a, "other": b, "label": int(a < b)} for a in names for b in names if a != b
@@ -192,7 +184,7 @@ def test_a_fitted_probe_never_saw_the_objects_it_is_scored_on(monkeypatch, data,
     items, train = task.items(data), task.items(data, "train")
     every = sorted({item["object"] for item in [*items, *train]})
     with_states(monkeypatch, dict(zip(every, np.eye(len(every)))))
-    leaked = [*train, *items]  # objects of the test among those of training
+    leaked = [*train, *items]  # test objects in the training set
     predictions = task.probe(None, None, items, leaked)
     assert (predictions == task.probe(None, None, items, train)).all()
 
@@ -235,7 +227,7 @@ def test_scoring_leaves_the_model_in_its_mode(model, tokenizer, data):
 
 def test_an_answer_that_is_no_candidate_is_an_error(tmp_path):
     (tmp_path / "memory_colors.jsonl").write_text('{"descriptor": "a", "item": "x", "label": "mauve"}\n')
-    with pytest.raises(ValueError, match="answer 'mauve', which is none of black"):
+    with pytest.raises(ValueError, match="answer 'mauve': allowed are black"):
         TASKS["memory_colors"].items(tmp_path)
-    with pytest.raises(FileNotFoundError, match="ViComTe colour has its train split in train.jsonl"):
+    with pytest.raises(FileNotFoundError, match="ViComTe colour's train split is in train.jsonl"):
         TASKS["vicomte_color"].items(tmp_path, "train")

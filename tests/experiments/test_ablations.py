@@ -85,13 +85,13 @@ def test_table_holds_means_and_deviations_over_seeds_and_the_gap_of_each_seed(tm
     assert rows["crd"]["mean"]["mean"] == pytest.approx(0.55)
     # Seed 1: (.5 - .3) / (.9 - .3); seed 2: (.6 - .4) / (.9 - .4).
     assert rows["crd"]["gap_closed"]["mean"] == pytest.approx((1 / 3 + 0.4) / 2)
-    assert "| CRD | 0.75 ± 0.21 |" in text and "37 %" in text and "0.30" in text
+    assert "| CRD (weight 1) | 0.75 ± 0.21 |" in text and "37 %" in text and "0.30" in text
     assert (tmp_path / "figure.png").stat().st_size > 5000
 
 
 def test_rows_of_other_batches_do_not_stand_in_one_table(tmp_path):
     results = {1: {"text_only": kept("text_only", 0.1), "crd": kept("crd", 0.6, sequences_per_step=64)}}
-    with pytest.raises(ValueError, match="32 and 64 sequences a step"):
+    with pytest.raises(ValueError, match="32 and 64 sequences per step"):
         write_table("continue", results, tmp_path)
 
 
@@ -106,7 +106,7 @@ def test_results_of_other_settings_are_refused(tmp_path):
     path.write_text(json.dumps({**runs.identity("crd"), "steps": 3}))
     assert runs.result("crd")["steps"] == 3 and runs.result("nst") is None
     path.write_text(json.dumps({**runs.identity("crd"), "seed": 2}))
-    with pytest.raises(ValueError, match="has seed 2, but 1 is asked for.*--results"):
+    with pytest.raises(ValueError, match="has seed 2, but this run has 1.*--results"):
         runs.result("crd")
 
 
@@ -174,7 +174,11 @@ def config(tiny_world, tmp_path):
 def test_cells_on_own_data_run_once_and_their_results_suffice_for_the_table(config, tmp_path):
     options = ["--table", "continue", "--config", config, "--output_dir", tmp_path / "a", "--seeds", 3]
     output = ablate(*options, "--results", tmp_path / "kept")
-    assert "the teacher's text encoder, text only" in output and "| CRD |" in output and "probe" not in output
+    assert (
+        "teacher's text encoder, trained on text" in output
+        and "| CRD (weight 1) |" in output
+        and "probe" not in output
+    )
     results = {p.stem: json.loads(p.read_text()) for p in (tmp_path / "kept" / "seed-3").iterdir()}
     assert results["crd"]["sequences_per_step"] == 16, "8 sequences, accumulated twice"
     runs = SeedRuns(3, tmp_path / "a" / "seed-3", tmp_path / "kept" / "seed-3", ROOT / "examples", str(config))
@@ -190,7 +194,7 @@ def test_cells_on_own_data_run_once_and_their_results_suffice_for_the_table(conf
     assert json.loads((tmp_path / "kept" / "seed-3" / "crd.json").read_text()) == results["crd"]
     options[5] = tmp_path / "b"
     again = ablate(*options, "--results", tmp_path / "kept")
-    assert not (tmp_path / "b" / "seed-3").exists() and "| CRD |" in again
+    assert not (tmp_path / "b" / "seed-3").exists() and "| CRD (weight 1) |" in again
 
 
 def test_vokens_are_made_of_the_captions_that_the_teachers_read(config, tmp_path):
@@ -198,8 +202,8 @@ def test_vokens_are_made_of_the_captions_that_the_teachers_read(config, tmp_path
     given = {"caption_format": "jsonl", "remove_overlap": True, "max_unpaired": 0.25}
     sections["pretrain_teacher"] |= given
     config.write_text(yaml.safe_dump(sections))
-    cell = SeedRuns(3, tmp_path, tmp_path / "kept", ROOT / "examples", str(config)).vokens_cell("voken_30")
-    values = dict(zip(cell.arguments[::2], cell.arguments[1::2]))
+    run = SeedRuns(3, tmp_path, tmp_path / "kept", ROOT / "examples", str(config)).vokens_run("voken_30")
+    values = dict(zip(run.arguments[::2], run.arguments[1::2]))
     assert {name: values[f"--{name}"] for name in given} == {name: str(value) for name, value in given.items()}
     assert values["--captions"] == sections["pretrain_teacher"]["captions"]
 

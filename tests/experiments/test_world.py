@@ -308,6 +308,6 @@ def test_an_interrupted_world_goes_on_with_the_stage_that_was_interrupted(tiny_w
 
 def test_a_folder_with_other_things_in_it_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
-    with pytest.raises(ValueError, match="is not empty and holds no world"):
+    with pytest.raises(ValueError, match="is not empty and is not a world"):
         build_world(tmp_path, num_nouns=48, num_videos=48)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]

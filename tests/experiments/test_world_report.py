@@ -1,4 +1,4 @@
-"""The report is made from results.json alone, and says what it holds."""
+"""The report of the grounded world is made from results.json alone."""
 
 import json
 
@@ -25,18 +25,18 @@ def results():
 
 def test_gap_closed_is_over_the_same_seeds():
     entries = {entry["label"]: entry for entry in summarize(results())}
-    assert entries["1000 nst"]["gap_closed"] == pytest.approx(0.75)
-    assert entries["1 nst"]["gap_closed"] == pytest.approx(0.25)
-    assert entries["1000 nst"]["accuracy"]["shape"] == pytest.approx((0.7, 0.1 / 2**0.5))
-    assert entries["1 nst"]["seeds"] == [1]
+    assert entries["NST (weight 1000)"]["gap_closed"] == pytest.approx(0.75)
+    assert entries["NST (weight 1)"]["gap_closed"] == pytest.approx(0.25)
+    assert entries["NST (weight 1000)"]["accuracy"]["shape"] == pytest.approx((0.7, 0.1 / 2**0.5))
+    assert entries["NST (weight 1)"]["seeds"] == [1]
 
 
 def test_report_holds_every_model_and_a_picture(tmp_path):
     (tmp_path / "results.json").write_text(json.dumps(results()))
     write_report(tmp_path / "results.json", tmp_path)
     text = (tmp_path / "report.md").read_text()
-    assert "| 1000 nst | 0.70 ± 0.07 | 0.70 ± 0.07 | 0.70 ± 0.07 | 0.70 | 75 % |" in text
-    assert "shuffled (1 infonce)" in text and "| teacher |" in text
+    assert "| NST (weight 1000) | 0.70 ± 0.07 | 0.70 ± 0.07 | 0.70 ± 0.07 | 0.70 | 75 % |" in text
+    assert "shuffled captions (InfoNCE)" in text and "| teacher |" in text
     assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -1,29 +1,10 @@
-from fractions import Fraction
-
 import av
 import numpy as np
 import pytest
+from video_files import GREY_LEVELS, write_cut_short, write_grey_video, write_sound
 
 from vidlankd_hf.experiments.world.render import FPS, Look, render_scene, write_video
 from vidlankd_hf.extraction.decode import VideoReader
-
-GREY_LEVELS = np.arange(20, 240, 20)
-
-
-def write_grey_video(path, pts, time_base=Fraction(1, 1000), options=None):
-    """One frame for each time stamp, frame i all of GREY_LEVELS[i] but for a white top left quarter."""
-    with av.open(str(path), "w", options=options or {}) as container:
-        stream = container.add_stream("libx264", rate=30, options={"crf": "1", "bf": "0"})
-        stream.width, stream.height, stream.pix_fmt, stream.time_base = 32, 64, "yuv420p", time_base
-        stream.codec_context.time_base = time_base
-        for level, stamp in zip(GREY_LEVELS, pts):
-            image = np.full((64, 32, 3), level, dtype=np.uint8)
-            image[:32, :16] = 255
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts, frame.time_base = stamp, time_base
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
 
 
 def grey_level(image):
@@ -44,7 +25,7 @@ def test_a_rendered_scene_survives_encoding_and_decoding(tmp_path):
     assert shifted.mean() > 1.5 * difference.mean()
 
 
-def test_sampling_goes_by_time_stamps_not_by_frame_numbers(tmp_path):
+def test_sampling_follows_timestamps_not_frame_numbers(tmp_path):
     stamps = [0, 100, 200, 1000, 1900, 2000, 2050]
     path = write_grey_video(tmp_path / "variable.mkv", stamps)
     for rate in (1, 2.5, 24):
@@ -55,7 +36,7 @@ def test_sampling_goes_by_time_stamps_not_by_frame_numbers(tmp_path):
             assert level == GREY_LEVELS[shown], f"at {time} s"
 
 
-def test_two_rates_in_one_pass_give_what_each_gives_alone(tmp_path):
+def test_two_rates_in_one_pass_equal_separate_passes(tmp_path):
     path = write_grey_video(tmp_path / "video.mp4", range(0, 2200, 200))
     together = list(VideoReader(path).sample([1, 24]))
     for i, rate in enumerate([1, 24]):
@@ -66,7 +47,7 @@ def test_two_rates_in_one_pass_give_what_each_gives_alone(tmp_path):
 
 
 @pytest.mark.parametrize("origin", [0, 83])
-def test_stamps_rounded_to_milliseconds_neither_repeat_nor_skip_frames(tmp_path, origin):
+def test_timestamps_rounded_to_milliseconds_neither_repeat_nor_skip_frames(tmp_path, origin):
     path = write_grey_video(tmp_path / "video.mkv", [origin + round(1000 * k / 24) for k in range(len(GREY_LEVELS))])
     levels = [grey_level(image) for _, _, image in VideoReader(path).sample([24])]
     assert levels == GREY_LEVELS.tolist()
@@ -80,7 +61,7 @@ def test_time_starts_at_the_first_frame(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "webm"])
-def test_containers_decode_whatever_the_file_is_called(tmp_path, suffix):
+def test_containers_decode_whatever_their_file_name(tmp_path, suffix):
     codec = "libvpx" if suffix == "webm" else "libx264"
     path = tmp_path / f"video.{suffix}"
     with av.open(str(path), "w") as container:
@@ -96,7 +77,7 @@ def test_containers_decode_whatever_the_file_is_called(tmp_path, suffix):
     assert np.abs(np.median(np.stack(images), axis=(1, 2, 3)) - GREY_LEVELS[:10]).max() < 8
 
 
-def test_a_video_filmed_upright_is_turned_upright(tmp_path):
+def test_videos_with_a_rotation_are_turned_upright(tmp_path):
     path = write_grey_video(tmp_path / "phone.mp4", range(0, 300, 100))
     content = bytearray(path.read_bytes())
     # The track header's matrix, 40 bytes into its content: a quarter turn clockwise when shown.
@@ -111,24 +92,9 @@ def test_a_video_filmed_upright_is_turned_upright(tmp_path):
     assert white[:14, 34:].all() and not white[18:].any() and not white[:, :30].any()
 
 
-def write_sound(path):
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=16000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 16000), dtype=np.float32), format="fltp", layout="mono")
-        frame.sample_rate = 16000
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-
-
 def write_unknown_codec(path):
     write_grey_video(path, range(0, 300, 100))
     path.write_bytes(path.read_bytes().replace(b"avc1", b"zzz1"))
-
-
-def write_cut_short(path):
-    frames, _ = render_scene([Look("blue", "disc", "rests")], 24, np.random.default_rng(0))
-    write_video(path, frames)
-    path.write_bytes(path.read_bytes()[:2000])
 
 
 @pytest.mark.parametrize(
@@ -139,11 +105,11 @@ def write_cut_short(path):
         (lambda path: path.write_text("not a video\n" * 100), "cannot be read as a video"),
         (write_sound, "no video stream"),
         (write_cut_short, "cannot be read as a video"),
-        (write_unknown_codec, "codec that FFmpeg here does not know"),
+        (write_unknown_codec, "FFmpeg does not know the codec"),
     ],
     ids=["missing", "empty", "text", "sound only", "cut short", "unknown codec"],
 )
-def test_what_is_no_video_is_named_when_it_is_opened(tmp_path, write, reason):
+def test_opening_a_file_that_is_not_a_video_is_an_error_that_names_it(tmp_path, write, reason):
     path = tmp_path / "bad.mp4"
     write(path)
     with pytest.raises(ValueError, match=reason) as error:
@@ -160,14 +126,14 @@ def test_a_video_stream_without_one_decodable_frame_is_an_error(tmp_path):
         list(VideoReader(path).sample([1]))
 
 
-def test_a_jump_in_the_time_stamps_is_an_error_and_no_endless_picture(tmp_path):
+def test_a_jump_in_the_timestamps_is_an_error(tmp_path):
     path = write_grey_video(tmp_path / "jump.mkv", [0, 10**9, 10**9 + 40])
-    with pytest.raises(ValueError, match="one picture stays for .* s: its time stamps jump"):
+    with pytest.raises(ValueError, match="one frame lasts .* s, so its timestamps are wrong"):
         for _ in VideoReader(path).sample([1, 24]):
             pass
 
 
-def test_the_shortest_video_has_a_picture_in_every_rate(tmp_path):
+def test_the_shortest_video_has_a_frame_for_every_rate(tmp_path):
     path = tmp_path / "short.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=2000)

@@ -1,30 +1,17 @@
-"""Decoding children: a file may hang, crash or starve one of them; the run goes on."""
+"""A file that makes a decoding child hang, crash or run out of memory does not stop the run."""
 
 import os
 import subprocess
 import sys
 
-import av
 import pytest
-from extraction.test_decode import write_grey_video
+from video_files import write_grey_video, write_large
 
 from vidlankd_hf.extraction import decoders as decoders_module
 from vidlankd_hf.extraction.decoders import Clip, Ended, Failed, Limits, decode_videos
 from vidlankd_hf.extraction.videos import Video
 
 SMALL = [{"rate": 1.0, "clip_length": 1, "pixels": {"size": [8, 8], "resample": 2, "crop": None}}]
-
-
-def write_large(path):
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mjpeg", rate=1)
-        stream.width = stream.height = 10_000
-        stream.pix_fmt = "yuvj420p"
-        frame = av.VideoFrame(10_000, 10_000, "yuvj420p")
-        for plane in frame.planes:
-            plane.update(bytes([128]) * plane.buffer_size)
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode())
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -36,7 +23,7 @@ def test_file_without_permission_is_listed(tmp_path):
 
 
 def child_that(does):
-    """The decoding child's program, but for files with "bad" in their name."""
+    """Returns the program of a decoding child that misbehaves for files with "bad" in their names."""
     patch = f"""
 import os, signal, time
 import vidlankd_hf.extraction.child as child
@@ -60,9 +47,9 @@ main()
         ("os._exit(3)", "crashed", "code 3"),
         ("raise RuntimeError('what no one thought of')", "crashed", "what no one thought of"),
         ("bytes(2**40)", "memory", ""),
-        ("send({'odd': 1})", "crashed", "nonsense"),
-        ("send({'stream': 0, 'time': 0, 'shape': [2**50, 1, 1, 3]})", "crashed", "nonsense"),
-        ("send({'stream': 7, 'time': 0, 'shape': [1, 1, 1, 3]}, bytes(3))", "crashed", "nonsense"),
+        ("send({'odd': 1})", "crashed", "invalid answer"),
+        ("send({'stream': 0, 'time': 0, 'shape': [2**50, 1, 1, 3]})", "crashed", "invalid answer"),
+        ("send({'stream': 7, 'time': 0, 'shape': [1, 1, 1, 3]}, bytes(3))", "crashed", "invalid answer"),
     ],
     ids=[
         "hangs",
@@ -76,7 +63,7 @@ main()
         "unknown stream",
     ],
 )
-def test_child_that_fails_takes_one_video_with_it(tmp_path, monkeypatch, does, reason, detail):
+def test_failing_child_only_fails_one_video(tmp_path, monkeypatch, does, reason, detail):
     monkeypatch.setattr(decoders_module, "CHILD", child_that(does))
     names = ["0.mp4", "1bad.mp4", "2.mp4", "3bad.mp4", "4.mp4"]
     found = [Video(name, str(write_grey_video(tmp_path / name, [0, 500, 1000, 1500])), 1.0) for name in names]
@@ -92,21 +79,21 @@ def test_child_that_fails_takes_one_video_with_it(tmp_path, monkeypatch, does, r
     ]
 
 
-def test_file_that_never_answers_is_given_up(tmp_path):
+def test_file_without_data_is_given_up(tmp_path):
     os.mkfifo(tmp_path / "pipe.mp4")
     (event,) = decode_videos([Video("v", str(tmp_path / "pipe.mp4"), 1.0)], SMALL, 1, Limits(stall_seconds=2))
     assert event.reason == "stalled"
 
 
-def test_video_that_takes_too_long_in_all_is_given_up(tmp_path):
-    """One frame shown for 50 minutes is three million of them at 1,000 a second, none of which stalls."""
+def test_video_that_takes_too_long_in_total_is_given_up(tmp_path):
+    """One frame shown for 50 minutes gives three million frames at 1,000 per second, and none of them stalls."""
     path = write_grey_video(tmp_path / "long.mkv", [0, 3 * 10**6])
     streams = [{"rate": 1000.0, "clip_length": 1, "pixels": {"size": [224, 224], "resample": 2, "crop": None}}]
     *clips, event = decode_videos([Video("v", str(path), 1.0)], streams, 1, Limits(video_seconds=0.5), ahead=1)
     assert (event.reason, event.detail) == ("too long", "not decoded within 0.5 s") and len(clips) > 0
 
 
-def test_pictures_too_large_for_the_memory_limit_fail_alone(tmp_path):
+def test_frames_beyond_the_memory_limit_only_fail_their_video(tmp_path):
     write_large(tmp_path / "large.mkv")
     found = [Video("large", str(tmp_path / "large.mkv"), 1.0)]
     found.append(Video("small", str(write_grey_video(tmp_path / "small.mp4", [0])), 1.0))
@@ -115,14 +102,14 @@ def test_pictures_too_large_for_the_memory_limit_fail_alone(tmp_path):
 
 
 @pytest.mark.parametrize("resample", [1, 2])
-def test_resizing_beyond_the_memory_limit_fails_alone(tmp_path, resample):
+def test_resizing_beyond_the_memory_limit_only_fails_its_video(tmp_path, resample):
     path = write_grey_video(tmp_path / "video.mp4", [0])
     streams = [{**SMALL[0], "pixels": {"size": [40_000, 40_000], "resample": resample, "crop": None}}]
     (event,) = decode_videos([Video("v", str(path), 1.0)], streams, 1, Limits(memory_bytes=2**30))
     assert event.reason == "memory"
 
 
-def test_limit_that_a_process_came_with_is_not_exceeded(tmp_path):
+def test_inherited_memory_limit_is_not_exceeded(tmp_path):
     path = write_grey_video(tmp_path / "video.mp4", [0])
     code = f"""if True:
         import resource
@@ -135,10 +122,10 @@ def test_limit_that_a_process_came_with_is_not_exceeded(tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_reader_that_stops_leaves_no_process(tmp_path):
+def test_stopping_early_leaves_no_process(tmp_path):
     found = [Video(str(i), str(write_grey_video(tmp_path / f"{i}.mp4", range(0, 2000, 200))), 1.0) for i in range(4)]
     streams = [{**SMALL[0], "rate": 24.0}]
-    others = children()  # such as a resource tracker that another test has left
+    others = children()  # such as a resource tracker of another test
     events = decode_videos(found, streams, 2, Limits(), ahead=2)
     next(events)
     started = children() - others
@@ -148,6 +135,6 @@ def test_reader_that_stops_leaves_no_process(tmp_path):
 
 
 def children() -> set[int]:
-    """The processes that this one started and that still run."""
+    """Returns the ids of the running child processes."""
     return {int(pid) for task in os.listdir("/proc/self/task")
             for pid in open(f"/proc/self/task/{task}/children").read().split()}  # fmt: skip

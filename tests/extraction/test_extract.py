@@ -7,81 +7,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from backbone_files import PROCESSOR
 from transformers import (
     AutoImageProcessor,
     CLIPConfig,
     CLIPModel,
-    ResNetConfig,
     ResNetModel,
-    VideoMAEConfig,
     VideoMAEModel,
     ViTConfig,
     ViTModel,
 )
 
-from vidlankd_hf.experiments.world.render import Look, render_scene, write_video
+from vidlankd_hf.experiments.world.render import Look, render_scene
 from vidlankd_hf.extraction import Stream, extract_features
 from vidlankd_hf.extraction.backbones import Backbone, pooled_output, to_pixel_values
 from vidlankd_hf.extraction.decode import VideoReader
-from vidlankd_hf.extraction.streams import paper_streams
-
-PROCESSOR = {
-    "image_processor_type": "ViTImageProcessor",
-    "do_resize": True,
-    "size": {"height": 32, "width": 32},
-    "resample": 2,
-    "do_center_crop": False,
-    "do_rescale": True,
-    "rescale_factor": 1 / 255,
-    "do_normalize": True,
-    "image_mean": [0.4, 0.5, 0.6],
-    "image_std": [0.2, 0.25, 0.3],
-}
-
-
-def save_backbone(folder, model, **settings):
-    model.eval().save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps({**PROCESSOR, **settings}))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def backbones(tmp_path_factory):
-    """The paper's streams, of random ones: (pictures, clips)."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("backbones")
-    frame = ResNetModel(ResNetConfig(embedding_size=8, hidden_sizes=[8, 12], depths=[1, 1], layer_type="basic"))
-    clip = VideoMAEModel(
-        VideoMAEConfig(
-            image_size=32,
-            patch_size=16,
-            num_frames=16,
-            tubelet_size=4,
-            hidden_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=16,
-        )
-    )
-    return paper_streams(
-        save_backbone(folder / "frame", frame),
-        save_backbone(folder / "clip", clip, image_processor_type="VideoMAEImageProcessor"),
-    )
-
-
-@pytest.fixture(scope="module")
-def videos(tmp_path_factory):
-    """Three videos of 25, 12 and 5 frames at 12 a second."""
-    folder = tmp_path_factory.mktemp("videos")
-    for i, num_frames in enumerate([25, 12, 5]):
-        looks = [Look("green", "cross", "slides")]
-        write_video(folder / f"{i}.mp4", render_scene(looks, num_frames, np.random.default_rng(i))[0])
-    (folder / "captions.jsonl").write_text("{}\n")
-    return folder
 
 
 def naive_features(path, frame_stream, clip_stream):
-    """One forward pass a frame or clip, processed by the models' own image processors."""
+    """One forward pass per frame or clip, with the models' own image processors."""
     by_rate = {0: [], 1: []}
     for i, time, image in VideoReader(path).sample([1, 24]):
         by_rate[i].append((time, image))
@@ -108,7 +52,7 @@ def naive_features(path, frame_stream, clip_stream):
     return streams
 
 
-def test_features_are_those_of_the_backbones_alone(tmp_path, videos, backbones):
+def test_features_equal_those_of_the_backbones_applied_frame_by_frame(tmp_path, videos, backbones):
     store = extract_features(videos, tmp_path / "features", backbones)
     assert store.video_ids == ["0.mp4", "1.mp4", "2.mp4"]
     assert store.feature_size == 12 + 16
@@ -124,7 +68,7 @@ def test_features_are_those_of_the_backbones_alone(tmp_path, videos, backbones):
             torch.testing.assert_close(features[step, 12:].float(), clip_values[nearest], atol=5e-3, rtol=5e-3)
 
 
-def test_every_frame_is_in_a_clip_and_stamped_with_its_middle(tmp_path, videos, backbones):
+def test_every_frame_is_in_a_clip_whose_timestamp_is_its_middle(tmp_path, videos, backbones):
     store = extract_features(videos, tmp_path / "features", backbones)
     index = {entry["video"]: entry for entry in map(json.loads, open(store.folder / "index.jsonl"))}
     # 25, 12 and 5 frames at 12 a second are 50, 24 and 10 at 24 a second.
@@ -156,7 +100,7 @@ def test_batch_size_and_order_of_paths_change_nothing(tmp_path, videos, backbone
             torch.testing.assert_close(store.read(video)[0], one.read(video)[0], atol=2e-3, rtol=2e-3)
 
 
-def test_a_finished_folder_is_left_alone_and_other_settings_or_videos_are_refused(tmp_path, videos, backbones, caplog):
+def test_a_finished_folder_is_unchanged_and_refuses_other_settings_or_videos(tmp_path, videos, backbones, caplog):
     frame, clip = backbones
     output_dir = tmp_path / "features"
     extract_features(videos, output_dir, [frame, clip])
@@ -169,7 +113,7 @@ def test_a_finished_folder_is_left_alone_and_other_settings_or_videos_are_refuse
         ([frame, Stream("clip", clip.model, 12.0, 16)], "clip has frame_rate 24.0, not 12.0"),
         ([Stream("frame", shutil.copytree(frame.model, tmp_path / "other"), 1.0), clip], "frame has model .*other"),
     ]:
-        with pytest.raises(ValueError, match=f"holds features made with other settings .*{words}"):
+        with pytest.raises(ValueError, match=f"has features with other settings .*{words}"):
             extract_features(videos, output_dir, streams)
     with pytest.raises(ValueError, match="precision 'fp32', not 'bf16'"):
         extract_features(videos, output_dir, [frame, clip], precision="bf16")
@@ -191,7 +135,7 @@ def test_other_weights_under_the_same_name_are_refused(tmp_path, videos, backbon
 
 
 @pytest.mark.parametrize("precision, tolerance", [("bf16", 0.03), ("fp16", 0.01)])
-def test_lower_precision_is_near_and_is_really_lower(tmp_path, videos, backbones, precision, tolerance):
+def test_lower_precision_gives_similar_but_different_features(tmp_path, videos, backbones, precision, tolerance):
     full = extract_features(videos, tmp_path / "full", backbones)
     low = extract_features(videos, tmp_path / "low", backbones, precision=precision)
     one, other = full.read("0.mp4")[0].float(), low.read("0.mp4")[0].float()
@@ -227,31 +171,31 @@ def test_any_streams_at_any_rates(tmp_path, videos, backbones):
         ("slow=m@0.5", Stream("slow", "m", 0.5)),
     ],
 )
-def test_streams_are_spelt_name_model_rate_and_length(text, stream):
+def test_streams_are_parsed(text, stream):
     assert Stream.parse(text) == stream
 
 
 @pytest.mark.parametrize("text", ["resnet", "frame=resnet", "frame=resnet@x16", "a b=m@1", "frame=m@1.0.0", "f=m@0"])
-def test_misspelt_streams_are_refused(text):
+def test_invalid_streams_are_refused(text):
     with pytest.raises(ValueError, match="stream|Stream|float"):
         Stream.parse(text)
 
 
 def test_no_videos_and_equal_file_names_are_refused(tmp_path, videos, backbones):
-    with pytest.raises(ValueError, match="No video in"):
+    with pytest.raises(ValueError, match="No videos in"):
         extract_features(tmp_path, tmp_path / "features", backbones)
-    with pytest.raises(ValueError, match="No video in"):
+    with pytest.raises(ValueError, match="No videos in"):
         extract_features(tmp_path / "nowhere", tmp_path / "features", backbones)
     again = shutil.copytree(videos, tmp_path / "again")
     with pytest.raises(ValueError, match="same id"):
         extract_features([videos / "0.mp4", again / "0.mp4"], tmp_path / "features", backbones)
 
 
-def test_a_picture_backbone_cannot_take_clips_nor_a_clip_backbone_pictures(tmp_path, videos, backbones):
+def test_image_backbones_refuse_clips_and_video_backbones_refuse_images(tmp_path, videos, backbones):
     frame, clip = backbones
-    with pytest.raises(ValueError, match="takes 16 frames, the 'frame' stream gives 1"):
+    with pytest.raises(ValueError, match="takes 16 frames, but the 'frame' stream has clips of 1"):
         Backbone(Stream("frame", clip.model, 1.0), "cpu")
-    with pytest.raises(ValueError, match="takes 1 frames, the 'clip' stream gives 16"):
+    with pytest.raises(ValueError, match="takes 1 frames, but the 'clip' stream has clips of 16"):
         Backbone(Stream("clip", frame.model, 24.0, 16), "cpu")
 
 
@@ -292,19 +236,19 @@ def test_pixels_are_those_of_the_image_processor(tmp_path, settings, height, wid
     images = np.tile(scene, (1, 2, 2, 1))[:, :height, :width]
     pixels = to_pixel_values(images, processor)
     expected = processor(list(images), return_tensors="pt")["pixel_values"].reshape(pixels.shape)
-    # Where there is no torchvision the processor resizes by Pillow, which rounds otherwise.
+    # Without torchvision the processor resizes with Pillow, which rounds differently.
     levels = (pixels - expected).abs() * (255 * min(PROCESSOR["image_std"]))
     assert levels.max() < 2.01 and levels.mean() < 0.25
 
 
-def test_pictures_may_be_mirrored_views(tmp_path):
+def test_images_can_be_views_with_negative_strides(tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
     processor = AutoImageProcessor.from_pretrained(tmp_path)
     images = np.random.default_rng(0).integers(0, 255, (2, 40, 50, 3), np.uint8)[:, ::-1, :, ::-1]
     assert torch.equal(to_pixel_values(images, processor), to_pixel_values(images.copy(), processor))
 
 
-def test_an_unknown_way_of_resizing_is_refused(tmp_path):
+def test_unsupported_resizing_is_refused(tmp_path):
     settings = {**PROCESSOR, "size": {"longest_edge": 32, "shortest_edge": 16}}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
     processor = AutoImageProcessor.from_pretrained(tmp_path)
@@ -330,7 +274,7 @@ def test_pooling_takes_the_pooled_output_or_the_mean_over_tokens():
 
 def test_real_clips_of_four_containers_give_a_feature_for_every_second(tmp_path, backbones):
     if "VIDLANKD_DATA" not in os.environ:
-        pytest.skip("VIDLANKD_DATA names no folder of real clips")
+        pytest.skip("VIDLANKD_DATA does not name a folder with real clips")
     folder = Path(os.environ["VIDLANKD_DATA"], "videos")
     paths = [path for path in folder.iterdir() if path.suffix != ".jsonl"]
     assert {path.suffix for path in paths} == {".webm", ".mp4", ".avi", ".mkv"}
@@ -352,11 +296,11 @@ def test_real_clips_of_four_containers_give_a_feature_for_every_second(tmp_path,
         assert entry["streams"]["clip"][1] == max(1, math.ceil(round(24 * both.duration(video)) / 16)), video
 
 
-def test_a_processor_that_does_more_than_is_known_is_refused(tmp_path, backbones):
+def test_processors_with_further_steps_are_refused(tmp_path, backbones):
     folder = shutil.copytree(backbones[0].model, tmp_path / "flipped")
     settings = {"image_processor_type": "MobileViTImageProcessor", "size": {"shortest_edge": 32}, "do_normalize": None,
                 "crop_size": {"height": 32, "width": 32}, "do_center_crop": True,
                 "do_flip_channel_order": True}  # fmt: skip
     (folder / "preprocessor_config.json").write_text(json.dumps({**PROCESSOR, **settings}))
-    with pytest.raises(ValueError, match="does more to pictures than is known here"):
+    with pytest.raises(ValueError, match="preprocesses images in a way that is not supported"):
         Backbone(Stream("frame", str(folder), 1.0), "cpu")

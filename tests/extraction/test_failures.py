@@ -1,4 +1,4 @@
-"""Bad files, bad models, full disks and kills: each is named, and nothing that was written is lost."""
+"""Bad files, non-finite features, full disks and kills are reported, and lose nothing that was written."""
 
 import errno
 import json
@@ -10,9 +10,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from extraction.test_decode import write_cut_short, write_grey_video, write_sound
-from extraction.test_decoders import write_large
-from extraction.test_extract import backbones, videos  # noqa: F401 (fixtures)
+from video_files import write_cut_short, write_grey_video, write_large, write_sound
 
 from vidlankd_hf.data import feature_shards
 from vidlankd_hf.data.features import FeatureStore
@@ -20,7 +18,7 @@ from vidlankd_hf.extraction import extract_features
 from vidlankd_hf.extraction.backbones import Backbone
 from vidlankd_hf.extraction.tasks import ShardTask
 
-ONE_A_SHARD = 100  # bytes
+ONE_A_SHARD = 100  # bytes, so that each video has its own shard
 
 
 def write_zero_fps(path):
@@ -65,13 +63,13 @@ def quarantined(folder):
     return [json.loads(line) for line in open(folder / "quarantine.jsonl")]
 
 
-def test_bad_files_are_listed_and_everything_else_is_extracted(tmp_path, videos, backbones, caplog):  # noqa: F811
+def test_bad_files_are_listed_and_everything_else_is_extracted(tmp_path, videos, backbones, caplog):
     folder = tmp_path / "videos"
     folder.mkdir()
     for name, write in {**BAD, **ODD}.items():
         write(folder / name)
     (folder / "good.mp4").write_bytes((videos / "0.mp4").read_bytes())
-    with pytest.raises(ValueError, match="5 of 10 videos failed, and --max_failed allows 4") as error:
+    with pytest.raises(ValueError, match="5 of 10 videos failed, but --max_failed is 4") as error:
         extract_features(folder, tmp_path / "features", backbones, max_failed=4)
     assert str(tmp_path / "features" / "quarantine.jsonl") in str(error.value)
     entries = quarantined(tmp_path / "features")
@@ -86,7 +84,7 @@ def test_bad_files_are_listed_and_everything_else_is_extracted(tmp_path, videos,
     torch.testing.assert_close(store.read("good.mp4")[0], alone.read("0.mp4")[0], atol=2e-3, rtol=2e-3)
 
 
-def test_files_put_right_are_tried_again_when_asked(tmp_path, videos, backbones):  # noqa: F811
+def test_fixed_files_are_extracted_again_with_retry_failed(tmp_path, videos, backbones):
     folder = tmp_path / "videos"
     folder.mkdir()
     (folder / "0.mp4").write_bytes(b"")
@@ -101,7 +99,7 @@ def test_files_put_right_are_tried_again_when_asked(tmp_path, videos, backbones)
     assert (tmp_path / "features" / "shard-00001.safetensors").stat().st_mtime_ns == other
 
 
-def test_stale_manifest_of_another_process_is_replaced(tmp_path, videos, backbones, monkeypatch):  # noqa: F811
+def test_stale_manifest_of_another_process_is_replaced(tmp_path, videos, backbones, monkeypatch):
     folder = tmp_path / "videos"
     folder.mkdir()
     (folder / "0.mp4").write_bytes(b"")
@@ -120,15 +118,15 @@ def test_stale_manifest_of_another_process_is_replaced(tmp_path, videos, backbon
     assert store.video_ids == ["0.mp4", "1.mp4"] and quarantined(tmp_path / "features") == []
 
 
-def test_folder_without_one_good_video_is_not_finished(tmp_path, backbones):  # noqa: F811
+def test_folder_with_only_bad_videos_is_not_finished(tmp_path, backbones):
     (tmp_path / "bad.mp4").write_bytes(b"")
-    with pytest.raises(ValueError, match="Not one of 1 videos could be extracted"):
+    with pytest.raises(ValueError, match="All 1 videos failed"):
         extract_features([tmp_path / "bad.mp4"], tmp_path / "features", backbones, max_failed=9)
     with pytest.raises(FileNotFoundError, match="no manifest.json"):
         FeatureStore(tmp_path / "features")
 
 
-def test_features_that_are_not_finite_fail_their_video_alone(tmp_path, monkeypatch, backbones):  # noqa: F811
+def test_features_that_are_not_finite_only_fail_their_video(tmp_path, monkeypatch, backbones):
     paths = [write_grey_video(tmp_path / f"{i}.mp4", range(0, 300 + 2700 * i, 300)) for i in range(2)]
     forward = Backbone.__call__
 
@@ -145,7 +143,7 @@ def test_features_that_are_not_finite_fail_their_video_alone(tmp_path, monkeypat
     assert FeatureStore(tmp_path / "features").video_ids == ["0.mp4"]
 
 
-def test_shards_of_other_widths_are_not_mixed(tmp_path, videos, backbones):  # noqa: F811
+def test_shards_of_other_widths_are_not_mixed(tmp_path, videos, backbones):
     folder = tmp_path / "features"
     extract_features(videos, folder, backbones, shard_bytes=ONE_A_SHARD)
     part = json.loads((folder / "shard-00001.json").read_text())
@@ -156,14 +154,14 @@ def test_shards_of_other_widths_are_not_mixed(tmp_path, videos, backbones):  # n
     assert not (folder / "manifest.json").exists()
 
 
-def whole_folder(tmp_path, videos, backbones):  # noqa: F811
+def whole_folder(tmp_path, videos, backbones):
     extract_features(videos, tmp_path / "whole", backbones, shard_bytes=ONE_A_SHARD, batch_size=1)
     assert len(list((tmp_path / "whole").glob("*.safetensors"))) == 3
     return read_all(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("damage", ["flipped byte", "cut", "gone", "part gone", "part damaged"])
-def test_damaged_shard_is_made_again_and_no_other(tmp_path, videos, backbones, damage):  # noqa: F811
+def test_only_the_damaged_shard_is_extracted_again(tmp_path, videos, backbones, damage):
     whole = whole_folder(tmp_path, videos, backbones)
     folder = tmp_path / "whole"
     shard, part = folder / "shard-00001.safetensors", folder / "shard-00001.json"
@@ -185,7 +183,7 @@ def test_damaged_shard_is_made_again_and_no_other(tmp_path, videos, backbones, d
     assert {path.name: path.stat().st_mtime_ns for path in folder.glob("shard-0000[02]*")} == times
 
 
-def test_full_disk_ends_the_run_and_the_next_goes_on(tmp_path, videos, backbones, monkeypatch):  # noqa: F811
+def test_run_after_a_full_disk_continues(tmp_path, videos, backbones, monkeypatch):
     whole = whole_folder(tmp_path, videos, backbones)
     folder = tmp_path / "features"
     options = {"shard_bytes": ONE_A_SHARD, "batch_size": 1}
@@ -200,7 +198,7 @@ def test_full_disk_ends_the_run_and_the_next_goes_on(tmp_path, videos, backbones
 
         patch.setattr(feature_shards.Shard, "_spooled", full)
         with pytest.raises(
-            OSError, match="No space left on device: shard 1 could not be made. What is finished stays"
+            OSError, match="No space left on device: shard 1 could not be written. Finished shards are kept"
         ):
             extract_features(videos, folder, backbones, **options)
     assert sorted(read_all(folder)) == [
@@ -213,8 +211,8 @@ def test_full_disk_ends_the_run_and_the_next_goes_on(tmp_path, videos, backbones
 
 @pytest.mark.parametrize("name", ["tasks.jsonl", "extraction.json", "shard-00001.safetensors", "shard-00001.json",
                                   "index.jsonl", "manifest.json"])  # fmt: skip
-def test_run_that_was_killed_goes_on_to_the_same_folder(tmp_path, videos, backbones, name):  # noqa: F811
-    """Killed when this file was written but not yet in its place."""
+def test_killed_run_continues_to_the_same_result(tmp_path, videos, backbones, name):
+    """The run is killed right before this file is renamed to its final name."""
     whole = whole_folder(tmp_path, videos, backbones)
     folder = tmp_path / "features"
     options = {"shard_bytes": ONE_A_SHARD, "batch_size": 1}
@@ -236,7 +234,7 @@ def test_run_that_was_killed_goes_on_to_the_same_folder(tmp_path, videos, backbo
     assert not list(folder.glob("shard-*.tmp"))
 
 
-def test_processes_share_the_shards_and_the_last_one_finishes(tmp_path, videos, backbones):  # noqa: F811
+def test_processes_share_the_shards_and_the_last_one_finishes(tmp_path, videos, backbones):
     whole = whole_folder(tmp_path, videos, backbones)
     folder = tmp_path / "features"
     options = {"shard_bytes": ONE_A_SHARD, "batch_size": 1, "num_processes": 2}

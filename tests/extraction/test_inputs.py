@@ -1,4 +1,4 @@
-"""What may be given to extraction: folders, patterns, lists, manifests and addresses of fsspec."""
+"""Videos given as folders, patterns, lists, manifests and URLs."""
 
 import json
 import threading
@@ -7,7 +7,7 @@ import fsspec
 import pyarrow
 import pyarrow.parquet
 import pytest
-from extraction.test_decode import write_grey_video
+from video_files import write_grey_video
 
 from vidlankd_hf.extraction.decoders import Clip, Ended, Failed, Limits, decode_videos
 from vidlankd_hf.extraction.videos import UNKNOWN_SECONDS, Video, find_videos, without_secrets
@@ -34,7 +34,7 @@ def test_folders_patterns_and_lists(folder):
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
-def test_manifests_may_give_ids_and_durations_and_are_relative(folder, kind):
+def test_manifests_have_relative_paths_and_optional_ids_and_durations(folder, kind):
     rows = [
         {"path": "b.mp4", "id": "talk/2", "duration": 77.5, "more": 1},
         {"path": str(folder / "a.MKV"), "id": None, "duration": None, "more": 2},
@@ -55,11 +55,11 @@ def test_manifests_may_give_ids_and_durations_and_are_relative(folder, kind):
 @pytest.mark.parametrize(
     "line, reason",
     [
-        ("{", "line 2 is no JSON"),
+        ("{", "line 2 is not JSON"),
         ('["b.mp4"]', "line 2: .*must be an object"),
         ('{"id": "a"}', "line 2: .*must have a path"),
         ('{"path": ""}', "line 2: .*must have a path"),
-        ('{"path": "b.mp4", "id": 7}', "line 2: .*both texts"),
+        ('{"path": "b.mp4", "id": 7}', "line 2: .*an id .a string."),
         ('{"path": "b.mp4", "duration": -1}', "line 2: .*duration"),
         ('{"path": "x/a.mp4"}', "same id 'a.mp4'"),
     ],
@@ -70,16 +70,16 @@ def test_bad_rows_of_manifests_are_named(folder, line, reason):
         find_videos(folder / "videos.jsonl")
 
 
-def test_parquet_without_paths_and_nothing_at_all_are_refused(tmp_path):
+def test_parquet_without_paths_and_empty_inputs_are_refused(tmp_path):
     pyarrow.parquet.write_table(pyarrow.table({"file": ["a.mp4"]}), tmp_path / "videos.parquet")
-    with pytest.raises(ValueError, match="has columns .*file.*needs 'path'"):
+    with pytest.raises(ValueError, match="has the columns .*file.*needs 'path'"):
         find_videos(tmp_path / "videos.parquet")
     for nothing in (tmp_path, str(tmp_path / "*.mp4"), []):
-        with pytest.raises(ValueError, match="No video in"):
+        with pytest.raises(ValueError, match="No videos in"):
             find_videos(nothing)
 
 
-def test_addresses_are_fetched_one_video_at_a_time(tmp_path, monkeypatch):
+def test_urls_are_downloaded_one_video_at_a_time(tmp_path, monkeypatch):
     memory = fsspec.filesystem("memory")
     for i in range(2):
         memory.pipe_file(f"/far/{i}.mp4", write_grey_video(tmp_path / f"{i}.mp4", range(0, 2000, 200)).read_bytes())
@@ -95,9 +95,12 @@ def test_addresses_are_fetched_one_video_at_a_time(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "limits, said",
-    [(Limits(stall_seconds=1.0), "no byte came for 1 s"), (Limits(video_seconds=2.0), "not fetched within 2 s")],
+    [
+        (Limits(stall_seconds=1.0), "no data received for 1 s"),
+        (Limits(video_seconds=2.0), "not downloaded within 2 s"),
+    ],
 )
-def test_storage_that_hangs_or_crawls_fails_its_video_alone(tmp_path, monkeypatch, limits, said):
+def test_slow_storage_only_fails_its_video(tmp_path, monkeypatch, limits, said):
     memory, enough = fsspec.filesystem("memory"), threading.Event()
     memory.pipe_file("/hangs/1.mp4", write_grey_video(tmp_path / "1.mp4", range(0, 2000, 200)).read_bytes())
 
@@ -120,7 +123,7 @@ def test_storage_that_hangs_or_crawls_fails_its_video_alone(tmp_path, monkeypatc
     assert events[0].reason == "not fetched" and said in events[0].detail
 
 
-def test_addresses_lose_what_is_secret_in_ids_and_a_file_with_brackets_is_one_file(tmp_path):
+def test_ids_of_urls_have_no_secrets_and_brackets_in_file_names_are_no_pattern(tmp_path):
     (video,) = find_videos(["https://me:secret@host.org/talks/talk.mp4?signature=SECRET"])
     assert video.id == "talk.mp4" and without_secrets(video.path) == "https://host.org/talks/talk.mp4"
     (tmp_path / "talk[1].mp4").write_bytes(b"x")

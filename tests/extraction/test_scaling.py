@@ -1,4 +1,4 @@
-"""Extraction in several processes: by a launcher, and on a local Ray cluster that loses a worker on the way."""
+"""Extraction in several launched processes, and on a local Ray cluster that loses a worker."""
 
 import os
 import signal
@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from extraction.test_extract import backbones, videos  # noqa: F401 (fixtures)
 
 from vidlankd_hf.extraction import extract_features
 
@@ -21,14 +20,14 @@ def files(folder):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, videos, backbones):  # noqa: F811
-    """The folder as one process makes it."""
+def whole(tmp_path_factory, videos, backbones):
+    """The files that one process writes."""
     folder = tmp_path_factory.mktemp("whole")
     extract_features(str(videos), folder, backbones, **SMALL)
     return files(folder)
 
 
-def test_launched_processes_share_the_shards(tmp_path, videos, backbones, whole):  # noqa: F811
+def test_launched_processes_share_the_shards(tmp_path, videos, backbones, whole):
     bad = tmp_path / "videos"
     bad.mkdir()
     for path in videos.glob("*.mp4"):
@@ -39,9 +38,7 @@ def test_launched_processes_share_the_shards(tmp_path, videos, backbones, whole)
     command += ["--output_dir", str(tmp_path / "features"), "--shard_bytes", "100", "--batch_size", "1"]
     command += ["--frame_model", backbones[0].model, "--clip_model", backbones[1].model]
     done = subprocess.run(command, capture_output=True, text=True, timeout=580)
-    assert done.returncode != 0 and "1 of 4 videos failed, and --max_failed allows 0" in done.stderr, done.stderr[
-        -3000:
-    ]
+    assert done.returncode != 0 and "1 of 4 videos failed, but --max_failed is 0" in done.stderr, done.stderr[-3000:]
     for name in ("shard-00000.safetensors", "shard-00001.safetensors", "shard-00002.safetensors", "index.jsonl"):
         assert (tmp_path / "features" / name).read_bytes() == whole[name]
     done = subprocess.run([*command, "--max_failed", "1"], capture_output=True, text=True, timeout=580)
@@ -58,11 +55,11 @@ def cluster():
     ray.shutdown()
 
 
-def test_lost_ray_worker_loses_nothing(tmp_path, videos, backbones, whole, cluster, monkeypatch):  # noqa: F811
+def test_lost_ray_worker_loses_nothing(tmp_path, videos, backbones, whole, cluster, monkeypatch):
     from vidlankd_hf.extraction import ray as on_ray
 
     class Mortal(on_ray.ShardWorker):
-        """Is killed once, with the second shard in its hands."""
+        """Is killed once, before it extracts the second shard."""
 
         def __call__(self, row):
             died = tmp_path / "died"

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from downstream_data import make_data, make_pair_tokenizer
-from evaluation.test_tasks import arguments
+from downstream_data import arguments, make_data, make_pair_tokenizer, result_of
 from helpers import make_config, make_teacher, make_tokenizer, train
 from huggingface_hub import ModelCard
 from PIL import Image
@@ -62,7 +61,7 @@ def test_students_card_says_what_it_is_and_how_it_was_trained(tmp_path, monkeypa
 
     assert rows["Objectives"] == "MLM + 0.5 x crd + 10 x nst" and '"temperature": 0.2' in rows["Options of crd"]
     assert rows["Teacher"] == "`my-teacher` (VidLanKDTeacher)" and rows["Started from"] == "random weights"
-    assert (rows["Steps"], rows["Sequences a step"], rows["Seed"]) == ("3", "4", "5")
+    assert (rows["Steps"], rows["Sequences per step"], rows["Seed"]) == ("3", "4", "5")
     lengths = [len(trainer.train_dataset[i]["input_ids"]) + 2 for i in range(50)]
     assert rows["Tokens"].startswith(f"about {12 * sum(lengths) / len(lengths):,.0f} ")
     assert rows["Fingerprint of the training data"] == f"`{trainer._record['data']['train']}`"
@@ -124,8 +123,6 @@ def test_card_of_a_fine_tuned_model_says_what_it_is_and_its_snippet_runs(tmp_pat
 
 
 def test_results_that_come_later_are_added_to_the_card_of_the_run(tmp_path):
-    from evaluation.test_report import result_of
-
     from vidlankd_hf.evaluation import TASKS
 
     folder = tmp_path / "student"

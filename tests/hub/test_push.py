@@ -13,7 +13,7 @@ from downstream_data import make_data, make_pair_tokenizer
 from helpers import WORDS, make_config, make_teacher, make_tokenizer, train
 from hub_server import TOKEN, Hub
 from huggingface_hub import ModelCard, constants
-from models.test_remote_code import run_without_package
+from launching import run_without_package
 from transformers import AutoModelForMaskedLM, BertForMaskedLM
 
 from vidlankd_hf import DistillationConfig
@@ -22,7 +22,7 @@ from vidlankd_hf.reliability.run_dir import command
 ROOT = Path(__file__).parents[2]
 STUDENT = {"README.md", "config.json", "distillation/heads.safetensors", "distillation/recipe.json", "losses.png",
            "model.safetensors", "tokenizer.json", "tokenizer_config.json"}  # fmt: skip
-CODE = {"attention.py", "configuration.py", "losses.py", "mlm_head.py", "teacher.py", "video_encoder.py"}
+CODE = {"attention.py", "configuration.py", "contrast.py", "heads.py", "losses.py", "teacher.py", "video_encoder.py"}
 TEACHER = {"README.md", "config.json", "losses.png", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 
 
@@ -172,7 +172,7 @@ def test_failed_push_loses_nothing_and_says_what_to_run(
     else:
         hub.failing = fails
     trainer = run_student(tmp_path / "student", hub_model_id="me/student", hub_private_repo=True)
-    assert ("pushing is tried when training is over" in capsys.readouterr().out) == at_start
+    assert ("pushing is tried again after training" in capsys.readouterr().out) == at_start
     trainer.save_model()
     assert is_whole(tmp_path / "student") and trainer.state.global_step == 2
     assert not hub.repositories.get("me/student", {}).get("commits")

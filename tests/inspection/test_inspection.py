@@ -1,4 +1,4 @@
-"""What is shown of the data is what is in it, and nothing in captions or names can run or reach out of the folder."""
+"""Statistics and frames are correct, and no caption, file name or file can run code or open other files."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from data.test_pairing import caption, write_captions, write_features
+from captioned_videos import caption, write_captions, write_features
 from datasets import Dataset
 from helpers import make_tokenizer
 from PIL import Image
@@ -18,20 +18,20 @@ from vidlankd_hf import load_video_text
 from vidlankd_hf.data.captions import read_captions
 from vidlankd_hf.data.features import FeatureStore
 from vidlankd_hf.data.pairing import pair_captions
-from vidlankd_hf.inspection.contact_sheet import write_page, write_picture
+from vidlankd_hf.inspection.contact_sheet import write_image, write_page
 from vidlankd_hf.inspection.inspect import (
     Clip,
-    frames_at,
+    FrameReader,
     sample_clips,
-    size_at,
     summarize,
     vocabulary_growth,
+    vocabulary_size_at,
     words_of,
 )
 
 
 def write_video(path, seconds=6, rate=5):
-    """A video whose picture is as bright as the second is late: 40 more each second."""
+    """Writes a video whose brightness increases by 40 each second."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=rate)
@@ -45,7 +45,7 @@ def write_video(path, seconds=6, rate=5):
 
 @pytest.fixture
 def data(tmp_path):
-    """Two videos of 20 s and 10 s, five captions that cover 9 s of them, and three things without a counterpart."""
+    """Two videos of 20 s and 10 s, five captions that cover 9 s of them, and three items without a counterpart."""
     rows = [
         caption("a.mp4", 0, 4, "word1 word2"),
         caption("a.mp4", 2, 6, "word3"),
@@ -73,7 +73,7 @@ def test_summary_counts_videos_captions_windows_and_covered_time(data):
     json.dumps(summary)
 
 
-def test_vocabulary_growth_counts_different_words_among_the_first_n():
+def test_vocabulary_growth_counts_distinct_words():
     assert words_of("Don't stop: 2 cups, CAFÉ_au lait!") == ["don't", "stop", "2", "cups", "café", "au", "lait"]
     growth = vocabulary_growth(["the cat", "The dog", "a cat a dog"])
     assert [n for n, _ in growth] == [1, 2, 5, 8] and growth[-1] == (8, 4) and growth[0] == (1, 1)
@@ -81,19 +81,20 @@ def test_vocabulary_growth_counts_different_words_among_the_first_n():
     assert vocabulary_growth(["a b c d e f"] * 9, max_words=7) == [(1, 1), (2, 2), (5, 5), (7, 6)]
     assert vocabulary_growth([]) == []
     assert (
-        size_at([(1, 1), (100, 10)], 10) == pytest.approx(10**0.5) and round(size_at([(1, 1), (100, 10)], 100)) == 10
+        vocabulary_size_at([(1, 1), (100, 10)], 10) == pytest.approx(10**0.5)
+        and round(vocabulary_size_at([(1, 1), (100, 10)], 100)) == 10
     )
 
 
 def test_frames_are_those_on_screen_at_their_times(tmp_path):
     path = write_video(tmp_path / "v.mp4")
-    frames = frames_at(path, [0.0, 1.5, 1.7, 4.5, 5.9], size=(32, 32))
+    frames = FrameReader().frames_at(path, [0.0, 1.5, 1.7, 4.5, 5.9], size=(32, 32))
     assert [frame.size for frame in frames] == [(32, 24)] * 5
     seconds = [(np.asarray(frame).mean() - 20) / 40 for frame in frames]
     assert seconds == pytest.approx([0, 1, 1, 4, 5], abs=0.2)
 
 
-def test_clips_show_their_windows_and_say_what_cannot_be_read(data, tmp_path):
+def test_clips_have_frames_of_their_windows_or_a_problem(data, tmp_path):
     features, captions = data
     write_video(tmp_path / "videos" / "deep" / "a.mp4")
     (tmp_path / "videos" / "b.mp4").write_text("this is no video")
@@ -109,7 +110,7 @@ def test_clips_show_their_windows_and_say_what_cannot_be_read(data, tmp_path):
         sample_clips(dataset, tmp_path / "none")
 
 
-def test_pictures_outside_the_folder_of_videos_are_never_shown(tmp_path):
+def test_files_outside_the_folder_of_videos_are_never_shown(tmp_path):
     write_video(tmp_path / "secret.mp4")
     (tmp_path / "videos").mkdir()
     names = {"../secret.mp4": 6.0, str(tmp_path / "secret.mp4"): 6.0}
@@ -120,7 +121,16 @@ def test_pictures_outside_the_folder_of_videos_are_never_shown(tmp_path):
         assert clip.problem == "no such file in the folder of videos" and not clip.frames
 
 
-def test_page_needs_no_other_file_and_runs_nothing(data, tmp_path):
+def test_playlist_among_the_videos_does_not_show_another_file(tmp_path):
+    write_video(tmp_path / "other.mp4")
+    (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile other.mp4\n")
+    reader = FrameReader()
+    with pytest.raises(ValueError, match="^cannot be read as a video"):
+        reader.frames_at(tmp_path / "list.mp4", [1.0])
+    assert len(reader.frames_at(tmp_path / "other.mp4", [1.0])) == 1, "the reader still reads other files"
+
+
+def test_page_is_self_contained_and_runs_no_scripts(data, tmp_path):
     features, captions = data
     dataset = load_video_text(features, captions, make_tokenizer(), max_length=6, max_unpaired=1.0)
     store = FeatureStore(features)
@@ -142,7 +152,7 @@ def test_picture_has_room_for_every_clip(tmp_path):
     frames = [Image.new("RGB", (320, 180), "red")] * 4
     clips = [Clip(f"{i}.mp4", 0.0, 2.0, "word " * 9 ** (i % 4), frames, None) for i in range(5)]
     clips.append(Clip("gone.mp4", 0.0, 1.0, "x" * 5000, [], "no such file in the folder of videos"))
-    write_picture(tmp_path / "sheet.png", clips)
+    write_image(tmp_path / "sheet.png", clips)
     picture = np.asarray(Image.open(tmp_path / "sheet.png"))
     red = (picture == (255, 0, 0)).all(-1)
     assert red.sum() == 20 * 180 * 101, "five clips of four frames of 180 x 101"
@@ -166,7 +176,7 @@ def test_inspect_data_writes_everything_and_overwrites_nothing(tiny_world, tmp_p
 
 
 @pytest.mark.slow
-def test_missing_corpus_is_said_before_anything_is_written(tiny_world, tmp_path):
+def test_missing_corpus_is_an_error_before_anything_is_written(tiny_world, tmp_path):
     script = Path(__file__).parents[2] / "examples" / "inspect_data.py"
     options = ["--world", str(tiny_world), "--text", "none.txt", "--output_dir", str(tmp_path / "look")]
     done = subprocess.run([sys.executable, str(script), *options], capture_output=True, text=True, timeout=300)

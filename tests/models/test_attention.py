@@ -1,4 +1,4 @@
-"""Padding is masked without transformers' look at the mask, and without padding there is no mask."""
+"""`key_mask` masks padding like transformers does, for each model type and attention implementation."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from vidlankd_hf.models.attention import key_mask
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "modernbert"])
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
-def test_key_mask_gives_what_transformers_gives_for_the_padding_mask(implementation, kind):
+def test_key_mask_gives_the_states_of_a_plain_padding_mask(implementation, kind):
     encoder = make_student(make_tokenizer(), model_type=kind).base_model.eval()
     encoder.set_attn_implementation(implementation)
     ids, mask = torch.randint(5, 60, (3, 17)), torch.arange(17) < torch.tensor([[17], [14], [1]])
@@ -21,7 +21,7 @@ def test_key_mask_gives_what_transformers_gives_for_the_padding_mask(implementat
     torch.testing.assert_close(with_other_padding.last_hidden_state[mask], states[mask])
 
 
-def test_other_models_get_the_mask_they_expect():
+def test_other_models_get_their_mask_unchanged():
     mask = torch.ones(2, 3)
     assert key_mask(mask, AlignTextConfig(attn_implementation="sdpa")) is mask
     assert key_mask(None, make_config(make_tokenizer())) is None

@@ -1,4 +1,4 @@
-"""Attention on CPUs: SDPA's but for what is dropped, and by whichever products are faster."""
+"""Attention on CPUs computes the same as SDPA, with dropout and for short sequences in low precision."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from vidlankd_hf.models import cpu_kernels
 from vidlankd_hf.models.attention import CPU_ATTENTION
-from vidlankd_hf.models.cpu_kernels import SHORT, attention, cpu_dropout, use_cpu_attention
+from vidlankd_hf.models.cpu_kernels import SHORT, cpu_attention, cpu_dropout, use_cpu_attention
 
 
 def queries_keys_values(length=8, dtype=torch.float64):
@@ -29,7 +29,7 @@ def matmul_precision():
 
 
 @pytest.mark.parametrize("padded", [False, True])
-def test_attention_is_sdpa_with_some_weights_dropped(padded):
+def test_attention_with_dropout_equals_naive_attention_with_the_same_mask(padded):
     q, k, v = queries_keys_values()
     mask = torch.ones(2, 1, 1, 8, dtype=torch.bool)
     mask[1, ..., 5:] = False
@@ -42,26 +42,26 @@ def test_attention_is_sdpa_with_some_weights_dropped(padded):
     expected = torch.einsum("bhij,bhjd->bihd", shares * kept, v)
 
     torch.manual_seed(1)
-    result, _ = attention(module, q, k, v, mask if padded else None, dropout=0.3)
+    result, _ = cpu_attention(module, q, k, v, mask if padded else None, dropout=0.3)
     assert torch.allclose(result, expected, rtol=1e-12, atol=1e-14)
     ours, naive = (torch.autograd.grad(output.sum(), (q, k, v)) for output in (result, expected))
     for gradient, reference in zip(ours, naive):
         assert torch.allclose(gradient, reference, rtol=1e-10, atol=1e-14)
 
-    undropped, _ = attention(module, q, k, v, mask if padded else None)
+    undropped, _ = cpu_attention(module, q, k, v, mask if padded else None)
     plain = F.scaled_dot_product_attention(q, k, v, attn_mask=mask if padded else None)
     assert torch.allclose(undropped, plain.transpose(1, 2))
 
 
-def test_a_mask_that_is_added_to_the_scores_is_left_to_sdpa():
+def test_float_masks_are_passed_to_sdpa():
     q, k, v = queries_keys_values()
     module = attention_module()
     added = torch.zeros(2, 1, 8, 8, dtype=torch.float64)
-    assert attention(module, q, k, v, added, dropout=0.3)[0].shape == (2, 8, 3, 4)
+    assert cpu_attention(module, q, k, v, added, dropout=0.3)[0].shape == (2, 8, 3, 4)
 
 
 def products_of(monkeypatch, q, k, v, **kwargs):
-    """The result of `attention`, and whether it was SDPA's."""
+    """Returns the result of `cpu_attention`, and whether it called SDPA."""
     asked = []
 
     def sdpa(*args, **kwargs):
@@ -69,14 +69,14 @@ def products_of(monkeypatch, q, k, v, **kwargs):
         return sdpa_attention_forward(*args, **kwargs)
 
     monkeypatch.setattr(cpu_kernels, "sdpa_attention_forward", sdpa)
-    return attention(attention_module(), q, k, v, **kwargs)[0], bool(asked)
+    return cpu_attention(attention_module(), q, k, v, **kwargs)[0], bool(asked)
 
 
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize(
     "dtype, precision, tolerance", [(torch.bfloat16, "highest", 2e-2), (torch.float32, "medium", 2e-2)]
 )
-def test_short_sequences_in_low_precision_are_multiplied_whole_and_give_what_sdpa_gives(
+def test_short_sequences_in_low_precision_use_matrix_products_and_equal_sdpa(
     monkeypatch, matmul_precision, dtype, precision, tolerance, padded
 ):
     mask = torch.ones(2, 1, 1, 8, dtype=torch.bool)
@@ -99,15 +99,15 @@ def test_short_sequences_in_low_precision_are_multiplied_whole_and_give_what_sdp
     (SHORT, True, torch.bfloat16, "highest"), (SHORT, False, torch.float32, "medium"),
     (8, True, torch.float64, "medium"),
 ])  # fmt: skip
-def test_all_else_is_left_to_sdpa(monkeypatch, matmul_precision, length, grad, dtype, precision):
+def test_other_cases_use_sdpa(monkeypatch, matmul_precision, length, grad, dtype, precision):
     inputs = [x.detach().requires_grad_(grad) for x in queries_keys_values(length, dtype)]
     matmul_precision(precision)
     assert products_of(monkeypatch, *inputs, attention_mask=None)[1]
 
 
-def test_runs_on_cpus_use_it_in_student_and_teacher(tmp_path):
+def test_cpu_runs_use_it_in_student_and_teacher(tmp_path):
     trainer = train("student", tmp_path, {"crd": 1.0}, max_steps=1)
-    for model in (trainer.model, trainer.teacher.text_model):
+    for model in (trainer.model, trainer.teacher_model.text_model):
         assert model.config._attn_implementation == CPU_ATTENTION
 
 
@@ -117,7 +117,7 @@ def test_runs_on_cpus_use_it_in_student_and_teacher(tmp_path):
 def test_a_layer_with_it_compiles_as_one_graph(matmul_precision, dtype, precision):
     model = make_student(make_tokenizer()).base_model.eval()
     use_cpu_attention(model)
-    layer = model.encoder.layer[0].attention  # not the model: torch 2.6 does not trace transformers' wrappers of it
+    layer = model.encoder.layer[0].attention  # torch 2.6 cannot trace the complete model
     states = torch.randn(2, 6, model.config.hidden_size)
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     matmul_precision(precision)

@@ -1,4 +1,4 @@
-"""Dropout on CPUs: the same distribution as torch's."""
+"""Dropout on CPUs has the same distribution as torch's."""
 
 import copy
 
@@ -13,19 +13,19 @@ from vidlankd_hf.models.cpu_kernels import CpuDropout, cpu_dropout, use_cpu_atte
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_each_element_is_dropped_with_the_probability_asked_for_independently_of_its_neighbours(p, dtype):
+def test_elements_are_dropped_independently_with_the_given_probability(p, dtype):
     torch.manual_seed(0)
     dropped = (cpu_dropout(torch.ones(1000, 1003, dtype=dtype), p) == 0).flatten().double()
     error = 5 * (p * (1 - p) / len(dropped)) ** 0.5
     assert abs(dropped.mean() - p) < error
-    for distance in (1, 2, 3, 4):  # one random number makes four neighbours
+    for distance in (1, 2, 3, 4):  # one random number serves four neighboring elements
         both = (dropped[distance:] * dropped[:-distance]).mean()
         assert abs(both - p**2) < error
     for place in range(4):
         assert abs(dropped[place::4].mean() - p) < 2 * error
 
 
-def test_kept_elements_are_scaled_so_that_the_mean_stays():
+def test_kept_elements_are_scaled_so_that_the_mean_is_kept():
     torch.manual_seed(0)
     states = torch.rand(7, 11, 13, dtype=torch.float64) + 1
     result = cpu_dropout(states, 0.1)
@@ -34,7 +34,7 @@ def test_kept_elements_are_scaled_so_that_the_mean_stays():
     assert result.shape == states.shape and 0 < (result == 0).sum() < 300
 
 
-def test_the_gradient_is_dropped_where_the_states_were():
+def test_gradients_are_dropped_where_the_states_were():
     def dropped(states):
         torch.manual_seed(3)
         return cpu_dropout(states, 0.4)
@@ -45,7 +45,7 @@ def test_the_gradient_is_dropped_where_the_states_were():
     assert torch.autograd.gradcheck(lambda states: dropped(states.T), transposed)
 
 
-def test_edges_of_dropout():
+def test_dropout_with_probability_0_or_1_and_of_empty_tensors():
     assert cpu_dropout(torch.ones(5), 1.0).tolist() == [0.0] * 5
     assert cpu_dropout(torch.ones(5), 0.0).tolist() == [1.0] * 5
     assert cpu_dropout(torch.ones(0, 3), 0.5).shape == (0, 3)
@@ -53,8 +53,8 @@ def test_edges_of_dropout():
     assert CpuDropout(0.5).eval()(states) is states and CpuDropout(0.0)(states).equal(states)
 
 
-def test_compiled_it_is_part_of_the_graph_and_drops_what_it_drops_eagerly():
-    """In the backward pass as well, which the partitioner of this backend makes compute again what it can."""
+def test_compiled_dropout_is_part_of_the_graph_and_equals_eager_dropout():
+    """Including the backward pass, in which the partitioner of this backend recomputes what it can."""
     layers = nn.Sequential(nn.Linear(8, 8), CpuDropout(0.5), nn.GELU(), CpuDropout(0.5), nn.Linear(8, 8)).double()
     states = torch.rand(6, 8, dtype=torch.float64)
     compiled = torch.compile(layers, fullgraph=True, backend="aot_eager_decomp_partition")
@@ -74,7 +74,7 @@ def small_bert():
     )
 
 
-def test_a_model_evaluates_and_saves_as_it_did_before(tmp_path):
+def test_models_evaluate_and_save_as_before(tmp_path):
     model = small_bert().eval()
     changed = copy.deepcopy(model)
     use_cpu_dropout(changed)
@@ -91,7 +91,7 @@ def test_a_model_evaluates_and_saves_as_it_did_before(tmp_path):
         assert (tmp_path / "changed" / name).read_bytes() == (tmp_path / "model" / name).read_bytes()
 
 
-def test_training_draws_other_dropout_in_every_layer_and_pass():
+def test_dropout_differs_between_layers_and_passes():
     model = small_bert()
     use_cpu_dropout(model)
     use_cpu_attention(model)

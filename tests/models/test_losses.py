@@ -1,10 +1,11 @@
-"""Every loss against its formula as plain loops in float64: values, gradients, and what padding may not change."""
+"""Every loss equals its formula as naive loops in float64, in value and gradient, and ignores padding."""
 
 import itertools
 
 import pytest
 import torch
 
+from vidlankd_hf.models.contrast import VideoTextContrast
 from vidlankd_hf.models.losses import (  # fmt: skip
     OBJECTIVES,
     CRDLoss,
@@ -12,12 +13,11 @@ from vidlankd_hf.models.losses import (  # fmt: skip
     NSTLoss,
     RegressionLoss,
     SoftLabelLoss,
-    VideoTextContrast,
     VokenLoss,
 )
 
 LENGTHS = [5, 3, 4, 1]
-OF_STATES_OR_LOGITS = [name for name in OBJECTIVES if name != "voken"]
+WITHOUT_VOKEN = [name for name in OBJECTIVES if name != "voken"]
 
 
 def unit(*shape, seed=0):
@@ -44,7 +44,7 @@ def naive_nst(student, teacher, mask):
 
 
 def positions(student, teacher, mask):
-    """For each real token: its similarity to its own teacher state, and to those at its position elsewhere."""
+    """Yields, for each real token, its similarities to its own teacher state and to those of other sequences."""
     for b, i in itertools.product(range(mask.shape[0]), range(mask.shape[1])):
         if mask[b, i]:
             own = student[b, i] @ teacher[b, i]
@@ -98,7 +98,7 @@ def naive_soft_label(student, teacher, mask, temperature=2.0):
     return sum(terms) / len(terms)
 
 
-def test_voken_loss_is_the_mean_cross_entropy_of_tokens_that_have_a_voken():
+def test_voken_loss_is_the_mean_cross_entropy_over_tokens_with_a_voken():
     logits = torch.randn(3, 4, 5, dtype=torch.float64, requires_grad=True)
     vokens = torch.tensor([[-100, 0, 4, -100], [-100, 2, 2, 1], [-100, -100, -100, -100]])
     terms = []
@@ -148,7 +148,7 @@ def test_objective_equals_naive_loops_in_value_and_gradient(case):
     torch.testing.assert_close(gradient, naive_gradient, rtol=1e-6, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", OF_STATES_OR_LOGITS)
+@pytest.mark.parametrize("name", WITHOUT_VOKEN)
 def test_padding_changes_neither_loss_nor_gradient(name):
     loss = OBJECTIVES[name]()
     mask = ragged_mask()
@@ -156,7 +156,7 @@ def test_padding_changes_neither_loss_nor_gradient(name):
     states = [unit(4, 5, 8, seed=s) for s in (1, 2)]
     padded = [torch.cat([s, unit(4, 3, 8, seed=9)], dim=1) for s in states]
     for s in padded:
-        s[:, :5][mask == 0] = 123.0  # what lies on padding must not be read
+        s[:, :5][mask == 0] = 123.0  # values at padding must not matter
     plain, with_padding = states[0].requires_grad_(), padded[0].requires_grad_()
     first, second = loss(plain, states[1], mask), loss(with_padding, padded[1], longer)
     first.backward()
@@ -166,8 +166,8 @@ def test_padding_changes_neither_loss_nor_gradient(name):
     assert (with_padding.grad[longer == 0] == 0).all()
 
 
-@pytest.mark.parametrize("name", OF_STATES_OR_LOGITS)
-def test_objective_computes_in_float32_when_given_less(name):
+@pytest.mark.parametrize("name", WITHOUT_VOKEN)
+def test_objectives_compute_in_float32_from_lower_precision(name):
     states = [unit(4, 5, 8, seed=s).bfloat16() for s in (1, 2)]
     loss = OBJECTIVES[name]()(*states, ragged_mask())
     assert loss.dtype == torch.float32
@@ -183,8 +183,8 @@ def test_nst_is_zero_for_equal_states_and_for_permuted_neurons():
 
 
 @pytest.mark.parametrize("name", ["crd", "infonce"])
-def test_negatives_of_others_give_the_loss_of_one_batch_that_holds_all(name):
-    """The tokens of sequences 0 and 1, with 2 and 3 as others, and the other way round."""
+def test_negatives_of_other_processes_give_the_loss_of_one_large_batch(name):
+    """Sequences 0 and 1 with 2 and 3 as `others`, and vice versa."""
     loss, mask, teacher, whole = OBJECTIVES[name](), ragged_mask(), unit(4, 5, 8, seed=2), unit(4, 5, 8, seed=1)
     split = whole.clone().requires_grad_()
     whole.requires_grad_()
@@ -207,12 +207,12 @@ def test_contrast_without_negatives_is_an_error(name):
 
 
 @pytest.mark.parametrize("name", ["crd", "infonce", "regression"])
-def test_states_of_different_width_are_an_error_that_names_both(name):
+def test_states_of_different_widths_are_an_error_that_names_both(name):
     with pytest.raises(ValueError, match="7 features.*8"):
         OBJECTIVES[name]()(unit(4, 5, 7), unit(4, 5, 8), ragged_mask())
 
 
-def test_only_nst_over_neurons_takes_states_of_another_width_and_says_so():
+def test_only_nst_over_neurons_takes_states_of_different_widths():
     same = {name: loss.same_width for name in OBJECTIVES if "hidden" in (loss := OBJECTIVES[name]()).needs}
     assert same == {"nst": False, "crd": True, "infonce": True, "regression": True}
     assert NSTLoss(axis="tokens").same_width
@@ -224,12 +224,12 @@ def test_only_nst_over_neurons_takes_states_of_another_width_and_says_so():
     [(CRDLoss, {"temperature": 0.0}), (CRDLoss, {"noise_ratio": -1.0}), (SoftLabelLoss, {"temperature": 0}),
      (NSTLoss, {"axis": "time"})],
 )  # fmt: skip
-def test_senseless_options_are_an_error(loss, options):
+def test_invalid_options_are_an_error(loss, options):
     with pytest.raises(ValueError, match=next(iter(options))):
         loss(**options)
 
 
-VIDEOS = [0, 0, 1, 2]  # the first two sentences are of one video
+VIDEOS = [0, 0, 1, 2]  # the first two sentences are from the same video
 
 
 def naive_hinge(tokens, clips, mask, margin=1.0, batch=False):
@@ -287,8 +287,8 @@ def test_video_text_contrast_equals_naive_loops_in_value_and_gradient(kind):
 
 
 @pytest.mark.parametrize("kind", CONTRASTS)
-def test_windows_of_one_video_are_never_negatives(kind):
-    """Moving the clip of a window of the same video changes nothing for its sibling."""
+def test_windows_of_the_same_video_are_never_negatives(kind):
+    """Changing the clip of a window does not change the gradient of another window of the same video."""
     mask = torch.tensor([[1, 1], [0, 0], [1, 1]])
     tokens, clips, videos = unit(3, 2, 8), unit(3, 8, seed=1), torch.tensor([4, 4, 9])
     contrast = VideoTextContrast(kind)

@@ -1,4 +1,4 @@
-"""An encoder reads exactly as long a sequence as `longest_sequence` says, however it numbers its positions."""
+"""`longest_sequence` is the exact maximum number of tokens of an encoder."""
 
 import pytest
 import torch
@@ -9,17 +9,17 @@ from vidlankd_hf.models.attention import longest_sequence
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta", "mpnet", "electra", "albert", "modernbert"])
-def test_the_longest_sequence_is_read_and_a_longer_one_is_not(kind):
+def test_encoders_read_the_longest_sequence_but_no_longer_one(kind):
     config = AutoConfig.for_model(kind, **{**MINI, "max_position_embeddings": 20, "vocab_size": 30, "pad_token_id": 1})
     model = AutoModel.from_config(config).eval()
     longest = longest_sequence(model)
     assert longest == {"roberta": 18, "xlm-roberta": 18, "mpnet": 18}.get(kind, 20)
     model(torch.full((1, longest), 5))
-    if kind != "modernbert":  # rotates by any position
+    if kind != "modernbert":  # rotary positions have no limit
         with pytest.raises((IndexError, RuntimeError)):
             model(torch.full((1, longest + 1), 5))
 
 
-def test_other_embeddings_have_the_limit_of_the_configuration():
+def test_the_limit_of_other_embeddings_is_that_of_the_configuration():
     config = DistilBertConfig(dim=32, n_layers=1, n_heads=2, hidden_dim=32, vocab_size=30, max_position_embeddings=20)
     assert longest_sequence(AutoModel.from_config(config)) == 20

@@ -1,4 +1,4 @@
-"""The student: a plain BERT with heads while it learns, a plain BERT for anyone after."""
+"""The student: training with heads and objectives, saving and loading, and errors for what does not fit."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ def tokenizer():
     return make_tokenizer()
 
 
-def test_student_without_masked_positions_is_the_bert_it_holds_and_exporting_draws_no_random_number(tokenizer):
+def test_student_without_masked_positions_is_a_plain_bert_and_export_leaves_the_random_state(tokenizer):
     student = make_student(tokenizer).eval()
     ids = torch.randint(5, 60, (3, 9))
     output = student(input_ids=ids, labels=ids)
@@ -65,7 +65,7 @@ def test_teacher_and_student_of_different_depth_and_width_work(tokenizer, tmp_pa
         report_to="none", disable_tqdm=True, save_strategy="no", logging_steps=1,
     )  # fmt: skip
     trainer = DistillationTrainer(
-        model=make_student(tokenizer), teacher=make_teacher(tokenizer, shape=wide), args=args,
+        model=make_student(tokenizer), teacher_model=make_teacher(tokenizer, shape=wide), args=args,
         train_dataset=make_texts(20), processing_class=tokenizer,
     )  # fmt: skip
     trainer.train()
@@ -73,12 +73,12 @@ def test_teacher_and_student_of_different_depth_and_width_work(tokenizer, tmp_pa
     assert logged(trainer, f"{name}_loss")[0][f"{name}_loss"] > 0
 
 
-def test_teacher_does_not_move_and_is_in_no_checkpoint(tmp_path, tokenizer):
+def test_teacher_does_not_change_and_is_in_no_checkpoint(tmp_path, tokenizer):
     before = make_teacher(tokenizer).state_dict()
     trainer = train("student", tmp_path, ALL, dropout=0.1, save_strategy="steps", save_steps=3, weight_decay=0.1)
-    after = trainer.teacher.state_dict()
+    after = trainer.teacher_model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert not trainer.teacher.training
+    assert not trainer.teacher_model.training
     trainer.save_model()
     for folder in (tmp_path, tmp_path / "checkpoint-3"):
         names = set(load_file(folder / "model.safetensors"))
@@ -93,13 +93,13 @@ def test_every_parameter_of_encoder_and_heads_is_trained(tmp_path, tokenizer):
     assert [name for name in first if torch.equal(first[name], last[name])] == []
 
 
-def test_run_leaves_a_plain_bert_a_recipe_and_heads(tmp_path, tokenizer):
+def test_run_saves_a_plain_bert_a_recipe_and_heads(tmp_path, tokenizer):
     trainer = train("student", tmp_path, ALL, save_strategy="steps", save_steps=3)
     trainer.save_model()
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["architectures"] == ["BertForMaskedLM"] and "distillation" not in config
     assert json.loads((tmp_path / "distillation/recipe.json").read_text())["objectives"]["nst"]["weight"] == 10.0
-    assert not list(tmp_path.rglob("training_args.bin")), "settings are JSON, never a pickle"
+    assert not list(tmp_path.rglob("training_args.bin")), "settings are saved as JSON, not pickled"
     assert "crd" in (tmp_path / "README.md").read_text()
 
     restored = VidLanKDStudent.from_pretrained(tmp_path)
@@ -115,7 +115,7 @@ def test_half_precision_checkpoint_is_trained_in_float32(tmp_path, tokenizer):
     assert VidLanKDStudent.from_pretrained(tmp_path).dtype == torch.float32
 
 
-def test_student_loads_anywhere_without_this_package(tmp_path, tokenizer):
+def test_exported_student_loads_without_this_package(tmp_path, tokenizer):
     trainer = train("student", tmp_path, {"nst": 1.0})
     trainer.save_model()
     code = f"""
@@ -160,7 +160,7 @@ def test_objectives_may_be_instances_with_options(tokenizer, tmp_path):
         ("[1]", "mapping of names"),
     ],
 )
-def test_bad_objectives_are_an_error_before_anything_runs(tmp_path, objectives, message):
+def test_invalid_objectives_are_an_error_before_training(tmp_path, objectives, message):
     with pytest.raises(ValueError, match=message):
         DistillationConfig(output_dir=str(tmp_path), objectives=objectives, use_cpu=True, report_to="none")
 
@@ -180,7 +180,7 @@ def test_objective_without_head_compares_the_students_own_states(tmp_path, token
 
     wide = make_teacher(tokenizer, shape={**MINI, "hidden_size": 48})
     construct(tmp_path / "a", make_student(tokenizer), wide, tokenizer, {"nst": {"weight": 1.0, "head": False}})
-    with pytest.raises(ValueError, match="'crd' compares states of one width, but the student's have 32.*48"):
+    with pytest.raises(ValueError, match="'crd' compares states of equal width, but the student's have 32.*48"):
         construct(tmp_path / "b", make_student(tokenizer), wide, tokenizer, {"crd": {"weight": 1.0, "head": False}})
 
 
@@ -197,7 +197,7 @@ def test_teacher_computes_only_what_the_objectives_need(tmp_path):
     assert taught(soft) == {"teacher_logits"} and not soft.model.distillation_heads
     assert taught(hidden) == {"teacher_states"}
     logits = soft.model_inputs(batch)["teacher_logits"]
-    everywhere = soft.teacher.text_model(batch["input_ids"], batch["attention_mask"]).logits
+    everywhere = soft.teacher_model.text_model(batch["input_ids"], batch["attention_mask"]).logits
     expected = everywhere.gather(1, batch["masked_positions"][..., None].expand(-1, -1, everywhere.shape[-1]))
     torch.testing.assert_close(logits, expected)
 
@@ -208,11 +208,11 @@ def construct(tmp_path, student, teacher, tokenizer, objectives=None, **argument
         report_to="none", **arguments,
     )  # fmt: skip
     return DistillationTrainer(
-        model=student, teacher=teacher, args=args, train_dataset=make_texts(20), processing_class=tokenizer
+        model=student, teacher_model=teacher, args=args, train_dataset=make_texts(20), processing_class=tokenizer
     )
 
 
-def test_pairs_that_do_not_fit_are_errors_at_construction(tmp_path, tokenizer):
+def test_students_and_teachers_that_do_not_fit_are_errors_at_construction(tmp_path, tokenizer):
     other = make_tokenizer([f"word{i}" for i in range(50)])
     renamed = make_tokenizer([f"other{i}" for i in range(60)])
     wide = {**MINI, "hidden_size": 48}
@@ -249,7 +249,7 @@ def test_pairs_that_do_not_fit_are_errors_at_construction(tmp_path, tokenizer):
         construct(tmp_path, VidLanKDStudent(shifted), make_teacher(tokenizer), tokenizer)
 
 
-def test_student_may_start_as_its_teachers_text_encoder(tokenizer):
+def test_student_can_start_from_the_teachers_text_encoder(tokenizer):
     teacher = make_teacher(tokenizer).eval()
     student = VidLanKDStudent.from_teacher(teacher).eval()
     ids = torch.arange(5, 25)[None]
@@ -258,7 +258,7 @@ def test_student_may_start_as_its_teachers_text_encoder(tokenizer):
     assert teacher.text_model.bert.embeddings.word_embeddings.weight.abs().sum() > 0, "a copy"
 
 
-def test_soft_labels_of_a_teacher_without_mlm_are_an_error(tmp_path, tokenizer):
+def test_soft_labels_from_a_teacher_without_mlm_are_an_error(tmp_path, tokenizer):
     with pytest.raises(ValueError, match="losses='contrast'.*nst, crd"):
         train("student", tmp_path, {"soft_label": 1.0}, teacher=make_teacher(tokenizer, losses="contrast"))
 
@@ -266,18 +266,18 @@ def test_soft_labels_of_a_teacher_without_mlm_are_an_error(tmp_path, tokenizer):
 def test_heads_missing_from_a_checkpoint_are_an_error(tmp_path):
     train("student", tmp_path, {"nst": 1.0}).save_model()
     (tmp_path / "distillation" / "heads.safetensors").unlink()
-    with pytest.raises(ValueError, match="recipe.json but no heads.safetensors.*put it back"):
+    with pytest.raises(ValueError, match="recipe.json but no heads.safetensors.*restore it"):
         VidLanKDStudent.from_pretrained(tmp_path)
 
 
-def test_heads_are_found_in_the_subfolder_of_their_student(tmp_path):
+def test_heads_load_from_the_subfolder_of_their_student(tmp_path):
     for name, objective in (("", "nst"), ("inner", "crd")):
         train("student", tmp_path / name, {objective: 1.0}).save_model()
     for name, objective in (("", "nst"), ("inner", "crd")):
         assert list(VidLanKDStudent.from_pretrained(tmp_path, subfolder=name).objectives) == [objective]
 
 
-def test_heads_have_the_type_of_their_student(tokenizer):
+def test_heads_have_the_dtype_of_their_student(tokenizer):
     student = make_student(tokenizer).to(torch.bfloat16)
     student.add_objectives({"nst": 1.0}, 32)
     assert {p.dtype for p in student.parameters()} == {torch.bfloat16}
@@ -285,11 +285,11 @@ def test_heads_have_the_type_of_their_student(tokenizer):
 
 @pytest.mark.parametrize(
     "objectives, width, message",
-    [({"crd": {"weight": 1.0, "head": False}}, 48, "leave out 'head': false"),
+    [({"crd": {"weight": 1.0, "head": False}}, 48, "remove 'head': false"),
      ({"mlm_like": 1.0}, 48, "unknown objective"),
-     ({"nst": 1.0}, None, "nst compare states: give teacher_hidden_size")],
+     ({"nst": 1.0}, None, "nst compare token states: give teacher_hidden_size")],
 )  # fmt: skip
-def test_objectives_that_were_refused_leave_the_student_as_it_was(tokenizer, objectives, width, message):
+def test_refused_objectives_leave_the_student_unchanged(tokenizer, objectives, width, message):
     student = make_student(tokenizer)
     with pytest.raises(ValueError, match=message):
         student.add_objectives(objectives, width)
@@ -299,7 +299,7 @@ def test_objectives_that_were_refused_leave_the_student_as_it_was(tokenizer, obj
 
 
 @pytest.mark.parametrize("who", ["student", "teacher"])
-def test_blocks_longer_than_a_model_reads_are_an_error_at_once(tmp_path, tokenizer, who):
+def test_blocks_longer_than_a_model_can_read_are_an_error_at_construction(tmp_path, tokenizer, who):
     short = {**MINI, "max_position_embeddings": 16}
     teacher = make_teacher(tokenizer, shape=short if who == "teacher" else MINI)
     with pytest.raises(ValueError, match=f"22 tokens.*the {who} reads at most 16: give --block_tokens 14"):

@@ -1,4 +1,4 @@
-"""The teacher: shapes, saving, really trained, and errors that name what is wrong."""
+"""The teacher: shapes, saving, training, and errors for invalid data and settings."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ def batch_of(tokenizer, count=6):
     return VideoTextCollator(tokenizer)(EpochDataset(make_video_text(count)).__getitems__(list(range(count))))
 
 
-def test_encoders_give_raw_token_states_and_unit_clip_vectors(tokenizer):
+def test_encoders_return_raw_token_states_and_unit_clip_vectors(tokenizer):
     teacher, batch = make_teacher(tokenizer).eval(), batch_of(tokenizer)
     states = teacher.encode_text(batch["input_ids"], batch["attention_mask"])
     assert states.shape == (*batch["input_ids"].shape, 32)
@@ -45,7 +45,7 @@ def test_clip_vector_is_the_mean_over_real_steps_only(tokenizer):
     torch.testing.assert_close(alone[0], clips[row], rtol=1e-4, atol=1e-5)
 
 
-def test_saved_teacher_loads_by_auto_class_and_is_the_same(tokenizer, tmp_path):
+def test_saved_teacher_loads_with_auto_model_and_computes_the_same(tokenizer, tmp_path):
     teacher, batch = make_teacher(tokenizer, contrast="hinge", margin=0.5).eval(), batch_of(tokenizer)
     teacher.save_pretrained(tmp_path)
     loaded, info = AutoModel.from_pretrained(tmp_path, output_loading_info=True)
@@ -55,7 +55,7 @@ def test_saved_teacher_loads_by_auto_class_and_is_the_same(tokenizer, tmp_path):
     assert (loaded.config.contrast, loaded.config.margin) == ("hinge", 0.5)
 
 
-def test_text_encoder_may_start_from_any_bert_like_model(tokenizer, tmp_path):
+def test_text_encoder_can_start_from_any_bert_like_model(tokenizer, tmp_path):
     bert = BertModel(make_config(tokenizer))
     bert.save_pretrained(tmp_path / "bert")
     teacher = VidLanKDTeacher.from_text_pretrained(tmp_path / "bert", feature_size=FEATURE_SIZE).eval()
@@ -70,7 +70,7 @@ def test_text_encoder_may_start_from_any_bert_like_model(tokenizer, tmp_path):
     assert all(p.grad is not None for p in teacher.text_model.parameters() if p.requires_grad)
 
 
-def test_training_moves_every_part_of_the_teacher_the_video_encoder_too(tmp_path, tokenizer):
+def test_training_changes_every_parameter(tmp_path, tokenizer):
     before = {n: p.clone() for n, p in make_teacher(tokenizer, dropout=0.0).named_parameters()}
     trainer = train("teacher", tmp_path)
     unmoved = [n for n, p in trainer.model.named_parameters() if torch.equal(p, before[n])]
@@ -79,7 +79,7 @@ def test_training_moves_every_part_of_the_teacher_the_video_encoder_too(tmp_path
 
 
 def test_teacher_learns_to_retrieve(tmp_path):
-    """Texts that name their clip: recall rises from chance to all."""
+    """Each text names its clip, and recall rises from chance to almost 1."""
     tokenizer = make_tokenizer()
     rng = np.random.default_rng(0)
     prototypes = rng.normal(size=(40, FEATURE_SIZE)).astype(np.float32)
@@ -104,7 +104,7 @@ def test_teacher_learns_to_retrieve(tmp_path):
     assert metrics["eval_text_to_video_r@5"] > 0.8 and metrics["eval_video_to_text_r@5"] > 0.8
 
 
-def test_recall_counts_ranks_and_halves_ties():
+def test_recall_counts_ties_as_half():
     scores = torch.tensor([[3.0, 1.0, 2.0], [5.0, 4.0, 4.5], [1.0, 1.0, 1.0]])
     assert recall_at(scores, (1, 2, 3)) == pytest.approx({1: 1 / 3, 2: 2 / 3, 3: 1.0})
 
@@ -119,14 +119,14 @@ def test_recall_counts_ranks_and_halves_ties():
         ({"text": "word1 " * 127}, "127 tokens.*126"),
     ],
 )
-def test_bad_sample_is_an_error_that_names_it(tokenizer, change, message):
+def test_invalid_sample_is_an_error_that_names_it(tokenizer, change, message):
     samples = EpochDataset(make_video_text(4)).__getitems__([0, 1, 2, 3])
     samples[2].update(change)
     with pytest.raises(ValueError, match=f"'v2'.*{message}|{message}.*'v2'"):
         VideoTextCollator(tokenizer, feature_size=FEATURE_SIZE)(samples)
 
 
-def test_text_of_the_most_tokens_allowed_is_whole(tokenizer):
+def test_text_of_the_maximum_length_is_not_truncated(tokenizer):
     samples = EpochDataset(make_video_text(4)).__getitems__([0, 1, 2, 3])
     samples[2]["text"] = "word1 " * 126
     assert VideoTextCollator(tokenizer)(samples)["input_ids"].shape == (4, 128)
@@ -147,14 +147,14 @@ def test_long_clips_are_subsampled_evenly(tokenizer):
     assert steps[0] == 0 and steps[-1] == 999 and (steps.diff() - 111).abs().max() <= 1
 
 
-def test_wrong_feature_width_reaches_the_user_from_the_model_too(tokenizer):
+def test_wrong_feature_width_or_number_of_steps_is_an_error_of_the_model(tokenizer):
     with pytest.raises(ValueError, match="width 9.*6"):
         make_teacher(tokenizer).encode_video(torch.zeros(1, 2, 9))
     with pytest.raises(ValueError, match="400 steps.*384"):
         make_teacher(tokenizer).encode_video(torch.zeros(1, 400, FEATURE_SIZE))
 
 
-def test_subsampled_to_one_step_a_clip_is_the_picture_in_its_middle(tokenizer):
+def test_clip_subsampled_to_one_step_is_its_middle_step(tokenizer):
     samples = EpochDataset(make_video_text(4)).__getitems__([0, 1, 2, 3])
     samples[1]["video_features"] = np.arange(9)[:, None].repeat(FEATURE_SIZE, 1)
     batch = VideoTextCollator(tokenizer, max_video_length=1)(samples)
@@ -169,10 +169,10 @@ def test_subsampled_to_one_step_a_clip_is_the_picture_in_its_middle(tokenizer):
         ({"joint_size": 8, "contrast": "hinge", "margin": 0.5}, {"mlm_loss", "contrast_loss"}, ()),
     ],
 )
-def test_teacher_learns_by_the_losses_it_was_made_for_and_loads_again(
+def test_teacher_trains_with_its_configured_losses_and_loads_again(
     tmp_path, tokenizer, design, logged_losses, untouched
 ):
-    """And every parameter that takes part is trained: DDP refuses others."""
+    """Every parameter with a gradient changes, since DDP refuses parameters without one."""
     before = {n: p.clone() for n, p in make_teacher(tokenizer, dropout=0.0, **design).named_parameters()}
     trainer = train("teacher", tmp_path, design=design)
     (entry, *_) = trainer.state.log_history
@@ -191,7 +191,7 @@ def test_teacher_learns_by_the_losses_it_was_made_for_and_loads_again(
     assert torch.equal(loaded.eval()(**batch).loss, trainer.model.eval()(**batch).loss)
 
 
-def test_joint_space_is_what_tokens_and_clips_are_compared_in(tokenizer):
+def test_tokens_and_clips_are_compared_in_the_joint_space(tokenizer):
     teacher, batch = make_teacher(tokenizer, joint_size=8).eval(), batch_of(tokenizer)
     output = teacher(**batch)
     assert output.video_embeds.shape == output.text_embeds.shape == (6, 8)
@@ -200,7 +200,7 @@ def test_joint_space_is_what_tokens_and_clips_are_compared_in(tokenizer):
     assert output.losses["contrast"] == expected and output.last_hidden_state.shape[-1] == 32
 
 
-def test_teacher_without_video_says_so(tokenizer):
+def test_encoding_video_without_a_video_encoder_is_an_error(tokenizer):
     with pytest.raises(ValueError, match="no video encoder"):
         make_teacher(tokenizer, losses="mlm").encode_video(torch.zeros(1, 2, FEATURE_SIZE))
     with pytest.raises(ValueError, match="'video'.*contrast\\+mlm"):
@@ -209,7 +209,7 @@ def test_teacher_without_video_says_so(tokenizer):
         make_teacher(tokenizer, joint_size=0)
 
 
-def test_unknown_contrast_and_senseless_settings_are_errors(tokenizer, tmp_path):
+def test_unknown_contrast_and_invalid_batch_sizes_are_errors(tokenizer, tmp_path):
     with pytest.raises(ValueError, match="'triplet'.*hinge"):
         make_teacher(tokenizer, contrast="triplet")
     with pytest.raises(ValueError, match="at least 2"):
@@ -218,7 +218,7 @@ def test_unknown_contrast_and_senseless_settings_are_errors(tokenizer, tmp_path)
         train("teacher", tmp_path, per_device_train_batch_size=64)
 
 
-def test_order_holds_whole_steps_and_changes_by_epoch_only():
+def test_order_has_complete_steps_and_depends_on_the_epoch_only():
     orders = []
     for epoch in (0, 1):
         sampler = EpochSampler(50, 8, seed=3)

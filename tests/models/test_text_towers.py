@@ -1,4 +1,4 @@
-"""Teachers that are any text encoder: the text tower of a vision-language model, or a BERT."""
+"""Any text encoder can be a teacher: a BERT, or the text encoder of a vision-language model."""
 
 import gc
 import logging
@@ -43,7 +43,7 @@ def same_weights(a, b) -> bool:
 
 
 @pytest.mark.parametrize("name", ["flava", "flava_for_pretraining", "align"])
-def test_vision_language_checkpoint_gives_its_text_tower_and_keeps_nothing_else(
+def test_only_the_text_encoder_of_a_vision_language_checkpoint_is_loaded(
     tmp_path, tokenizer, name, monkeypatch, caplog
 ):
     model = make_vision_language_model(name, tokenizer)
@@ -54,7 +54,7 @@ def test_vision_language_checkpoint_gives_its_text_tower_and_keeps_nothing_else(
     before = sum(type(o) is vision for o in gc.get_objects())
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     loaded = load_teacher(tmp_path / "whole")
-    assert caplog.text == "", "what is left aside is not listed"
+    assert caplog.text == "", "weights that are not loaded are not listed"
     gc.collect()
     assert sum(type(o) is vision for o in gc.get_objects()) == before
     for teacher in (loaded, load_teacher(tmp_path / "tower")):
@@ -62,7 +62,7 @@ def test_vision_language_checkpoint_gives_its_text_tower_and_keeps_nothing_else(
     assert load_teacher(tmp_path / "whole", dtype="bfloat16").dtype == torch.bfloat16
 
 
-def test_teachers_and_berts_are_loaded_as_they_are(tmp_path, tokenizer):
+def test_teachers_and_berts_load_as_they_are(tmp_path, tokenizer):
     teacher = make_teacher(tokenizer)
     teacher.save_pretrained(tmp_path / "teacher")
     loaded = load_teacher(tmp_path / "teacher")
@@ -74,7 +74,7 @@ def test_teachers_and_berts_are_loaded_as_they_are(tmp_path, tokenizer):
     assert torch.equal(bert(ids).last_hidden_state, teacher.eval().encode_text(ids))
 
 
-def test_what_has_no_text_encoder_or_not_its_weights_is_refused(tmp_path, tokenizer):
+def test_models_without_a_text_encoder_or_its_weights_are_refused(tmp_path, tokenizer):
     ViTModel(ViTConfig(**MINI, image_size=32)).save_pretrained(tmp_path / "vit")
     with pytest.raises(ValueError, match="vit is a vit model: give a VidLanKDTeacher, a vision-language model"):
         load_teacher(tmp_path / "vit")
@@ -96,7 +96,7 @@ def test_what_has_no_text_encoder_or_not_its_weights_is_refused(tmp_path, tokeni
 
 
 @pytest.mark.parametrize("name, kind", [("flava", "roberta"), ("align", "modernbert"), ("flava", "bert")])
-def test_student_learns_the_states_of_a_text_tower(tmp_path, tokenizer, name, kind):
+def test_student_learns_the_states_of_a_text_encoder(tmp_path, tokenizer, name, kind):
     make_vision_language_model(name, tokenizer).save_pretrained(tmp_path / "teacher")
     teacher = load_teacher(tmp_path / "teacher").train()
     before = {n: t.clone() for n, t in teacher.state_dict().items()}
@@ -105,7 +105,9 @@ def test_student_learns_the_states_of_a_text_tower(tmp_path, tokenizer, name, ki
     steps = logged(trainer, "mlm_loss", "nst_loss", "crd_loss", "regression_loss")
     assert steps[-1]["crd_loss"] < 0.8 * steps[0]["crd_loss"]
     assert steps[-1]["regression_loss"] < 0.8 * steps[0]["regression_loss"]
-    assert all(torch.equal(before[n], t) for n, t in trainer.teacher.state_dict().items()) and not teacher.training
+    assert (
+        all(torch.equal(before[n], t) for n, t in trainer.teacher_model.state_dict().items()) and not teacher.training
+    )
 
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])
     taught = trainer.model_inputs(batch)["teacher_states"]
@@ -117,7 +119,7 @@ def test_student_learns_the_states_of_a_text_tower(tmp_path, tokenizer, name, ki
     assert f"knowledge distilled from a {type(teacher).__name__} (1 x crd" in card and "from video" not in card
 
 
-def test_accumulation_changes_no_loss_with_a_text_tower_as_teacher(tmp_path, tokenizer):
+def test_gradient_accumulation_changes_no_loss_with_a_text_encoder_as_teacher(tmp_path, tokenizer):
     runs = [
         train("student", tmp_path / str(ga), {"nst": 30.0, "regression": 1.0}, student_model_type="roberta",
               teacher=make_vision_language_model("flava", tokenizer).text_model,
@@ -129,18 +131,18 @@ def test_accumulation_changes_no_loss_with_a_text_tower_as_teacher(tmp_path, tok
         assert a == pytest.approx(b, rel=2e-5)
 
 
-def test_pairs_that_do_not_fit_are_errors_at_construction(tmp_path, tokenizer):
+def test_students_and_teachers_that_do_not_fit_are_errors_at_construction(tmp_path, tokenizer):
     def construct(teacher, objectives):
         args = DistillationConfig(output_dir=str(tmp_path), objectives=objectives, use_cpu=True, report_to="none")
         DistillationTrainer(
-            model=make_student(tokenizer, model_type="roberta"), teacher=teacher, args=args,
+            model=make_student(tokenizer, model_type="roberta"), teacher_model=teacher, args=args,
             train_dataset=make_texts(20), processing_class=tokenizer,
         )  # fmt: skip
 
     flava = make_vision_language_model("flava", tokenizer)
     with pytest.raises(ValueError, match="soft_label needs a teacher with a language-model head.*FlavaTextModel"):
         construct(flava.text_model, {"nst": 1.0, "soft_label": 1.0})
-    with pytest.raises(ValueError, match="is a FlavaModel.*give its text tower, model.text_model"):
+    with pytest.raises(ValueError, match="is a FlavaModel.*give its text encoder, model.text_model"):
         construct(flava, {"nst": 1.0})
     with pytest.raises(ValueError, match="is a BertForMaskedLM.*give the encoder inside, model.base_model"):
         construct(make_student(tokenizer).export(), {"nst": 1.0})

@@ -68,7 +68,7 @@ def test_manifest_lists_every_file_and_nothing_is_left_beside(run):
         ("optimizer.pt", "flip", "sha256"),
         ("trainer_state.json", "flip", "sha256"),
         ("rng_state.pth", "remove", "is missing"),
-        ("manifest.json", "remove", "not written to its end"),
+        ("manifest.json", "remove", "not written completely"),
         ("manifest.json", "truncate", "damaged"),
     ],
 )
@@ -96,7 +96,7 @@ def test_damaged_checkpoint_is_skipped_and_the_reason_is_said(run, run_folder, c
 
 
 def test_there_is_no_checkpoint_to_resume_from(tmp_path):
-    with pytest.raises(ValueError, match="no whole checkpoint"):
+    with pytest.raises(ValueError, match="no complete checkpoint"):
         train("student", tmp_path, resume=True, **SAVING)
 
 
@@ -133,7 +133,7 @@ def test_file_that_its_writer_cut_short_makes_no_checkpoint(tmp_path, name, cont
         with open(os.path.join(part, name), "w") as file:
             file.write(content)
 
-    with pytest.raises(RuntimeError, match="older checkpoints are untouched.*not (a )?whole"):
+    with pytest.raises(RuntimeError, match="older checkpoints are untouched.*not (a )?complete"):
         save_checkpoint(tmp_path / "checkpoint-1", write, True, 0, None, None)
     assert not list(tmp_path.iterdir())
 

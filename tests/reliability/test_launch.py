@@ -89,7 +89,7 @@ def test_launch_is_what_it_claims_and_changes_no_loss(tmp_path, alone, config, k
     assert seen["parameter_bytes_of_a_rank"] == pytest.approx(whole / ranks, rel=0.05)
     assert seen["optimizer_bytes_of_a_rank"] == pytest.approx(2 * whole / (1 if stage is None else 2), rel=0.05)
     if kind == "student":
-        teacher = sum(p.numel() * p.element_size() for p in one.teacher.parameters())
+        teacher = sum(p.numel() * p.element_size() for p in one.teacher_model.parameters())
         assert seen["teacher_bytes_of_a_rank"] == pytest.approx(teacher / ranks, rel=0.05)
 
     # What it leaves is whole: a process without any launcher loads it and computes what the launch computed.

@@ -9,7 +9,7 @@ from helpers import train
 from transformers import TrainerCallback
 
 from vidlankd_hf import DistillationConfig, TeacherConfig, TextCollator, VidLanKDStudent
-from vidlankd_hf.evaluation.trainer import FinetuningArguments
+from vidlankd_hf.evaluation.arguments import FinetuningArguments
 from vidlankd_hf.reliability.checkpointing import checkpoints_of, newest_checkpoint
 from vidlankd_hf.reliability.nan_detection import (
     NEVER,

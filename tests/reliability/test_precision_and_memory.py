@@ -28,7 +28,7 @@ def test_bf16_autocast_trains_like_fp32_within_its_precision(tmp_path, plain):
 
 def test_teacher_in_bf16_teaches_what_it_teaches_in_fp32(tmp_path, plain):
     half = train("student", tmp_path, OBJECTIVES, teacher_dtype=torch.bfloat16)
-    assert next(half.teacher.parameters()).dtype == torch.bfloat16
+    assert next(half.teacher_model.parameters()).dtype == torch.bfloat16
     assert next(half.model.parameters()).dtype == torch.float32
     assert_close_logs(half, plain, rel=0.03)
     assert logged(half, "nst_loss") != logged(plain, "nst_loss")

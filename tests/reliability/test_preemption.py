@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import logged, train
+from launching import launched
 from transformers import TrainerCallback
 
 from vidlankd_hf.reliability import preemption
@@ -101,7 +101,7 @@ def test_evaluation_is_left_and_done_again(tmp_path, whole, monkeypatch):
         return {}
 
     with monkeypatch.context() as patched, pytest.raises(Preempted) as stopped:
-        patched.setattr(base_trainer.PretrainingTrainer, "collect", collect)
+        patched.setattr(base_trainer.BaseTrainer, "collect", collect)
         train("student", tmp_path, **{**OPTIONS, "preempt_exit_code": 7})
     assert stopped.value.code == 7
     assert seen == [3, 3], "of 4 batches"
@@ -117,7 +117,7 @@ def test_evaluation_before_the_first_step_is_left_and_nothing_is_saved(tmp_path,
         return {}
 
     with monkeypatch.context() as patched, pytest.raises(Preempted) as stopped:
-        patched.setattr(base_trainer.PretrainingTrainer, "collect", collect)
+        patched.setattr(base_trainer.BaseTrainer, "collect", collect)
         train("student", tmp_path, **OPTIONS, eval_on_start=True)
     assert stopped.value.code == 143 and not checkpoints_of(tmp_path)
     assert logged(train("student", tmp_path, **OPTIONS, eval_on_start=True), *LOSSES) == logged(whole, *LOSSES)
@@ -240,14 +240,3 @@ def test_signal_to_one_process_of_a_launch_saves_and_goes_on_exactly(tmp_path, t
     ours, expected = (json.loads((tmp_path / n / "result.json").read_text()) for n in ("parts", "whole"))
     losses = [[{n: e[n] for n in LOSSES} for e in seen["log_history"] if "loss" in e] for seen in (ours, expected)]
     assert len(losses[0]) == 12 and losses[0] == losses[1]
-
-
-def launched(config: str, folder: Path, options: dict) -> subprocess.Popen:
-    folder.mkdir(exist_ok=True)
-    options = {**options, "output_dir": str(folder / "run"), "result": str(folder / "result.json")}
-    command = [sys.executable, "-m", "accelerate.commands.launch"]
-    command += ["--config_file", str(ROOT / "accelerate_configs" / config), "--main_process_port", "0"]
-    log = open(folder / "log.txt", "a")
-    return subprocess.Popen(
-        [*command, str(ROOT / "tests" / "distributed_run.py"), json.dumps(options)], stdout=log, stderr=log
-    )

@@ -1,5 +1,6 @@
 """A run that hangs, loses a worker or its memory ends, and says why and what to do."""
 
+import faulthandler
 import os
 import re
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import train
-from reliability.test_preemption import launched
+from launching import launched
 from transformers import TrainerCallback
 
 from vidlankd_hf import DistillationConfig, TextCollator, VidLanKDStudent
@@ -53,6 +54,19 @@ def test_run_that_moves_is_not_ended(tmp_path):
 
     assert train("student", tmp_path, {}, max_steps=4, hang_timeout=4.0, callbacks=[Slow()]).state.global_step == 4
     time.sleep(4.2)  # and nothing is left armed behind it
+
+
+def test_evaluation_is_watched_and_leaves_nothing_armed(tmp_path, monkeypatch):
+    """A notebook that idles after `evaluate()` is not ended."""
+    trainer = train("student", tmp_path, {}, max_steps=1, hang_timeout=100.0)
+    armed = []
+    monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda seconds, **_: armed.append(seconds))
+    monkeypatch.setattr(faulthandler, "cancel_dump_traceback_later", armed.clear)
+    batches = []
+    collect = trainer.collect
+    trainer.collect = lambda *args: batches.append(list(armed)) or collect(*args)
+    trainer.evaluate()
+    assert len(batches) > 1 and all(batches) and not armed
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def assert_logs_close(first, second, rtol=5e-5):
 
 def train_on_two_processes(tmp_path, **options):
     result = tmp_path / "result.json"
-    options = {**options, "output_dir": str(tmp_path / "two"), "result": str(result)}
+    options = {**options, "output_dir": tempfile.mkdtemp(dir=tmp_path), "result": str(result)}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     run = subprocess.run(
         [*command, str(TESTS / "distributed_run.py"), json.dumps(options)], capture_output=True, text=True, timeout=180
@@ -119,6 +120,13 @@ def test_evaluation_takes_any_data_set_also_by_name(tmp_path):
     trainer.eval_dataset = {"a": make_texts(13, seed=1), "b": make_texts(9, seed=2)}
     metrics = trainer.evaluate()
     assert metrics["eval_a_loss"] == expected and metrics["eval_b_loss"] != expected
+
+
+@pytest.mark.parametrize("kind", ["teacher", "student"])
+def test_predict_is_refused_and_names_what_to_call(tmp_path, kind):
+    trainer = train(kind, tmp_path, max_steps=1)
+    with pytest.raises(NotImplementedError, match=r"predict is not supported: call evaluate\(dataset\)"):
+        trainer.predict(make_texts(4))
 
 
 def test_every_evaluation_set_of_a_contrastive_model_gets_batches_that_hold_negatives(tmp_path):

@@ -8,15 +8,18 @@ import sys
 import helpers
 import pytest
 import torch
+import transformers
 from downstream_data import make_pair_tokenizer, sentence
-from helpers import logged, make_config, train
+from helpers import logged, make_config, make_student, make_tokenizer, train
 from safetensors.torch import load_file
 from transformers import BertForSequenceClassification
 
 from vidlankd_hf.data.fingerprint import data_fingerprint
 from vidlankd_hf.evaluation import TASKS
+from vidlankd_hf.evaluation.arguments import FinetuningArguments
 from vidlankd_hf.evaluation.heads import Options
-from vidlankd_hf.evaluation.trainer import FinetuningArguments, FinetuningTrainer
+from vidlankd_hf.evaluation.trainer import FinetuningTrainer
+from vidlankd_hf.reliability.fault_tolerant_trainer import ignore_tied_weights
 
 LOSSES = {
     "teacher": ("loss", "grad_norm", "contrast_loss", "mlm_loss"),
@@ -122,6 +125,36 @@ def test_logs_that_span_the_stop_are_those_of_the_uninterrupted_run(tmp_path, st
     shutil.copytree(tmp_path / "whole" / f"checkpoint-{step}", parts / f"checkpoint-{step}")
     resumed = run("student", parts, resume=True, **changes)
     assert logged(whole, *LOSSES["student"]) == logged(resumed, *LOSSES["student"])
+
+
+@pytest.mark.parametrize("load_best", [False, True])
+def test_tied_weights_are_not_reported_as_missing(tmp_path, caplog, load_best):
+    """The decoder shares its weights with the embeddings, and a file holds them once."""
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "loss", "eval_strategy": "steps", "eval_steps": 1}
+    changes = {"max_steps": 2, "dataloader_num_workers": 0, **(best if load_best else {})}
+    transformers.utils.logging.enable_propagation()
+    try:
+        trainer = run("student", tmp_path, **changes)
+        if not load_best:
+            trainer = run("student", tmp_path, resume=str(tmp_path / "checkpoint-1"), **changes)
+    finally:
+        transformers.utils.logging.disable_propagation()
+    assert "missing keys" not in caplog.text
+    weights = load_file(tmp_path / "checkpoint-1" / "model.safetensors")
+    assert not set(trainer.model.all_tied_weights_keys) & set(weights), "what the file leaves out"
+
+
+def test_weights_that_are_really_missing_are_reported():
+    model = make_student(make_tokenizer())
+    model.register_load_state_dict_post_hook(ignore_tied_weights)
+    weights = model.state_dict()
+    kept = {k: v for k, v in weights.items() if k not in model.all_tied_weights_keys}
+    assert model.load_state_dict(kept, strict=False).missing_keys == []
+    gone = next(iter(model.all_tied_weights_keys.values()))
+    kept.pop(gone)
+    assert gone in model.load_state_dict(kept, strict=False).missing_keys
+    del kept["bert.encoder.layer.0.output.dense.bias"]
+    assert "bert.encoder.layer.0.output.dense.bias" in model.load_state_dict(kept, strict=False).missing_keys
 
 
 def test_evaluating_changes_no_number_of_training(tmp_path):

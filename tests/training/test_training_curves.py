@@ -1,19 +1,17 @@
 """Training curves: each component of the loss by its name, in TensorBoard, in Trackio, and drawn from a run alone."""
 
-import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from helpers import train
+from helpers import example, train
 from PIL import Image
 
+from vidlankd_hf.training.curves import read_curves
+
 ROOT = Path(__file__).parents[2]
-spec = importlib.util.spec_from_file_location("plot_run", ROOT / "examples" / "plot_run.py")
-plot_run = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(plot_run)
 
 OBJECTIVES = {"nst": 10.0, "crd": 1.0}
 COMPONENTS = ("loss", "mlm_loss", "nst_loss", "crd_loss")
@@ -64,7 +62,7 @@ def test_trackio_gets_every_component_by_its_name(tmp_path, monkeypatch):
 
 def test_curves_are_read_from_a_run_finished_or_not(run, tmp_path):
     folder, trainer = run
-    curves = plot_run.read_curves(folder / "student")
+    curves = read_curves(folder / "student")
     for name in COMPONENTS:
         assert curves[name] == [(e["step"], e[name]) for e in trainer.state.log_history if name in e]
     assert curves["eval_mlm_loss"][-1][0] == 3
@@ -72,7 +70,7 @@ def test_curves_are_read_from_a_run_finished_or_not(run, tmp_path):
         (tmp_path / f"checkpoint-{step}").mkdir()
         state = {"log_history": [{"step": step, "epoch": 1, "loss": float(step)}]}
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(json.dumps(state))
-    assert plot_run.read_curves(tmp_path) == {"loss": [(10, 10.0)]}
+    assert read_curves(tmp_path) == {"loss": [(10, 10.0)]}
 
 
 def test_plot_run_draws_several_runs_on_one_axis_and_says_what_it_made(run, tmp_path, monkeypatch, capsys):
@@ -85,7 +83,7 @@ def test_plot_run_draws_several_runs_on_one_axis_and_says_what_it_made(run, tmp_
 
     def plot(*arguments):
         monkeypatch.setattr(sys, "argv", ["plot_run.py", *map(str, arguments)])
-        plot_run.main()
+        example("plot_run").main()
         return capsys.readouterr().out
 
     def refused(*arguments):

@@ -1,10 +1,11 @@
-"""Downstream tasks: what a student is worth, fine-tuned and as it is."""
+"""Downstream tasks: fine-tuning, zero-shot scores, probes, grounding and reports."""
+
+from typing import Any
 
 from .glue import GLUE
-from .piqa import PIQA
+from .multiple_choice import MULTIPLE_CHOICE
 from .squad import SQUAD
-from .swag import SWAG
 from .tracie import TRACIE
 from .zero_shot import ZERO_SHOT
 
-TASKS = {**GLUE, **SQUAD, "swag": SWAG, "piqa": PIQA, **TRACIE, **ZERO_SHOT}
+TASKS: dict[str, Any] = {**GLUE, **SQUAD, **MULTIPLE_CHOICE, **TRACIE, **ZERO_SHOT}

@@ -1,4 +1,4 @@
-"""Results in a model's card, as `model-index` entries."""
+"""Results in a model card, as `model-index` entries."""
 
 from pathlib import Path
 from statistics import median
@@ -8,29 +8,22 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from .task import Task
 from .zero_shot import ZeroShot
 
-CARD_FILE = "README.md"
-
 
 def update_card(folder: str | Path, results: list[EvalResult]) -> Path:
-    """Writes results into `README.md` of a model's folder, which is made if there is none.
+    """Writes results into the `README.md` of a model's folder, and creates it if there is none.
 
-    An entry of the same task, data and metric name is replaced; all others, and the text, stay.
+    Replaces entries with the same task, data and metric name. All others, and the text, stay as they are.
     """
-    path = Path(folder) / CARD_FILE
+    path, name = Path(folder) / "README.md", Path(folder).resolve().name
     if path.exists():
         card = ModelCard.load(path)
     else:
-        card = ModelCard(f"---\n{ModelCardData(library_name='transformers').to_yaml()}\n---\n\n# {_name(folder)}\n")
+        card = ModelCard(f"---\n{ModelCardData(library_name='transformers').to_yaml()}\n---\n\n# {name}\n")
     replaced = {_identity(result) for result in results}
-    kept = [result for result in card.data.eval_results or [] if _identity(result) not in replaced]
-    card.data.eval_results = kept + results
-    card.data.model_name = card.data.model_name or _name(folder)
+    card.data.eval_results = [r for r in card.data.eval_results or [] if _identity(r) not in replaced] + results
+    card.data.model_name = card.data.model_name or name
     card.save(path)
     return path
-
-
-def _name(folder: str | Path) -> str:
-    return Path(folder).resolve().name
 
 
 def _identity(result: EvalResult) -> tuple:
@@ -38,11 +31,14 @@ def _identity(result: EvalResult) -> tuple:
 
 
 def finetuning_results(task: Task, name: str, runs: list[dict]) -> list[EvalResult]:
-    """An entry for every value of every split: the median over the seeds of one recipe."""
+    """Returns an entry for every value of every split: the median over the seeds of one learning rate."""
+    first = runs[0]
+    parts = [f"{first[f'{part}_rows']} {part} rows" for part in ("train", "eval") if first[f"{part}_rows"]]
+    subset = f" ({', '.join(parts)})" if parts else ""
     entries = []
-    for split, values in runs[0]["scores"].items():
+    for split, values in first["scores"].items():
         for metric in (name for name in values if not name.endswith("threshold")):
-            several = [run["scores"][split][metric] or 0.0 for run in runs]
+            scores = [run["scores"][split][metric] or 0.0 for run in runs]
             entries.append(
                 EvalResult(
                     task_type=task.head.task_type,
@@ -51,43 +47,35 @@ def finetuning_results(task: Task, name: str, runs: list[dict]) -> list[EvalResu
                     dataset_config=task.data[1] if task.data else None,
                     dataset_split=split,
                     metric_type=metric,
-                    metric_value=round(median(several), 4),
-                    metric_name=f"{metric}, median over seeds, fine-tuned{_subset(runs[0])}",
+                    metric_value=round(median(scores), 4),
+                    metric_name=f"{metric}, median over seeds, fine-tuned{subset}",
                     metric_args={
                         "seeds": [run["seed"] for run in runs],
-                        "least": round(min(several), 4),
-                        "greatest": round(max(several), 4),
+                        "min": round(min(scores), 4),
+                        "max": round(max(scores), 4),
                         "collapsed_seeds": [run["seed"] for run in runs if run["collapsed"]],
-                        "learning_rate": runs[0]["learning_rate"],
-                        "epochs": runs[0]["epochs"],
+                        "learning_rate": first["learning_rate"],
+                        "epochs": first["epochs"],
                     },
                 )
             )
     return entries
 
 
-def _subset(run: dict) -> str:
-    """Says so where not all data were used."""
-    parts = [f"{run[f'{part}_rows']} {part} rows" for part in ("train", "eval") if run[f"{part}_rows"]]
-    return f" ({', '.join(parts)})" if parts else ""
-
-
 def zero_shot_results(task: ZeroShot, name: str, result: dict) -> list[EvalResult]:
-    """An entry for masked scoring, if there is a language-model head, and for the probe."""
-    entries = []
-    for way, words in (("masked", "masked scoring"), ("probe", "linear probe on held-out objects")):
-        if result[way] is None:
-            continue
-        entries.append(
-            EvalResult(
-                task_type="fill-mask",
-                dataset_type=f"vidlankd_hf/{name}",
-                dataset_name=task.title,
-                dataset_split="test",
-                metric_type="accuracy",
-                metric_value=round(result[way]["accuracy"], 4),
-                metric_name=f"accuracy, {words}",
-                metric_args={"chance": round(result["chance"], 4), "majority": round(result["majority"], 4)},
-            )
+    """Returns an entry for the probe and, if the model has a language-model head, one for masked scoring."""
+    methods = {"masked": "masked scoring", "probe": "linear probe on held-out objects"}
+    return [
+        EvalResult(
+            task_type="fill-mask",
+            dataset_type=f"vidlankd_hf/{name}",
+            dataset_name=task.title,
+            dataset_split="test",
+            metric_type="accuracy",
+            metric_value=round(result[method]["accuracy"], 4),
+            metric_name=f"accuracy, {description}",
+            metric_args={"chance": round(result["chance"], 4), "majority": round(result["majority"], 4)},
         )
-    return entries
+        for method, description in methods.items()
+        if result[method] is not None
+    ]

@@ -1,4 +1,4 @@
-"""Checkpoints that are evaluated: which they are, and that they hold an encoder."""
+"""Checkpoints to evaluate: their identity, and whether they contain an encoder."""
 
 import hashlib
 from pathlib import Path
@@ -10,24 +10,34 @@ from ..reliability.run_dir import file_fingerprint
 
 
 def fingerprint(model: str | Path) -> str | None:
-    """Of the weights in a model's folder, so that results are not taken for another model's; `None` of a Hub id."""
+    """Returns a hash of the weights in a model's folder, which tells models apart; `None` for a Hub id."""
     files = sorted(Path(model).glob("*.safetensors"))
     return hashlib.sha256("".join(map(file_fingerprint, files)).encode()).hexdigest()[:16] if files else None
 
 
 def check_encoder(model: str, network: torch.nn.Module, info: dict) -> None:
-    """Raises a `ValueError` if the checkpoint lacked weights of the encoder itself, which would then be random."""
+    """Raises a `ValueError` if the checkpoint lacks weights of the encoder, which would be random.
+
+    Args:
+        model: Name of the checkpoint, for the message.
+        network: The loaded model.
+        info: Loading information from `from_pretrained(output_loading_info=True)`.
+    """
     prefix = f"{network.base_model_prefix}."
     missing = sorted(k for k in info["missing_keys"] if k.startswith(prefix) and ".pooler." not in k)
     if missing:
         raise ValueError(
-            f"{model} lacks {len(missing)} weights of its encoder, such as {missing[0]}: it is no checkpoint of a "
-            f"{type(network).__name__}'s encoder"
+            f"{model} lacks {len(missing)} weights of its encoder, such as {missing[0]}: give a checkpoint with all "
+            f"weights of the encoder of {type(network).__name__}"
         )
 
 
 def load_for_scoring(model: str):
-    """Encoder of a checkpoint, and the model with its language-model head, `None` where that was not saved."""
+    """Loads a checkpoint.
+
+    Returns:
+        The encoder, and the model with its language-model head, or `None` if the checkpoint has no such head.
+    """
     masked_lm, info = AutoModelForMaskedLM.from_pretrained(model, output_loading_info=True, dtype=torch.float32)
     check_encoder(model, masked_lm, info)
     if info["missing_keys"]:

@@ -1,13 +1,12 @@
-"""One fine-tuning run of one model on one task: train, score, keep what a report needs."""
+"""Fine-tunes one model on one task, scores it, and keeps what a report needs."""
 
 import json
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from transformers import AutoTokenizer, set_seed
 from transformers.utils import logging
@@ -24,18 +23,20 @@ from ..reliability.run_dir import (
 )
 from ..utils.io import atomic_write
 from . import TASKS
+from .arguments import FinetuningArguments
 from .card import finetuning_results
 from .checkpoints import check_encoder, fingerprint
 from .heads import Options
 from .reading import read_rows, require_labels
 from .spans import Span
 from .task import Task
-from .trainer import FinetuningArguments, FinetuningTrainer
+from .trainer import FinetuningTrainer
 
 RESULT_FILE = "result.json"
-# A run has collapsed if its predictions are constant, or if it is closer than this to the best constant prediction,
-# as a share of the way from there to a perfect score.
+# A run has collapsed if its predictions are constant, or if its score is not better than that of the best constant
+# prediction by more than this share of the distance to a perfect score.
 COLLAPSE_MARGIN = 0.05
+NO_ANSWER = {"text": [], "answer_start": []}
 
 
 def finetune(
@@ -49,27 +50,28 @@ def finetune(
     submission: bool = False,
     keep_model: bool = False,
 ) -> dict:
-    """Fine-tunes a model on a task, or returns the result that `args.output_dir` holds already.
+    """Fine-tunes a model on a task, or returns the result of a finished run in `args.output_dir`.
 
     Args:
-        model: Folder or Hub id of an encoder with tokenizer.
-        task: Of `TASKS`.
-        args: The recipe; `seed` sets the head's first weights, the order of the samples and dropout.
-        data: Folder in the official layout; default: the Hub.
-        options: Lengths; by default those of the task's recipe.
-        train_rows: At most so many, the same for every seed.
-        eval_rows: At most so many of each split.
+        model: Folder or Hub id of an encoder with its tokenizer.
+        task: Key of `TASKS`.
+        args: Training arguments. `seed` determines the head's initial weights, the order of the samples and dropout.
+        data: Folder in the official layout. Default: the Hub.
+        options: Lengths. Default: those of the task's recipe.
+        train_rows: Maximum number of training rows, the same for every seed.
+        eval_rows: Maximum number of rows of each scored split.
         submission: Whether to write the official submission files of unlabelled splits.
         keep_model: Whether to save the fine-tuned model, with tokenizer and card, in `args.output_dir`.
 
     Returns:
-        What `result.json` holds: `scores` {split: metric values}, `score` (the main one, of the first split; 0 where
-        it is undefined), `collapsed` (`"constant"`, `"chance"` or `None`), `constant_score` (that of the best constant
-        prediction), seconds, samples a second, settings.
+        The content of `result.json`: `scores` {split: metric values}, `score` (main metric on the first split; 0 if
+        undefined), `collapsed` (`"constant"`, `"chance"` or `None`), `constant_score` (score of the best constant
+        prediction), seconds, samples per second, and the settings.
 
     Raises:
-        ValueError: A task that needs no fine-tuning, data without labels, a folder that holds another run, or a
-            finished one without the model that is to be kept.
+        ImportError: The extra `downstream` is not installed.
+        ValueError: The task is not fine-tuned, the data have no labels, the folder holds a run with other settings, or
+            a finished run did not keep the model.
     """
     chosen = find_task(task)
     options = options or recipe_options(chosen)
@@ -77,29 +79,26 @@ def finetune(
     settings |= {**vars(options), "submission": submission, "weights": fingerprint(model)}
     folder = Path(args.output_dir)
     if is_finished(folder):
-        changed = changed_settings(read_settings(folder), args, settings)
-        if changed:
-            raise ValueError(
-                f"{folder} holds a run of other settings ({'; '.join(changed[:3])}): choose another folder"
-            )
-        if keep_model and not list(folder.glob("*.safetensors")):
-            raise ValueError(f"{folder} holds a finished run that did not keep its model: remove it to train again")
-        return json.loads((folder / RESULT_FILE).read_text())
+        return _finished_result(folder, args, settings, keep_model)
+    chosen.metric()  # a missing package is an error now, not after training
     train = read_rows(chosen, data, "train", train_rows)
     require_labels(chosen, train, "train", data)
     held_out = {split: read_rows(chosen, data, split, eval_rows) for split in chosen.evaluate_on}
     for split, rows in held_out.items():
         require_labels(chosen, rows, split, data)
-    others = list(_rows_of_others(chosen, data, submission))
+    extra = list(_extra_rows(chosen, data, submission))
     checkpoint = open_run_dir(args, settings)
 
     set_seed(args.seed)
     tokenizer = AutoTokenizer.from_pretrained(model)
     network = _load(model, chosen)
-    options = _shortened(options, network, args)
+    limit = longest_sequence(network)
+    if limit is not None and options.max_length > limit:
+        log_on_main(args, f"Texts are truncated to {limit} tokens, the model's maximum.")
+        options = replace(options, max_length=limit)
     features = chosen.head.encode(train, tokenizer, options)
     trainer = FinetuningTrainer(network, args, chosen.head, tokenizer, features)
-    log_on_main(args, f"{chosen.title}, seed {args.seed}: {len(train)} rows to train on.")
+    log_on_main(args, f"{chosen.title}, seed {args.seed}: {len(train)} training rows.")
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - started
@@ -107,19 +106,17 @@ def finetune(
     samples = steps * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
 
     def predict(rows: list[dict]) -> list:
-        features = chosen.head.encode(
-            [{**row, "answers": row.get("answers", _NONE)} for row in rows], tokenizer, options
-        )
+        answered = [{**row, "answers": row.get("answers", NO_ANSWER)} for row in rows]
+        features = chosen.head.encode(answered, tokenizer, options)
         return chosen.head.decode(trainer.predict_features(features), features, rows, options)
 
     predictions = {split: predict(rows) for split, rows in held_out.items()}
     scores = {split: chosen.score(rows, predictions[split]) for split, rows in held_out.items()}
-    for other, split, rows in others:
-        if split in other.evaluate_on and other is not chosen:
-            scores[other.title] = other.score(rows, predict(rows))
-            continue
+    for other, split, rows in extra:
         predicted = predict(rows)
-        if args.process_index == 0:
+        if other is not chosen and split in other.evaluate_on:
+            scores[other.title] = other.score(rows, predicted)
+        elif args.process_index == 0:
             other.write_submission(folder / other.test[split], other, rows, predicted)
             log_on_main(args, f"Submission file: {folder / other.test[split]}.")
     first = chosen.evaluate_on[0]
@@ -151,55 +148,64 @@ def finetune(
     return result
 
 
-_NONE = {"text": [], "answer_start": []}
+def _finished_result(folder: Path, args: FinetuningArguments, settings: dict, keep_model: bool) -> dict:
+    changed = changed_settings(read_settings(folder), args, settings)
+    if changed:
+        raise ValueError(f"{folder} holds a run with other settings ({'; '.join(changed[:3])}): choose another folder")
+    if keep_model and not list(folder.glob("*.safetensors")):
+        raise ValueError(f"{folder} holds a finished run that did not keep its model: remove it to train again")
+    return json.loads((folder / RESULT_FILE).read_text())
 
 
 def find_task(name: str) -> Task:
-    """A task of `TASKS` that is fine-tuned."""
+    """Returns a task of `TASKS` that is fine-tuned.
+
+    Raises:
+        ValueError: There is no such task, or it is scored without fine-tuning.
+    """
     tuned = [key for key, task in TASKS.items() if isinstance(task, Task)]
     if name not in TASKS:
         raise ValueError(f"there is no task {name!r}: choose one of {', '.join(TASKS)}")
     if name not in tuned:
         raise ValueError(
-            f"{name} is scored without fine-tuning: use examples/evaluate_all.py, or choose one of {', '.join(tuned)}"
+            f"{name} is scored without fine-tuning: use `vidlankd evaluate`, or choose one of {', '.join(tuned)}"
         )
     return TASKS[name]
 
 
 def recipe_options(task: Task) -> Options:
-    """The lengths of a task's recipe."""
+    """Returns the lengths of a task's recipe."""
     names = {field.name for field in fields(Options)}
     return Options(**{name: value for name, value in task.recipe.items() if name in names})
 
 
 def recipe_arguments(task: Task) -> dict[str, float]:
-    """The training arguments of a task's recipe."""
-    lengths = {field.name for field in fields(Options)}
-    return {name: value for name, value in task.recipe.items() if name not in lengths}
+    """Returns the training arguments of a task's recipe."""
+    names = {field.name for field in fields(Options)}
+    return {name: value for name, value in task.recipe.items() if name not in names}
 
 
-def _rows_of_others(task: Task, data: str | None, submission: bool):
-    """What is scored or written beside the task's own splits: unlabelled splits, and tasks named by `also`."""
+def _extra_rows(task: Task, data: str | None, submission: bool) -> Iterator[tuple[Task, str, list[dict]]]:
+    """Yields unlabelled splits for a submission, and the splits of the tasks in `also`."""
     if submission:
         for split in task.test:
             yield task, split, read_rows(task, data, split)
     for other in task.also:
         labelled = () if data is None else other.evaluate_on  # the Hub does not have its labels
-        wanted = [*labelled, *(other.test if submission else ())]
-        for split in wanted:
+        for split in (*labelled, *(other.test if submission else ())):
             try:
                 rows = read_rows(other, data, split)
             except FileNotFoundError:
-                continue  # few have its folder
+                continue  # few users have its folder
             if split in labelled:
                 require_labels(other, rows, split, data)
             yield other, split, rows
 
 
 def _load(model: str, task: Task) -> torch.nn.Module:
-    """The checkpoint's encoder with a new head, also where the checkpoint has one of another task."""
+    """Loads the encoder with a new head, even if the checkpoint has the head of another task."""
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # that a language-model head is left aside and a new head made is meant so
+    logging.set_verbosity_error()  # unused language-model heads and new task heads are expected
     try:
         network, info = task.head.auto.from_pretrained(
             model, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True,
@@ -216,16 +222,12 @@ def _load(model: str, task: Task) -> torch.nn.Module:
     return network
 
 
-def _shortened(options: Options, network, args) -> Options:
-    limit = longest_sequence(network)
-    if limit is None or options.max_length <= limit:
-        return options
-    log_on_main(args, f"Texts are cut at {limit} tokens: the model has no more positions.")
-    return Options(**{**vars(options), "max_length": limit})
-
-
 def collapse(task: Task, rows: list[dict], predictions: Sequence, score: float) -> dict:
-    """`collapsed`: `"constant"`, `"chance"` or `None`; `constant_score`: that of the best constant prediction."""
+    """Compares a run with constant predictions.
+
+    Returns:
+        `collapsed` (`"constant"`, `"chance"` or `None`) and `constant_score` (score of the best constant prediction).
+    """
     same = len({p.text if isinstance(p, Span) else p for p in predictions}) == 1
     scored = [task.score(rows, values)[task.main] for values in task.constants(rows)]
     best = max((value for value in scored if math.isfinite(value)), default=0.0)
@@ -238,4 +240,4 @@ def collapse(task: Task, rows: list[dict], predictions: Sequence, score: float) 
 
 
 def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+    return float(value) if math.isfinite(value) else None

@@ -4,51 +4,55 @@ from functools import partial
 from pathlib import Path
 
 from .heads import Classification, Regression
-from .metrics import DiagnosticsMetric, GlueMetric
+from .metrics import load_metric
 from .reading import class_of, open_text, read_table
-from .task import Task
+from .task import Task, make_recipe
 
-# The paper's; users could not reproduce it from one seed, so give several.
-RECIPE = {
-    "learning_rate": 1e-4,
-    "num_train_epochs": 3.0,
-    "per_device_train_batch_size": 32,
-    "warmup_steps": 0.1,
-    "max_length": 126,
-}
+RECIPE = make_recipe(1e-4, epochs=3.0, batch_size=32, max_length=126)  # the paper's
+BINARY = ("0", "1")
 NLI = ("entailment", "neutral", "contradiction")
 ENTAILMENT = ("entailment", "not_entailment")
 FILES = {"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"}
+MNLI_FILES = {
+    "train": "train.tsv",
+    "validation_matched": "dev_matched.tsv",
+    "validation_mismatched": "dev_mismatched.tsv",
+    "test_matched": "test_matched.tsv",
+    "test_mismatched": "test_mismatched.tsv",
+}
 PAIR = ("sentence1", "sentence2")
 CATEGORIES = ("Lexical Semantics", "Predicate-Argument Structure", "Logic", "Knowledge")
 
 
 def read_glue(
-    path: Path,
-    split: str,
-    texts: tuple[str, ...],
-    label: str,
-    labels: tuple[str, ...] = (),
-    leave_out_ragged: bool = False,
+    path: Path, split: str, texts: tuple[str, ...], label: str, labels: tuple[str, ...], skip_ragged: bool = False
 ) -> list[dict]:
-    """Rows of an official table: `texts` and `label` are its columns; test tables have no label."""
+    """Reads an official table.
+
+    Args:
+        texts: Columns of the texts.
+        label: Column of the label, which test tables do not have.
+        labels: Names of the classes; empty for numbers.
+        skip_ragged: Skip broken lines of labelled tables, with a warning.
+    """
+    is_test = split.startswith("test")
     to_label = class_of(labels, path) if labels else float
-    columns = texts if _is_test(split) else (*texts, label)
+    table = read_table(path, texts if is_test else (*texts, label), skip_ragged=skip_ragged and not is_test)
     return [
         {
             "id": row.get("index", i),
             "texts": [row[name] for name in texts],
             "label": to_label(row[label]) if label in row else None,
         }
-        for i, row in enumerate(read_table(path, columns, leave_out_ragged=leave_out_ragged and not _is_test(split)))
+        for i, row in enumerate(table)
     ]
 
 
-def read_cola(path: Path, split: str, labels: tuple[str, ...]) -> list[dict]:
-    """CoLA's table has no header, but for the test split's."""
-    if _is_test(split):
-        return read_glue(path, split, ("sentence",), "label", labels)
-    to_label, rows = class_of(labels, path), []
+def read_cola(path: Path, split: str) -> list[dict]:
+    """Reads CoLA's tables: only that of the test split has a header."""
+    if split.startswith("test"):
+        return read_glue(path, split, ("sentence",), "label", BINARY)
+    to_label, rows = class_of(BINARY, path), []
     with open_text(path) as file:
         for number, line in enumerate(file, 1):
             fields = line.rstrip("\r\n").split("\t")
@@ -59,9 +63,9 @@ def read_cola(path: Path, split: str, labels: tuple[str, ...]) -> list[dict]:
 
 
 def read_diagnostics(path: Path, split: str) -> list[dict]:
-    """`diagnostic.tsv`, without labels, or the labelled `diagnostic-full.tsv`."""
-    if _is_test(split):
-        return read_glue(path, split, PAIR, "label")
+    """Reads the unlabelled `diagnostic.tsv` or the labelled `diagnostic-full.tsv`."""
+    if split.startswith("test"):
+        return read_glue(path, split, PAIR, "label", NLI)
     to_label = class_of(NLI, path)
     return [
         {
@@ -75,55 +79,55 @@ def read_diagnostics(path: Path, split: str) -> list[dict]:
 
 
 def _categories(row: dict) -> list[str]:
-    """`Logic` and `Logic: Negation` for every coarse and fine category of a row."""
+    """Returns `Logic` and `Logic: Negation` for every coarse and fine category of a row."""
     coarse = [name for name in CATEGORIES if row[name]]
     return coarse + [f"{name}: {fine.strip()}" for name in coarse for fine in row[name].split(";") if fine.strip()]
 
 
-def _is_test(split: str) -> bool:
-    return split.startswith("test")
-
-
 def write_glue(path: Path, task: Task, rows: list[dict], predictions: list) -> None:
-    """`index` and `prediction`; names where the official data have names, scores of 0 to 5 for STS-B."""
+    """Writes `index` and `prediction`: class names or numbers as in the official data, for STS-B scores of 0 to 5."""
     if not task.labels:
         values = [f"{min(max(value, 0.0), 5.0):.3f}" for value in predictions]
     else:
-        named = task.labels in (NLI, ENTAILMENT) and task.folder != "glue/WNLI"
-        values = [task.labels[value] if named else str(value) for value in predictions]
+        values = [task.labels[value] for value in predictions]
     lines = [f"{row['id']}\t{value}" for row, value in zip(rows, values)]
     path.write_text("\n".join(["index\tprediction", *lines]) + "\n")
 
 
-def _glue(name, title, folder, texts, submission, labels=("0", "1"), label="label", hub=None, **options) -> Task:
-    hub_texts, main = hub or texts, options.pop("main", "accuracy")
-    read = partial(
-        read_glue, texts=texts, label=label, labels=labels, leave_out_ragged=options.pop("leave_out_ragged", False)
-    )
+def _glue(
+    name: str,
+    title: str,
+    texts: tuple[str, ...],
+    labels: tuple[str, ...] = BINARY,
+    label: str = "label",
+    hub_texts: tuple[str, ...] = (),
+    skip_ragged: bool = False,
+    **options,
+) -> Task:
+    """A GLUE task; `texts` and `label` are columns of the official tables, `hub_texts` of the Hub's if they differ."""
 
     def from_hub(row: dict) -> dict:
         known = row["label"] is not None and row["label"] != -1  # STS-B's are numbers from 0 to 5
-        return {
-            "id": row["idx"],
-            "texts": [row[text] for text in hub_texts],
-            "label": row["label"] if known else None,
-        }
+        columns = hub_texts or texts
+        return {"id": row["idx"], "texts": [row[text] for text in columns], "label": row["label"] if known else None}
 
+    defaults = {
+        "files": FILES,
+        "parse": partial(read_glue, texts=texts, label=label, labels=labels, skip_ragged=skip_ragged),
+        "main": "accuracy",
+        "test": {"test": f"{title}.tsv"},
+    }
     return Task(
         title=title,
         head=Classification() if labels else Regression(),
         data=("nyu-mll/glue", name),
-        folder=f"glue/{folder}",
-        files=options.pop("files", FILES),
-        parse=options.pop("parse", read),
+        folder=f"glue/{title}",
         row=from_hub,
-        metric=partial(GlueMetric, name, keep_in_memory=True),
-        main=main,
+        metric=partial(load_metric, "glue", name),
         recipe=RECIPE,
         labels=labels,
-        test=options.pop("test", {"test": submission}),
         write_submission=write_glue,
-        **options,
+        **{**defaults, **options},
     )
 
 
@@ -135,7 +139,7 @@ DIAGNOSTICS = Task(
     files={"test": "diagnostic.tsv", "labelled": "diagnostic-full.tsv"},
     parse=read_diagnostics,
     row=lambda row: {"id": row["idx"], "texts": [row["premise"], row["hypothesis"]], "label": None},
-    metric=partial(DiagnosticsMetric, keep_in_memory=True),
+    metric=partial(load_metric, "glue", "ax"),
     main="matthews_correlation",
     recipe={},
     labels=NLI,
@@ -145,21 +149,25 @@ DIAGNOSTICS = Task(
     reference=lambda row: {"label": row["label"], "categories": row["categories"]},
 )
 GLUE = {
-    "cola": _glue("cola", "CoLA", "CoLA", ("sentence",), "CoLA.tsv", main="matthews_correlation",
-                  parse=partial(read_cola, labels=("0", "1"))),
-    "sst2": _glue("sst2", "SST-2", "SST-2", ("sentence",), "SST-2.tsv"),
-    "mrpc": _glue("mrpc", "MRPC", "MRPC", ("#1 String", "#2 String"), "MRPC.tsv", label="Quality", hub=PAIR),
-    "stsb": _glue("stsb", "STS-B", "STS-B", PAIR, "STS-B.tsv", labels=(), label="score", main="pearson"),
-    # A few lines of its official train.tsv are broken; the authors' own reader passes over them.
-    "qqp": _glue("qqp", "QQP", "QQP", ("question1", "question2"), "QQP.tsv", label="is_duplicate",
-                 leave_out_ragged=True),
-    "mnli": _glue("mnli", "MNLI", "MNLI", PAIR, "", labels=NLI, label="gold_label", hub=("premise", "hypothesis"),
-                  files={"train": "train.tsv", "validation_matched": "dev_matched.tsv",
-                         "validation_mismatched": "dev_mismatched.tsv", "test_matched": "test_matched.tsv",
-                         "test_mismatched": "test_mismatched.tsv"},
-                  evaluate_on=("validation_matched", "validation_mismatched"),
-                  test={"test_matched": "MNLI-m.tsv", "test_mismatched": "MNLI-mm.tsv"}, also=(DIAGNOSTICS,)),
-    "qnli": _glue("qnli", "QNLI", "QNLI", ("question", "sentence"), "QNLI.tsv", labels=ENTAILMENT),
-    "rte": _glue("rte", "RTE", "RTE", PAIR, "RTE.tsv", labels=ENTAILMENT),
-    "wnli": _glue("wnli", "WNLI", "WNLI", PAIR, "WNLI.tsv"),
-}  # fmt: skip
+    "cola": _glue("cola", "CoLA", ("sentence",), main="matthews_correlation", parse=read_cola),
+    "sst2": _glue("sst2", "SST-2", ("sentence",)),
+    "mrpc": _glue("mrpc", "MRPC", ("#1 String", "#2 String"), label="Quality", hub_texts=PAIR),
+    "stsb": _glue("stsb", "STS-B", PAIR, labels=(), label="score", main="pearson"),
+    # A few lines of its official train.tsv are broken; the authors' own reader skips them.
+    "qqp": _glue("qqp", "QQP", ("question1", "question2"), label="is_duplicate", skip_ragged=True),
+    "mnli": _glue(
+        "mnli",
+        "MNLI",
+        PAIR,
+        labels=NLI,
+        label="gold_label",
+        hub_texts=("premise", "hypothesis"),
+        files=MNLI_FILES,
+        evaluate_on=("validation_matched", "validation_mismatched"),
+        test={"test_matched": "MNLI-m.tsv", "test_mismatched": "MNLI-mm.tsv"},
+        also=(DIAGNOSTICS,),
+    ),
+    "qnli": _glue("qnli", "QNLI", ("question", "sentence"), labels=ENTAILMENT),
+    "rte": _glue("rte", "RTE", PAIR, labels=ENTAILMENT),
+    "wnli": _glue("wnli", "WNLI", PAIR),
+}

@@ -1,15 +1,15 @@
-"""Grounding: which clips the tokens of a sentence point to, by the teacher and by a student.
+"""Grounding: which video clips are nearest to the tokens of a sentence, for the teacher and for a student.
 
-The teacher's contrast compares token states h_i and clips v as unit vectors of one space. So does this:
+Token states h_i and clips v are compared as unit vectors in one space, as in the teacher's contrastive loss:
 
-    similarity of token i with clip v:   s(i, v) = unit(P h_i) . v
-    the same of a student:               s'(i, v) = unit(P |h| g(z_i)) . v
+    teacher:  s(i, v) = unit(P h_i) . v
+    student:  s'(i, v) = unit(P |h| g(z_i)) . v
 
-with P the teacher's text projection, if it has one, z_i the student's states, g its distillation head, which gives the
-direction of the teacher's state, and |h| the mean length of the teacher's states in this sentence, which no objective
-teaches and only a projection asks for.
+P is the teacher's text projection, if it has one. z_i are the student's states, and g is its distillation head, which
+predicts the direction of the teacher's state. |h| is the mean length of the teacher's states in this sentence: no
+objective teaches lengths, and only a projection depends on them.
 
-Shapes: L ordinary tokens, K clips, J the width of the joint space, T steps of one clip.
+Shapes: L ordinary tokens, K clips, J width of the joint space, T steps of one clip.
 """
 
 from dataclasses import dataclass
@@ -22,26 +22,28 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from ..data.collators import VideoTextCollator
+from ..models.attention import longest_sequence
 from ..models.heads import unit_states
 from ..models.student import DistillationStudent
 from ..models.teacher import VidLanKDTeacher
 from ..training.sampler import EpochDataset
 
-# Objectives that bring each state of the head to the teacher's state of the same token. NST compares which tokens the
-# neurons respond to, whatever the axes; soft labels and vokens compare no states.
+# Objectives that pull each output of the head towards the teacher's state of the same token. NST compares which tokens
+# the neurons respond to, regardless of the axes; soft labels and vokens compare no states.
 ALIGNED = ("infonce", "crd", "regression")
-# Of so many clips nearest to a sentence, the heat map is of the first with so many steps.
+# The heat map shows the first of the 50 nearest clips that has at least 4 steps.
 HEAT_CANDIDATES, HEAT_STEPS = 50, 4
 
 
 @dataclass
 class Scores:
-    """What one model says of a sentence.
+    """One model's scores of a sentence.
 
     Args:
         similarity: `[L, k]` cosines of each token with its nearest clips, largest first.
         nearest: `[L, k]` indices of these clips.
-        mean, std: `[L]` of the token's cosines with all K clips.
+        mean: `[L]` mean of the token's cosines with all K clips.
+        std: `[L]` standard deviation of these cosines.
         heat: `[L, T]` cosines with the steps of one clip.
     """
 
@@ -52,26 +54,26 @@ class Scores:
     heat: Tensor
 
     def deviations(self, similarity: Tensor) -> Tensor:
-        """`[L, n]` cosines as standard deviations above the token's mean over all clips, `(s - mean) / std`."""
+        """Returns `[L, n]` cosines in standard deviations above the token's mean over all clips."""
         return (similarity - self.mean[:, None]) / self.std[:, None].clamp(min=1e-6)
 
 
 @dataclass
 class Grounding:
-    """The scores of a sentence.
+    """The scores of both models for a sentence.
 
     Args:
-        sentence: As given.
-        tokens: The L ordinary tokens as they stand in the sentence.
-        spans: Characters of the sentence, from and to, of each token.
-        num_clips: K.
-        teacher: Its scores.
-        student: Its scores, or `None`.
-        objective: Whose distillation head the student's are through.
-        without_student: Why there are no scores of the student, in words.
-        heat_clip: Index of the clip of the heat maps.
-        heat_clip_is: Why it is this one, in words.
-        times: `[T]` seconds of its steps.
+        sentence: The sentence.
+        tokens: Its L ordinary tokens, spelled as in the sentence.
+        spans: First and last character position of each token.
+        num_clips: Number of clips, K.
+        teacher: The teacher's scores.
+        student: The student's scores, or `None`.
+        objective: Objective whose distillation head gave the student's scores.
+        without_student: Why there are no scores of the student, as a sentence.
+        heat_clip: Index of the clip in the heat maps.
+        heat_clip_is: Why this clip was chosen, in words.
+        times: `[T]` times of its steps in seconds.
     """
 
     sentence: str
@@ -88,10 +90,20 @@ class Grounding:
 
 
 def encode_clips(teacher: VidLanKDTeacher, tokenizer, clips: Dataset, max_video_length=384, batch_size=64) -> Tensor:
-    """Unit vectors `[K, J]` of the clips of [`load_video_text`], for [`ground`] on several sentences.
+    """Encodes the clips of [`load_video_text`] once, for [`ground`] on several sentences.
+
+    Args:
+        teacher: Teacher that was trained with the contrastive loss.
+        tokenizer: The teacher's tokenizer.
+        clips: The K clips.
+        max_video_length: Maximum number of steps of a clip.
+        batch_size: Number of clips per batch.
+
+    Returns:
+        Unit vectors `[K, J]` on the CPU.
 
     Raises:
-        ValueError: A teacher without video encoder.
+        ValueError: The teacher has no video encoder.
     """
     check_video_encoder(teacher)
     steps = min(max_video_length, teacher.config.video_config.max_position_embeddings)
@@ -113,42 +125,47 @@ def ground(
     window: int = 1,
     batch_size: int = 64,
 ) -> Grounding:
-    """The nearest clips of each token of a sentence, and how near it is to each step of one clip.
+    """Finds the clips nearest to each token of a sentence, and compares each token with every step of one clip.
 
-    Both models, in eval mode from here on, read the sentence whole and unmasked, between [CLS] and [SEP]. Every token
-    is compared with every clip.
+    The models are put into eval mode and read the complete sentence, unmasked, between [CLS] and [SEP]. Every token is
+    compared with every clip.
 
     Args:
-        sentence: Of at least one token.
-        teacher: Trained by contrast.
-        tokenizer: Its own; a fast one.
-        clips: The K clips, as [`load_video_text`] gives them.
-        bank: Their vectors, from [`encode_clips`]; made if not given.
-        student: One with its distillation heads; its scores are left out, with the reason, if none fits.
-        objective: Whose head is used; by default the first of `ALIGNED` that the student learned by.
-        num_nearest: k.
-        heat_clip: Index of the clip of the heat map. By default, of the 50 clips nearest to the sentence by the
-            teacher's mean cosine over tokens, the first of 4 steps or more, or else the longest.
-        window: How many steps, itself in the middle, the video encoder sees for each step of the heat map.
-        batch_size: Clips, and steps, at a time.
+        sentence: Sentence of at least one token.
+        teacher: Teacher that was trained with the contrastive loss.
+        tokenizer: The teacher's tokenizer, a fast one.
+        clips: The K clips from [`load_video_text`].
+        bank: Vectors of the clips from [`encode_clips`]. Default: encode them.
+        student: Student with its distillation heads. If no head fits, the result says why instead of scoring it.
+        objective: Objective whose head is used. Default: the first of `ALIGNED` that the student was trained with.
+        num_nearest: Number of nearest clips, k.
+        heat_clip: Index of the clip in the heat map. Default: of the 50 clips with the highest mean cosine over the
+            teacher's tokens, the first with at least 4 steps, otherwise the longest.
+        window: Number of steps, centred on the step, that the video encoder sees for each step of the heat map.
+        batch_size: Number of clips, or steps, per batch.
 
     Raises:
-        ValueError: A teacher without video encoder, a sentence without tokens or too long, a slow tokenizer, numbers
-            that do not fit the clips, or a student or head that does not fit the teacher.
+        ValueError: The teacher has no video encoder, the sentence has no tokens or too many, the tokenizer is not a
+            fast one, a number does not fit the clips, or the student or its head does not fit the teacher.
     """
     check_video_encoder(teacher)
     for name, value, most in (("num_nearest", num_nearest, len(clips)), ("window", window, 2**30)):
         if not 1 <= value <= most:
-            raise ValueError(f"{name} is {value}: give 1 to {most}")
+            raise ValueError(f"{name} is {value}: give a number from 1 to {most}")
     if heat_clip is not None and not 0 <= heat_clip < len(clips):
-        raise ValueError(f"heat_clip is {heat_clip}: give the index of a clip, 0 to {len(clips) - 1}")
+        raise ValueError(f"heat_clip is {heat_clip}: give the index of a clip, from 0 to {len(clips) - 1}")
     bank = encode_clips(teacher, tokenizer, clips, batch_size=batch_size) if bank is None else bank
     if len(bank) != len(clips):
         raise ValueError(f"the bank has {len(bank)} vectors, but there are {len(clips)} clips: encode these clips")
     bank = bank.to(teacher.device)
     ids, tokens, spans = _tokens(sentence, tokenizer)
     for name, model in (("teacher", teacher.text_model), ("student", student)):
-        _check_length(name, model, ids.shape[1])
+        longest = None if model is None else longest_sequence(model)
+        if longest is not None and ids.shape[1] > longest:
+            raise ValueError(
+                f"the sentence has {ids.shape[1] - 2} tokens, but the {name} reads at most {longest - 2}: shorten the "
+                "sentence"
+            )
 
     states = teacher.eval().encode_text(ids.to(teacher.device))
     vectors = {"teacher": teacher.unit_tokens(states)[0, 1:-1]}
@@ -162,10 +179,10 @@ def ground(
         length = states[:, 1:-1].norm(dim=-1).mean()
         vectors["student"] = teacher.unit_tokens(directions * length)[0, 1:-1]
 
-    chosen_because = "the clip that was asked for"
+    chosen_because = "the requested clip"
     if heat_clip is None:
         heat_clip, rank = _clip_for_heat(vectors["teacher"].mean(0) @ bank.T, clips)
-        chosen_because = f"of the clips nearest to the sentence by the teacher, number {rank}"
+        chosen_because = f"among the teacher's nearest clips of the sentence, number {rank}"
     steps, times = _step_vectors(teacher, clips[heat_clip], window, batch_size)
     scores = {}
     for model, queries in vectors.items():
@@ -188,12 +205,14 @@ def ground(
 
 
 def nearest_clips(queries: Tensor, bank: Tensor, k: int, rows: int = 8192) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The k rows of `bank [K, J]` with the largest inner product with each of `queries [N, J]`.
+    """Finds the k rows of `bank` `[K, J]` with the largest inner product with each of the `queries` `[N, J]`.
 
-    The product is made `rows` of the bank at a time, so that memory does not grow with K. Of equals the first wins.
+    The product is computed for `rows` rows of the bank at a time, so that memory does not grow with K. Among equal
+    products, the first row wins.
 
     Returns:
-        The products `[N, k]`, largest first, their rows `[N, k]`, and mean and standard deviation `[N]` over all rows.
+        The products `[N, k]`, largest first, their row indices `[N, k]`, and the mean and standard deviation `[N]`
+        over all rows.
     """
     best = queries.new_empty((len(queries), 0))
     index = torch.empty((len(queries), 0), dtype=torch.long, device=queries.device)
@@ -213,62 +232,61 @@ def nearest_clips(queries: Tensor, bank: Tensor, k: int, rows: int = 8192) -> tu
 def aligned_objective(
     student: DistillationStudent, teacher: VidLanKDTeacher, objective: str | None = None
 ) -> tuple[str | None, str | None]:
-    """The objective through whose head a student's states are compared with the teacher's clips.
+    """Chooses the objective whose head maps the student's states into the teacher's space.
 
     Returns:
-        Its name and `None`, or `None` and why there is none, in words.
+        Its name and `None`, or `None` and the reason, as a sentence, why there is none.
 
     Raises:
-        ValueError: An `objective` that the student has not or that does not align states, or another width.
+        ValueError: The student does not have `objective`, it does not align states, or the student does not fit the
+            teacher.
     """
     held = list(student.objectives)
     if objective is not None:
         needs = student.objectives[objective].needs if objective in held else ()
         if "hidden" not in needs or objective == "nst":
             raise ValueError(
-                f"objective {objective!r} gives no head in the teacher's space: the student has {held or 'none'}; "
-                f"choose {', '.join(ALIGNED)} or your own that compares the states of the same token"
+                f"objective {objective!r} gives no head in the teacher's space; the student has {held or 'none'}: "
+                f"choose {', '.join(ALIGNED)}, or an objective of yours that compares states of the same token"
             )
     found = objective or next((name for name in ALIGNED if name in held), None)
     if found is None and held:
         return None, (
-            f"This student learned by {', '.join(held)} alone, which does not bring its states into the teacher's "
-            f"space, so they cannot be compared with clips. Distil with one of {', '.join(ALIGNED)} as well."
+            f"This student was trained with {', '.join(held)} alone, which does not map its states into the teacher's "
+            f"space, so they cannot be compared with clips. Also distil with one of {', '.join(ALIGNED)}."
         )
     if found is None:
         return None, (
             "This checkpoint has no distillation head, so its states cannot be compared with clips. Give a folder "
-            f"with distillation/ in it, of a student that was distilled with one of {', '.join(ALIGNED)}."
+            f"that contains distillation/, of a student that was distilled with one of {', '.join(ALIGNED)}."
         )
     width = student.config.distillation["teacher_hidden_size"]
-    if width != teacher.config.hidden_size:
-        raise ValueError(
-            f"the student's head gives states of width {width}, but this teacher's have {teacher.config.hidden_size}: "
-            "give the teacher it was distilled from"
-        )
-    if student.config.vocab_size != teacher.config.vocab_size:
-        raise ValueError(
-            f"the student's vocabulary has {student.config.vocab_size} tokens, the teacher's "
-            f"{teacher.config.vocab_size}: give the teacher it was distilled from"
-        )
+    for what, of_student, of_teacher in (
+        ("head predicts states of width", width, teacher.config.hidden_size),
+        ("vocabulary has a size of", student.config.vocab_size, teacher.config.vocab_size),
+    ):
+        if of_student != of_teacher:
+            raise ValueError(
+                f"the student's {what} {of_student}, but this teacher's is {of_teacher}: give the teacher that the "
+                "student was distilled from"
+            )
     return found, None
 
 
 def _clip_for_heat(similarity: Tensor, clips: Dataset) -> tuple[int, int]:
-    """A clip near to the sentence that has some length, and its rank, from 1."""
+    """Returns a clip that is near to the sentence and has enough steps, and its rank, from 1."""
     nearest = similarity.topk(min(HEAT_CANDIDATES, len(clips))).indices.tolist()
-    longest, most = 0, 0
-    for place, index in enumerate(nearest):
-        steps = len(clips[index]["video_features"])
-        if steps > most:
-            longest, most = place, steps
-        if steps >= HEAT_STEPS:
+    steps: list[int] = []
+    for index in nearest:
+        steps.append(len(clips[index]["video_features"]))
+        if steps[-1] >= HEAT_STEPS:
             break
-    return nearest[longest], longest + 1
+    place = steps.index(max(steps))
+    return nearest[place], place + 1
 
 
 def check_video_encoder(teacher) -> None:
-    """Raises a `ValueError` if `teacher` cannot compare tokens with clips."""
+    """Raises a `ValueError` if the teacher cannot compare tokens with clips."""
     if not isinstance(teacher, VidLanKDTeacher) or teacher.video_encoder is None:
         raise ValueError(
             f"grounding compares tokens with clips, but this {type(teacher).__name__} has no video encoder: give a "
@@ -277,36 +295,25 @@ def check_video_encoder(teacher) -> None:
 
 
 def _tokens(sentence: str, tokenizer) -> tuple[Tensor, list[str], list[tuple[int, int]]]:
-    """Ids `[1, L + 2]`, and each ordinary token's text and place in the sentence."""
+    """Returns ids `[1, L + 2]`, and the text and character span of each ordinary token."""
     if not tokenizer.is_fast:
-        raise ValueError(f"{type(tokenizer).__name__} is not a fast tokenizer, which tells where a token stands")
+        raise ValueError(f"{type(tokenizer).__name__} has no character offsets: use a fast tokenizer")
     encoded = tokenizer(sentence, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     if not encoded["input_ids"]:
-        raise ValueError(f"the sentence {sentence[:200]!r} has no token in the vocabulary: give words")
+        raise ValueError(f"the sentence {sentence[:200]!r} has no token in the vocabulary: give at least one word")
     spans = []
-    for begin, end in encoded["offset_mapping"]:  # byte-level tokens hold the space before them
+    for begin, end in encoded["offset_mapping"]:  # byte-level tokens include the space before them
         begin += len(sentence[begin:end]) - len(sentence[begin:end].lstrip())
         spans.append((begin, max(begin, end)))
     ids = torch.tensor([[tokenizer.cls_token_id, *encoded["input_ids"], tokenizer.sep_token_id]])
     return ids, [sentence[begin:end] for begin, end in spans], spans
 
 
-def _check_length(name: str, model, length: int) -> None:
-    config = getattr(model, "config", None)
-    longest = getattr(config, "max_position_embeddings", length)
-    if getattr(config, "model_type", "") == "roberta":  # its positions begin after the padding token's id
-        longest -= config.pad_token_id + 1
-    if length > longest:
-        raise ValueError(
-            f"the sentence has {length - 2} tokens, but the {name} reads at most {longest - 2}: give a shorter one"
-        )
-
-
 def _step_vectors(teacher: VidLanKDTeacher, row: dict, window: int, batch_size: int) -> tuple[Tensor, Tensor]:
-    """Unit vectors `[T, J]` of what is seen around each step of a clip, and the steps' seconds `[T]`."""
+    """Returns unit vectors `[T, J]` of the window around each step, and the times `[T]` of the steps in seconds."""
     features = torch.as_tensor(np.asarray(row["video_features"], np.float32))
     count, size = len(features), min(window, len(features), teacher.config.video_config.max_position_embeddings)
-    # At the ends the window stays inside the clip.
+    # At both ends the window stays inside the clip.
     first = (torch.arange(count) - size // 2).clamp(0, count - size)
     seen = features[first[:, None] + torch.arange(size)]
     vectors = [teacher.encode_video(part.to(teacher.device)) for part in seen.split(batch_size)]
@@ -317,7 +324,7 @@ def _step_vectors(teacher: VidLanKDTeacher, row: dict, window: int, batch_size: 
 
 @torch.inference_mode()
 def clip_vectors(teacher: VidLanKDTeacher, clips: Dataset, collator: VideoTextCollator, batch_size: int) -> Tensor:
-    """Unit vectors `[K, J]` of `clips` by the teacher's video encoder, on the CPU."""
+    """Returns unit vectors `[K, J]` of clips from the teacher's video encoder, on the CPU."""
     vectors = []
     for batch in tqdm(DataLoader(EpochDataset(clips), batch_size, collate_fn=collator), desc="clips", leave=False):
         features, mask = batch["video_features"].to(teacher.device), batch["video_mask"].to(teacher.device)

@@ -1,8 +1,8 @@
-"""What is put on an encoder: rows to features, features to batches, outputs to losses and predictions.
+"""Task heads: from rows to features, from features to batches, and from outputs to losses and predictions.
 
 Each head has `auto` (the model class), `encode(rows, tokenizer, options)` (features in the order of the rows),
-`losses(outputs, batch)` (`[B]`, one a feature: what a step's mean is over) and
-`decode(logits, features, rows, options)` (one prediction a row).
+`losses(outputs, batch)` (`[B]`, one per feature; a step's loss is their mean) and
+`decode(logits, features, rows, options)` (one prediction per row).
 """
 
 from collections.abc import Sequence
@@ -25,13 +25,13 @@ from .spans import Span, best_spans, encode_spans
 
 @dataclass(frozen=True)
 class Options:
-    """How texts are cut, and answers chosen.
+    """How texts are truncated and answers are chosen.
 
     Args:
-        max_length: Of a sequence, with special tokens.
-        doc_stride: Tokens that neighbouring windows of a context share.
-        max_answer_length: In tokens.
-        null_threshold: A question is left unanswered where "no answer" beats the best span by more than this.
+        max_length: Maximum length of a sequence in tokens, with special tokens.
+        doc_stride: Number of tokens that neighbouring windows of a context share.
+        max_answer_length: Maximum length of an answer in tokens.
+        null_threshold: A question stays unanswered if "no answer" scores higher than the best span by more than this.
     """
 
     max_length: int = 126
@@ -41,7 +41,7 @@ class Options:
 
 
 class Head:
-    """Base of the heads."""
+    """Base class of the heads, for tasks with one label per row."""
 
     auto: Any
     task_type = "text-classification"
@@ -51,7 +51,7 @@ class Head:
 
     def encode(self, rows: list[dict], tokenizer: PreTrainedTokenizerBase, options: Options) -> list[dict]:
         texts = [[row["texts"][i] for row in rows] for i in range(len(rows[0]["texts"]))]
-        ids = _tokenize(tokenizer, options.max_length, *texts)
+        ids = tokenizer(*texts, truncation=True, max_length=options.max_length)
         features = [{name: values[i] for name, values in ids.items()} for i in range(len(rows))]
         return _with_labels(features, rows)
 
@@ -63,7 +63,7 @@ class Head:
 
 
 class Classification(Head):
-    """One of several classes."""
+    """Predicts one of several classes."""
 
     auto = AutoModelForSequenceClassification
 
@@ -72,7 +72,7 @@ class Classification(Head):
 
 
 class Regression(Head):
-    """A number."""
+    """Predicts a number."""
 
     auto = AutoModelForSequenceClassification
 
@@ -87,7 +87,7 @@ class Regression(Head):
 
 
 class Choice(Head):
-    """One of several candidates, each read beside its context and scored by one classifier."""
+    """Predicts one of several candidates. The same classifier scores each candidate together with its context."""
 
     auto = AutoModelForMultipleChoice
     task_type = "multiple-choice"
@@ -95,7 +95,7 @@ class Choice(Head):
     def encode(self, rows, tokenizer, options):
         count = len(rows[0]["texts"])
         pairs = [pair for row in rows for pair in row["texts"]]
-        ids = _tokenize(tokenizer, options.max_length, *map(list, zip(*pairs)))
+        ids = tokenizer(*map(list, zip(*pairs)), truncation=True, max_length=options.max_length)
         features = [
             {name: values[i * count : (i + 1) * count] for name, values in ids.items()} for i in range(len(rows))
         ]
@@ -103,7 +103,7 @@ class Choice(Head):
 
 
 class Spans(Head):
-    """A span of the context, or none; contexts longer than a sequence are read in windows."""
+    """Predicts a span of the context, or no answer. Long contexts are split into overlapping windows."""
 
     auto = AutoModelForQuestionAnswering
     task_type = "question-answering"
@@ -118,21 +118,13 @@ class Spans(Head):
         return encode_spans(rows, tokenizer, options)
 
     def losses(self, outputs, batch):
-        start, end = (
-            functional.cross_entropy(logits.float(), batch[name], reduction="none")
-            for logits, name in (
-                (outputs.start_logits, "start_positions"),
-                (outputs.end_logits, "end_positions"),
-            )
-        )
+        start = functional.cross_entropy(outputs.start_logits.float(), batch["start_positions"], reduction="none")
+        end = functional.cross_entropy(outputs.end_logits.float(), batch["end_positions"], reduction="none")
         return (start + end) / 2
 
     def decode(self, logits, features, rows, options) -> list[Span]:
-        return best_spans(*logits, features, rows, options, self.may_be_unanswerable)
-
-
-def _tokenize(tokenizer, max_length: int, *texts: list[str]) -> dict[str, list]:
-    return tokenizer(*texts, truncation=True, max_length=max_length)
+        start, end = logits
+        return best_spans(start, end, features, rows, options, self.may_be_unanswerable)
 
 
 def _with_labels(features: list[dict], rows: list[dict]) -> list[dict]:
@@ -147,7 +139,7 @@ TARGETS = ("labels", "start_positions", "end_positions")
 
 
 class Collator:
-    """Features to a batch, padded to the longest; candidates `[B, C, L]`, other sequences `[B, L]`."""
+    """Pads features to the longest in the batch: `[B, C, L]` for C candidates, otherwise `[B, L]`."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         self.tokenizer = tokenizer
@@ -170,6 +162,6 @@ class Collator:
 
 
 def length_of(feature: dict) -> int:
-    """Tokens of a feature's longest sequence."""
+    """Returns the number of tokens in a feature's longest sequence."""
     ids = feature["input_ids"]
     return max(map(len, ids)) if isinstance(ids[0], list) else len(ids)

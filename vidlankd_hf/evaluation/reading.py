@@ -16,23 +16,26 @@ logger = logging.get_logger(__name__)
 
 
 def read_rows(task, source: str | None, split: str, limit: int | None = None) -> list[dict]:
-    """Rows of one split.
+    """Reads the rows of one split.
 
     Args:
         task: A [`Task`].
-        source: A folder: the task's own, or one that holds it under its official name; files may end in `.xz`.
-            `None` reads the Hub.
-        split: Of the task.
-        limit: At most so many rows, the same for every seed.
+        source: Folder of the task, or a folder that contains it under its official name; files may end in `.xz`.
+            `None` reads from the Hub.
+        split: One of `task.files`.
+        limit: Maximum number of rows. The selection is random but always the same.
 
     Raises:
-        FileNotFoundError: No such folder or file.
-        ValueError: The file's layout is another, or rows to train on or to score have no label.
+        FileNotFoundError: The folder or file does not exist.
+        ValueError: The task has no such split, or the file has another layout or no rows.
     """
     if split not in task.files:
-        raise ValueError(f"{task.title} has no split {split!r}: it has {', '.join(task.files)}")
+        raise ValueError(f"{task.title} has no split {split!r}: choose one of {', '.join(task.files)}")
     if source is None:
-        rows = _from_hub(task, split)
+        if task.data is None:
+            raise ValueError(f"{task.title} is not on the Hub: give --data, the folder with its files")
+        name, configuration = task.data
+        rows = [{"id": i, **task.row(row)} for i, row in enumerate(load_dataset(name, configuration, split=split))]
     else:
         path = find_file(task, source, split)
         with official_layout(path):
@@ -45,62 +48,55 @@ def read_rows(task, source: str | None, split: str, limit: int | None = None) ->
     return rows
 
 
-def find_file(task, source: str | Path, split: str) -> Path:
-    """The official file of a split.
-
-    Raises:
-        FileNotFoundError: It names the places that were tried and what the folder holds.
-    """
-    source = Path(source)
-    or_hub = ", or leave --data out for the Hub" if getattr(task, "data", None) else ""
-    if not source.is_dir():
-        raise FileNotFoundError(f"{source} is no folder: give the folder of {task.title}{or_hub}")
-    parts = Path(task.folder).parts
-    folders = [source, *(source.joinpath(*parts[i:]) for i in range(len(parts) - 1, -1, -1))]
-    for folder in folders:
-        if path := _perhaps_compressed(folder / task.files[split]):
-            return path
-    there = next(folder for folder in reversed(folders) if folder.is_dir())
-    held = sorted(p.name for p in there.iterdir() if not p.name.startswith("."))
-    raise FileNotFoundError(
-        f"{task.title} has its {split} split in {task.files[split]}, which is not in {there} "
-        f"(it holds {', '.join(held[:8]) or 'nothing'}): put it there{or_hub}"
-    )
-
-
-def beside(path: Path, name: str, what: str) -> Path:
-    """The file `name`, which holds `what`, in the folder of `path`; it may end in `.xz`, too."""
-    found = _perhaps_compressed(path.with_name(name))
-    if found is None:
-        raise FileNotFoundError(f"{path.with_name(name)} is missing: it holds {what} of {path.name}")
-    return found
-
-
-def _perhaps_compressed(path: Path) -> Path | None:
-    return next((file for file in (path, path.with_name(f"{path.name}.xz")) if file.is_file()), None)
-
-
-def _from_hub(task, split: str) -> list[dict]:
-    if task.data is None:
-        raise ValueError(f"{task.title} is not on the Hub: give --data, the folder that holds it")
-    name, configuration = task.data
-    dataset = load_dataset(name, configuration, split=split)
-    return [{"id": i, **task.row(row)} for i, row in enumerate(dataset)]
-
-
 def require_labels(task, rows: list[dict], split: str, source: str | None) -> None:
     """Raises a `ValueError` if a row has no label."""
     missing = sum(row["label"] is None for row in rows)
     if missing:
         raise ValueError(
-            f"{missing} of {len(rows)} rows of {task.title}'s {split} split ({source or 'the Hub'}) have no label: it "
-            "cannot be trained on or scored; --submission true writes the official submission file for it"
+            f"{missing} of {len(rows)} rows of {task.title}'s {split} split ({source or 'the Hub'}) have no label, so "
+            "it cannot be used for training or scoring; --submission true writes the official submission file for it"
         )
+
+
+def find_file(task, source: str | Path, split: str) -> Path:
+    """Returns the path of a split's official file.
+
+    Raises:
+        FileNotFoundError: The folder or file does not exist; the message says what the folder contains.
+    """
+    source = Path(source)
+    or_hub = ", or omit --data to read from the Hub" if getattr(task, "data", None) else ""
+    if not source.is_dir():
+        raise FileNotFoundError(f"{source} is not a folder: give the folder of {task.title}{or_hub}")
+    parts = Path(task.folder).parts
+    folders = [source, *(source.joinpath(*parts[i:]) for i in range(len(parts) - 1, -1, -1))]
+    for folder in folders:
+        if path := _existing(folder / task.files[split]):
+            return path
+    deepest = next(folder for folder in reversed(folders) if folder.is_dir())
+    content = sorted(p.name for p in deepest.iterdir() if not p.name.startswith("."))
+    raise FileNotFoundError(
+        f"{task.title}'s {split} split is in {task.files[split]}, but {deepest} contains only "
+        f"{', '.join(content[:8]) or 'nothing'}: put the file there{or_hub}"
+    )
+
+
+def companion_file(path: Path, name: str, what: str) -> Path:
+    """Returns the file `name` in the folder of `path`, or `name.xz`; `what` says in the error what it contains."""
+    found = _existing(path.with_name(name))
+    if found is None:
+        raise FileNotFoundError(f"{path.with_name(name)} is missing: it contains {what} of {path.name}")
+    return found
+
+
+def _existing(path: Path) -> Path | None:
+    """The file itself or its compressed form."""
+    return next((file for file in (path, path.with_name(f"{path.name}.xz")) if file.is_file()), None)
 
 
 @contextmanager
 def official_layout(path: Path) -> Iterator[None]:
-    """What a reader stumbles over in a file of another layout becomes a `ValueError` that names the file."""
+    """Turns errors from reading a file with another layout into a `ValueError` that names the file."""
     try:
         yield
     except (LookupError, TypeError, AttributeError, csv.Error, lzma.LZMAError, EOFError) as error:
@@ -108,25 +104,23 @@ def official_layout(path: Path) -> Iterator[None]:
 
 
 def open_text(path: Path) -> TextIO:
-    """Opens a UTF-8 file, also one that ends in `.xz`."""
+    """Opens a UTF-8 file, which may be compressed (`.xz`)."""
     opened = lzma.open if path.suffix == ".xz" else open
     return opened(path, "rt", encoding="utf-8-sig", newline="")
 
 
 def read_table(
-    path: Path,
-    columns: Iterable[str] = (),
-    delimiter: str = "\t",
-    quoted: bool = False,
-    leave_out_ragged: bool = False,
+    path: Path, columns: Iterable[str] = (), delimiter: str = "\t", quoted: bool = False, skip_ragged: bool = False
 ) -> list[dict]:
-    """Rows of a table with a header line.
+    """Reads a table with a header line.
 
     Args:
-        leave_out_ragged: Lines with another number of fields than the header are counted in a warning, no error.
+        columns: Columns that must exist.
+        quoted: Whether fields may be in quotation marks.
+        skip_ragged: Skip lines that do not have as many fields as the header, with a warning, instead of raising.
 
     Raises:
-        ValueError: A column is missing, or a line has another number of fields than the header.
+        ValueError: A column is missing, or a line does not have as many fields as the header.
     """
     quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     with open_text(path) as file:
@@ -139,18 +133,18 @@ def read_table(
                 rows.append(dict(zip(header, fields)))
                 continue
             ragged.append(f"line {number} of {path} has {len(fields)} fields, but the header has {len(header)}")
-            if not leave_out_ragged:
+            if not skip_ragged:
                 raise ValueError(ragged[0])
     if ragged:
-        logger.warning(f"{len(ragged)} lines are left out: the first, {ragged[0]}.")
+        logger.warning(f"Skipped {len(ragged)} broken lines, the first because {ragged[0]}.")
     return rows
 
 
 def read_json_lines(path: Path, columns: Iterable[str] = ()) -> list[dict]:
-    """One JSON object a line.
+    """Reads one JSON object per line.
 
     Raises:
-        ValueError: A line is none, or lacks a field.
+        ValueError: A line is not a JSON object, or one of the `columns` is missing.
     """
     rows = []
     with open_text(path) as file:
@@ -160,28 +154,29 @@ def read_json_lines(path: Path, columns: Iterable[str] = ()) -> list[dict]:
             try:
                 row = json.loads(line)
             except json.JSONDecodeError as error:
-                raise ValueError(f"line {number} of {path} is no JSON object: {error}") from error
+                raise ValueError(f"line {number} of {path} is not a JSON object: {error}") from error
             check_fields(f"line {number} of {path}", row, columns)
             rows.append(row)
     return rows
 
 
 def check_fields(where, found: Iterable[str], needed: Iterable[str]) -> None:
+    """Raises a `ValueError` if `found` lacks one of the `needed` fields."""
     missing = [name for name in needed if name not in found]
     if missing:
         raise ValueError(
-            f"{where} is not in the official layout: it has no {' and no '.join(map(repr, missing))}, but "
+            f"{where} is not in the official layout: it has no {' and no '.join(map(repr, missing))}, only "
             f"{', '.join(map(repr, found)) or 'nothing'}"
         )
 
 
 def class_of(labels: tuple[str, ...], path: Path) -> Callable[[str], int]:
-    """Label as the file has it -> class; names as well as numbers are known."""
+    """Returns a function from a label, given by name or number, to its class index."""
     known = {name: i for i, name in enumerate(labels)} | {str(i): i for i in range(len(labels))}
 
     def find(label: str) -> int:
         if label not in known:
-            raise ValueError(f"{path} has the label {label!r}, which is none of {', '.join(labels)}")
+            raise ValueError(f"{path} has the label {label!r}: allowed are {', '.join(labels)}")
         return known[label]
 
     return find

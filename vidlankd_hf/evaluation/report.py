@@ -1,212 +1,212 @@
-"""The report of an evaluation, from the results alone: `report.md`, `report.json`, `report.png`."""
+"""The report of an evaluation, made from the results alone: `report.md`, `report.json` and `report.png`."""
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
 
+from ..utils.extras import requires_extra
 from ..utils.io import atomic_write
 from . import TASKS
 from .significance import paired_test
 
-WAYS = ("masked", "probe")
+METHODS = {"masked": "masked scoring", "probe": "linear probe"}
 
 
 def best_recipe(runs: list[dict]) -> list[dict]:
-    """The runs of the learning rate with the best median, by seed."""
+    """Returns the runs of the learning rate with the best median score, sorted by seed."""
     rates = sorted({run["learning_rate"] for run in runs})
     best = max(rates, key=lambda rate: median(run["score"] for run in runs if run["learning_rate"] == rate))
     return sorted((run for run in runs if run["learning_rate"] == best), key=lambda run: run["seed"])
 
 
 def summarize(tuned: dict, scored: dict, names: list[str]) -> dict:
-    """Rows of the report.
+    """Computes the rows of the report.
 
     Args:
-        tuned: `{task: {model: runs}}`: results of [`finetune`].
-        scored: `{set: {model: result}}`: results of [`evaluate_zero_shot`].
-        names: Of the models; the first is what the others are tested against.
+        tuned: `{task: {model: runs}}` with the results of [`finetune`].
+        scored: `{set: {model: result}}` with the results of [`evaluate_zero_shot`].
+        names: Names of the models. The others are tested against the first.
 
     Returns:
-        `{"models", "tasks": [...], "zero_shot": [...]}`.
+        `{"models", "tasks", "zero_shot"}`: the names, one row per task and model, and one row per set, method and
+        model.
     """
-    tasks = []
-    for task, by_model in tuned.items():
-        chosen = {name: best_recipe(by_model[name]) for name in names}
-        for name in names:
-            runs = chosen[name]
-            scores = [run["score"] for run in runs]
-            against = None
-            if name != names[0]:
-                pairs = [[run["examples"] for run in chosen[other]] for other in (names[0], name)]
-                against = paired_test(runs[0]["metric"], *pairs)
-            tasks.append(
-                {
-                    "task": task,
-                    "title": TASKS[task].title,
-                    "model": name,
-                    "metric": runs[0]["metric"],
-                    "median": median(scores),
-                    "least": min(scores),
-                    "greatest": max(scores),
-                    "seeds": [run["seed"] for run in runs],
-                    "scores": [run["scores"] for run in runs],
-                    "learning_rate": runs[0]["learning_rate"],
-                    "learning_rates": sorted({run["learning_rate"] for run in by_model[name]}),
-                    "collapsed": [
-                        {"seed": run["seed"], "learning_rate": run["learning_rate"], "how": run["collapsed"]}
-                        for run in by_model[name]
-                        if run["collapsed"]
-                    ],
-                    "runs": len(by_model[name]),
-                    "constant_score": runs[0]["constant_score"],
-                    "train_size": runs[0]["train_size"],
-                    "eval_size": runs[0]["eval_size"],
-                    "seconds": sum(run["seconds"] for run in by_model[name]),
-                    "p": against,
-                }
-            )
-    rows = []
-    for task, by_model in scored.items():
-        for way in WAYS:
-            for name in names:
-                result = by_model[name][way]
-                row = {
-                    "set": task,
-                    "title": TASKS[task].title,
-                    "way": way,
-                    "model": name,
-                    "size": by_model[name]["size"],
-                    "chance": by_model[name]["chance"],
-                    "majority": by_model[name]["majority"],
-                }
-                row |= {key: value for key, value in (result or {"accuracy": None}).items() if key != "right"}
-                first = by_model[names[0]][way]
-                row["p"] = None
-                if name != names[0] and result and first:
-                    row["p"] = paired_test("right", [{"scores": first["right"]}], [{"scores": result["right"]}])
-                rows.append(row)
-    return {"models": names, "tasks": tasks, "zero_shot": rows}
+    tasks = [_task_row(task, name, by_model, names[0]) for task, by_model in tuned.items() for name in names]
+    zero_shot = [
+        _zero_shot_row(name, method, model, by_model, names[0])
+        for name, by_model in scored.items()
+        for method in METHODS
+        for model in names
+    ]
+    return {"models": names, "tasks": tasks, "zero_shot": zero_shot}
+
+
+def _task_row(task: str, name: str, by_model: dict, reference: str) -> dict:
+    every, runs = by_model[name], best_recipe(by_model[name])
+    first, scores, p = runs[0], [run["score"] for run in runs], None
+    if name != reference:
+        others = [run["examples"] for run in best_recipe(by_model[reference])]
+        p = paired_test(first["metric"], others, [run["examples"] for run in runs])
+    return {
+        "task": task,
+        "title": TASKS[task].title,
+        "model": name,
+        **{key: first[key] for key in ("metric", "learning_rate", "constant_score", "train_size", "eval_size")},
+        "median": median(scores),
+        "min": min(scores),
+        "max": max(scores),
+        "seeds": [run["seed"] for run in runs],
+        "scores": [run["scores"] for run in runs],
+        "learning_rates": sorted({run["learning_rate"] for run in every}),
+        "collapsed": [
+            {"seed": run["seed"], "learning_rate": run["learning_rate"], "how": run["collapsed"]}
+            for run in every
+            if run["collapsed"]
+        ],
+        "runs": len(every),
+        "seconds": sum(run["seconds"] for run in every),
+        "p": p,
+    }
+
+
+def _zero_shot_row(name: str, method: str, model: str, by_model: dict, reference: str) -> dict:
+    result, other = by_model[model][method], by_model[reference][method]
+    row = {"set": name, "title": TASKS[name].title, "method": method, "model": model}
+    row |= {key: by_model[model][key] for key in ("size", "chance", "majority")}
+    row |= {key: value for key, value in (result or {"accuracy": None}).items() if key != "right"}
+    compared = model != reference and result and other
+    row["p"] = paired_test("right", *([{"scores": one["right"]}] for one in (other, result))) if compared else None
+    return row
 
 
 def write_report(summary: dict, folder: str | Path) -> Path:
-    """Writes the report into `folder`; returns the path of `report.md`."""
+    """Writes the report into `folder` and returns the path of `report.md`.
+
+    Raises:
+        ImportError: The extra `downstream` is not installed.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / "report.json", json.dumps(summary, indent=1) + "\n")
-    _figure(summary, folder / "report.png")
     atomic_write(folder / "report.md", _markdown(summary))
+    _figure(summary, folder / "report.png")
     return folder / "report.md"
 
 
-def _percent(value: float, row: dict | None = None) -> str:
-    """To 100, with a digit."""
-    scale = 1 if row and TASKS[row["task"]].percent else 100
-    return f"{scale * value:.1f}"
+def _markdown(summary: dict) -> str:
+    lines = ["# Downstream evaluation", ""]
+    if summary["tasks"]:
+        header = ("Task", "Model", "Metric", "Median", "Min - max", "Best constant answer", "Collapsed runs")
+        header += ("Learning rate", "p", "Train / eval rows", "Minutes")
+        lines += [
+            "## Fine-tuned",
+            "",
+            "Scores of the main metric over seeds, from 0 to 100. `Best constant answer`: the best score with one",
+            "answer to all examples. A run has collapsed if its answers are constant or its score is hardly better",
+            "than that; it counts in the median. `p`: paired randomisation test over the examples, against",
+            f"{summary['models'][0]}.",
+            "",
+            *_table(header, map(_task_cells, summary["tasks"])),
+        ]
+    if any(len(row["learning_rates"]) > 1 for row in summary["tasks"]):
+        lines += ["", "The learning rate was chosen on the evaluation data."]
+    if summary["zero_shot"]:
+        header = ("Set", "Items", "Chance", "Most frequent answer", "Model", "Masked scoring", "p", "Other scores")
+        lines += [
+            "",
+            "## Without fine-tuning",
+            "",
+            "Accuracy from 0 to 100. Masked scoring averages over all templates; the lowest and highest accuracy of a",
+            "single template are in brackets. Linear probe: of frozen states, on objects it was not fitted to.",
+            "",
+            *_table((*header, "Linear probe", "p"), _zero_shot_cells(summary)),
+        ]
+    return "\n".join([*lines, "", "![Scores of all models](report.png)", ""])
 
 
-def _one_collapse(run: dict, several_rates: bool) -> str:
-    rate = f" at {run['learning_rate']:g}" if several_rates else ""
-    return f"seed {run['seed']}{rate}: {run['how']}"
+def _table(header: Sequence[str], rows: Iterable[Sequence]) -> list[str]:
+    return [f"| {' | '.join(map(str, cells))} |" for cells in (header, ["---"] * len(header), *rows)]
+
+
+def _task_cells(row: dict) -> list:
+    scale = 1 if TASKS[row["task"]].percent else 100
+    middle, low, high, constant = (f"{scale * row[key]:.1f}" for key in ("median", "min", "max", "constant_score"))
+    several, chosen = len(row["learning_rates"]) > 1, f"{row['learning_rate']:g}"
+    collapsed = f"{len(row['collapsed'])} of {row['runs']}"
+    if row["collapsed"]:
+        rates = [f" at {run['learning_rate']:g}" if several else "" for run in row["collapsed"]]
+        runs = [f"seed {run['seed']}{rate}: {run['how']}" for run, rate in zip(row["collapsed"], rates)]
+        collapsed = f"**{collapsed}** ({', '.join(runs)})"
+    if several:
+        chosen += f" (best of {', '.join(f'{value:g}' for value in row['learning_rates'])})"
+    cells = [row["title"], row["model"], row["metric"], middle, f"{low} - {high}", constant, collapsed, chosen]
+    return [*cells, _p(row["p"]), f"{row['train_size']} / {row['eval_size']}", f"{row['seconds'] / 60:.1f}"]
+
+
+def _zero_shot_cells(summary: dict) -> Iterable[list]:
+    rows = {(row["set"], row["model"], row["method"]): row for row in summary["zero_shot"]}
+    for name in dict.fromkeys(row["set"] for row in summary["zero_shot"]):
+        for model in summary["models"]:
+            masked, probe = (rows[name, model, method] for method in METHODS)
+            cell = "no language-model head"
+            if masked["accuracy"] is not None:
+                one = masked["by_template"]
+                cell = f"{_percent(masked['accuracy'])} ({_percent(min(one))} - {_percent(max(one))})"
+            others = ", ".join(f"{key} {masked[key]:.2f}" for key in ("spearman", "contrast") if key in masked)
+            constants = (_percent(masked[key]) for key in ("chance", "majority"))
+            cells = [masked["title"], masked["size"], *constants, model, cell, _p(masked["p"]), others]
+            yield [*cells, _percent(probe["accuracy"]), _p(probe["p"])]
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
 
 
 def _p(value: float | None) -> str:
     return "" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _markdown(summary: dict) -> str:
-    first = summary["models"][0]
-    lines = ["# Downstream", ""]
-    if summary["tasks"]:
-        lines += [
-            "## Fine-tuned",
-            "",
-            "Main score, to 100: median over seeds, least and greatest. `constant` is the best that one and the same",
-            "answer reaches; a run has collapsed if its answers are constant or its score is hardly above that. It",
-            f"counts in the median. `p`: paired randomisation test over the examples against {first}.",
-            "",
-            "| task | model | score | median | spread | constant | collapsed | lr | p | train / eval | minutes |",
-            "|---|---|---|---|---|---|---|---|---|---|---|",
-        ]
-    for row in summary["tasks"]:
-        several = len(row["learning_rates"]) > 1
-        collapsed = f"{len(row['collapsed'])} of {row['runs']}"
-        if row["collapsed"]:
-            which = [_one_collapse(run, several) for run in row["collapsed"]]
-            collapsed = f"**{collapsed}** ({', '.join(which)})"
-        rate = f"{row['learning_rate']:g}"
-        rate += f" (best of {', '.join(f'{r:g}' for r in row['learning_rates'])})" if several else ""
-        spread = f"{_percent(row['least'], row)} - {_percent(row['greatest'], row)}"
-        lines.append(
-            f"| {row['title']} | {row['model']} | {row['metric']} | {_percent(row['median'], row)} | {spread} | "
-            f"{_percent(row['constant_score'], row)} | {collapsed} | {rate} | {_p(row['p'])} | "
-            f"{row['train_size']} / {row['eval_size']} | {row['seconds'] / 60:.1f} |"
-        )
-    if any(len(row["learning_rates"]) > 1 for row in summary["tasks"]):
-        lines += ["", "The learning rate was chosen on the data that are scored."]
-    if summary["zero_shot"]:
-        lines += [
-            "",
-            "## Without fine-tuning",
-            "",
-            "Accuracy to 100. Masked scoring: over all templates (in brackets: least and greatest of one template).",
-            "Probe: a linear probe of frozen states, on objects it was not fitted to.",
-            "",
-            "| set | size | chance | majority | model | masked scoring | p | more | probe | p |",
-            "|---|---|---|---|---|---|---|---|---|---|",
-        ]
-    rows = {(row["set"], row["model"], row["way"]): row for row in summary["zero_shot"]}
-    for name in dict.fromkeys(row["set"] for row in summary["zero_shot"]):
-        for model in summary["models"]:
-            masked, probe = (rows[name, model, way] for way in WAYS)
-            cell, more = "no head", ""
-            if masked["accuracy"] is not None:
-                one = masked["by_template"]
-                cell = f"{_percent(masked['accuracy'])} ({_percent(min(one))} - {_percent(max(one))})"
-                more = ", ".join(f"{key} {masked[key]:.2f}" for key in ("spearman", "contrast") if key in masked)
-            shares = (_percent(masked[key]) for key in ("chance", "majority"))
-            cells = [masked["title"], masked["size"], *shares, model, cell, _p(masked["p"]), more]
-            cells += [_percent(probe["accuracy"]), _p(probe["p"])]
-            lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join([*lines, "", "![report](report.png)", ""])
-
-
 def _figure(summary: dict, path: Path) -> None:
-    import matplotlib
+    with requires_extra("downstream"):
+        from matplotlib.figure import Figure
+        from matplotlib.lines import Line2D
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    models = summary["models"]
-    panels = []  # title, baseline, for each model (value, least, greatest, collapsed; None: no head)
-    for task in dict.fromkeys(row["task"] for row in summary["tasks"]):
-        rows = [row for row in summary["tasks"] if row["task"] == task]
-        scale = 1 if TASKS[task].percent else 100
-        bars = [
-            (*(scale * row[key] for key in ("median", "least", "greatest")), len(row["collapsed"])) for row in rows
-        ]
-        panels.append((f"{rows[0]['title']}\n({rows[0]['metric']})", scale * rows[0]["constant_score"], bars))
-    for name, way in dict.fromkeys((row["set"], row["way"]) for row in summary["zero_shot"]):
-        rows = [row for row in summary["zero_shot"] if (row["set"], row["way"]) == (name, way)]
-        bars = [(*[100 * (row["accuracy"] or 0.0)] * 3, None if row["accuracy"] is None else 0) for row in rows]
-        panels.append((f"{rows[0]['title']}\n({way})", 100 * rows[0]["chance"], bars))
-    columns = min(5, len(panels))
-    shape = -(-len(panels) // columns), columns
-    figure, axes = plt.subplots(*shape, figsize=(2.5 * columns + 1, (0.4 * len(models) + 1.1) * shape[0]),
-                                sharey=True, squeeze=False, layout="constrained")  # fmt: skip
-    for axis, (title, baseline, bars) in zip(axes.flat, panels):
-        values = [bar[0] for bar in bars]
-        around = [[v - bar[1] for v, bar in zip(values, bars)], [bar[2] - v for v, bar in zip(values, bars)]]
-        drawn = axis.barh(range(len(models)), values, xerr=around, height=0.7, color="#2f6fab")
-        labels = [f" {bar[0]:.1f}" + (f" ({bar[3]} collapsed)" if bar[3] else "") for bar in bars]
-        labels = [" no head" if bar[3] is None else label for bar, label in zip(bars, labels)]
-        axis.bar_label(drawn, labels, padding=2, fontsize=8)
+    # Title of each panel: its baseline, and (score, collapsed) of every seed of every model.
+    panels: dict[str, tuple[float, list[list[tuple[float, bool]]]]] = {}
+    for row in summary["tasks"]:
+        scale = 1 if TASKS[row["task"]].percent else 100
+        values = [next(iter(scores.values()))[row["metric"]] or 0.0 for scores in row["scores"]]
+        collapsed = {run["seed"] for run in row["collapsed"] if run["learning_rate"] == row["learning_rate"]}
+        title, baseline = f"{row['title']}\n{row['metric'].replace('_', ' ')}", scale * row["constant_score"]
+        points = [(scale * value, seed in collapsed) for value, seed in zip(values, row["seeds"])]
+        panels.setdefault(title, (baseline, []))[1].append(points)
+    for row in summary["zero_shot"]:
+        title, points = f"{row['title']}\n{METHODS[row['method']]}", [(100 * (row["accuracy"] or 0.0), False)]
+        panels.setdefault(title, (100 * row["chance"], []))[1].append([] if row["accuracy"] is None else points)
+    models, columns = summary["models"], min(5, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure((2.6 * columns + 1, (0.3 * len(models) + 1.1) * rows + 0.4), layout="constrained")
+    axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    for axis, (title, (baseline, by_model)) in zip(axes.flat, panels.items()):
         axis.axvline(baseline, color="#d64545", lw=1)
-        axis.set(xlim=(min(0, *values), 130), xticks=[0, 50, 100], yticks=range(len(models)), yticklabels=models)
+        for place, points in enumerate(by_model):
+            for value, hollow in points:
+                axis.plot(value, place, "o", color="#2f6fab", mfc="white" if hollow else "#2f6fab", ms=6)
+            label = f"{median(value for value, _ in points):.1f}" if points else "no head"
+            axis.text(1.02, place, label, fontsize=8, va="center", transform=axis.get_yaxis_transform())
+        lowest = min((value for points in by_model for value, _ in points), default=0)
+        axis.set(xlim=(min(-3, lowest - 3), 103), xticks=[0, 50, 100], yticks=range(len(models)), yticklabels=models)
         axis.set_title(title, fontsize=9)
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
-    axes.flat[0].invert_yaxis()
-    figure.supxlabel("red: the best constant answer, or chance", fontsize=9)
+    axes.flat[0].set_ylim(len(models) - 0.5, -0.5)
+    dot = {"color": "#2f6fab", "marker": "o", "ls": ""}
+    handles = [
+        Line2D([], [], **dot, label="a seed (number: median)"),
+        Line2D([], [], **dot, mfc="white", label="a collapsed seed"),
+        Line2D([], [], color="#d64545", label="best constant answer, or chance"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     figure.savefig(path, dpi=120)
-    plt.close(figure)

@@ -1,4 +1,4 @@
-"""Answers as spans of a context: windows with a stride, and the n best spans over them."""
+"""Extractive question answering: overlapping windows of a context, and the best answer spans over all windows."""
 
 from typing import NamedTuple
 
@@ -9,12 +9,12 @@ N_BEST = 20
 
 
 class Span(NamedTuple):
-    """What is predicted for a question.
+    """The prediction for a question.
 
     Args:
-        text: The answer, a span of the context; empty for none.
-        null_odds: Score of "no answer" minus that of the best span.
-        best: The best span's text, whether or not it is the answer.
+        text: The answer, a span of the context; empty for "no answer".
+        null_odds: Score of "no answer" minus the score of the best span.
+        best: Text of the best span, even if the answer is empty.
         n_best: The best spans, `{"text", "probability", "start_logit", "end_logit"}`, best first.
     """
 
@@ -25,16 +25,18 @@ class Span(NamedTuple):
 
 
 def encode_spans(rows: list[dict], tokenizer: PreTrainedTokenizerBase, options) -> list[dict]:
-    """Windows of every row's context beside its question.
+    """Encodes every row's question with overlapping windows of its context.
 
-    A window's target is the first answer if it lies wholly inside, else its first token. Each also has `row`
-    (its row's index) and `offsets` (`[L, 2]` characters of the context, -1 outside it).
+    Returns:
+        One feature per window: the model inputs, `row` (index of its row), `offsets` (`[L, 2]` characters of the
+        context, -1 for other tokens), and the target `start_positions` and `end_positions`: the first answer if the
+        window contains all of it, otherwise the first token.
 
     Raises:
         ValueError: The tokenizer is not a fast one, or a question leaves no room for its context.
     """
     if not tokenizer.is_fast:
-        raise ValueError(f"{type(tokenizer).__name__} is not a fast tokenizer, which tells where tokens are in a text")
+        raise ValueError(f"{type(tokenizer).__name__} has no character offsets: use a fast tokenizer")
     questions = [row["question"].strip() for row in rows]
     room = options.max_length - tokenizer.num_special_tokens_to_add(pair=True)
     lengths = [len(ids) for ids in tokenizer(questions, add_special_tokens=False)["input_ids"]]
@@ -42,8 +44,8 @@ def encode_spans(rows: list[dict], tokenizer: PreTrainedTokenizerBase, options) 
     stride = min(options.doc_stride, (room - longest) // 2)
     if stride < 1:
         raise ValueError(
-            f"a question has {longest} tokens, which leaves no room for its context in {options.max_length}: give a "
-            "greater --max_length"
+            f"a question has {longest} tokens, which leaves no room for its context in {options.max_length} tokens: "
+            "increase --max_length"
         )
     encoded = tokenizer(
         questions,
@@ -67,7 +69,7 @@ def encode_spans(rows: list[dict], tokenizer: PreTrainedTokenizerBase, options) 
 
 
 def _target(row: dict, offsets: np.ndarray) -> tuple[int, int]:
-    """First and last token of the first answer, or the first token twice."""
+    """Returns the first and last token of the first answer, or the first token twice."""
     answers = row["answers"]
     if not answers["text"]:
         return 0, 0
@@ -75,8 +77,8 @@ def _target(row: dict, offsets: np.ndarray) -> tuple[int, int]:
     stop = begin + len(answers["text"][0])
     covered = np.flatnonzero((offsets[:, 1] > begin) & (offsets[:, 0] < stop) & (offsets[:, 0] >= 0))
     context = np.flatnonzero(offsets[:, 0] >= 0)
-    whole = len(context) and offsets[context[0], 0] <= begin and offsets[context[-1], 1] >= stop
-    return (int(covered[0]), int(covered[-1])) if whole and len(covered) else (0, 0)
+    complete = len(context) and offsets[context[0], 0] <= begin and offsets[context[-1], 1] >= stop
+    return (int(covered[0]), int(covered[-1])) if complete and len(covered) else (0, 0)
 
 
 def best_spans(
@@ -87,10 +89,10 @@ def best_spans(
     options,
     may_be_unanswerable: bool,
 ) -> list[Span]:
-    """The answer to every row from the logits `[N, L]` of all its windows.
+    """Chooses the answer to every row from the logits `[N, L]` of all windows.
 
-    A window's score of "no answer" is that of its first token; the least of a row's windows counts, as in the original
-    BERT code.
+    A window's score of "no answer" is that of its first token. The minimum over a row's windows counts, as in the
+    original BERT code.
     """
     candidates: list[list[tuple]] = [[] for _ in rows]
     null_scores = np.full(len(rows), np.inf)
@@ -107,25 +109,28 @@ def best_spans(
         for place in kept[np.isfinite(flat[kept])]:
             s, e = divmod(int(place), length)
             candidates[row].append((flat[place], int(offsets[s, 0]), int(offsets[e, 1]), start[s], end[e]))
-    spans = []
-    for row, found, null in zip(rows, candidates, null_scores):
-        found = sorted(found, key=lambda c: (-c[0], c[1], c[2]))
-        n_best = {}
-        for score, begin, stop, start, end in found:
-            text = row["context"][begin:stop]
-            if text not in n_best and len(n_best) < N_BEST:
-                n_best[text] = {"text": text, "score": score, "start_logit": float(start), "end_logit": float(end)}
-        entries = list(n_best.values())
-        if may_be_unanswerable:
-            entries.append({"text": "", "score": null, "start_logit": float(null), "end_logit": 0.0})
-            entries.sort(key=lambda entry: -entry["score"])
-        shares = np.array([entry.pop("score") for entry in entries], dtype=float)
-        best_score = max((c[0] for c in found), default=-np.inf)
-        best = next((entry["text"] for entry in entries if entry["text"]), "")
-        odds = float(null - best_score)
-        shares = np.exp(shares - shares.max()) if len(shares) else shares
-        for entry, share in zip(entries, shares / shares.sum() if len(shares) else shares):
-            entry["probability"] = float(share)
-        unanswered = may_be_unanswerable and odds > options.null_threshold
-        spans.append(Span("" if unanswered else best, odds if np.isfinite(odds) else 1e9, best, entries))
-    return spans
+    return [
+        _answer(row["context"], found, null, options.null_threshold if may_be_unanswerable else None)
+        for row, found, null in zip(rows, candidates, null_scores)
+    ]
+
+
+def _answer(context: str, candidates: list[tuple], null: np.float64, null_threshold: float | None) -> Span:
+    """Chooses the answer from `(score, begin, end, start_logit, end_logit)` and the score of "no answer"."""
+    n_best: dict[str, dict] = {}
+    for score, begin, stop, start, end in sorted(candidates, key=lambda c: (-c[0], c[1], c[2])):
+        text = context[begin:stop]
+        if text not in n_best and len(n_best) < N_BEST:
+            n_best[text] = {"text": text, "score": score, "start_logit": float(start), "end_logit": float(end)}
+    entries = list(n_best.values())
+    best = next((entry["text"] for entry in entries if entry["text"]), "")
+    odds = float(null - max((c[0] for c in candidates), default=-np.inf))
+    if null_threshold is not None:
+        entries.append({"text": "", "score": null, "start_logit": float(null), "end_logit": 0.0})
+        entries.sort(key=lambda entry: -entry["score"])
+    scores = np.array([entry.pop("score") for entry in entries], dtype=float)
+    shares = np.exp(scores - scores.max(initial=-np.inf))
+    for entry, share in zip(entries, shares):
+        entry["probability"] = float(share / shares.sum())
+    unanswered = null_threshold is not None and odds > null_threshold
+    return Span("" if unanswered else best, odds if np.isfinite(odds) else 1e9, best, entries)

@@ -5,17 +5,17 @@ from functools import partial
 from pathlib import Path
 
 from .heads import Spans
+from .metrics import load_metric
 from .reading import check_fields, open_text
 from .spans import Span
-from .squad_metric import SquadMetric, question_scores
-from .task import Task
+from .task import Task, make_recipe
 
 
 def read_squad(path: Path, split: str) -> list[dict]:
-    """Rows of the official JSON, one a question.
+    """Reads the official JSON into one row per question.
 
     Raises:
-        ValueError: It is in another layout, or an answer is not where it says it is.
+        ValueError: The file has another layout, or an answer is not at its position in the context.
     """
     with open_text(path) as file:
         content = json.load(file)
@@ -40,7 +40,7 @@ def _row(context: str, question: dict, path: Path) -> dict:
         if found != answer["text"]:
             raise ValueError(
                 f"question {question['id']!r} of {path} has the answer {answer['text']!r}, but its context has "
-                f"{found!r} there"
+                f"{found!r} at that position"
             )
     unanswerable = question.get("is_impossible", False)
     known = [] if unanswerable or answers is None else answers
@@ -54,24 +54,24 @@ def _row(context: str, question: dict, path: Path) -> dict:
 
 
 def write_squad(path: Path, task: Task, rows: list[dict], predictions: list) -> None:
-    """`{id: text}`; beside it `nbest_predictions.json` and, for 2.0, `null_odds.json`."""
-    files = {
-        path.name: {row["id"]: span.text for row, span in zip(rows, predictions)},
-        "nbest_predictions.json": {row["id"]: span.n_best for row, span in zip(rows, predictions)},
-    }
+    """Writes `{id: text}`, and next to it `nbest_predictions.json` and, for SQuAD 2.0, `null_odds.json`."""
+    files = {path.name: "text", "nbest_predictions.json": "n_best"}
     if task.head.may_be_unanswerable:
-        files["null_odds.json"] = {row["id"]: span.null_odds for row, span in zip(rows, predictions)}
-    for name, content in files.items():
+        files["null_odds.json"] = "null_odds"
+    for name, field in files.items():
+        content = {row["id"]: getattr(span, field) for row, span in zip(rows, predictions)}
         (path.parent / name).write_text(json.dumps(content, indent=1) + "\n")
 
 
 class SquadTask(Task):
-    """Predictions are [`Span`]s."""
+    """A task whose predictions are [`Span`]s."""
 
     def constants(self, rows):
         return [[Span("", 0.0, "", [])] * len(rows)]
 
     def examples(self, rows, predictions):
+        from .metrics.squad import question_scores  # imports evaluate, which takes seconds
+
         version_2 = self.head.may_be_unanswerable
         pairs = [question_scores(span.text, row["answers"]["text"], version_2) for row, span in zip(rows, predictions)]
         return {"scores": [100 * f1 for _, f1 in pairs]}
@@ -85,28 +85,18 @@ class SquadTask(Task):
         return self.metric().compute(predictions=spans, references=references)
 
 
-def _squad(name: str, title: str, hub: str, version: str, learning_rate: float) -> Task:
+def _squad(name: str, title: str, version: str, learning_rate: float) -> Task:
     return SquadTask(
         title=title,
         head=Spans(may_be_unanswerable=name == "squad_v2"),
-        data=(hub, None),
+        data=(f"rajpurkar/{name}", None),
         folder="squad",
-        files={
-            "train": f"train-{version}.json",
-            "validation": f"dev-{version}.json",
-            "test": f"test-{version}.json",
-        },
+        files={"train": f"train-{version}.json", "validation": f"dev-{version}.json", "test": f"test-{version}.json"},
         parse=read_squad,
         row=lambda row: {**row, "label": 0},
-        metric=partial(SquadMetric, name, keep_in_memory=True),
+        metric=partial(load_metric, "squad", name),
         main="f1",
-        recipe={
-            "learning_rate": learning_rate,
-            "num_train_epochs": 2.0,
-            "per_device_train_batch_size": 12,
-            "warmup_steps": 0.1,
-            "max_length": 384,
-        },
+        recipe=make_recipe(learning_rate, epochs=2.0, batch_size=12, max_length=384),
         test={"test": "predictions.json"},
         write_submission=write_squad,
         percent=True,
@@ -114,6 +104,6 @@ def _squad(name: str, title: str, hub: str, version: str, learning_rate: float) 
 
 
 SQUAD = {
-    "squad": _squad("squad", "SQuAD 1.1", "rajpurkar/squad", "v1.1", 3e-5),
-    "squad_v2": _squad("squad_v2", "SQuAD 2.0", "rajpurkar/squad_v2", "v2.0", 5e-5),
+    "squad": _squad("squad", "SQuAD 1.1", "v1.1", 3e-5),
+    "squad_v2": _squad("squad_v2", "SQuAD 2.0", "v2.0", 5e-5),
 }

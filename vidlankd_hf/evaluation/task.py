@@ -1,40 +1,41 @@
-"""A downstream task that a model is fine-tuned on."""
+"""A downstream task on which a model is fine-tuned."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import evaluate
+from typing import TYPE_CHECKING, Any
 
 from .heads import Head
+
+if TYPE_CHECKING:
+    import evaluate
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task: where its data are, what head it needs, how it is scored, and the recipe.
+    """A task: where its data are, which head it needs, how it is scored, and its recipe.
 
-    Rows are dicts: `id`; `texts` (one or two strings, or for a choice the pairs `[context, candidate]`) or, for spans,
-    `question`, `context` and `answers`; `label`, `None` where the data have none.
+    Rows are dicts with `id`, `label` (`None` in unlabelled data) and `texts`: one or two strings or, for multiple
+    choice, pairs `[context, candidate]`. Span tasks have `question`, `context` and `answers` instead of `texts`.
 
     Args:
-        title: Its name in tables and cards.
-        head: Of `heads.py`.
-        data: Hub data set and its configuration, or `None`.
-        folder: The official folder, below a folder of tasks.
-        files: Split -> the official file.
-        parse: Official file and split -> rows.
-        row: Row of the Hub data set -> row.
+        title: Name in tables and model cards.
+        head: One of the heads in `heads.py`.
+        data: Hub data set and its configuration, or `None` if the task is not on the Hub.
+        folder: Official folder, relative to a folder of tasks.
+        files: Official file of each split.
+        parse: Reads an official file and a split into rows.
+        row: Converts a row of the Hub data set into a row of the task.
         metric: Makes the `evaluate.Metric`.
-        main: The metric's value that models are compared by.
-        recipe: Training arguments and `max_length`: the paper's, where it has one.
+        main: Value of the metric by which models are compared.
+        recipe: Training arguments and `max_length`, from the paper where it gives them.
         labels: Names of the classes.
-        evaluate_on: Splits that are scored; the first one is what models are compared by.
-        test: Unlabelled splits -> the name of the official submission file.
-        write_submission: Writes it: `(path, task, rows, predictions)`.
-        reference: What the metric compares with, of a row.
-        also: Other tasks that the fine-tuned model is scored on where their data are there.
-        percent: Values of the metric go to 100, not to 1.
+        evaluate_on: Splits that are scored. Models are compared on the first one.
+        test: Name of the official submission file of each unlabelled split.
+        write_submission: Writes it, called with `(path, task, rows, predictions)`.
+        reference: Returns what the metric compares a row's prediction with.
+        also: Other tasks on which the fine-tuned model is scored if their data are available.
+        percent: Whether the metric's values go up to 100 instead of 1.
     """
 
     title: str
@@ -44,7 +45,7 @@ class Task:
     files: dict[str, str]
     parse: Callable[[Path, str], list[dict]]
     row: Callable[[dict], dict] | None
-    metric: Callable[[], evaluate.Metric]
+    metric: "Callable[[], evaluate.Metric]"
     main: str
     recipe: dict[str, Any]
     labels: tuple[str, ...] = ()
@@ -56,13 +57,24 @@ class Task:
     percent: bool = False
 
     def constants(self, rows: list[dict]) -> list[list]:
-        """Every constant prediction for these rows."""
+        """Returns every constant prediction for these rows."""
         return [[value] * len(rows) for value in range(len(self.labels))]
 
     def examples(self, rows: list[dict], predictions: list) -> dict[str, list]:
-        """What a paired test needs: predictions and labels, or scores, of every row."""
+        """Returns what [`paired_test`] needs: the predictions and labels, or the scores, of all rows."""
         return {"predictions": list(predictions), "labels": [row["label"] for row in rows]}
 
     def score(self, rows: list[dict], predictions: list) -> dict[str, float]:
-        """The metric's values for labelled rows."""
+        """Returns the metric's values for labelled rows."""
         return self.metric().compute(predictions=predictions, references=[self.reference(row) for row in rows])
+
+
+def make_recipe(learning_rate: float, epochs: float, batch_size: int, max_length: int) -> dict[str, Any]:
+    """Returns a recipe with 10 % warm-up steps."""
+    return {
+        "learning_rate": learning_rate,
+        "num_train_epochs": epochs,
+        "per_device_train_batch_size": batch_size,
+        "warmup_steps": 0.1,
+        "max_length": max_length,
+    }

@@ -1,11 +1,11 @@
-"""TRACIE (Zhou et al., NAACL 2021): does an event, often an implicit one, start or end before or after another."""
+"""TRACIE (Zhou et al., NAACL 2021): whether an event, often an implicit one, starts or ends before another."""
 
 from functools import partial
 from pathlib import Path
 
 from .glue import RECIPE
 from .heads import Classification
-from .metrics import TracieMetric
+from .metrics import load_metric
 from .reading import class_of, open_text
 from .task import Task
 
@@ -13,7 +13,7 @@ LABELS = ("negative", "positive")
 
 
 def read_tracie(path: Path, split: str) -> list[dict]:
-    """Lines `event: ... story: ...<tab>answer: positive`; without a tab, a line has no label."""
+    """Reads lines `event: ... story: ...<tab>answer: positive`; a line without a tab has no label."""
     to_label, rows = class_of(LABELS, path), []
     with open_text(path) as file:
         for number, line in enumerate(file, 1):
@@ -33,6 +33,7 @@ def read_tracie(path: Path, split: str) -> list[dict]:
 
 
 def write_tracie(path: Path, task: Task, rows: list[dict], predictions: list) -> None:
+    """Writes one `answer: positive` or `answer: negative` per line."""
     path.write_text("".join(f"answer: {LABELS[value]}\n" for value in predictions))
 
 
@@ -45,7 +46,7 @@ def _tracie(title: str, folder: str, train: str) -> Task:
         files={"train": train, "test": "tracie_test.txt"},
         parse=read_tracie,
         row=None,
-        metric=partial(TracieMetric, keep_in_memory=True),
+        metric=partial(load_metric, "tracie"),
         main="accuracy",
         recipe=RECIPE,
         labels=LABELS,

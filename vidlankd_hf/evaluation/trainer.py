@@ -1,41 +1,30 @@
-"""Fine-tuning with exact means, and batches of like lengths that are padded no further than they need.
+"""Fine-tune a model on a task, in batches of similar length.
 
-A step's loss is the mean over all its sequences (for spans: windows), however they are split into micro-batches and
-processes. Stock transformers takes a mean of micro-batch means, which differs where the last is smaller.
+The loss of a step is the exact mean over all its sequences (for spans: windows), however they are split into
+micro-batches and processes.
 """
 
-from dataclasses import dataclass, field
-
 import numpy as np
-import torch
 from torch import Tensor
+from transformers import Trainer
 
-from ..reliability.fault_tolerant_trainer import FaultTolerantArguments
-from ..training.publishing import PublishingTrainer
+from ..training.base_trainer import BaseTrainer
 from ..training.sampler import EpochSampler
+from .arguments import FinetuningArguments
 from .heads import TARGETS, Collator, Head, length_of
 
-STEPS_PER_GROUP = 50  # so many steps' samples are sorted by length together
-
-
-@dataclass
-class FinetuningArguments(FaultTolerantArguments):
-    """[`FaultTolerantArguments`] as fine-tuning needs them; a task's recipe is put over them."""
-
-    output_dir: str = field(default="outputs/finetuned", metadata={"help": "Where results are written."})
-    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Sequences evaluated at a time."})
-    save_strategy: str = field(default="no", metadata={"help": "Checkpoints to resume from; default: none."})
+STEPS_PER_GROUP = 50  # number of steps whose samples are sorted by length together
 
 
 class GroupedSampler(EpochSampler):
-    """[`EpochSampler`] whose optimizer steps hold samples of like length; still a pure function of (seed, epoch).
+    """[`EpochSampler`] whose optimizer steps hold samples of similar length; a pure function of (seed, epoch) too.
 
-    Samples of `STEPS_PER_GROUP` steps are sorted by length and cut into steps, whose order is then random.
+    Samples of `STEPS_PER_GROUP` steps are sorted by length and cut into steps, which are then shuffled.
 
     Args:
-        lengths: Of the samples.
+        lengths: Length of each sample in tokens.
         samples_per_step: Samples of one optimizer step: processes x micro-batch x accumulation.
-        seed: Of the run.
+        seed: Seed of the run.
     """
 
     def __init__(self, lengths: list[int], samples_per_step: int, seed: int):
@@ -51,40 +40,46 @@ class GroupedSampler(EpochSampler):
         yield from np.random.Generator(np.random.PCG64([self.seed, self.epoch, 1])).permutation(steps).ravel().tolist()
 
 
-class FinetuningTrainer(PublishingTrainer):
-    """A Trainer of one [`Head`] on its features."""
+class FinetuningTrainer(BaseTrainer):
+    """Trainer of one [`Head`] on its features.
+
+    Args:
+        model: Encoder with the head of a task.
+        args: Training arguments.
+        head: The task's [`Head`].
+        tokenizer: The tokenizer of the model.
+        train_features: Features as [`Head.encode`] returns them.
+    """
+
+    # They collect logits, as in the stock Trainer.
+    evaluation_loop, predict = Trainer.evaluation_loop, Trainer.predict
+    loss_terms = {"loss": (1.0, "sequences")}
 
     def __init__(self, model, args: FinetuningArguments, head: Head, tokenizer, train_features: list[dict], **kwargs):
         super().__init__(
-            model=model,
-            args=args,
-            train_dataset=train_features,
-            data_collator=Collator(tokenizer),
-            processing_class=tokenizer,
-            **kwargs,
+            model, args, train_features, data_collator=Collator(tokenizer), processing_class=tokenizer, **kwargs
         )
         self.head = head
-        self.model_accepts_loss_kwargs = True  # makes the stock training_step leave the loss as compute_loss scaled it
 
     def _get_train_sampler(self, train_dataset=None) -> GroupedSampler:
-        args = self.args
-        step = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
-        return GroupedSampler([length_of(feature) for feature in self.train_dataset], step, args.seed)
+        lengths = [length_of(feature) for feature in self.train_dataset.dataset]
+        return GroupedSampler(lengths, self.samples_per_step, self.args.order_seed)
 
-    def _get_num_items_in_batch(self, batch_samples: list[dict], device: torch.device) -> Tensor:
-        """Samples of one optimizer step: of all its micro-batches, on all ranks."""
-        count = torch.tensor(float(sum(len(batch["input_ids"]) for batch in batch_samples)), device=device)
-        return self.accelerator.reduce(count, "sum")
-
-    def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch: Tensor | None = None):
-        batch = {name: value for name, value in inputs.items() if name not in TARGETS}
-        outputs = model(**batch)
-        loss = self.head.losses(outputs, inputs).sum() / num_items_in_batch * self.accelerator.num_processes
-        self.record_losses({"loss": loss})
-        return (loss, outputs) if return_outputs else loss
+    def compute_means(self, model, inputs: dict[str, Tensor]):
+        outputs = model(**{name: value for name, value in inputs.items() if name not in TARGETS})
+        losses = self.head.losses(outputs, inputs)
+        return {"loss": losses.sum() / len(losses)}, outputs
 
     def predict_features(self, features: list[dict]):
-        """Logits of every feature, in their order, the same on any number of ranks; padding is -100."""
+        """Predict the logits of features.
+
+        Args:
+            features: Features as [`Head.encode`] returns them.
+
+        Returns:
+            Array of logits, or a tuple of arrays, in the order of `features`, padded with -100; the same on any number
+            of ranks.
+        """
         order = np.argsort([-length_of(feature) for feature in features], kind="stable")
         inputs = [{n: v for n, v in features[i].items() if n not in TARGETS} for i in order]
         logits = self.predict(inputs).predictions

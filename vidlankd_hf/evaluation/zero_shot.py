@@ -1,10 +1,10 @@
-"""Visual commonsense without fine-tuning: what does a text encoder know of how things look?
+"""Visual commonsense without fine-tuning: what a text encoder knows about the looks of things.
 
-Masked scoring: every candidate word is put into a template, its tokens are masked, and the mean log-probability of
-those tokens is its score; a word of two tokens is compared with a word of one. Scores are averaged over the templates,
-and the accuracy of each template alone is reported beside, since one template's is a matter of luck.
+Masked scoring: every candidate word is put into a template and its tokens are masked. Its score is the mean
+log-probability of these tokens, so that words of one and of several tokens can be compared. Scores are averaged over
+the templates. The accuracy of each template is reported as well, because the choice of a template matters.
 
-Probes: a linear probe of frozen states, scored on objects that it was not fitted to. It needs no language-model head.
+Probing: a linear probe of frozen states, scored on objects that it was not fitted to. It needs no language-model head.
 """
 
 from collections.abc import Callable
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import spearmanr
 
+from ..utils.extras import requires_extra
 from .probing import masked_scores, probe_attributes, probe_pairs, probe_sentences
-from .reading import beside, find_file, official_layout, read_json_lines
+from .reading import companion_file, find_file, official_layout, read_json_lines
 
 COLOURS = ("black", "blue", "brown", "green", "grey", "orange", "pink", "purple", "red", "white", "yellow")
 CODA_COLOURS = tuple("gray" if colour == "grey" else colour for colour in COLOURS)
@@ -27,20 +27,20 @@ POSITIONS = ("inside", "above", "below", "beside")
 
 @dataclass(frozen=True)
 class ZeroShot:
-    """A set of questions that is scored as it is.
+    """A set of questions for a model that is not fine-tuned.
 
-    Items are dicts: `label` (index of the right candidate), the fields that templates name, and what the probe reads:
-    `object`, or `object` and `other` (a comparison), or `sentence`; `distribution` where people's answers vary,
-    `contrast` (index of a wrong candidate) where the set names one.
+    Items are dicts with `label` (index of the correct candidate), the fields of the templates, and the probe's input:
+    `object`, or `object` and `other` (a comparison), or `sentence`. Optional are `distribution` (share of people who
+    gave each answer) and `contrast` (index of a wrong candidate).
 
     Args:
-        title: Its name in tables and cards.
-        folder: The official folder, below a folder of tasks.
-        files: Split -> file; a probe is fitted to `train` where there is one.
-        read: File -> items.
-        candidates: The words that may be the answer.
-        templates: Sentences with fields of the items and `{word}`.
-        probe: Of `scoring.py`.
+        title: Name in tables and model cards.
+        folder: Official folder, relative to a folder of tasks.
+        files: File of each split; a probe is fitted to `train` if there is one.
+        read: Reads a file into items.
+        candidates: Words that may be the answer.
+        templates: Sentences with `{word}` and fields of the items.
+        probe: Probe from `probing.py`.
     """
 
     title: str
@@ -52,42 +52,46 @@ class ZeroShot:
     probe: Callable[..., np.ndarray] = probe_attributes
 
     def items(self, source: str | Path, split: str = "test") -> list[dict]:
-        """The items of a split; folders and errors as in [`read_rows`]."""
+        """Reads the items of a split, with the folders and errors of [`read_rows`]."""
         path = find_file(self, source, split)
         with official_layout(path):
             return self.read(path)
 
 
 def evaluate_zero_shot(task: ZeroShot, encoder, tokenizer, source: str | Path, masked_lm=None) -> dict:
-    """Scores a model as it is.
+    """Scores a model without fine-tuning it.
 
     Args:
-        task: The set.
-        encoder: A BERT-like model, with or without head, for the probe.
-        tokenizer: The model's, a fast one.
+        task: The set of questions.
+        encoder: BERT-like model, with or without head, for the probe.
+        tokenizer: The model's tokenizer, a fast one.
         source: Folder in the official layout.
-        masked_lm: The model with its trained language-model head; without one there is no masked scoring.
+        masked_lm: The model with its trained language-model head; without it there is no masked scoring.
 
     Returns:
-        `size`, `chance` (one of the candidates at random), `majority` (the most frequent answer, always); `probe` and
-        `masked` (`None` without head), each with `accuracy` and `right` of every item; `masked` also with
-        `by_template`, and `contrast` (the right word above a wrong one) or `spearman` (with people's answers, mean
-        over the objects) where the set allows it.
+        `size`, `chance` (accuracy of a random candidate), `majority` (accuracy of the most frequent answer), `probe`
+        and `masked` (`None` without a head). The last two are dicts with `accuracy` and `right`, one bool per item.
+        `masked` also has `by_template` and, depending on the set, `contrast` (how often the right word scores higher
+        than the wrong one) or `spearman` (correlation with people's answers, mean over objects).
+
+    Raises:
+        FileNotFoundError: The folder or file does not exist.
+        ImportError: The extra `downstream` is not installed.
+        ValueError: The file has another layout, or the tokenizer does not fit.
     """
     items = task.items(source)
     train = task.items(source, "train") if "train" in task.files else None
     constants = [np.mean([_is_right(item, word) for item in items]) for word in range(len(task.candidates))]
-    result = {
+    masked = None
+    if masked_lm is not None:
+        masked = _masked_result(masked_scores(masked_lm, tokenizer, items, task.candidates, task.templates), items)
+    return {
         "size": len(items),
         "chance": 1 / len(task.candidates),
         "majority": float(max(constants)),
         "probe": _result(task.probe(encoder, tokenizer, items, train), items),
-        "masked": None,
+        "masked": masked,
     }
-    if masked_lm is not None:
-        scores = masked_scores(masked_lm, tokenizer, items, task.candidates, task.templates)
-        result["masked"] = _masked_result(scores, items)
-    return result
 
 
 def _result(predictions: np.ndarray, items: list[dict]) -> dict:
@@ -96,14 +100,14 @@ def _result(predictions: np.ndarray, items: list[dict]) -> dict:
 
 
 def _is_right(item: dict, prediction: int) -> bool:
-    """Where people are torn between several answers, each is right."""
+    """If several answers were given equally often, each of them is right."""
     if "distribution" in item:
         return item["distribution"][prediction] == max(item["distribution"])
     return prediction == item["label"]
 
 
 def _masked_result(scores: np.ndarray, items: list[dict]) -> dict:
-    """Of scores `[templates, items, candidates]`."""
+    """Accuracy and correlations for scores `[templates, items, candidates]`."""
     mean = scores.mean(0)
     result = _result(mean.argmax(-1), items)
     result["by_template"] = [_result(one.argmax(-1), items)["accuracy"] for one in scores]
@@ -111,79 +115,62 @@ def _masked_result(scores: np.ndarray, items: list[dict]) -> dict:
         above = [row[item["label"]] > row[item["contrast"]] for row, item in zip(mean, items)]
         result["contrast"] = float(np.mean(above))
     if "distribution" in items[0]:
+        with requires_extra("downstream"):
+            from scipy.stats import spearmanr
         values = [spearmanr(row, item["distribution"]).statistic for row, item in zip(mean, items)]
         result["spearman"] = float(np.nanmean(values))
     return result
 
 
 def read_memory_colors(path: Path) -> list[dict]:
-    rows = read_json_lines(path, ("descriptor", "item", "label"))
-    return [
-        {
-            "object": row["item"],
-            "phrase": f"{row['descriptor']} {row['item']}".strip(),
-            "label": _index(COLOURS, row["label"], path),
-        }
-        for row in rows
-    ]
+    """Reads Memory Colors (Norlund et al., 2021)."""
+    items = []
+    for row in read_json_lines(path, ("descriptor", "item", "label")):
+        phrase = f"{row['descriptor']} {row['item']}".strip()
+        items.append({"object": row["item"], "phrase": phrase, "label": _index(COLOURS, row["label"], path)})
+    return items
 
 
 def read_coda(path: Path) -> list[dict]:
-    """Objects of `objects.jsonl` with the mean of their annotators' answers, each of which counts as much."""
+    """Reads CoDa (Paik et al., 2021): the objects of `objects.jsonl` with the mean of their annotators' answers."""
     answers: dict[str, list] = {}
     for row in read_json_lines(path, ("class_id", "included")):
         if row["included"]:
             given = np.array([row[colour] for colour in CODA_COLOURS], dtype=float)
             answers.setdefault(row["class_id"], []).append(given / given.sum())
+    objects = companion_file(path, "objects.jsonl", "the objects")
     items = []
-    objects = beside(path, "objects.jsonl", "the objects")
     for row in read_json_lines(objects, ("class_id", "object_s", "object_pl", "areis_pl")):
         distribution = np.mean(answers[row["class_id"]], 0)
-        items.append(
-            {
-                "object": row["object_s"] or row["object_pl"],  # cosmetics have no singular
-                "plural": row["object_pl"],
-                "are": row["areis_pl"],
-                "label": int(distribution.argmax()),
-                "distribution": distribution.tolist(),
-            }
-        )
+        label = {"label": int(distribution.argmax()), "distribution": distribution.tolist()}
+        noun = row["object_s"] or row["object_pl"]  # cosmetics have no singular
+        items.append({"object": noun, "plural": row["object_pl"], "are": row["areis_pl"], **label})
     return items
 
 
 def read_vicomte(path: Path, candidates: tuple[str, ...]) -> list[dict]:
-    return [
-        {
-            "object": row["sub"],
-            "label": _index(candidates, row["obj"], path),
-            "contrast": _index(candidates, row["alt"], path),
-        }
-        for row in read_json_lines(path, ("sub", "obj", "alt"))
-    ]
+    """Reads a part of ViComTe (Zhang et al., 2022)."""
+    items = []
+    for row in read_json_lines(path, ("sub", "obj", "alt")):
+        label, contrast = (_index(candidates, row[column], path) for column in ("obj", "alt"))
+        items.append({"object": row["sub"], "label": label, "contrast": contrast})
+    return items
 
 
 def read_comparisons(path: Path) -> list[dict]:
-    """Size and height: label 1 says that the first object is the greater one."""
-    return [
-        {
-            "object": row["obj_a"],
-            "other": row["obj_b"],
-            "a": _with_article(row["obj_a"]),
-            "b": _with_article(row["obj_b"]),
-            "label": 1 - row["label"],  # the first candidate says that it is greater
-        }
-        for row in read_json_lines(path, ("obj_a", "obj_b", "label"))
-    ]
+    """Reads sizes or heights (Liu et al., 2022): the file's label 1 says that the first object is the larger one."""
+    items = []
+    for row in read_json_lines(path, ("obj_a", "obj_b", "label")):
+        a, b = row["obj_a"], row["obj_b"]
+        item = {"object": a, "other": b, "a": _with_article(a), "b": _with_article(b)}
+        items.append({**item, "label": 1 - row["label"]})  # the first candidate says that the first object is larger
+    return items
 
 
 def read_positions(path: Path) -> list[dict]:
+    """Reads positional relations (Liu et al., 2022)."""
     return [
-        {
-            "sentence": row["text"].strip(),
-            "object": row["obj_a"],
-            "other": row["obj_b"],
-            "label": row["label"],
-        }
+        {"sentence": row["text"].strip(), "object": row["obj_a"], "other": row["obj_b"], "label": row["label"]}
         for row in read_json_lines(path, ("text", "obj_a", "obj_b", "label"))
     ]
 
@@ -194,7 +181,7 @@ def _with_article(noun: str) -> str:
 
 def _index(candidates: tuple[str, ...], word: str, path: Path) -> int:
     if word not in candidates:
-        raise ValueError(f"{path} has the answer {word!r}, which is none of {', '.join(candidates)}")
+        raise ValueError(f"{path} has the answer {word!r}: allowed are {', '.join(candidates)}")
     return candidates.index(word)
 
 

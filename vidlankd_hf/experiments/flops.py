@@ -1,4 +1,4 @@
-"""What a student's training step computes, so that runs can be compared at equal compute."""
+"""Counts the FLOPs of a training step, to compare runs at equal compute."""
 
 import torch
 from torch import nn
@@ -17,18 +17,21 @@ def step_flops(
     length: int,
     mlm_probability: float = 0.15,
 ) -> int:
-    """FLOPs of the matrix products of one training step: student forward and backward, and the teacher's forward.
+    """Counts the FLOPs of a step's matrix products: student forward and backward, teacher forward.
 
-    Counted by torch on shapes alone; nothing is computed and neither model is changed.
+    PyTorch counts on shapes alone; nothing is computed and neither model changes.
 
     Args:
-        student: With its objectives.
-        teacher: `None` where no objective needs one.
-        sequences: Sequences a step.
-        length: Tokens of each, special ones included.
-        mlm_probability: Share of the ordinary tokens at which language-model heads run.
+        student: Student with its objectives.
+        teacher: Its teacher; `None` if no objective needs one.
+        sequences: Sequences per step.
+        length: Tokens per sequence, special tokens included.
+        mlm_probability: Share of the ordinary tokens that are masked; language-model heads run only there.
+
+    Returns:
+        FLOPs per step; a product of `[m, k]` and `[k, n]` counts 2mkn.
     """
-    with FakeTensorMode(), sdpa_kernel(SDPBackend.MATH):  # the counter does not know the CPU's fused attention
+    with FakeTensorMode(), sdpa_kernel(SDPBackend.MATH):  # the counter does not support the CPU's fused attention
         student, teacher = _without_weights(student), _without_weights(teacher)
         input_ids = torch.zeros(sequences, length, dtype=torch.long)
         positions = torch.zeros(sequences, max(1, round(mlm_probability * (length - 2))), dtype=torch.long)
@@ -46,5 +49,5 @@ def step_flops(
 
 
 def _without_weights(model: nn.Module | None) -> nn.Module | None:
-    """A model of the same configuration without weights."""
+    """Builds a model of the same configuration with fake weights."""
     return None if model is None else type(model)(model.config).train(model.training)

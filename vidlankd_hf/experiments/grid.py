@@ -1,4 +1,4 @@
-"""Experiments in cells: each is one example script that makes one folder; what is finished is not made again."""
+"""Experiment grids: each run is one script that fills one folder, and finished runs are skipped."""
 
 import json
 from collections.abc import Callable
@@ -14,14 +14,13 @@ from ..reliability.run_dir import RUN_FILE, affects_results, is_finished, run_sc
 
 @dataclass
 class ExperimentRun:
-    """One run.
+    """One run of an experiment.
 
     Args:
-        folder: What it makes.
-        script: The example that makes it.
-        arguments: Of its command line.
-        settings: What the folder must say of itself if it is finished already; `None` where the script itself checks
-            that and has nothing to do then.
+        folder: Output folder of the run.
+        script: Example script that fills the folder.
+        arguments: Command-line arguments of the script.
+        settings: Settings that a finished folder must have been made with; `None` if the script checks this itself.
     """
 
     folder: Path
@@ -34,10 +33,14 @@ class ExperimentRun:
         return self.folder.with_name(f"{self.folder.name}.log")
 
     def make(self, quiet: bool, launcher: list[str] | None = None) -> None:
-        """Runs it unless its folder is finished; `quiet` with the output in `log`, and on one thread.
+        """Runs the script unless the folder is finished.
+
+        Args:
+            quiet: Use one thread and append the output to `log` instead of showing it.
+            launcher: Command that starts the script, such as `["accelerate", "launch"]`.
 
         Raises:
-            ValueError: The folder is finished, but was made with other settings.
+            ValueError: The folder is finished but was made with other settings.
         """
         held = None if self.settings is None else _settings_of(self.folder)
         if held is None:
@@ -46,11 +49,11 @@ class ExperimentRun:
         wrong = {n: v for n, v in self.settings.items() if affects_results(n) and not _same(held.get(n), v)}
         if wrong:
             was = {name: held.get(name) for name in wrong}
-            raise ValueError(f"{self.folder} was made with {was}, not {wrong}: remove it, or give --output_dir")
+            raise ValueError(f"{self.folder} was made with {was}, not {wrong}: remove it or give another --output_dir")
 
 
 def _settings_of(folder: Path) -> dict | None:
-    """What a finished run or world says of its settings; `None` if there is none."""
+    """Settings of a finished run or world; `None` if the folder is not finished."""
     if is_finished(folder):
         return json.loads((folder / RUN_FILE).read_text())["settings"]
     path = folder / "world.json"
@@ -58,14 +61,14 @@ def _settings_of(folder: Path) -> dict | None:
 
 
 def _same(held: Any, asked: Any) -> bool:
-    """Whether a setting is as asked for, where a file may say `2e-4` as text."""
+    """Whether two settings are equal; a YAML file may hold `2e-4` as text."""
     if isinstance(asked, str) and isinstance(held, (int, float)) and not isinstance(held, bool):
         return float(asked) == held
     return held == asked
 
 
 def run_in_parallel(work: Callable[[Any, bool], str], items: list, jobs: int, progress: tqdm) -> None:
-    """Calls `work(item, quiet)`, `jobs` at a time, and shows what it returns; quiet if there are several."""
+    """Calls `work(item, quiet)` for `jobs` items at a time and prints what it returns; quiet if `jobs` > 1."""
     jobs = max(1, min(jobs, len(items)))
     with ThreadPoolExecutor(jobs) as pool:
         for line in pool.map(lambda item: work(item, jobs > 1), items):
@@ -74,17 +77,8 @@ def run_in_parallel(work: Callable[[Any, bool], str], items: list, jobs: int, pr
 
 
 def probe(model: Path, world: Path, script: Path, log: Path | None = None) -> list[dict]:
-    """Scores of a model by the grounded world's probe, the example `script`, kept in `probe.json` beside it."""
+    """Probes a model with the example `script` and caches the scores in `probe.json` in the model's folder."""
     path = model / "probe.json"
     if not path.exists() or path.stat().st_mtime < (model / "model.safetensors").stat().st_mtime:
         run_script(script, "--model", str(model), "--world", str(world), "--output_json", str(path), log=log)
     return json.loads(path.read_text())
-
-
-def flags(settings: dict[str, Any]) -> list[str]:
-    """Settings as command-line arguments."""
-    arguments = []
-    for name, value in settings.items():
-        values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
-        arguments += [f"--{name}", *map(str, values)]
-    return arguments

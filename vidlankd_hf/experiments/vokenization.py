@@ -1,11 +1,10 @@
-"""Vokenization, the baseline: the clip nearest to each token of a corpus, found once, is what a student classifies.
+"""Vokenization (baseline): every token of a corpus gets its nearest clip, its voken, which the student classifies.
 
-A vokenizer is a teacher that compares tokens and clips in a space of its own (`joint_size=64`). What [`vokenize`]
-leaves in a folder:
+A vokenizer is a teacher that compares tokens and clips in a joint space (`joint_size=64`). [`vokenize`] writes:
 
-- ``bank.safetensors`` and ``bank.json``: unit vectors ``[K, J]`` of the clips, and which they are;
-- ``vokens.npy``: ``[blocks, block_tokens]``, for each token of each text block the number of its clip;
-- ``info.json``, written last: K, and fingerprints of text, vocabulary and vokenizer.
+- `bank.safetensors` and `bank.json`: unit vectors `[K, J]` of the clips, and their ids;
+- `vokens.npy`: `[blocks, block_tokens]`, the clip number of each token of each text block;
+- `info.json`, written last: K, and fingerprints of text, vocabulary and vokenizer.
 
 Source: Tan and Bansal, EMNLP 2020 (arXiv 2010.06775).
 """
@@ -29,7 +28,7 @@ from ..evaluation.grounding import clip_vectors
 from ..models.teacher import VidLanKDTeacher
 from ..utils.io import atomic_file, atomic_write
 
-# A shard is what an interrupted vokenization repeats, and what processes take in turn.
+# An interrupted vokenization repeats at most one shard per process; processes share the work by shards.
 MOST_SHARD_BLOCKS, LEAST_SHARDS = 8192, 16
 
 
@@ -44,38 +43,42 @@ def vokenize(
     max_video_length: int = 384,
     batch_size: int = 64,
 ) -> dict:
-    """Gives every token of `blocks` the nearest of `num_vokens` clips; call it again to go on where it was stopped.
+    """Assigns to every token of `blocks` the nearest of `num_vokens` clips.
 
-    The vokenizer reads whole, unmasked blocks with [CLS] and [SEP]. Processes that a launcher started share the work.
+    The vokenizer reads complete, unmasked blocks with [CLS] and [SEP]. Processes of one launch share the work; an
+    interrupted run continues when it is called again.
 
     Args:
-        vokenizer: Trained by contrast; frozen.
-        tokenizer: Its own, and that of `blocks`.
-        blocks: All of a folder that [`load_text_blocks`] wrote.
-        clips: As [`load_video_text`] gives them; `num_vokens` are drawn from them by `seed`.
-        folder: Is made. One begun with other settings is refused.
-        num_vokens: K; 50,000 in Vokenization.
-        seed: Of the draw.
-        max_video_length: Most steps of a clip, as in the vokenizer's training.
-        batch_size: Blocks, and clips, at a time.
+        vokenizer: Teacher trained by contrast.
+        tokenizer: Tokenizer of the vokenizer and of `blocks`.
+        blocks: All blocks of a folder from [`load_text_blocks`].
+        clips: Clips from [`load_video_text`]; `num_vokens` of them are drawn.
+        folder: Output folder; it is created.
+        num_vokens: Number of vokens K; 50,000 in the paper.
+        seed: Seed of the draw.
+        max_video_length: Maximum number of steps of a clip, as in the vokenizer's training.
+        batch_size: Number of blocks, and of clips, per forward pass.
 
     Returns:
-        What `info.json` holds: beside the fingerprints `used`, how many vokens some token has, and `largest_share`,
-        the share of tokens of the most frequent one.
+        The content of `info.json`: fingerprints, `used` (number of vokens that occur) and `largest_share` (share of
+        the tokens that have the most frequent voken).
 
     Raises:
-        ValueError: Fewer clips than vokens, a teacher without video encoder, a tokenizer that is not the blocks', or a
-            folder of other settings.
+        ValueError: There are fewer clips than vokens, the teacher has no video encoder, the blocks have another
+            tokenizer or are a part of their folder, or the output folder was started with other settings.
     """
     folder, state = Path(folder), PartialState()
     if vokenizer.video_encoder is None:
-        raise ValueError("a vokenizer compares tokens with clips, but this teacher was trained on text alone")
+        raise ValueError(
+            "this teacher has no video encoder, but a vokenizer compares tokens with clips: train a teacher with a "
+            "contrastive loss"
+        )
     if not 2 <= num_vokens <= len(clips):
         raise ValueError(f"num_vokens is {num_vokens}, but there are {len(clips)} clips: give 2 to {len(clips)}")
     if (blocks.start, blocks.stop) != (0, blocks.info["blocks"]):
-        raise ValueError("these blocks are a part of their folder: vokenize all of it, before it is split")
+        raise ValueError("these blocks are only a part of their folder: vokenize all blocks before splitting them")
     if vocabulary_fingerprint(tokenizer) != blocks.info["vocabulary"]:
-        raise ValueError("the blocks are of another tokenizer: make them with the vokenizer's own")
+        raise ValueError("the blocks were made with another tokenizer: make them with the vokenizer's tokenizer")
     vokenizer.eval().to(state.device)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(clips))[:num_vokens])
     clips = clips.select(chosen)
@@ -109,9 +112,15 @@ def vokenize(
 
 
 def nearest(queries: Tensor, bank: Tensor, rows: int = 8192) -> Tensor:
-    """For each of `queries [N, J]` the index `[N]` of the row of `bank [K, J]` with the largest inner product.
+    """Finds the row of `bank` with the largest inner product for each query; the first one if several are equal.
 
-    The product is made `rows` of the bank at a time, so that memory does not grow with K. Of equals the first wins.
+    Args:
+        queries: `[N, J]`.
+        bank: `[K, J]`.
+        rows: Rows of the bank per product, so that memory does not grow with K.
+
+    Returns:
+        Indices `[N]` of rows of `bank`.
     """
     best = queries.new_full((len(queries),), -torch.inf)
     index = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
@@ -125,7 +134,7 @@ def nearest(queries: Tensor, bank: Tensor, rows: int = 8192) -> Tensor:
 def _open(
     folder: Path, vokenizer: VidLanKDTeacher, blocks: TextBlocks, clips: Dataset, num_vokens: int
 ) -> dict | None:
-    """Begins or goes on with a folder of these settings; `None` if it is finished."""
+    """Starts or continues a folder and returns its `info.json` so far; `None` if the folder is finished."""
     rows = clips.with_format(None).select_columns(["id", "video", "start", "end"])
     bank = json.dumps(list(rows), indent=0) + "\n"
     info = {
@@ -140,10 +149,10 @@ def _open(
         changed = [name for name in info if info[name] != held[name]]
         if changed:
             raise ValueError(
-                f"{folder} was begun with other settings ({', '.join(changed)}): choose another folder, or remove it"
+                f"{folder} was started with other settings ({', '.join(changed)}): choose another folder, or remove it"
             )
     elif folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} holds files that are not vokens: choose another folder")
+        raise ValueError(f"{folder} is not empty and holds no vokens: choose another folder")
     else:
         folder.mkdir(parents=True, exist_ok=True)
         atomic_write(settings, json.dumps(info, indent=2) + "\n")
@@ -155,7 +164,7 @@ def _open(
 def _nearest_clips(
     vokenizer: VidLanKDTeacher, tokenizer, ids: np.ndarray, bank: Tensor, batch_size: int, description: str
 ) -> np.ndarray:
-    """Vokens `[N, block_tokens]` of blocks `ids` of the same shape."""
+    """Vokens `[N, block_tokens]` of the blocks `ids [N, block_tokens]`."""
     vokens = np.empty(ids.shape, np.uint16 if len(bank) <= 2**16 else np.uint32)
     for start in tqdm(range(0, len(ids), batch_size), desc=description, leave=False):
         rows = torch.from_numpy(np.pad(ids[start : start + batch_size].astype(np.int64), ((0, 0), (1, 1))))
@@ -166,7 +175,7 @@ def _nearest_clips(
 
 
 def _join(shards: list[Path], path: Path, num_vokens: int) -> dict:
-    """Joins the shards to one array; returns how the vokens are used."""
+    """Joins the shards to one array and returns how often the vokens occur."""
     arrays = [np.load(shard, mmap_mode="r", allow_pickle=False) for shard in shards]
     shape = (sum(map(len, arrays)), arrays[0].shape[1])
     counts = np.zeros(num_vokens, np.int64)

@@ -1,8 +1,8 @@
-"""Video files to frozen features: decode in child processes, run the backbones, write shards."""
+"""Extracts frozen features from video files: decodes in child processes, runs backbones and writes shards."""
 
 from importlib import import_module
 
-# Imported when asked for: a decoding child imports this package too, and starts without transformers.
+# Lazy, because decoding children import this package too and must not import transformers.
 _LAZY = {"Limits": "decoders", "Stream": "streams", "extract_features": "extract"}
 __all__ = [*_LAZY]
 

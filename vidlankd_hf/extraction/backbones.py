@@ -1,4 +1,4 @@
-"""Frozen vision backbones: pixels in, one vector a picture or clip out."""
+"""Frozen vision backbones: map each image or clip to one feature vector."""
 
 import hashlib
 from typing import Any
@@ -10,43 +10,43 @@ from transformers import AutoImageProcessor, AutoModel
 from .pixels import pixel_settings, resized
 from .streams import Stream
 
-PIXEL_TOLERANCE = 0.1  # of normalised values, for other roundings where a smooth picture is resized
+PIXEL_TOLERANCE = 0.1  # of normalized values, since resizing libraries round differently
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Backbone:
-    """The frozen model of one stream.
+    """The frozen backbone of one stream.
 
     Args:
-        stream: Which model, and how many frames it gets.
-        device: Where it runs.
-        precision: `fp32`, `bf16` or `fp16`, of weights and arithmetic.
+        stream: The stream, which names the model and the number of frames per clip.
+        device: Device of the model.
+        precision: `"fp32"`, `"bf16"` or `"fp16"`, for weights and computation.
 
     Attributes:
-        pixels: What its image processor does to a picture; see `pixel_settings`.
-        width: F of its features.
-        settings: What its features depend on: model, sha256 of its weights, pixels, rates and precision.
+        pixels: Settings of the model's image processor, from [`pixel_settings`].
+        width: Feature width F.
+        settings: All that the features depend on: model, sha256 of its weights, pixels, rates and precision.
 
     Raises:
-        ValueError: An unknown precision, or a backbone that takes another number of frames.
+        ValueError: Unknown precision, or the backbone takes another number of frames.
     """
 
     def __init__(self, stream: Stream, device: str | torch.device, precision: str = "fp32"):
         if precision not in PRECISIONS:
-            raise ValueError(f"Precision {precision!r}: choose of {', '.join(PRECISIONS)}.")
+            raise ValueError(f"Unknown precision {precision!r}. Choose one of {', '.join(PRECISIONS)}.")
         self.stream, self.device, self.dtype = stream, torch.device(device), PRECISIONS[precision]
         processor = AutoImageProcessor.from_pretrained(stream.model, trust_remote_code=False)
         self.pixels = pixel_settings(processor)
         model = AutoModel.from_pretrained(stream.model, dtype=torch.float32, trust_remote_code=False).eval()
         takes = getattr(model.config, "num_frames", 1)
         if takes != stream.clip_length:
-            kind = "picture" if stream.clip_length == 1 else f"{stream.clip_length}-frame video"
+            kind = "image" if stream.clip_length == 1 else f"{stream.clip_length}-frame video"
             raise ValueError(
-                f"{stream.model} takes {takes} frames, the {stream.name!r} stream gives {stream.clip_length}. Choose "
-                f"a {kind} backbone."
+                f"{stream.model} takes {takes} frames, but the {stream.name!r} stream has clips of "
+                f"{stream.clip_length}. Choose a backbone for {kind} input."
             )
         check_pixels(processor, stream)
-        self.settings = {
+        self.settings: dict[str, Any] = {
             "model": stream.model,
             "weights": _sha256(model),
             "pixels": self.pixels,
@@ -62,7 +62,10 @@ class Backbone:
 
     @torch.inference_mode()
     def __call__(self, clips: np.ndarray) -> torch.Tensor:
-        """Features `[B, F]` float16, on the device and not waited for, of clips `[B, frames, H, W, 3]` uint8."""
+        """Computes features `[B, F]` in float16 from clips `[B, frames, H, W, 3]` uint8.
+
+        On a GPU, the features are still being computed when this returns.
+        """
         pixels = torch.from_numpy(clips)
         if self.device.type == "cuda":
             pixels = pixels.pin_memory().to(self.device, non_blocking=True)
@@ -71,53 +74,57 @@ class Backbone:
 
 
 def normalized(pixels: torch.Tensor, settings: dict[str, Any], dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Pixels `[..., H, W, 3]` uint8, rescaled and normalised in float32, as `[..., 3, H, W]` of a dtype."""
+    """Rescales and normalizes pixels `[..., H, W, 3]` uint8 in float32, and returns `[..., 3, H, W]` in `dtype`."""
     mean = torch.tensor(settings["mean"], device=pixels.device)
     std = torch.tensor(settings["std"], device=pixels.device)
     return pixels.float().mul_(settings["scale"]).sub_(mean).div_(std).to(dtype).movedim(-1, -3)
 
 
-def to_pixel_values(images: np.ndarray, processor) -> torch.Tensor:
-    """Prepares frames of one size as an image processor would.
+def to_pixel_values(images: np.ndarray | list[np.ndarray], processor) -> torch.Tensor:
+    """Preprocesses images as an image processor would.
 
     Args:
         images: `[N, height, width, 3]` uint8.
-        processor: From `AutoImageProcessor`; its settings are read, its code is not run.
+        processor: An `AutoImageProcessor`. Only its settings are used, its code does not run.
 
     Returns:
         `[N, 3, H, W]` float32.
 
     Raises:
-        ValueError: The processor resizes in a way that is not known here.
+        ValueError: The processor's kind of resizing is not supported.
     """
     settings = pixel_settings(processor)
     return normalized(torch.from_numpy(np.stack([resized(image, settings) for image in images])), settings)
 
 
 def check_pixels(processor, stream: Stream) -> None:
-    """Raises a `ValueError` if the processor does more to a picture than is read of its settings."""
+    """Checks on one image that [`to_pixel_values`] does the same as the image processor.
+
+    Raises:
+        ValueError: The processor changes images in other ways, too.
+    """
     across, down = np.meshgrid(np.linspace(0, 255, 320), np.linspace(0, 255, 240))
-    picture = np.stack([across, down, np.full_like(down, 64)], axis=-1).astype(np.uint8)
-    images = picture if stream.clip_length == 1 else [picture] * stream.clip_length
-    ours = to_pixel_values([picture], processor)[0]
+    image = np.stack([across, down, np.full_like(down, 64)], axis=-1).astype(np.uint8)
+    images = image if stream.clip_length == 1 else [image] * stream.clip_length
+    ours = to_pixel_values([image], processor)[0]
     theirs = processor(images, return_tensors="pt")["pixel_values"].flatten(0, -4)[0]
     difference = (theirs - ours).abs().max().item() if theirs.shape == ours.shape else float("inf")
     if not difference < PIXEL_TOLERANCE:
         raise ValueError(
-            f"{stream.model}: its {type(processor).__name__} does more to pictures than is known here (values differ "
-            f"by {difference:.2f}). Choose another backbone."
+            f"The {type(processor).__name__} of {stream.model} preprocesses images in a way that is not supported "
+            f"(values differ by {difference:.2f}). Choose another backbone."
         )
 
 
 def pooled_output(model: torch.nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
-    """One vector per input of a vision backbone.
+    """Computes one feature vector per image or clip.
 
     Args:
-        model: From `AutoModel`; of a dual encoder such as CLIP its image tower's projection is taken.
+        model: A vision backbone from `AutoModel`. Of a dual encoder like CLIP, the image projection is used.
         pixel_values: `[B, 3, H, W]`, or `[B, frames, 3, H, W]` for a video backbone.
 
     Returns:
-        `[B, F]`: `pooler_output`, or where it is None the mean of `last_hidden_state` over tokens or space.
+        `[B, F]`: the `pooler_output`, or if there is none, the mean of `last_hidden_state` over tokens or space.
     """
     encode = getattr(model, "get_image_features", model)
     output = encode(pixel_values=pixel_values)

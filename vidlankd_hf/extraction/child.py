@@ -1,12 +1,16 @@
-"""A decoding child: a process with little memory of its own that reads paths and writes clips, small and ready.
+"""The decoding child process: reads paths from standard input and writes resized clips to standard output.
 
-What a broken or crafted file does to it happens to nothing else. It does not import transformers. Requests are lines
-of JSON on standard input, the first with the limits. Each answer is a length in 4 bytes, as much JSON, and for a clip
-its pixels:
+A broken or malicious file can only crash this process, whose memory is limited. It does not import transformers, to
+start quickly. The first line of standard input has streams and limits, each further line is a request, in JSON:
 
-    {"stream": i, "time": seconds, "shape": [frames, height, width, 3]}     a clip
-    {"duration": seconds}                                                   the end of a video
-    {"reason": "unreadable" | "memory", "detail": ...}                      the end of one that failed
+    {"path": path}                                                          all clips of all streams of a video
+    {"path": path, "times": [seconds, ...], "size": [width, height]}        single frames, no larger than size
+
+Each answer is a length in 4 bytes, that many bytes of JSON, and the pixels of a clip:
+
+    {"stream": i, "time": seconds, "shape": [frames, height, width, 3]}     a clip, or a single frame
+    {"duration": seconds}                                                   the video is complete
+    {"reason": "unreadable" | "memory", "detail": ...}                      the video failed
 """
 
 import ctypes
@@ -21,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from .decode import VideoReader
 from .pixels import resized
@@ -29,23 +34,23 @@ PR_SET_PDEATHSIG = 1
 
 
 class Clips:
-    """Gathers the frames of one stream to clips.
+    """Groups the frames of one stream into clips.
 
     Args:
-        length: Frames of a clip. The last clip ends with the video and may overlap the one before it; in a video of
-            fewer frames the last frame is repeated.
-        pixels: See `pixel_settings`.
+        length: Frames per clip. The last clip ends with the video and may overlap the one before it. In a shorter
+            video, the last frame is repeated.
+        pixels: Output of [`pixel_settings`].
     """
 
     def __init__(self, length: int, pixels: dict[str, Any]):
         self.length, self.pixels = length, pixels
-        self._frames = deque(maxlen=length)
+        self._frames: deque[tuple[float, np.ndarray]] = deque(maxlen=length)
         self._count = 0
         self._seen: tuple[Any, Any] = (None, None)
 
     def add(self, time: float, image: np.ndarray) -> Iterator[tuple[float, np.ndarray]]:
-        """Takes the next frame; yields the clip that it completes, if it does, as (time of its middle, pixels)."""
-        if self._seen[0] is not image:  # a frame that is shown for long comes several times
+        """Adds the next frame, and yields (time of the middle, pixels) of a clip if the frame completes one."""
+        if self._seen[0] is not image:  # a frame that stays on screen is added several times
             self._seen = image, resized(image, self.pixels)
         self._frames.append((time, self._seen[1]))
         self._count += 1
@@ -53,7 +58,7 @@ class Clips:
             yield self._clip()
 
     def rest(self) -> Iterator[tuple[float, np.ndarray]]:
-        """Yields the clip of what no clip has seen yet, if there is any."""
+        """Yields a last clip if some frames are not in any clip yet."""
         if self._count % self.length:
             yield self._clip()
 
@@ -67,8 +72,8 @@ def video_clips(path: str, streams: list[dict[str, Any]]) -> Iterator[tuple[int,
     """Yields (stream, time, `[frames, height, width, 3]` uint8) for each clip of a video, then its duration.
 
     Args:
-        path: Of the video.
-        streams: For each `{"rate", "clip_length", "pixels"}`.
+        path: The video file.
+        streams: `{"rate", "clip_length", "pixels"}` for each stream.
 
     Raises:
         ValueError: The file cannot be decoded.
@@ -82,10 +87,19 @@ def video_clips(path: str, streams: list[dict[str, Any]]) -> Iterator[tuple[int,
     yield reader.duration
 
 
+def single_frames(path: str, times: list[float], size: list[int]) -> Iterator[tuple[int, float, np.ndarray] | float]:
+    """Yields (0, time, `[1, height, width, 3]` uint8) for the frame on screen at each time, then 0.0."""
+    for time, image in zip(times, VideoReader(path).frames_at(times)):
+        thumbnail = Image.fromarray(image)
+        thumbnail.thumbnail(size)
+        yield 0, time, np.asarray(thumbnail)[None]
+    yield 0.0
+
+
 def answer(request: dict, streams: list[dict], send: Callable[..., None]) -> None:
-    """Sends the clips of one video and how it ended."""
+    """Answers a request: sends clips or frames, then how decoding ended."""
     try:
-        for item in video_clips(request["path"], streams):
+        for item in single_frames(**request) if "times" in request else video_clips(request["path"], streams):
             if isinstance(item, tuple):
                 i, time, pixels = item
                 send({"stream": i, "time": time, "shape": pixels.shape}, pixels)
@@ -98,15 +112,15 @@ def answer(request: dict, streams: list[dict], send: Callable[..., None]) -> Non
 
 
 def main() -> None:
-    """Serves requests until standard input ends."""
-    # Libraries may print; nothing but answers goes to the pipe.
+    """Answers requests until standard input ends."""
+    # Libraries that print must not write into the pipe.
     pipe = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     settings = json.loads(sys.stdin.readline())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends this one
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # also if it hangs when the parent is killed
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # even if it hangs when the parent is killed
         libraries = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         _, most = resource.getrlimit(resource.RLIMIT_AS)
         limit = libraries + settings["memory_bytes"]

@@ -1,4 +1,4 @@
-"""Video file to frames at a requested rate, by PyAV, streaming: one frame in memory at a time."""
+"""Decodes video files with PyAV, holding one frame in memory at a time."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,30 +8,30 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 ROUNDING = 1e-3  # seconds; some containers round time stamps to a millisecond
-# What is in one file. A playlist (hls, dash, concat, sdp, ...) would open other files or addresses that it names.
+# Formats of single files. Playlists (hls, dash, concat, sdp, ...) are left out: they open the files or URLs they name.
 FORMATS = (
     "mov", "matroska", "webm", "avi", "flv", "mpeg", "mpegts", "mpegvideo", "ogg", "asf", "wtv", "rm", "nut", "mxf",
     "gxf", "dv", "ivf", "gif", "swf", "nsv", "nuv", "h261", "h263", "h264", "hevc", "vvc", "m4v", "av1", "obu", "vc1",
     "mjpeg", "yuv4mpegpipe",
 )  # fmt: skip
 LOCAL_ONLY = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
-LONGEST_PICTURE = 3600.0  # seconds that one frame may stay on screen
-REMEDY = "Give a video that FFmpeg reads (mp4, webm, mkv, avi, ...), or leave this file out."
+LONGEST_FRAME = 3600.0  # seconds that one frame may stay on screen
+REMEDY = "Give a video that FFmpeg can read (mp4, webm, mkv, avi, ...), or remove this file."
 
 
 class VideoReader:
-    """A video file, opened and checked; frames are decoded by :meth:`sample`.
+    """Opens and checks a video file. [`sample`] and [`frames_at`] decode it.
 
     Args:
-        path: the video file. Its container is found from its content, not from its name. Nothing but this file is
-            opened: a playlist is refused.
+        path: The video file. Its format is detected from its content, not from its name. No other file is opened:
+            playlists are refused.
 
     Attributes:
-        duration: seconds from the first frame to the end of the last one; known (not None) once all were decoded.
+        duration: Seconds from the first frame to the end of the last one; `None` until [`sample`] has decoded all.
 
     Raises:
-        ValueError: missing, unreadable or empty file, or no video stream in it.
-        MemoryError: its pictures do not fit into the memory that this process may take.
+        ValueError: The file is missing, empty or unreadable, or has no video stream.
+        MemoryError: Its frames do not fit into the memory limit of this process.
     """
 
     def __init__(self, path: str | Path):
@@ -41,31 +41,31 @@ class VideoReader:
             pass
 
     def sample(self, rates: Sequence[float]) -> Iterator[tuple[int, float, np.ndarray]]:
-        """Decodes once and yields the frames on screen at the times 0, 1/rate, 2/rate, ... for each rate.
+        """Decodes the file once and yields the frames on screen at 0, 1/rate, 2/rate, ... seconds for each rate.
 
-        The times of presentation decide, so variable frame rates come out right; a frame that stays on screen longer
-        than 1/rate is yielded several times, as the same array.
+        Sampling follows the presentation timestamps, so it is correct for variable frame rates. A frame that stays on
+        screen longer than 1/rate is yielded several times, as the same array.
 
         Args:
-            rates: frames per second, each > 0.
+            rates: Frames per second, each > 0.
 
         Yields:
-            ``(i, time, image)``: the index of the rate, seconds since the first frame, and the picture upright as
-            ``[height, width, 3]`` uint8 RGB. Times increase for each ``i``.
+            `(i, time, image)`: index of the rate, seconds since the first frame, and the frame upright as
+            `[height, width, 3]` uint8 RGB. Times increase for each `i`.
 
         Raises:
-            ValueError: a rate <= 0, or nothing, or only a part of the file, can be decoded.
+            ValueError: A rate is not positive, or the file cannot be decoded to its end.
         """
         for rate in rates:
             if not rate > 0:
-                raise ValueError(f"Sampling rate {rate}: must be > 0 frames per second. Give e.g. 1 or 24.")
+                raise ValueError(f"Sampling rate {rate} must be > 0 frames per second. Give e.g. 1 or 24.")
         reformatter = VideoReformatter()
         taken = [0] * len(rates)
         end = None
         for until, frame in self._shown_frames():
             stays = until - (end or 0.0)
-            if stays > LONGEST_PICTURE:
-                raise ValueError(f"{self.path}: one picture stays for {stays:.0f} s: its time stamps jump. {REMEDY}")
+            if stays > LONGEST_FRAME:
+                raise ValueError(f"{self.path}: one frame lasts {stays:.0f} s, so its timestamps are wrong. {REMEDY}")
             end, image = until, None
             for i, rate in enumerate(rates):
                 while (time := taken[i] / rate) < end - ROUNDING or not taken[i]:
@@ -73,12 +73,56 @@ class VideoReader:
                     yield i, time, image
                     taken[i] += 1
         if end is None:
-            raise ValueError(f"{self.path}: not one frame can be decoded. {REMEDY}")
+            raise ValueError(f"{self.path}: no frame can be decoded. {REMEDY}")
         self.duration = end
+
+    def frames_at(self, times: Sequence[float]) -> Iterator[np.ndarray]:
+        """Yields the frame on screen at each time, and seeks instead of decoding everything before it.
+
+        Args:
+            times: Seconds since the first frame.
+
+        Yields:
+            The frame upright as `[height, width, 3]` uint8 RGB.
+
+        Raises:
+            ValueError: There is no frame at a time, or it cannot be decoded.
+        """
+        for time in times:
+            try:
+                image = self._frame_at(time, seek=True)
+            except ValueError:  # some files mark frames as key frames that are not
+                image = self._frame_at(time, seek=False)
+            yield image
+
+    def _frame_at(self, time: float, seek: bool) -> np.ndarray:
+        with self._open() as container:
+            stream = container.streams.video[0]
+            stream.codec_context.thread_count = 1
+            begin = float((stream.start_time or 0) * stream.time_base)
+            shown = None
+            try:
+                if seek:
+                    container.seek(int((begin + time) / stream.time_base), stream=stream, backward=True)
+                for frame in container.decode(stream):
+                    if frame.time is not None and frame.time - begin > time:
+                        # Before the first frame of a file, show the first one. After a seek it is another time's.
+                        shown = frame if shown is None and not seek else shown
+                        break
+                    shown = frame
+            except MemoryError:
+                raise
+            except av.error.FFmpegError as error:
+                raise ValueError(
+                    f"{self.path}: decoding fails at {time:.2f} s ({_reason(error)}). {REMEDY}"
+                ) from error
+            if shown is None:
+                raise ValueError(f"{self.path}: there is no frame at {time:.2f} s. {REMEDY}")
+            return _to_rgb(shown, VideoReformatter())
 
     def _open(self) -> av.container.InputContainer:
         try:
-            # Real files carry titles that are not UTF-8; they say nothing about the pictures.
+            # Some files have titles that are not UTF-8, which does not affect their frames.
             container = av.open(
                 str(self.path.absolute()), metadata_errors="ignore", container_options=dict(LOCAL_ONLY)
             )
@@ -89,14 +133,14 @@ class VideoReader:
         if not container.streams.video:
             kinds = sorted({stream.type for stream in container.streams}) or "nothing"
             container.close()
-            raise ValueError(f"{self.path}: has no video stream, only {kinds}. {REMEDY}")
+            raise ValueError(f"{self.path}: there is no video stream, only {kinds}. {REMEDY}")
         if container.streams.video[0].codec_context is None:
             container.close()
-            raise ValueError(f"{self.path}: its video stream is of a codec that FFmpeg here does not know. {REMEDY}")
+            raise ValueError(f"{self.path}: the installed FFmpeg does not know the codec of its video. {REMEDY}")
         return container
 
     def _shown_frames(self) -> Iterator[tuple[float, av.VideoFrame]]:
-        """Yields (end, frame): each frame and the second at which the next one, or nothing, takes its place."""
+        """Yields (end, frame): each frame and the time in seconds until which it is on screen."""
         previous = None
         for start, length, frame in self._decoded_frames():
             if previous is not None:
@@ -106,16 +150,16 @@ class VideoReader:
             yield end, previous
 
     def _decoded_frames(self) -> Iterator[tuple[float, float, av.VideoFrame]]:
-        """Yields (start, nominal length, frame), start counted from the first frame and never going back."""
+        """Yields (start, nominal length, frame); start is counted from the first frame and never decreases."""
         with self._open() as container:
             stream = container.streams.video[0]
-            # Videos are decoded side by side; threads inside one would only take memory, a stack and a heap each.
+            # Several videos are decoded at the same time; threads within one would only take memory.
             stream.codec_context.thread_count = 1
             nominal = float(1 / stream.average_rate) if stream.average_rate else 1 / 25
             origin, start = None, 0.0
             try:
                 for count, frame in enumerate(container.decode(stream)):
-                    # Raw streams and some AVI files carry no time stamps: then frames are evenly spaced.
+                    # Raw streams and some AVI files have no timestamps; their frames are evenly spaced.
                     time = frame.time if frame.time is not None else count * nominal
                     origin = time if origin is None else origin
                     start = max(start, time - origin)
@@ -125,13 +169,13 @@ class VideoReader:
                 raise
             except av.error.FFmpegError as error:
                 raise ValueError(
-                    f"{self.path}: decoding fails after {start:.2f} s ({_reason(error)}): the file is damaged or cut "
-                    f"short. {REMEDY}"
+                    f"{self.path}: decoding fails after {start:.2f} s ({_reason(error)}), so the file is damaged or "
+                    f"truncated. {REMEDY}"
                 ) from error
 
 
 def _to_rgb(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
-    # A reformatter of its own per frame, and threads in it, cost ten times the conversion of a small picture.
+    # For small frames, a new reformatter per frame and threads in it cost ten times the conversion.
     image = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
     quarter_turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image

@@ -1,7 +1,7 @@
-"""Several decoding children beside the model; their clips come as they are ready.
+"""Decodes videos in child processes, in parallel with the model.
 
-A child may hang, crash or be killed over one file; the video is reported as failed, a new child takes the next. Frames
-cross pipes, a clip at a time, so that memory does not depend on how long a video is.
+If a child hangs, crashes or is killed, its video is reported as failed and a new child takes the next one. Clips are
+sent through pipes one at a time, so memory does not depend on the length of a video.
 """
 
 import json
@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -25,7 +25,7 @@ import numpy as np
 
 from .videos import Video, is_remote
 
-# The package without its __init__.py, which would import transformers: the child does not need it.
+# Skips the package's __init__.py, since importing transformers would slow down the start of a child.
 CHILD = """
 import sys, types
 package = types.ModuleType("vidlankd_hf")
@@ -34,20 +34,20 @@ sys.modules["vidlankd_hf"] = package
 from vidlankd_hf.extraction.child import main
 main()
 """
-VIDEOS_A_CHILD = 100  # then a new one takes over, so that what FFmpeg leaks counts against no later video
+VIDEOS_PER_CHILD = 100  # then a new child takes over, so that memory leaks of FFmpeg do not add up
 PIPE_BYTES = 2**20
-MESSAGE_BYTES = 2**20  # at most, of an answer without its pixels
-START_SECONDS, EXIT_SECONDS = 300.0, 10.0  # of a child, on a machine that is busy
+MAX_MESSAGE_BYTES = 2**20  # of an answer without its pixels
+START_SECONDS, EXIT_SECONDS = 300.0, 10.0  # timeouts for starting and ending a child, generous for busy machines
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one video may cost. Beyond it, it fails, and the run goes on.
+    """Limits for one video. A video that exceeds one fails, and the run continues.
 
     Args:
-        stall_seconds: Without a new clip, while the run waits for one; and without a byte of what is fetched.
-        video_seconds: In all, while the run waits; and to fetch it.
-        memory_bytes: Address space of the decoding child (Linux), beside what its libraries take.
+        stall_seconds: Time without a new clip while the run waits for one, and time without data during a download.
+        video_seconds: Total time that the run waits for the clips of a video, and total time of its download.
+        memory_bytes: Address space of a decoding child (Linux only), in addition to that of its libraries.
     """
 
     stall_seconds: float = 60.0
@@ -57,7 +57,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class Clip:
-    """`pixels` [frames, height, width, 3] uint8 of a stream of a video, shown around `time` (seconds)."""
+    """A decoded clip.
+
+    Args:
+        video: The video it is from.
+        stream: Index of its stream.
+        time: Seconds from the first frame of the video to the middle of the clip.
+        pixels: `[frames, height, width, 3]` uint8.
+    """
 
     video: Video
     stream: int
@@ -67,7 +74,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Ended:
-    """A video of which every clip has come."""
+    """A video is completely decoded; `duration` is in seconds."""
 
     video: Video
     duration: float
@@ -75,26 +82,27 @@ class Ended:
 
 @dataclass(frozen=True)
 class Failed:
-    """A video that failed; clips that came before are to be forgotten."""
+    """A video failed. Its clips that were yielded before must be discarded."""
 
     video: Video
-    reason: str  # unreadable, memory, stalled, too long, crashed, or not fetched
+    reason: str  # unreadable, memory, stalled, too long, crashed or not fetched
     detail: str
 
 
 def decode_videos(
     videos: Sequence[Video], streams: list[dict[str, Any]], decoders: int, limits: Limits, ahead: int = 64
-) -> Iterator[Clip | Ended | Failed]:
-    """Decodes videos in several children at once.
+) -> Generator[Clip | Ended | Failed, None, None]:
+    """Decodes videos in several child processes.
 
-    The clips of one video come in order and before its end; those of several videos come mixed.
+    The clips of one video are yielded in order, followed by its [`Ended`] or [`Failed`]. Clips of several videos are
+    interleaved.
 
     Args:
-        videos: To decode.
-        streams: For each `{"rate", "clip_length", "pixels"}`; see `pixel_settings`.
-        decoders: Children at work at the same time.
-        limits: For each video.
-        ahead: Clips that wait, decoded, for whoever reads.
+        videos: Videos to decode.
+        streams: `{"rate", "clip_length", "pixels"}` for each stream; `pixels` is the output of [`pixel_settings`].
+        decoders: Number of children.
+        limits: Limits for each video.
+        ahead: Maximum number of decoded clips that wait to be read.
     """
     ready: SimpleQueue = SimpleQueue()
     room = threading.Semaphore(ahead)
@@ -117,13 +125,13 @@ def decode_videos(
                     break
                 if number not in children or not children[number].is_fit():
                     children[number] = DecodingChild(streams, limits)
-                    if stop.is_set():  # whoever stopped the run may have missed this one
+                    if stop.is_set():  # the loop that kills the children may have missed this one
                         children[number].kill()
                 for item in _events(children[number], video):
                     if not put(item):
                         return
             put(None)
-        except BaseException as error:  # to be raised where the clips are read
+        except BaseException as error:  # raised again where the clips are read
             put(error)
         finally:
             if number in children:
@@ -153,7 +161,7 @@ def decode_videos(
 
 
 def _events(child: "DecodingChild", video: Video) -> Iterator[Clip | Ended | Failed]:
-    """What becomes of one video."""
+    """Yields the clips of one video and how it ended; a remote video is downloaded first."""
     if not is_remote(video.path):
         yield from child.decode(video, video.path)
         return
@@ -167,9 +175,9 @@ def _events(child: "DecodingChild", video: Video) -> Iterator[Clip | Ended | Fai
 
 
 def _fetch(address: str, local: str, limits: Limits) -> Exception | None:
-    """Copies what is at an address to a file, and returns why it could not, every kind of storage in its own words.
+    """Downloads a file and returns the error, if any. Each kind of storage raises errors of its own.
 
-    A storage that no longer answers keeps the thread that asked it; the run goes on without.
+    A storage that does not answer blocks the download's thread, but not the run.
     """
     errors: list[Exception] = []
 
@@ -190,14 +198,14 @@ def _fetch(address: str, local: str, limits: Limits) -> Exception | None:
         size = os.path.getsize(local) if os.path.exists(local) else 0
         grew = now if size != before else grew
         if thread.is_alive() and now - grew > limits.stall_seconds:
-            return TimeoutError(f"no byte came for {limits.stall_seconds:g} s")
+            return TimeoutError(f"no data received for {limits.stall_seconds:g} s")
         if thread.is_alive() and now - began > limits.video_seconds:
-            return TimeoutError(f"not fetched within {limits.video_seconds:g} s")
+            return TimeoutError(f"not downloaded within {limits.video_seconds:g} s")
     return errors[0] if errors else None
 
 
 class DecoderError(Exception):
-    """The child hangs, has died or speaks nonsense."""
+    """The decoding child hangs, has ended, or reports an error."""
 
     def __init__(self, reason: str, detail: str):
         super().__init__(reason, detail)
@@ -205,11 +213,19 @@ class DecoderError(Exception):
 
 
 class DecodingChild:
-    """A process that runs :mod:`vidlankd_hf.extraction.child`."""
+    """A child process that runs [`vidlankd_hf.extraction.child`].
+
+    Args:
+        streams: As in [`decode_videos`].
+        limits: Limits for each video.
+
+    Raises:
+        RuntimeError: The process does not start.
+    """
 
     def __init__(self, streams: list[dict[str, Any]], limits: Limits):
         self.limits, self.num_streams, self.served = limits, len(streams), 0
-        self.waited = float("-inf")  # for what is no video, no limit in all
+        self.waited = float("-inf")  # no total time limit before the first video
         self._log = tempfile.TemporaryFile()
         paths = os.pathsep.join(path for path in sys.path if path)
         one_thread = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
@@ -226,28 +242,37 @@ class DecodingChild:
             self._answer()
         except DecoderError as error:
             self.kill()
-            raise RuntimeError(f"A decoding child does not start: {error.detail}") from error
+            raise RuntimeError(f"The decoding child process does not start: {error.detail}") from error
         self._stall_seconds = limits.stall_seconds
 
     def is_fit(self) -> bool:
-        """Whether it can take another video."""
-        return self._process.poll() is None and self.served < VIDEOS_A_CHILD
+        """Whether the child can take another video."""
+        return self._process.poll() is None and self.served < VIDEOS_PER_CHILD
 
     def kill(self) -> None:
-        """Ends it, wherever it is."""
+        """Kills the process."""
         self._process.kill()
         self._process.wait()
 
-    def decode(self, video: Video, path: str) -> Iterator[Clip | Ended | Failed]:
-        """Yields the clips of a video, then how it ended."""
+    def decode(self, video: Video, path: str, **frames: Any) -> Iterator[Clip | Ended | Failed]:
+        """Decodes one video.
+
+        Args:
+            video: The video, as it appears in what is yielded.
+            path: The local file.
+            frames: `times` (list of seconds) and `size` (maximum width and height), to decode single frames instead.
+
+        Yields:
+            [`Clip`]s, then [`Ended`] or [`Failed`].
+        """
         self.served, self.waited = self.served + 1, 0.0
         try:
-            self._ask({"path": path})
+            self._ask({"path": path, **frames})
             while True:
                 message = self._answer()
                 if "stream" in message:
                     if not 0 <= message["stream"] < self.num_streams or min(message["shape"]) < 1:
-                        raise ValueError(f"a clip {message}")
+                        raise ValueError(f"invalid clip {message}")
                     pixels = self._read(prod(message["shape"]))
                     yield Clip(video, message["stream"], message["time"], pixels.reshape(message["shape"]))
                 elif "duration" in message:
@@ -259,9 +284,9 @@ class DecodingChild:
             if error.reason != "unreadable":
                 self.kill()
             yield Failed(video, error.reason, error.detail.replace(path, video.path))
-        except (ValueError, KeyError, TypeError) as error:  # answers that make no sense
+        except (ValueError, KeyError, TypeError) as error:
             self.kill()
-            yield Failed(video, "crashed", f"{video.path}: the decoding child answers nonsense ({error!r})")
+            yield Failed(video, "crashed", f"{video.path}: invalid answer of the decoding child ({error!r})")
 
     def _ask(self, request: dict) -> None:
         try:
@@ -271,8 +296,8 @@ class DecodingChild:
 
     def _answer(self) -> dict:
         length = int.from_bytes(self._read(4), "little")
-        if length > MESSAGE_BYTES:
-            raise ValueError(f"an answer of {length} bytes")
+        if length > MAX_MESSAGE_BYTES:
+            raise ValueError(f"answer of {length} bytes")
         return json.loads(bytes(self._read(length)))
 
     def _read(self, size: int) -> np.ndarray:
@@ -288,14 +313,14 @@ class DecodingChild:
                     raise DecoderError("too long", f"not decoded within {self.limits.video_seconds:g} s")
                 raise DecoderError("stalled", f"nothing was decoded for {self._stall_seconds:g} s")
             self.waited += time.monotonic() - began
-            count = self._process.stdout.readinto(view)
+            count = self._process.stdout.readinto(view)  # type: ignore[attr-defined]
             if not count:
                 self._gone()
             view = view[count:]
         return content
 
     def _gone(self) -> None:
-        """The pipe is closed: says how the child ended."""
+        """Raises an error that says how the child ended, once its pipe is closed."""
         try:
             code = self._process.wait(EXIT_SECONDS)
         except subprocess.TimeoutExpired:
@@ -303,7 +328,7 @@ class DecodingChild:
             code = self._process.returncode
         text = self._stderr()
         if "MemoryError" in text:
-            raise DecoderError("memory", f"more than {self.limits.memory_bytes:,} bytes are needed")
+            raise DecoderError("memory", f"more than {self.limits.memory_bytes:,} bytes of memory are needed")
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with code {code}"
         raise DecoderError("crashed", f"the decoding child ended {how}. {text}".rstrip())
 

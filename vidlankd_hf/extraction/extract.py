@@ -1,4 +1,4 @@
-"""Videos to a folder of feature shards: only what is missing or damaged, in one process or a part of it in each."""
+"""Extracts the features of videos into a folder of shards, in one or several processes."""
 
 import logging
 import os
@@ -18,15 +18,15 @@ from .videos import find_videos
 
 logger = logging.getLogger(__name__)
 
-MOST_DECODERS = 8  # by default
+MAX_DECODERS = 8  # by default
 
 
 class Extraction:
-    """Videos, loaded backbones and an output folder, divided into shard tasks. Any task may be made in any process.
+    """Loads the backbones and divides the videos into shard tasks, which any process can run.
 
     Args:
-        videos, output_dir, streams, precision, batch_size, decoders, device, shard_bytes, limits: see
-            :func:`extract_features`.
+        videos, output_dir, streams, precision, batch_size, decoders, device, shard_bytes, limits: As in
+            [`extract_features`].
     """
 
     def __init__(
@@ -46,17 +46,22 @@ class Extraction:
         found = find_videos(videos)
         if not streams or len({stream.name for stream in streams}) < len(streams):
             raise ValueError(
-                f"Streams {[stream.name for stream in streams]}: give at least one, each of another name."
+                f"Streams {[stream.name for stream in streams]}: give at least one, all with different names."
             )
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.backbones = {stream.name: Backbone(stream, device, precision) for stream in streams}
         self.settings = {name: backbone.settings for name, backbone in self.backbones.items()}
-        # A feature is 2 bytes a value, and has a time stamp of 4.
-        bytes_a_second = sum(b.settings["rate"] * (2 * b.width + 4) for b in self.backbones.values())
-        self.tasks = open_folder(self.folder, found, self.settings, bytes_a_second, shard_bytes)
+        # 2 bytes per value of a feature, 4 bytes per timestamp.
+        bytes_per_second = sum(b.settings["rate"] * (2 * b.width + 4) for b in self.backbones.values())
+        self.tasks = open_folder(self.folder, found, self.settings, bytes_per_second, shard_bytes)
 
     def missing(self, numbers: Iterable[int] | None = None, retry_failed: bool = False) -> list[int]:
-        """Those of the tasks whose shard is missing or damaged; what is left of them is removed."""
+        """Returns the tasks whose shards are missing or damaged, and removes what is left of these shards.
+
+        Args:
+            numbers: Tasks to check. Default: all.
+            retry_failed: Whether to include shards in which videos failed.
+        """
         todo = []
         for number in range(len(self.tasks)) if numbers is None else numbers:
             if not is_done(self.folder, number) or (retry_failed and read_part(self.folder, number)["failed"]):
@@ -64,14 +69,18 @@ class Extraction:
         for number in todo:
             part_path(self.folder, number).unlink(missing_ok=True)
         if todo:
-            (self.folder / MANIFEST).unlink(missing_ok=True)  # until all are whole
+            (self.folder / MANIFEST).unlink(missing_ok=True)  # until all shards are complete
         return todo
 
     def make(self, number: int, progress: tqdm | None = None) -> None:
-        """Makes one shard.
+        """Extracts one shard.
+
+        Args:
+            number: Number of the task.
+            progress: A tqdm bar that advances by one for each video.
 
         Raises:
-            OSError: It cannot be written. What was written before stays.
+            OSError: The shard cannot be written. Earlier shards are kept.
         """
         task = ShardTask(
             self.folder, number, self.tasks[number], self.backbones, self.batch_size, self.decoders, self.limits,
@@ -82,29 +91,35 @@ class Extraction:
         except OSError as error:
             raise OSError(
                 error.errno,
-                f"{error.strerror or error}: shard {number} could not be made. What is finished stays; run the same "
-                "again once this is put right",
+                f"{error.strerror or error}: shard {number} could not be written. Finished shards are kept; fix the "
+                "cause and run the same command again",
                 error.filename or str(self.folder),
             ) from error
-        # Another process may have found all shards whole before this one took its own away to make it again.
+        # Another process may have seen all shards complete before this one removed its shard.
         (self.folder / MANIFEST).unlink(missing_ok=True)
         share = task.waiting / task.seconds
-        logger.info(f"shard {number}: {task.seconds:.1f} s, {share:.0%} of it waiting for decoding")
+        logger.info(f"shard {number}: {task.seconds:.1f} s, of which {share:.0%} waiting for decoded videos")
 
     def close(self, max_failed: int = 0) -> FeatureStore | None:
-        """Makes index and manifest if all shards are there, and opens the features; None if shards are missing.
+        """Writes index and manifest once all shards are complete.
+
+        Args:
+            max_failed: Maximum number of videos that may fail.
+
+        Returns:
+            The features, or `None` if shards are missing.
 
         Raises:
-            ValueError: More than `max_failed` videos failed, or not one could be extracted.
+            ValueError: More than `max_failed` videos failed, or all of them.
         """
         if read_manifest(self.folder) is None and not finish(self.folder, len(self.tasks), self.settings):
             return None
         store, num_failed = FeatureStore(self.folder), read_manifest(self.folder)["num_failed"]
         if num_failed > max_failed:
             raise ValueError(
-                f"{num_failed} of {num_failed + len(store)} videos failed, and --max_failed allows {max_failed}: "
-                f"{self.folder / QUARANTINE} says why. The features of all others are written. Put the files right "
-                "and run again with --retry_failed, or allow as many."
+                f"{num_failed} of {num_failed + len(store)} videos failed, but --max_failed is {max_failed}. "
+                f"{self.folder / QUARANTINE} lists the reasons. All other features are written. Fix the files and run "
+                "again with --retry_failed, or raise --max_failed."
             )
         return store
 
@@ -124,45 +139,46 @@ def extract_features(
     process_index: int = 0,
     num_processes: int = 1,
 ) -> FeatureStore | None:
-    """Extracts frozen features of videos and writes them as shards; what is there and whole is left as it is.
+    """Extracts frozen features of videos and writes them as shards. Shards that are already complete are kept.
 
-    Each stream shows a backbone pictures or clips at its own rate, clips one after another without overlap; the last
-    one ends with the video and may overlap the one before it, and in a video of fewer frames the last frame is
-    repeated. A feature is stamped with the middle of what was seen. It is the backbone's pooled output where it has
-    one, else the mean of its last hidden state over space (and time), kept in float16.
+    Each stream passes images or clips to its backbone at its own rate. Clips do not overlap, except that the last clip
+    ends with the video and may overlap the one before it; in a video with fewer frames, the last frame is repeated.
+    The timestamp of a feature is the middle of its frames. A feature is the pooled output of the backbone, or if there
+    is none, the mean of its last hidden state over space (and time), stored in float16.
 
-    Videos are decoded in child processes. One that cannot be decoded, or costs more than `limits`, is listed in
-    ``quarantine.jsonl`` with the reason, and the others go on.
+    Videos are decoded in child processes. A video that cannot be decoded, or exceeds `limits`, is listed with the
+    reason in `quarantine.jsonl`, and the run continues.
 
     Args:
-        videos: see :func:`~vidlankd_hf.extraction.videos.find_videos`.
-        output_dir: the shard folder; of an earlier run with the same videos and streams, which is gone on with.
-        streams: the first one's time stamps are those that :class:`~vidlankd_hf.data.features.FeatureStore` reads the
-            others onto. :func:`~vidlankd_hf.extraction.streams.paper_streams` gives VidLanKD's.
-        precision: `fp32`, `bf16` or `fp16`, of the backbones.
-        batch_size: pictures in a forward pass, across videos; of clips a quarter as many.
-        decoders: decoding children; default: one for each core, at most 8.
-        device: default: a GPU where there is one, else the CPU.
-        max_failed: so many videos may fail. By default none: what is missing is known and wanted, or an error.
-        retry_failed: whether shards some of whose videos failed are made again.
-        shard_bytes: about so many in a shard, as far as the videos' lengths are known before they are decoded.
-        limits: of time and memory for one video.
-        process_index, num_processes: this process makes every `num_processes`-th shard, from `process_index` on.
+        videos: A folder, glob pattern, manifest or list of paths. See [`find_videos`].
+        output_dir: Folder of the shards. An earlier run with the same videos and streams is continued.
+        streams: The streams. [`FeatureStore`] aligns the others to the timestamps of the first one. [`paper_streams`]
+            returns those of VidLanKD.
+        precision: `"fp32"`, `"bf16"` or `"fp16"`, for the backbones.
+        batch_size: Images per forward pass, from any number of videos. Clips: a quarter as many.
+        decoders: Number of decoding child processes. Default: one for each core, at most 8.
+        device: Device of the backbones. Default: a GPU if there is one, otherwise the CPU.
+        max_failed: Maximum number of videos that may fail.
+        retry_failed: Whether to extract shards again in which videos failed.
+        shard_bytes: Approximate size of a shard, based on the estimated lengths of the videos.
+        limits: Limits of time and memory for one video.
+        process_index: Index of this process, which extracts every `num_processes`-th shard.
+        num_processes: Number of processes that extract into the same folder.
 
     Returns:
-        The features; None if shards are missing that other processes have yet to make.
+        The features, or `None` if other processes have not finished their shards.
 
     Raises:
-        ValueError: no video, two of the same id, a backbone that does not fit, a folder of other videos or settings,
-            or, after everything else was written, more failed videos than `max_failed`.
-        OSError: a shard cannot be written. What was written before stays, and the same call goes on after it.
+        ValueError: There are no videos, or two with the same id; a backbone does not fit its stream; the folder has
+            features of other videos or settings; or more than `max_failed` videos failed (all others are written).
+        OSError: A shard cannot be written. Finished shards are kept, and the same call continues after them.
     """
     work = Extraction(videos, output_dir, streams, precision, batch_size, decoders, device, shard_bytes, limits)
     if len(work.tasks) < num_processes and process_index == 0:
-        logger.warning(f"There are {len(work.tasks)} shards to make for {num_processes} processes: lower shard_bytes.")
+        logger.warning(f"There are only {len(work.tasks)} shards for {num_processes} processes. Lower shard_bytes.")
     missing = work.missing(range(process_index, len(work.tasks), num_processes), retry_failed)
     if not missing and read_manifest(work.folder) is not None:
-        logger.warning(f"{work.folder} already holds the features of videos of these ids: nothing to do.")
+        logger.warning(f"{work.folder} already has the features of all these videos, so there is nothing to do.")
     num_videos = sum(len(work.tasks[number]) for number in missing)
     with tqdm(total=num_videos, desc="extracting features", unit="video", disable=not missing) as progress:
         for number in missing:
@@ -171,6 +187,6 @@ def extract_features(
 
 
 def default_decoders() -> int:
-    """One for each core that this process has, beside the others that were launched on this machine; at most 8."""
+    """Returns the number of cores for each process that was launched on this machine, at most 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), MOST_DECODERS))
+    return max(1, min(cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), MAX_DECODERS))

@@ -1,7 +1,7 @@
-"""What an image processor does to a picture: resize and crop (here, beside decoding), then normalise (on the device).
+"""Resizes and crops images in the decoding children, with the settings of an image processor.
 
-torch does the resizing, as in the processors where a recent torchvision is installed. Elsewhere they use Pillow, which
-is several times slower and rounds otherwise: docs/data.md says by how much.
+The backbones normalize the result on the device. Resizing uses torch, as image processors do if torchvision is
+installed. Without it they use Pillow, which is several times slower and rounds differently (see docs/data.md).
 """
 
 from typing import Any
@@ -11,19 +11,19 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate
 
-# Pillow does the others, of which torch has no antialiased ones.
+# Other filters use Pillow, since torch has no antialiased versions of them.
 TORCH_FILTERS = {int(Image.Resampling.BILINEAR): "bilinear", int(Image.Resampling.BICUBIC): "bicubic"}
 
 
 def pixel_settings(processor) -> dict[str, Any]:
-    """What a processor from `AutoImageProcessor` does, as plain values; its code is not run.
+    """Reads what an `AutoImageProcessor` does from its settings, without running its code.
 
     Returns:
-        `{"size": [height, width] | edge | None, "resample": Pillow's filter, "crop": [height, width] | None, "scale",
-        "mean", "std"}`; an edge is the length of the shorter side, None leaves pictures as they are.
+        A dict with the keys `size` (`[height, width]`, the length of the shorter side, or `None` for no resizing),
+        `resample` (a Pillow filter), `crop` (`[height, width]` or `None`), `scale`, `mean` and `std`.
 
     Raises:
-        ValueError: The processor resizes in a way that is not known here.
+        ValueError: The processor's kind of resizing is not supported.
     """
     crop = _size(processor.crop_size) if getattr(processor, "do_center_crop", None) else None
     size = None
@@ -44,11 +44,15 @@ def pixel_settings(processor) -> dict[str, Any]:
 
 
 def resized(image: np.ndarray, settings: dict[str, Any]) -> np.ndarray:
-    """A picture `[height, width, 3]` uint8, resized and cropped.
+    """Resizes and crops an image `[height, width, 3]` uint8.
+
+    Args:
+        image: The image.
+        settings: Output of [`pixel_settings`].
 
     Raises:
-        ValueError: It is smaller than the crop.
-        MemoryError: Resized, it does not fit into the memory that this process may take.
+        ValueError: The resized image is smaller than the crop.
+        MemoryError: The resized image does not fit into the memory limit of this process.
     """
     size, crop = settings["size"], settings["crop"]
     height, width = image.shape[:2]
@@ -79,12 +83,12 @@ def _resize(image: np.ndarray, height: int, width: int, resample: int) -> np.nda
 
 
 def _size(size) -> list[int] | int:
-    """[height, width], or the shorter edge, that a processor's setting asks for."""
+    """Returns [height, width], or the length of the shorter side, from a size setting of an image processor."""
     if size.get("height") and size.get("width"):
         return [size["height"], size["width"]]
     if size.get("shortest_edge") and not size.get("longest_edge"):
         return size["shortest_edge"]
     raise ValueError(
-        f"The backbone's image processor has size {size}: {{'height', 'width'}} or {{'shortest_edge'}} is needed. "
+        f"The backbone's image processor has size {size}, but needs {{'height', 'width'}} or {{'shortest_edge'}}. "
         "Correct preprocessor_config.json in a local copy of the backbone."
     )

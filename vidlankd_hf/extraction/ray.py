@@ -1,4 +1,4 @@
-"""The same shard tasks on a Ray cluster (extra `[ray]`): Ray Data hands them out, and again if a worker is lost."""
+"""Extraction on a Ray cluster (extra `[ray]`). Ray Data distributes the shards and retries those of lost workers."""
 
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,14 @@ from .tasks import is_done
 
 
 class ShardWorker:
-    """Holds the backbones in a worker and makes one shard for each row `{"task": number}`."""
+    """Holds the backbones in a worker and extracts one shard for each row `{"task": number}`."""
 
     def __init__(self, **options: Any):
         self.work = Extraction(**options)
 
     def __call__(self, row: dict[str, int]) -> dict[str, int]:
         number = int(row["task"])
-        if not is_done(self.work.folder, number):  # a worker that was lost after writing it
+        if not is_done(self.work.folder, number):  # a lost worker may have finished it
             self.work.make(number)
         return row
 
@@ -28,17 +28,18 @@ def extract_with_ray(
     workers: int, output_dir: str | Path, cpus: float = 1, gpus: float = 0, max_failed: int = 0,
     retry_failed: bool = False, **options: Any,
 ) -> FeatureStore:  # fmt: skip
-    """Extracts features on the cluster that `ray.init` connects to; see `extract_features`.
+    """Extracts features on the Ray cluster that `ray.init` connects to. See [`extract_features`].
 
     Args:
-        workers: How many hold the backbones.
-        output_dir: On a file system that all nodes share, as the videos must be too.
-        cpus, gpus: Of each worker.
-        max_failed, retry_failed: As of `extract_features`.
-        options: Of `Extraction`; its `device` is that of the workers.
+        workers: Number of workers, each with its own copy of the backbones.
+        output_dir: Output folder. It and the videos must be on a file system that all nodes share.
+        cpus, gpus: CPUs and GPUs per worker.
+        max_failed, retry_failed: As in [`extract_features`].
+        options: Arguments of [`Extraction`]; `device` is the device of the workers.
 
     Raises:
-        ValueError, OSError: As `extract_features`.
+        ValueError: As in [`extract_features`].
+        OSError: As in [`extract_features`].
     """
     options["output_dir"] = str(Path(output_dir).absolute())
     work = Extraction(**{**options, "device": "cpu"})

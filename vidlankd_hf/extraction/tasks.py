@@ -1,7 +1,7 @@
-"""Shard tasks: a fixed list of videos makes one shard. A task can be done again, anywhere, at any time.
+"""Shard tasks: each extracts a fixed list of videos into one shard, and can be repeated in any process.
 
-Beside each shard ``shard-00000.json`` holds its part of the index, its sha256 and the videos that failed; it is
-written after the shard. Both there and whole: the task is done. Once all are, index and manifest are made of them.
+After a shard, a task writes `shard-00000.json` with the shard's part of the index, its sha256 and the videos that
+failed. A task is done if both files are intact. Once all tasks are done, [`finish`] writes index and manifest.
 """
 
 import json
@@ -27,47 +27,47 @@ logger = logging.getLogger(__name__)
 PLAN, QUARANTINE = "tasks.jsonl", "quarantine.jsonl"
 
 
-def plan_tasks(videos: Sequence[Video], bytes_a_second: float, shard_bytes: int) -> list[list[Video]]:
-    """Divides videos, in order, into tasks of about so many bytes of features, by how long they are or may be."""
+def plan_tasks(videos: Sequence[Video], bytes_per_second: float, shard_bytes: int) -> list[list[Video]]:
+    """Divides videos, in order, into tasks with about `shard_bytes` of features, by their estimated lengths."""
     tasks: list[list[Video]] = [[]]
     size = 0.0
     for video in videos:
-        if tasks[-1] and size + video.seconds * bytes_a_second > shard_bytes:
+        if tasks[-1] and size + video.seconds * bytes_per_second > shard_bytes:
             tasks.append([])
             size = 0.0
         tasks[-1].append(video)
-        size += video.seconds * bytes_a_second
+        size += video.seconds * bytes_per_second
     return tasks
 
 
 def open_folder(
-    folder: Path, videos: Sequence[Video], backbones: dict[str, dict], bytes_a_second: float, shard_bytes: int
+    folder: Path, videos: Sequence[Video], backbones: dict[str, dict], bytes_per_second: float, shard_bytes: int
 ) -> list[list[Video]]:
-    """Opens an output folder and returns its tasks; those of an interrupted run stay as they were divided.
+    """Opens or creates an output folder and returns its tasks. An interrupted run keeps its division into tasks.
 
     Args:
-        folder: Is created.
-        videos: Sorted by id.
-        backbones: For each stream its settings.
-        bytes_a_second: Of features.
-        shard_bytes: About so many in a shard.
+        folder: The output folder.
+        videos: The videos, sorted by id.
+        backbones: The settings of each stream's backbone.
+        bytes_per_second: Bytes of features per second of video.
+        shard_bytes: Approximate size of a shard.
 
     Raises:
-        ValueError: The folder holds features of other settings or videos, or something else.
+        ValueError: The folder has features of other videos or settings, or shards from another tool.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path, plan = folder / EXTRACTION, folder / PLAN
     if not path.is_file() and any(folder.glob("*.safetensors")):
-        raise ValueError(f"{folder} holds shards that another tool wrote. Give another folder, or remove this one.")
+        raise ValueError(f"{folder} has shards from another tool. Choose another folder, or remove this one.")
     if path.is_file():
         held = json.loads(path.read_text(encoding="utf-8"))
         if held != backbones:
             raise ValueError(
-                f"{folder} holds features made with other settings ({_difference(held, backbones)}). Give another "
-                "folder, or remove this one."
+                f"{folder} has features with other settings ({_difference(held, backbones)}). Choose another folder, "
+                "or remove this one."
             )
     if not plan.is_file():
-        tasks = plan_tasks(videos, bytes_a_second, shard_bytes)
+        tasks = plan_tasks(videos, bytes_per_second, shard_bytes)
         lines = (json.dumps([video.id for video in task]) + "\n" for task in tasks)
         atomic_write(plan, "".join(lines))
     if not path.is_file():
@@ -78,21 +78,21 @@ def open_folder(
     other = by_id.keys() ^ {id for task in ids for id in task}
     if other:
         raise ValueError(
-            f"{folder} holds the features of {sum(map(len, ids))} videos, not of these {len(videos)}: {len(other)} "
-            f"differ (e.g. {min(other)!r}). Give another folder, or remove this one."
+            f"{folder} has the features of {sum(map(len, ids))} other videos than these {len(videos)}: {len(other)} "
+            f"differ (e.g. {min(other)!r}). Choose another folder, or remove this one."
         )
     return [[by_id[id] for id in task] for task in ids]
 
 
 def _difference(held: dict, asked: dict) -> str:
-    """The first setting that differs, in words."""
+    """Describes the first setting that differs."""
     if held.keys() != asked.keys():
         return f"streams {sorted(held)}, not {sorted(asked)}"
     for stream in asked:
         for name in asked[stream]:
             if held[stream].get(name) != asked[stream][name]:
                 return f"{stream} has {name} {held[stream].get(name)!r}, not {asked[stream][name]!r}"
-    return "their order"
+    return "the order of the streams"
 
 
 def part_path(folder: Path, number: int) -> Path:
@@ -100,7 +100,7 @@ def part_path(folder: Path, number: int) -> Path:
 
 
 def read_part(folder: Path, number: int) -> dict | None:
-    """What a finished task wrote beside its shard, or None; the shard's content is not looked at."""
+    """Reads `shard-00000.json` of a finished task; `None` if it is missing or the shard has another size."""
     try:
         part = json.loads(part_path(folder, number).read_text(encoding="utf-8"))
         if part["sha256"] is None or (folder / part["name"]).stat().st_size == part["bytes"]:
@@ -111,39 +111,40 @@ def read_part(folder: Path, number: int) -> dict | None:
 
 
 def is_done(folder: Path, number: int) -> bool:
-    """Whether a task's shard and its part of the index are there and the shard is as it was written."""
+    """Whether the shard of a task and its part of the index exist and the shard has the right checksum."""
     part = read_part(folder, number)
     return part is not None and part["sha256"] in (None, part["sha256"] and sha256_of(folder / part["name"]))
 
 
 @dataclass
 class _Gathered:
-    """The features of one video that have come so far."""
+    """The features of one video so far."""
 
-    rows: list[list[tuple[float, torch.Tensor]]]  # for each stream
-    expected: int = 0
+    rows: list[list[tuple[float, torch.Tensor]]]  # (time, feature) of each stream
+    expected: int = 0  # number of clips that were decoded
     duration: float | None = None
-    closed: bool = False  # failed, or written
+    closed: bool = False  # failed or written
 
     def close(self) -> None:
         self.closed, self.rows = True, []
 
 
 class ShardTask:
-    """Makes one shard of a list of videos.
+    """Extracts a list of videos into one shard.
 
     Args:
-        folder: Of the output, as `open_folder` left it.
-        number: Of the task.
-        videos: Its videos.
-        backbones: By stream, in order.
-        batch_size: Pictures in a forward pass, across videos; of clips a quarter as many.
-        decoders: Decoding children.
-        limits: Of one video.
-        progress: A tqdm bar, moved on by one for each video.
+        folder: The output folder, prepared by [`open_folder`].
+        number: Number of the task.
+        videos: Videos of the task.
+        backbones: The backbone of each stream, in order.
+        batch_size: Images per forward pass, from any number of videos. Clips: a quarter as many.
+        decoders: Number of decoding child processes.
+        limits: Limits for one video.
+        progress: A tqdm bar that advances by one for each video.
 
     Attributes:
-        seconds, waiting: How long :meth:`run` took, and how much of it the backbones waited for decoded clips.
+        seconds: Duration of [`run`].
+        waiting: Seconds of it in which the backbones waited for decoded clips.
     """
 
     def __init__(
@@ -169,10 +170,13 @@ class ShardTask:
         self._batches: list[list[Clip]] = [[] for _ in self.names]
 
     def run(self) -> dict[str, Any]:
-        """Decodes, runs the backbones and writes the shard and, after it, its part of the index, which is returned.
+        """Decodes the videos, runs the backbones, and writes the shard and then its part of the index.
+
+        Returns:
+            The content of `shard-00000.json`.
 
         Raises:
-            OSError: It cannot be written, such as on a full disk. What other tasks wrote stays.
+            OSError: The shard cannot be written, for example because the disk is full. Other shards are kept.
         """
         began = time.perf_counter()
         widths = {name: backbone.width for name, backbone in zip(self.names, self.backbones)}
@@ -234,7 +238,7 @@ class ShardTask:
             features[name] = torch.stack(values).cpu(), torch.tensor(times)
         bad = [name for name, (values, _) in features.items() if not values.isfinite().all()]
         if bad:
-            self._quarantine(video, "not finite", f"{video.path}: stream {bad[0]!r} has NaN or more than 65504")
+            self._quarantine(video, "not finite", f"{video.path}: stream {bad[0]!r} has NaN or exceeds 65504")
             return
         try:
             self._shard.add(video.id, gathered.duration, features)
@@ -248,7 +252,7 @@ class ShardTask:
     def _quarantine(self, video: Video, reason: str, detail: str) -> None:
         path = without_secrets(video.path)
         detail = detail.replace(video.path, path)
-        logger.warning(f"{path} is left out ({reason}): {detail}")
+        logger.warning(f"{path} is skipped ({reason}): {detail}")
         self._gathered[video.id].close()
         self._failed.append({"path": path, "reason": reason, "detail": detail})
         with open(self.folder / QUARANTINE, "a", encoding="utf-8") as file:
@@ -258,13 +262,13 @@ class ShardTask:
 
 
 def finish(folder: Path, num_tasks: int, streams: dict[str, dict]) -> bool:
-    """The last step: index, manifest and quarantine list, if the shards of all tasks are there.
+    """Writes index, manifest and the list of failed videos if the shards of all tasks exist.
 
     Returns:
-        Whether they are.
+        Whether they exist.
 
     Raises:
-        ValueError: Not one video could be extracted, or shards do not fit together.
+        ValueError: All videos failed, or shards have different feature widths.
     """
     failed, num_videos = [], 0
     for number in range(num_tasks):
@@ -277,7 +281,7 @@ def finish(folder: Path, num_tasks: int, streams: dict[str, dict]) -> bool:
     atomic_write(folder / QUARANTINE, "".join(json.dumps(entry) + "\n" for entry in failed))
     if not num_videos:
         raise ValueError(
-            f"Not one of {len(failed)} videos could be extracted, e.g. {failed[0]['path']}: {failed[0]['detail']} See "
+            f"All {len(failed)} videos failed, for example {failed[0]['path']}: {failed[0]['detail']} See "
             f"{folder / QUARANTINE}."
         )
     parts = (read_part(folder, number) for number in range(num_tasks))

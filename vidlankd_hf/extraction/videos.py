@@ -1,4 +1,4 @@
-"""What to extract: a folder, a glob pattern, a list, or a manifest of videos, local or at any address of fsspec."""
+"""Finds the videos to extract: in a folder, glob pattern, list or manifest, local or at any URL that fsspec reads."""
 
 import glob
 import json
@@ -15,8 +15,8 @@ logger = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ogv", ".flv", ".wmv", ".ts")
 MANIFEST_SUFFIXES = (".jsonl", ".parquet")
-BYTES_A_SECOND = 125_000  # of a video file, 1 Mbit/s, to guess its length where a manifest does not tell
-UNKNOWN_SECONDS = 300.0  # guessed for a file whose size is not known without asking a server
+BYTES_PER_SECOND = 125_000  # 1 Mbit/s, to estimate the length of a video from its file size
+UNKNOWN_SECONDS = 300.0  # assumed for remote files
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Video:
     """A video to extract.
 
     Args:
-        id: Its key in the shards.
-        path: A file, or an address such as `s3://bucket/talk.mp4`.
-        seconds: How long it is, or a guess, to divide the work; nothing is cut by it.
+        id: Key of the video in the shards.
+        path: A file, or a URL such as `s3://bucket/talk.mp4`.
+        seconds: Estimated length, only used to divide the videos into shards.
     """
 
     id: str
@@ -35,15 +35,21 @@ class Video:
 
 
 def find_videos(videos: str | Path | Iterable[str | Path]) -> list[Video]:
-    """The videos of a folder, a glob pattern, a manifest or a list, sorted by id.
+    """Finds videos and returns them sorted by id.
 
     Args:
-        videos: A folder (its files named `*.mp4`, `*.webm`, ...), a glob pattern, paths, or a manifest: `.jsonl` or
-            `.parquet` with `path` and, where wanted, `id` and `duration` (seconds) in each row. Paths in a manifest
-            are relative to it. Each may be an address of fsspec. The id is the file name where a manifest gives none.
+        videos: One of
+
+            - a folder, of which the files named `*.mp4`, `*.webm`, ... are taken;
+            - a glob pattern;
+            - a list of paths;
+            - a manifest: a `.jsonl` or `.parquet` file whose rows have `path` and optionally `id` and `duration` in
+              seconds. Paths are relative to the manifest.
+
+            Each can be a URL that fsspec reads. The default id of a video is its file name.
 
     Raises:
-        ValueError: None is found, two have the same id, or a row of a manifest cannot be read.
+        ValueError: There are no videos, two have the same id, or a row of a manifest is invalid.
     """
     if not isinstance(videos, (str, Path)):
         found = [_video(str(path)) for path in videos]
@@ -53,15 +59,15 @@ def find_videos(videos: str | Path | Iterable[str | Path]) -> list[Video]:
         found = [_video(path) for path in _listed(str(videos))]
     if not found:
         raise ValueError(
-            f"No video in {str(videos)!r}: give a folder with files named *{', *'.join(VIDEO_SUFFIXES)}, a glob "
+            f"No videos in {str(videos)!r}. Give a folder with files named *{', *'.join(VIDEO_SUFFIXES)}, a glob "
             f"pattern, a manifest ({', '.join(MANIFEST_SUFFIXES)}) or a list of paths."
         )
     found.sort(key=lambda video: video.id)
     for one, other in zip(found, found[1:]):
         if one.id == other.id:
             raise ValueError(
-                f"{one.path} and {other.path} have the same id {one.id!r}, which is the file name where no manifest "
-                "gives an id: rename one of them, or write a manifest with a column id."
+                f"{one.path} and {other.path} have the same id {one.id!r}. By default the id is the file name: rename "
+                "one of them, or write a manifest with a column id."
             )
     return found
 
@@ -71,7 +77,7 @@ def is_remote(path: str) -> bool:
 
 
 def without_secrets(path: str) -> str:
-    """An address of the web without user, password and query, which may hold a signature; others as they are."""
+    """Removes user, password and query (which may contain a signature) from an http(s) URL."""
     if not path.startswith(("http://", "https://")):
         return path
     parts = urlsplit(path)
@@ -81,8 +87,8 @@ def without_secrets(path: str) -> str:
 def _video(path: str, id: str | None = None, seconds: float | None = None) -> Video:
     if seconds is None:
         try:
-            seconds = UNKNOWN_SECONDS if is_remote(path) else Path(path).stat().st_size / BYTES_A_SECOND
-        except OSError:  # it will fail in a decoder, and be named there
+            seconds = UNKNOWN_SECONDS if is_remote(path) else Path(path).stat().st_size / BYTES_PER_SECOND
+        except OSError:  # it will fail in a decoder, with its name
             seconds = 0.0
     return Video(posixpath.basename(without_secrets(path).rstrip("/")) if id is None else id, path, max(1.0, seconds))
 
@@ -98,14 +104,14 @@ def _listed(folder_or_pattern: str) -> list[str]:
     elif Path(folder_or_pattern).is_dir():
         paths, is_folder = [str(path) for path in Path(folder_or_pattern).iterdir()], True
     else:
-        is_file = Path(folder_or_pattern).is_file()  # a name may hold what a pattern does
+        is_file = Path(folder_or_pattern).is_file()  # file names can contain pattern characters
         paths = [folder_or_pattern] if is_file else glob.glob(folder_or_pattern, recursive=True)
         is_folder = False
     if not is_folder:
         return paths
     videos = [path for path in paths if path.lower().endswith(VIDEO_SUFFIXES)]
     if len(videos) < len(paths):
-        logger.info(f"{folder_or_pattern}: {len(paths) - len(videos)} files are not named like videos and left out.")
+        logger.info(f"{folder_or_pattern}: {len(paths) - len(videos)} files without a video suffix are skipped.")
     return videos
 
 
@@ -113,11 +119,11 @@ def _manifest(manifest: str) -> Iterator[Video]:
     folder = posixpath.dirname(manifest) if is_remote(manifest) else str(Path(manifest).parent)
     for where, row in _rows(manifest):
         path, id, duration = (row.get(name) for name in ("path", "id", "duration"))
-        whole = isinstance(path, str) and path and (id is None or isinstance(id, str))
-        if not whole or not (duration is None or (isinstance(duration, (int, float)) and duration >= 0)):
+        valid = isinstance(path, str) and path and (id is None or isinstance(id, str))
+        if not valid or not (duration is None or (isinstance(duration, (int, float)) and duration >= 0)):
             raise ValueError(
-                f"{manifest}, {where}: {row} must have a path and may have an id, both texts, and a duration in "
-                "seconds. Correct this row."
+                f"{manifest}, {where}: {row} must have a path (a string), and optionally an id (a string) and a "
+                "duration in seconds. Correct this row."
             )
         if not is_remote(path):
             path = posixpath.join(folder, path) if is_remote(manifest) else str(Path(folder, path))
@@ -125,14 +131,14 @@ def _manifest(manifest: str) -> Iterator[Video]:
 
 
 def _rows(manifest: str) -> Iterator[tuple[str, dict]]:
-    """Yields (where, row) of a manifest."""
+    """Yields (location, row) for each row of a manifest."""
     with fsspec.open(manifest, "rb") as file:
         if manifest.lower().endswith(".parquet"):
             import pyarrow.parquet as parquet
 
             table = parquet.ParquetFile(file)
             if "path" not in table.schema_arrow.names:
-                raise ValueError(f"{manifest} has columns {table.schema_arrow.names}, and needs 'path'.")
+                raise ValueError(f"{manifest} has the columns {table.schema_arrow.names}, but needs 'path'.")
             columns = [name for name in ("path", "id", "duration") if name in table.schema_arrow.names]
             number = 0
             for batch in table.iter_batches(columns=columns):
@@ -146,7 +152,7 @@ def _rows(manifest: str) -> Iterator[tuple[str, dict]]:
             try:
                 row = json.loads(line)
             except ValueError as error:
-                raise ValueError(f"{manifest}, line {number} is no JSON ({error}). Correct it.") from error
+                raise ValueError(f"{manifest}, line {number} is not JSON ({error}). Correct it.") from error
             if not isinstance(row, dict):
                 raise ValueError(f"{manifest}, line {number}: {row!r} must be an object with a path. Correct it.")
             yield f"line {number}", row

@@ -1,14 +1,15 @@
-"""Checkpoints of the original release as models of this package: what maps, what is dropped, and why.
+"""Converts checkpoints of the original release to models of this package.
 
-The release keeps a run's text encoder in `pytorch_model.bin` (a BERT of its time with heads of its own), beside
-`config.json`, and a teacher's video encoder in `visn_model.chkpt` (saved below a wrapper, so every name begins with
-`module.`). Both are pickles; they are read with `weights_only`, which runs no code in them.
+The release stores a text encoder (a BERT with extra heads) as `pytorch_model.bin` with `config.json`, and a teacher's
+video encoder as `visn_model.chkpt`, whose weight names all begin with `module.`. Both files are pickles; they are read
+with `weights_only`, so no code in them runs.
 """
 
 import json
 import pickle
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import ModelCard, ModelCardData
@@ -18,7 +19,7 @@ from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, PreTrainedM
 from ..data.vocabulary import vocabulary_fingerprint
 from ..models.configuration import VidLanKDTeacherConfig
 from ..models.teacher import VidLanKDTeacher, video_config_like
-from .model_cards import CITATION
+from .model_cards import CARD_FILE, TEMPLATES
 
 TEXT_FILE, VIDEO_FILE, CONFIG_FILE, REPORT_FILE = (
     "pytorch_model.bin",
@@ -26,18 +27,18 @@ TEXT_FILE, VIDEO_FILE, CONFIG_FILE, REPORT_FILE = (
     "config.json",
     "conversion.json",
 )
-# Beginnings of names in the release -> why a weight of that name has no place here.
+# Prefix of a weight's name in the release -> why the weight is dropped.
 DROPPED = {
-    "bert.embeddings.position_ids": "counts positions, which is not learned",
-    "bert.pooler.": "a masked language model has no pooler, and none of the losses trained this one",
+    "bert.embeddings.position_ids": "position numbers, not learned",
+    "bert.pooler.": "a masked language model has no pooler, and no loss of the release trained this one",
     "cls.predictions.decoder.": "tied to the word embeddings and the head's bias",
     "visual_hinge_head.": "a teacher's head that no loss used",
-    "kd1_student_head.": "a distillation head: shed after distillation",
-    "kd2_student_head.": "a distillation head: shed after distillation",
-    "kd2_teacher_head.": "a distillation head: shed after distillation",
-    "backbone.bert.embeddings.word_embeddings.": "frames are not words",
-    "backbone.bert.embeddings.position_ids": "counts positions, which is not learned",
-    "backbone.bert.pooler.": "the release pools by its first frame; here the mean over time is taken",
+    "kd1_student_head.": "a distillation head, not needed after distillation",
+    "kd2_student_head.": "a distillation head, not needed after distillation",
+    "kd2_teacher_head.": "a distillation head, not needed after distillation",
+    "backbone.bert.embeddings.word_embeddings.": "video frames have no word embeddings",
+    "backbone.bert.embeddings.position_ids": "position numbers, not learned",
+    "backbone.bert.pooler.": "the release pools the first frame; this package averages over time",
 }
 VIDEO_NAMES = {
     "backbone.video_encoder.new_video_embeddings.": "projection.",
@@ -47,24 +48,24 @@ VIDEO_NAMES = {
 }
 TOKEN_TYPES = "transformer.embeddings.token_type_embeddings.weight"
 NOTES = {
-    "student": "Its states and predictions are the release's.",
+    "student": "Its states and predictions equal those of the release.",
     "teacher": (
-        "Its text states and predictions are the release's. Its clip vectors are not: the release adds positions "
-        "twice and takes the first frame, through a pooler; here clips are averaged over time. By its code the "
-        "release's video transformer was never trained, only the layers behind it."
+        "Its text states and predictions equal those of the release. Its clip vectors do not: the release adds "
+        "positions twice and pools the first frame; here clips are averaged over time. According to its code, the "
+        "release never trained its video transformer, only the layers after it."
     ),
 }
 
 
 @dataclass
 class Conversion:
-    """What became of a checkpoint.
+    """Report of a conversion.
 
     Args:
         kind: `"teacher"` or `"student"`.
-        mapped: The release's name of a weight -> its name here.
-        dropped: The release's name of a weight -> why it has no place here.
-        note: How the outputs compare with the release's.
+        mapped: Name of each converted weight in the release -> its name here.
+        dropped: Name of each dropped weight in the release -> the reason.
+        note: How the outputs compare with those of the release.
     """
 
     kind: str
@@ -73,7 +74,7 @@ class Conversion:
     note: str
 
     def __str__(self) -> str:
-        reasons = {}
+        reasons: dict[str, list[str]] = {}
         for name, why in self.dropped.items():
             reasons.setdefault(why, []).append(name)
         lines = [f"{self.kind}: {len(self.mapped)} weights mapped, {len(self.dropped)} dropped."]
@@ -82,30 +83,34 @@ class Conversion:
 
 
 def convert(folder: str | Path, output_dir: str | Path, tokenizer: str | Path | None = None) -> Conversion:
-    """Writes a checkpoint of the original release as a folder that loads here: a teacher if it has a video encoder.
+    """Converts a checkpoint of the original release to a folder that `from_pretrained` loads.
 
     Args:
-        folder: With `pytorch_model.bin` and `config.json`; with `visn_model.chkpt` it is a teacher, else a student,
-            which becomes a plain `BertForMaskedLM`.
-        output_dir: A new or empty folder, for the model, its tokenizer, a card and `conversion.json`.
-        tokenizer: Folder or Hub id; default: the one in `folder`.
+        folder: Checkpoint with `pytorch_model.bin` and `config.json`. With `visn_model.chkpt` it becomes a teacher,
+            otherwise a student, which is a plain `BertForMaskedLM`.
+        output_dir: New or empty folder for the model, its tokenizer, a card and `conversion.json`.
+        tokenizer: Folder or Hub id of the tokenizer; default: the one in `folder`.
+
+    Returns:
+        The weights that were mapped and dropped.
 
     Raises:
-        ValueError: Files that are missing or hold more than tensors, weights that are missing or of other shapes, a
-            decoder that is not tied, a tokenizer of another size, or an `output_dir` that holds something.
+        ValueError: A file is missing or holds more than tensors, weights are missing or have other shapes, the
+            decoder is not tied, the tokenizer has too many tokens, or `output_dir` is not empty.
     """
     folder, output_dir = Path(folder), Path(output_dir)
     if output_dir.exists() and any(output_dir.iterdir()):
         raise ValueError(f"{output_dir} is not empty: choose another output_dir")
     for name in (TEXT_FILE, CONFIG_FILE):
         if not (folder / name).is_file():
-            raise ValueError(f"{folder} has no {name}: give the folder of one checkpoint of the original release")
+            raise ValueError(f"{folder} has no {name}: give the folder of a checkpoint of the original release")
     config = _bert_config(folder / CONFIG_FILE)
     weights = _load(folder / TEXT_FILE)
     _check_tied(weights, folder / TEXT_FILE)
     text = BertForMaskedLM(config)
+    model: Any = text
     mapped, dropped = _fill(text, {name: name for name in weights}, weights)
-    kind, model = "student", text
+    kind = "student"
     if (folder / VIDEO_FILE).is_file():
         video = {name.removeprefix("module."): value for name, value in _load(folder / VIDEO_FILE).items()}
         kind, model = "teacher", _teacher(text, video, folder / VIDEO_FILE)
@@ -114,7 +119,7 @@ def convert(folder: str | Path, output_dir: str | Path, tokenizer: str | Path | 
         mapped = {name: f"text_model.{here}" for name, here in mapped.items()}
         mapped |= {name: f"video_encoder.{here}" for name, here in video_mapped.items()}
         dropped |= video_dropped
-        with torch.no_grad():  # frames are of token type 1 in the release, of type 0 here
+        with torch.no_grad():  # frames have token type 1 in the release, 0 here
             types = model.get_parameter(f"video_encoder.{TOKEN_TYPES}")
             types.copy_(types.flip(0))
     conversion = Conversion(kind, mapped, dropped, NOTES[kind])
@@ -131,12 +136,12 @@ def _load(path: Path) -> dict[str, Tensor]:
             f"{path} is damaged or holds more than tensors, which could run code, and was not loaded: {first}"
         ) from error
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise ValueError(f"{path} is no state dict: it must hold tensors by name")
+        raise ValueError(f"{path} is not a state dict: it must map names to tensors")
     return weights
 
 
 def _bert_config(path: Path) -> BertConfig:
-    """The BERT in the release's configuration, whose other fields are of its heads."""
+    """The BERT fields of the release's configuration; its other fields describe heads."""
     given = json.loads(path.read_text(encoding="utf-8"))
     known = BertConfig().to_dict()
     own = ("architectures", "model_type", "transformers_version", "dtype")
@@ -150,15 +155,17 @@ def _check_tied(weights: dict[str, Tensor], path: Path) -> None:
     )
     for name, tied in pairs:
         if name in weights and tied in weights and not torch.equal(weights[name], weights[tied]):
-            raise ValueError(f"{path} has a {name} of its own, but here it is tied to {tied}")
+            raise ValueError(f"{path} has a separate {name}, but it must equal {tied}: this package ties the two")
 
 
 def _teacher(text: BertForMaskedLM, video: dict[str, Tensor], path: Path) -> VidLanKDTeacher:
-    """A teacher with this text encoder, and a video encoder of the shape that the weights have."""
+    """Builds a teacher with this text encoder and an empty video encoder that fits the weights."""
     first = video.get("backbone.video_encoder.new_video_embeddings.0.weight")
     positions = video.get("backbone.bert.embeddings.position_embeddings.weight")
     if first is None or positions is None:
-        raise ValueError(f"{path} is no video encoder of the original release: it lacks its first layer or positions")
+        raise ValueError(
+            f"{path} is not a video encoder of the original release: first layer or positions are missing"
+        )
     video_config = video_config_like(text.config, feature_size=first.shape[1])
     video_config.projection_size, video_config.max_position_embeddings = first.shape[0], len(positions)
     teacher = VidLanKDTeacher(
@@ -176,7 +183,7 @@ def _video_name(name: str) -> str:
 
 
 def _fill(module: torch.nn.Module, names: dict[str, str], weights: dict[str, Tensor]) -> tuple[dict, dict]:
-    """Loads what has a place in `module`; returns what was mapped and what was dropped, by the release's names."""
+    """Loads the weights that `module` has; returns mapped and dropped weights by their names in the release."""
     held = module.state_dict()
     mapped, dropped = {}, {}
     for name, here in names.items():
@@ -184,17 +191,17 @@ def _fill(module: torch.nn.Module, names: dict[str, str], weights: dict[str, Ten
         if why is None and here in held:
             mapped[name] = here
         else:
-            dropped[name] = why or "no such weight here"
-    # Tied weights are filled by what they are tied to; features were not standardised in the release.
+            dropped[name] = why or "not a weight of this package"
+    # Tied weights follow the weights they are tied to; the release did not standardise features.
     tied = {name for name in held if name.startswith("cls.predictions.decoder.")}
     missing = sorted(set(held) - set(mapped.values()) - tied - {"feature_mean", "feature_std"})
     if missing:
-        raise ValueError(f"the checkpoint lacks {len(missing)} weights, such as {missing[0]}: it is not whole")
+        raise ValueError(f"the checkpoint lacks {len(missing)} weights, such as {missing[0]}: give a complete one")
     for name, here in mapped.items():
         if weights[name].shape != held[here].shape:
             raise ValueError(
-                f"{name} has shape {list(weights[name].shape)}, but the configuration asks for "
-                f"{list(held[here].shape)}"
+                f"{name} has shape {list(weights[name].shape)}, but {CONFIG_FILE} needs {list(held[here].shape)}: the "
+                "two files must belong to one checkpoint"
             )
     module.load_state_dict({here: weights[name].float() for name, here in mapped.items()}, strict=False)
     return mapped, dropped
@@ -207,19 +214,20 @@ def _save(model: PreTrainedModel, conversion: Conversion, output_dir: Path, toke
         if len(loaded) > model.config.vocab_size:
             raise ValueError(
                 f"{tokenizer} has {len(loaded)} tokens, but the checkpoint has embeddings for "
-                f"{model.config.vocab_size}: give the tokenizer that it was trained with"
+                f"{model.config.vocab_size}: give the tokenizer that the checkpoint was trained with"
             )
         if conversion.kind == "teacher":
             model.config.vocabulary = vocabulary_fingerprint(loaded)
         loaded.save_pretrained(output_dir)
     model.save_pretrained(output_dir)
     (output_dir / REPORT_FILE).write_text(json.dumps(asdict(conversion), indent=1) + "\n", encoding="utf-8")
-    data = ModelCardData(library_name="transformers", tags=["vidlankd", "converted"])
-    content = (
-        f"---\n{data.to_yaml()}\n---\n\n# {output_dir.resolve().name}\n\nA {conversion.kind} of the original release "
-        f"of [VidLanKD](https://arxiv.org/abs/2107.02681), converted by vidlankd_hf. {conversion.note}\n\n"
-        f"{len(conversion.mapped)} weights were mapped, {len(conversion.dropped)} dropped; `{REPORT_FILE}` names "
-        "each. It has what its training data hold, their errors and biases included.\n\n"
-        f"## Citation\n\n```bibtex\n{CITATION}\n```\n"
-    )
-    ModelCard(content).save(output_dir / "README.md")
+    ModelCard.from_template(
+        ModelCardData(library_name="transformers", tags=["vidlankd", "converted"]),
+        template_path=str(TEMPLATES / "converted.md"),
+        name=output_dir.resolve().name,
+        kind=conversion.kind,
+        note=conversion.note,
+        mapped=len(conversion.mapped),
+        dropped=len(conversion.dropped),
+        report=REPORT_FILE,
+    ).save(output_dir / CARD_FILE)

@@ -1,23 +1,23 @@
-"""The losses of a run, drawn from its log history."""
+"""Draws the losses of a run from its log history."""
 
 from pathlib import Path
 
 
 def draw_losses(log_history: list[dict], path: str | Path) -> bool:
-    """Draws the loss and each of its components, training and held out, over the steps.
+    """Draws the loss and each of its components over the steps, for training and held-out data.
 
     Args:
-        log_history: As `trainer_state.json` holds it.
-        path: Where the PNG is written.
+        log_history: Log history of `trainer_state.json`.
+        path: Path of the PNG.
 
     Returns:
-        Whether there was anything to draw, and matplotlib to draw it.
+        Whether the figure was drawn: there are losses, and matplotlib is installed.
     """
     try:
         from matplotlib.figure import Figure
-    except ImportError:  # an extra; a model is saved without it too
+    except ImportError:  # optional: cards are written without a figure, too
         return False
-    curves = {}
+    curves: dict[str, dict[bool, list[tuple[int, float]]]] = {}
     for entry in log_history:
         for name, value in entry.items():
             held_out, component = name.startswith("eval_"), name.removeprefix("eval_")

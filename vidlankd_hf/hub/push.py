@@ -1,4 +1,4 @@
-"""Publishing a finished model on the Hub: what is pushed, and what to run again where that failed."""
+"""Pushes a finished model to the Hub; if that fails, the error says which command to run instead."""
 
 import shlex
 from pathlib import Path
@@ -9,7 +9,7 @@ from transformers import TrainingArguments
 
 from ..reliability.ranks import raise_if_any_rank_failed
 
-# What a run keeps beside its model: checkpoints, and files that hold settings and paths of the machine.
+# Checkpoints, and files with settings and local paths.
 NOT_PUSHED = (
     ".*", "_*", "checkpoint-*", "runs/*", "run.json", "config.yaml", "result.json", "trainer_state.json",
     "nonfinite-*",
@@ -17,32 +17,38 @@ NOT_PUSHED = (
 
 
 class PushError(RuntimeError):
-    """A model could not be pushed; says what to run instead."""
+    """A model could not be pushed; the message holds the command to run instead."""
 
 
 def make_repository(args: TrainingArguments, name: str, token: str | None = None, private: bool | None = None) -> str:
-    """Makes the repository that a run will push to, if it is new, and returns its whole id; all processes call it.
+    """Creates the repository that a run will push to and returns its full id. All processes must call it.
 
-    Where the network or the server fails it says so and returns `name`: [`push`] tries again when training is over.
+    If the network or the server fails, it prints a message and returns `name`; [`push`] tries again after training.
+
+    Args:
+        args: Arguments of the run.
+        name: `user/name`, or a name in the user's own namespace.
+        token: Hub token; default: that of `hf auth login` or `HF_TOKEN`.
+        private: Whether a new repository is private; default: the account's setting.
 
     Raises:
-        RuntimeError: On every process, if pushing cannot work later either: better now than after hours.
+        RuntimeError: On every process, if pushing cannot work later either.
     """
-    whole, error = name, None
+    repo_id, error = name, None
     if args.process_index == 0:
         try:
             if token is not None and token != token.strip():
-                raise ValueError("the token has white space around it: give it without")
+                raise ValueError("the token has white space around it: remove the white space")
             api = HfApi(token=token)
-            whole = api.create_repo(name, private=private, exist_ok=True).repo_id
-            api.auth_check(whole, write=True)  # one that exists may be readable only
+            repo_id = api.create_repo(name, private=private, exist_ok=True).repo_id
+            api.auth_check(repo_id, write=True)  # an existing repository may be read-only
         except Exception as caught:
             if is_transient(caught):
-                print(f"The Hub fails ({reason(caught)}): pushing is tried when training is over.", flush=True)
+                print(f"The Hub failed ({reason(caught)}): pushing is tried again after training.", flush=True)
             else:
                 error = PushError(reason(caught))
     raise_if_any_rank_failed(f"--push_to_hub cannot work for {name}", error)
-    return whole
+    return repo_id
 
 
 def push(
@@ -53,18 +59,18 @@ def push(
     private: bool | None = None,
     revision: str | None = None,
 ) -> CommitInfo:
-    """Uploads a finished model's folder, but for what its run keeps beside it, into a repository that is made if new.
+    """Uploads a finished model's folder without checkpoints and settings; creates the repository if it is new.
 
     Args:
-        folder: Holds weights, configuration, tokenizer and card.
-        repo_id: `user/name`, or a name of the user's own.
-        commit_message: Of the one commit.
-        token: By default that of `hf auth login` or `HF_TOKEN`.
-        private: Whether a new repository is private; by default as the account's settings say.
-        revision: A branch, made if new; default: main.
+        folder: Folder with weights, configuration, tokenizer and card.
+        repo_id: `user/name`, or a name in the user's own namespace.
+        commit_message: Message of the commit.
+        token: Hub token; default: that of `hf auth login` or `HF_TOKEN`.
+        private: Whether a new repository is private; default: the account's setting.
+        revision: Branch, created if it is new; default: main.
 
     Raises:
-        PushError: Whatever went wrong; the folder is as it was.
+        PushError: The upload failed; the folder is unchanged.
     """
     try:
         api = HfApi(token=token)
@@ -78,15 +84,15 @@ def push(
             revision=revision,
             ignore_patterns=list(NOT_PUSHED),
         )
-    except Exception as error:  # whatever a network does: training is over, and its output must not be lost to it
+    except Exception as error:  # training is over: no network error may hide where its output is
         raise PushError(
-            f"{folder} was not pushed to {repo_id}: {reason(error)}. Nothing is lost, the model there is whole. Once "
-            f"that is mended, run:\n\n    {upload_command(folder, repo_id, private, revision)}\n"
+            f"{folder} was not pushed to {repo_id}: {reason(error)}. Nothing is lost: the folder is complete. "
+            f"Once the problem is fixed, run:\n\n    {upload_command(folder, repo_id, private, revision)}\n"
         ) from error
 
 
 def upload_command(folder: str | Path, repo_id: str, private: bool | None = None, revision: str | None = None) -> str:
-    """The command that does by hand what [`push`] does."""
+    """The shell command that does the same as [`push`]."""
     words = ["hf", "upload", repo_id, str(folder), "."]
     words += [word for pattern in NOT_PUSHED for word in ("--exclude", pattern)]
     words += [] if private is None else ["--private" if private else "--no-private"]
@@ -95,17 +101,17 @@ def upload_command(folder: str | Path, repo_id: str, private: bool | None = None
 
 
 def reason(error: Exception) -> str:
-    """An error of the Hub's client in one line, with the remedy where it is a missing right."""
+    """Describes an error of the Hub client in one line, with the remedy if permission is missing."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     kind, status = type(error).__name__, _status(error)
-    said = f"{kind}{f' {status}' if status else ''}: {lines[0] if lines else 'no further word'}"
+    said = f"{kind}{f' {status}' if status else ''}: {lines[0] if lines else 'no details'}"
     if status in (401, 403) or isinstance(error, LocalTokenNotFoundError):
-        return f"{said} (log in with `hf auth login`, or set HF_TOKEN to a token that may write there)"
+        return f"{said} (log in with `hf auth login`, or set HF_TOKEN to a token with write access)"
     return said
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether the same request may succeed later: the network or the server failed, not what was asked for."""
+    """Whether the same request may succeed later: the network or the server failed, not the request."""
     status = _status(error)
     if status is not None:
         return status >= 500 or status in (408, 429)

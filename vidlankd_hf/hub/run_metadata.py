@@ -1,4 +1,4 @@
-"""What a run was, in words that may be published: no path of the machine, no token."""
+"""Describes a run for publication, without local paths or tokens."""
 
 import os
 import re
@@ -20,7 +20,7 @@ _OUTSIDE = re.compile(rf"(?<![\w./-])(?:~\w*|\.\.)?/(?:{_PART}/)*({_PART})/?")
 
 
 def is_hub_id(name: str | Path) -> bool:
-    """Whether `name` (or `name:configuration`) can only be on the Hub: it has the form, and no such path is here."""
+    """Whether `name` (or `name:configuration`) has the form of a Hub id and is not a local path."""
     name = str(name).partition(":")[0]
     try:
         validate_repo_id(name)
@@ -30,12 +30,12 @@ def is_hub_id(name: str | Path) -> bool:
 
 
 def public_name(name: str | Path) -> str:
-    """A Hub id as it is; of a folder or file its own name alone."""
+    """Returns a Hub id unchanged, and the last part of a local path."""
     return str(name) if is_hub_id(name) else Path(name).resolve().name
 
 
 def public_command(line: str) -> str:
-    """A command line in which paths from outside its working directory are their last names."""
+    """Shortens paths outside the working directory in a command line to their last part."""
     return shlex.join(_public_word(word) for word in shlex.split(line))
 
 
@@ -53,20 +53,20 @@ def _public_word(word: str) -> str:
 
 
 def settings_of(args: TrainingArguments) -> dict[str, Any]:
-    """What `run.json` holds of the run's settings; nothing where a script keeps none."""
+    """Settings in the run's `run.json`; empty if there is none."""
     folder = Path(args.output_dir)
     return read_settings(folder) if (folder / RUN_FILE).is_file() else {}
 
 
 def training_rows(trainer: Trainer) -> dict[str, str]:
-    """Name to value of what a training was: steps, batch, tokens, seed, data, hardware, time, versions, command."""
+    """Rows of the card's training table: steps, batch, tokens, seed, data, hardware, time, versions, command."""
     args, state = trainer.args, trainer.state
     sequences = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     record = getattr(trainer, "_record", {})
     fingerprint = record.get("data", {}).get("train")
     rows = {
         "Steps": f"{state.global_step:,}",
-        "Sequences a step": f"{sequences:,}",
+        "Sequences per step": f"{sequences:,}",
         "Tokens": _tokens(trainer, sequences * state.global_step),
         "Peak learning rate": f"{args.learning_rate:g}, {_text(args.lr_scheduler_type)} schedule",
         "Optimizer": f"{_text(args.optim)}, weight decay {args.weight_decay:g}",
@@ -81,23 +81,25 @@ def training_rows(trainer: Trainer) -> dict[str, str]:
 
 
 def held_out_metrics(log_history: list[dict]) -> dict[str, float]:
-    """The metrics of the last evaluation, without `eval_` and without how long it took."""
-    last = next((entry for entry in reversed(log_history) if any(name.startswith("eval_") for name in entry)), {})
+    """Metrics of the last evaluation, without the prefix `eval_` and without timings."""
+    last: dict[str, Any] = next(
+        (entry for entry in reversed(log_history) if any(name.startswith("eval_") for name in entry)), {}
+    )
     timing = ("runtime", "samples_per_second", "steps_per_second")
     metrics = {name[5:]: value for name, value in last.items() if name.startswith("eval_")}
     return {name: value for name, value in metrics.items() if name not in timing}
 
 
 def _tokens(trainer: Trainer, sequences: int) -> str | None:
-    """How many were read, from the mean length of at most 64 samples."""
-    dataset = trainer.train_dataset
+    """Estimates the number of tokens read from the mean length of at most 64 samples."""
+    dataset: Any = trainer.train_dataset
     if dataset is None or not len(dataset) or not sequences:
         return None
     chosen = sorted({round(i * (len(dataset) - 1) / (SAMPLES - 1)) for i in range(SAMPLES)})
     batch = trainer.data_collator([dataset[i] for i in chosen])
     mask = batch.get("attention_mask")
     length = (batch["input_ids"].numel() if mask is None else int(mask.sum())) / len(chosen)
-    return f"about {sequences * length:,.0f} ({length:.1f} a sequence, special ones included)"
+    return f"about {sequences * length:,.0f} ({length:.1f} per sequence, with special tokens)"
 
 
 def _device(args: TrainingArguments) -> str:
@@ -111,7 +113,7 @@ def _time(trainer: Trainer) -> str | None:
     if not seconds:
         return None
     resumed = getattr(trainer, "_resumed_from", None)
-    since = f", since it was resumed from {Path(resumed).name}" if resumed else ""
+    since = f", since resuming from {Path(resumed).name}" if resumed else ""
     return (f"{seconds[-1] / 60:,.1f} min" if seconds[-1] < 7200 else f"{seconds[-1] / 3600:,.1f} h") + since
 
 

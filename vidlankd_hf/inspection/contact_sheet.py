@@ -1,4 +1,4 @@
-"""Clips with their captions as one picture, and with the numbers as one page that needs no other file."""
+"""Contact sheets of clips with their captions: a PNG image, and a self-contained HTML page with statistics."""
 
 import base64
 import html
@@ -15,13 +15,17 @@ from .inspect import Clip
 THUMBNAIL = (180, 135)
 GAP, MARGIN, COLUMNS, TEXT_LINES = 4, 28, 2, 4
 INK, FAINT, PAPER, BLANK = "#1b1b1b", "#6a6a6a", "#ffffff", "#ececec"
-SERIES = ("#2563a8", "#c2571a")  # of the growth curves
+SERIES = ("#2563a8", "#c2571a")  # colors of the growth curves
 
 
-def write_picture(path: str | Path, clips: Sequence[Clip]) -> None:
-    """Writes a PNG: for each clip its frames, its video and time, and the first lines of its text.
+def write_image(path: str | Path, clips: Sequence[Clip]) -> None:
+    """Writes a PNG with the frames of each clip, its video and time, and the first lines of its text.
 
-    The letters are those of Pillow's own font, which has Latin ones; [`write_page`] shows every script.
+    Pillow's default font only has Latin characters; [`write_page`] shows every script.
+
+    Args:
+        path: The PNG file.
+        clips: The clips, from [`sample_clips`].
     """
     label, body = ImageFont.load_default(14), ImageFont.load_default(16)
     num_frames = max(len(clip.frames) for clip in clips) or 1
@@ -61,8 +65,8 @@ def _heading(clip: Clip) -> str:
     return f"{clip.video}   {clip.start:.1f} to {clip.end:.1f} s"
 
 
-def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int, max_lines: int) -> list[str]:
-    """Lines that fit; what does not is marked by dots, also a word that is wider than a line."""
+def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int, max_lines: int) -> list[str]:
+    """Wraps text into lines that fit. Text or words that do not fit are truncated with dots."""
     lines, line = [], ""
     for word in text.split():
         longer = f"{line} {word}".strip()
@@ -87,12 +91,18 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int, max_lines: int) -
 def write_page(
     path: str | Path, title: str, summary: dict, clips: Sequence[Clip], growth: dict[str, list[tuple[int, int]]]
 ) -> None:
-    """Writes an HTML page with the numbers of [`summarize`], the curves of [`vocabulary_growth`] and the clips.
+    """Writes an HTML page with statistics, vocabulary growth and clips.
 
-    Pictures are inside the file and everything from captions and file names is escaped, so that it can be sent and
-    opened anywhere and nothing in it runs.
+    The page needs no other files, escapes all text from captions and file names, and runs no scripts.
+
+    Args:
+        path: The HTML file.
+        title: Title of the page.
+        summary: Output of [`summarize`].
+        clips: The clips, from [`sample_clips`].
+        growth: Outputs of [`vocabulary_growth`] by the name of their texts.
     """
-    numbers = "".join(f"<tr><th>{html.escape(name)}<td>{html.escape(value)}" for name, value in table_of(summary))
+    numbers = "".join(f"<tr><th>{html.escape(name)}<td>{html.escape(value)}" for name, value in summary_rows(summary))
     cards = "".join(
         f"<article><div class=frames>{''.join(map(_embedded, clip.frames))}</div>"
         f"<p class=faint>{html.escape(_heading(clip))}{html.escape(f': {clip.problem}') if clip.problem else ''}</p>"
@@ -104,8 +114,8 @@ def write_page(
     atomic_write(path, _PAGE.format(title=html.escape(title), body=body))
 
 
-def table_of(summary: dict) -> list[tuple[str, str]]:
-    """The numbers of [`summarize`] in words."""
+def summary_rows(summary: dict) -> list[tuple[str, str]]:
+    """Formats the output of [`summarize`] as (label, text) rows."""
 
     def spread(values: dict, unit: str) -> str:
         return f"{values['least']:.3g} to {values['most']:.4g} {unit}, median {values['median']:.3g}"
@@ -126,7 +136,7 @@ def table_of(summary: dict) -> list[tuple[str, str]]:
 
 
 def histogram_rows(summary: dict) -> list[tuple[str, int]]:
-    """(range in seconds, clips) of the histogram, without the empty ranges above the longest clip."""
+    """Returns (range in seconds, number of clips) of the histogram up to the longest clip."""
     edges, counts = summary["clip_lengths"]["edges"], summary["clip_lengths"]["counts"]
     names = [f"{a} to {b} s" for a, b in zip(edges, edges[1:])] + [f"over {edges[-1]} s"]
     used = max((i for i, count in enumerate(counts) if count), default=0) + 1
@@ -144,7 +154,7 @@ def _histogram(summary: dict) -> str:
 
 
 def _curves(growth: dict[str, list[tuple[int, int]]]) -> str:
-    """Vocabulary growth as an inline SVG, both axes logarithmic."""
+    """Draws vocabulary growth as an inline SVG with logarithmic axes."""
     growth = {name: points for name, points in growth.items() if len(points) > 1}
     if not growth:
         return ""
@@ -170,11 +180,11 @@ def _curves(growth: dict[str, list[tuple[int, int]]]) -> str:
         for points, colour in zip(logs.values(), SERIES)
     )
     keys = "".join(
-        f"<li style='color:{colour}'>{html.escape(name)}: {points[-1][1]:,} different words of {points[-1][0]:,}"
+        f"<li style='color:{colour}'>{html.escape(name)}: {points[-1][1]:,} distinct words of {points[-1][0]:,}"
         for (name, points), colour in zip(growth.items(), SERIES)
     )
     return (
-        f"<h2>Vocabulary: different words among the first n</h2><ul>{keys}</ul>"
+        f"<h2>Vocabulary: distinct words among the first n words</h2><ul>{keys}</ul>"
         f"<svg width={width} height={height}>{''.join(marks)}{lines}</svg>"
     )
 

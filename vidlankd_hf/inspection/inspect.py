@@ -1,12 +1,12 @@
-"""A look at captioned video before training on it: numbers, vocabulary, and the clips that windows get."""
+"""Statistics, vocabulary growth and sample clips of captioned video, to inspect it before training."""
 
 import random
 import re
+import weakref
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import av
 import numpy as np
 from datasets import Dataset
 from PIL import Image
@@ -14,13 +14,17 @@ from PIL import Image
 from ..data.captions import Caption
 from ..data.features import FeatureStore
 from ..data.pairing import Pairs
+from ..extraction.decoders import Clip as DecodedClip
+from ..extraction.decoders import DecodingChild, Failed, Limits
+from ..extraction.videos import Video
 
 CLIP_SECONDS = (0, 1, 2, 5, 10, 20, 30, 60, 120, 300)  # lower edges of the histogram of clip lengths
+FRAMES = {"rate": 1.0, "clip_length": 1, "pixels": {}}  # the stream of a child that only decodes single frames
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 
 class Clip(NamedTuple):
-    """A window to be shown. `frames` are evenly spaced over it; where there are none, `problem` says why."""
+    """A window with evenly spaced frames. If they cannot be read, `frames` is empty and `problem` says why."""
 
     video: str
     start: float
@@ -31,15 +35,16 @@ class Clip(NamedTuple):
 
 
 def summarize(store: FeatureStore, pairs: Pairs, dataset: Dataset) -> dict:
-    """Numbers of videos, captions and windows as a JSON-able dict; durations in seconds.
-
-    `covered` is the share of all videos' time in which some caption is. `clip_lengths` counts the windows by the
-    duration of their clip, from each edge to the next, the last one open.
+    """Computes statistics of videos, captions and windows.
 
     Args:
         store: The features.
-        pairs: What [`pair_captions`] found.
-        dataset: What [`load_video_text`] made of it.
+        pairs: Output of [`pair_captions`].
+        dataset: Output of [`load_video_text`].
+
+    Returns:
+        A JSON-serializable dict, with durations in seconds. `covered` is the fraction of the total video time in which
+        there is a caption. `clip_lengths` is a histogram of the windows' durations; the last bin is open.
     """
     durations = np.array([store.duration(video) for video in store.video_ids])
     covered = sum(_covered(captions) for captions in pairs.by_video.values())
@@ -64,17 +69,20 @@ def summarize(store: FeatureStore, pairs: Pairs, dataset: Dataset) -> dict:
 
 
 def words_of(text: str) -> list[str]:
-    """Words in lower case: runs of letters and digits, with apostrophes inside."""
+    """Returns the lowercased words of a text: letters and digits, with apostrophes inside."""
     return _WORD.findall(text.lower())
 
 
 def vocabulary_growth(texts: Sequence[str], seed: int = 0, max_words: int = 10_000_000) -> list[tuple[int, int]]:
-    """How many different words there are among the first n, at n = 1, 2, 5, 10, ... and at the end.
+    """Counts the distinct words among the first n words, for n = 1, 2, 5, 10, ... and for all words.
 
-    Texts are read in random order, since neighbours are alike, up to `max_words` words.
+    Args:
+        texts: The texts, which are read in random order, since neighboring texts are similar.
+        seed: Seed of the order.
+        max_words: Maximum number of words to read.
 
     Returns:
-        Pairs of (words read, different words), both increasing.
+        Pairs of (words read, distinct words), both increasing.
     """
     order = np.random.default_rng(seed).permutation(len(texts)).tolist()
     marks = iter(sorted(m * 10**e for e in range(12) for m in (1, 2, 5)))
@@ -95,8 +103,13 @@ def vocabulary_growth(texts: Sequence[str], seed: int = 0, max_words: int = 10_0
     return growth
 
 
-def size_at(growth: Sequence[tuple[int, int]], words: int) -> float:
-    """Different words among so many, between the marks of [`vocabulary_growth`] by a straight line in logarithms."""
+def vocabulary_size_at(growth: Sequence[tuple[int, int]], words: int) -> float:
+    """Returns the number of distinct words among the first `words`, by log-log interpolation of a growth curve.
+
+    Args:
+        growth: Output of [`vocabulary_growth`].
+        words: Number of words.
+    """
     counts, sizes = np.log(np.array(growth, float)).T
     return float(np.exp(np.interp(np.log(words), counts, sizes)))
 
@@ -104,32 +117,38 @@ def size_at(growth: Sequence[tuple[int, int]], words: int) -> float:
 def sample_clips(
     dataset: Dataset, videos: str | Path, count: int = 16, num_frames: int = 4, seed: int = 0
 ) -> list[Clip]:
-    """Random windows of a data set with the frames of their clips, in the order of the data set.
+    """Samples random windows of a data set and reads frames from their clips.
 
     Args:
-        dataset: What [`load_video_text`] gives.
-        videos: Folder of the video files, searched with its subfolders by the ids in the index.
-        count: Of windows, at most.
-        num_frames: Of each clip, at the middles of as many equal parts.
-        seed: Of the choice.
+        dataset: Output of [`load_video_text`].
+        videos: Folder with the video files, which is searched recursively for the video ids of the data set.
+        count: Maximum number of windows.
+        num_frames: Number of evenly spaced frames per window.
+        seed: Seed of the sample.
+
+    Returns:
+        The windows, in the order of the data set.
 
     Raises:
-        ValueError: No such folder.
+        ValueError: The folder does not exist.
     """
     files = find_videos(videos)
     rows = dataset.with_format(None)
     chosen = sorted(random.Random(seed).sample(range(len(rows)), min(count, len(rows))))
-    return [read_clip(rows[i], files.get(rows[i]["video"]), middles_of(rows[i], num_frames)) for i in chosen]
+    reader = FrameReader()
+    return [
+        read_clip(rows[i], files.get(rows[i]["video"]), segment_midpoints(rows[i], num_frames), reader) for i in chosen
+    ]
 
 
 def find_videos(folder: str | Path) -> dict[str, Path]:
-    """The files below a folder of videos by every name that an index may have for them.
+    """Maps video ids to the files in a folder and its subfolders. An id is a relative path, a file name or a stem.
 
     Raises:
-        ValueError: No such folder.
+        ValueError: The folder does not exist.
     """
     if not Path(folder).is_dir():
-        raise ValueError(f"the folder of videos {folder} does not exist: give the one the features are of")
+        raise ValueError(f"the folder of videos {folder} does not exist: give the one that was extracted")
     root = Path(folder).resolve()
     files = {}
     for path in sorted(root.rglob("*")):
@@ -139,64 +158,64 @@ def find_videos(folder: str | Path) -> dict[str, Path]:
     return files
 
 
-def middles_of(row: dict, count: int) -> list[float]:
-    """Seconds at the middles of `count` equal parts of a window."""
+def segment_midpoints(row: dict, count: int) -> list[float]:
+    """Divides a window into `count` equal parts and returns their middles in seconds."""
     return (row["start"] + (np.arange(count) + 0.5) * (row["end"] - row["start"]) / count).tolist()
 
 
-def read_clip(row: dict, path: Path | None, times: Sequence[float]) -> Clip:
-    """A window with the pictures of its video file at `times`; where there is none, it says why."""
+class FrameReader:
+    """Reads single frames of video files in a decoding child process, which ends with this object."""
+
+    def __init__(self):
+        self._child: DecodingChild | None = None
+
+    def frames_at(self, path: Path, times: Sequence[float], size: tuple[int, int] = (320, 240)) -> list[Image.Image]:
+        """Returns the frames on screen at some times.
+
+        Args:
+            path: The video file.
+            times: Seconds since the first frame.
+            size: Maximum width and height of the frames.
+
+        Raises:
+            ValueError: The file cannot be decoded, or has no frame at one of the times.
+        """
+        if self._child is None or not self._child.is_fit():
+            if self._child is not None:
+                self._child.kill()
+            self._child = DecodingChild([FRAMES], Limits())
+            weakref.finalize(self, self._child.kill)
+        frames = []
+        for event in self._child.decode(Video(path.name, str(path), 0.0), str(path), times=list(times), size=size):
+            if isinstance(event, Failed):
+                raise ValueError(event.detail.removeprefix(f"{path}: "))
+            if isinstance(event, DecodedClip):
+                frames.append(Image.fromarray(event.pixels[0]))
+        return frames
+
+
+def read_clip(row: dict, path: Path | None, times: Sequence[float], reader: FrameReader) -> Clip:
+    """Reads the frames of a window from its video file.
+
+    Args:
+        row: A row of the data set.
+        path: Its video file, or `None` if there is none.
+        times: Seconds at which to take frames.
+        reader: Decodes the file.
+    """
     frames, problem = [], None
     if path is None:
         problem = "no such file in the folder of videos"
     else:
         try:
-            frames = frames_at(path, times)
-        except (ValueError, OSError, av.error.FFmpegError) as error:
-            problem = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+            frames = reader.frames_at(path, times)
+        except ValueError as error:
+            problem = f"cannot be read: {error}"
     return Clip(row["video"], row["start"], row["end"], row["text"], frames, problem)
 
 
-def frames_at(path: Path, times: Sequence[float], size: tuple[int, int] = (320, 240)) -> list[Image.Image]:
-    """The pictures on screen at times in seconds, upright and within `size`; seeks instead of reading all.
-
-    Raises:
-        ValueError: No video in the file, or no frame at such a time.
-        av.error.FFmpegError: It cannot be decoded.
-    """
-    frames = []
-    for time in times:
-        try:
-            frame = _shown_at(path, time, from_start=False)
-        except (ValueError, av.error.FFmpegError):  # some files mark frames as key frames that are none
-            frame = _shown_at(path, time, from_start=True)
-        frame.thumbnail(size)
-        frames.append(frame)
-    return frames
-
-
-def _shown_at(path: Path, time: float, from_start: bool) -> Image.Image:
-    with av.open(str(path), metadata_errors="ignore") as container:
-        if not container.streams.video:
-            raise ValueError("it holds no video")
-        stream = container.streams.video[0]
-        begin = float((stream.start_time or 0) * stream.time_base)
-        if not from_start:
-            container.seek(int((begin + time) / stream.time_base), stream=stream, backward=True)
-        shown = None
-        for frame in container.decode(stream):
-            if frame.time is not None and frame.time - begin > time:
-                # Before the first frame of a file that one is shown; after a seek it would be another time's.
-                shown = frame if shown is None and from_start else shown
-                break
-            shown = frame
-        if shown is None:
-            raise ValueError(f"it has no frame at {time:.2f} s")
-        return shown.to_image().rotate(shown.rotation, expand=True)
-
-
 def _covered(captions: Iterable[Caption]) -> float:
-    """Seconds in which at least one of the captions, in the order of time, is."""
+    """Returns the seconds that are covered by at least one of the captions, which are sorted by time."""
     total, reached = 0.0, 0.0
     for caption in captions:
         total += max(0.0, caption.end - max(reached, caption.start))

@@ -1,20 +1,25 @@
-"""Attention masks that are made without waiting for the device.
-
-How long a sequence an encoder has positions for."""
+"""Attention masks and the maximum sequence length of text encoders."""
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
-CPU_ATTENTION = "sdpa_cpu"  # takes masks as SDPA does; see cpu_kernels.py
+CPU_ATTENTION = "sdpa_cpu"  # registered in cpu_kernels.py; takes the same masks as SDPA
 
 
 def key_mask(attention_mask: Tensor | None, config: PreTrainedConfig) -> Tensor | dict[str, Tensor] | None:
-    """`attention_mask [B, L]` as the `[B, 1, 1, L]` that SDPA takes; `None`, for nothing padded, stays `None`.
+    """Expands a padding mask to the shape that SDPA takes, without synchronizing with the device.
 
-    Given `[B, L]`, transformers looks whether anything is padded, and the host waits for the device in every forward
-    pass. ModernBERT, some of whose layers attend locally, takes one mask for each kind of layer. Other models and
-    other attention implementations get what they expect.
+    Given a `[B, L]` mask, transformers checks whether anything is padded, which makes the host wait for the device in
+    every forward pass. It uses a mask that is already expanded as it is.
+
+    Args:
+        attention_mask: `[B, L]`, 1 for real tokens, or `None` if nothing is padded.
+        config: Configuration of the encoder that receives the mask.
+
+    Returns:
+        A bool mask `[B, 1, 1, L]`. For ModernBERT a dict with one mask for global and one for local attention. For
+        other architectures and attention implementations, and for `None`, the argument itself.
     """
     if attention_mask is None or config._attn_implementation not in ("sdpa", CPU_ATTENTION):
         return attention_mask
@@ -23,15 +28,16 @@ def key_mask(attention_mask: Tensor | None, config: PreTrainedConfig) -> Tensor 
     everywhere = attention_mask.bool()[:, None, None]
     if config.model_type != "modernbert":
         return everywhere
-    places = torch.arange(attention_mask.shape[1], device=attention_mask.device)
-    near = (places[:, None] - places).abs() <= config.sliding_window
+    positions = torch.arange(attention_mask.shape[1], device=attention_mask.device)
+    near = (positions[:, None] - positions).abs() <= config.sliding_window
     return {"full_attention": everywhere, "sliding_attention": everywhere & near}
 
 
 def longest_sequence(model: PreTrainedModel) -> int | None:
-    """Tokens of the longest sequence that `model` reads; `None` if nothing limits it.
+    """Returns the maximum number of tokens that `model` takes, or `None` if there is no limit.
 
-    RoBERTa and its kin number their positions from behind the padding token's id.
+    Models like RoBERTa number their positions from the padding token's id + 1, so they take fewer tokens than they
+    have position embeddings.
     """
     limit = getattr(model.config, "max_position_embeddings", None)
     positions = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)

@@ -1,9 +1,9 @@
-"""Configurations: the sizes of the paper, the video encoder, and the teacher that joins it to a text encoder."""
+"""Configurations of student, video encoder and teacher, and the model sizes of the paper."""
 
 from transformers import AutoConfig, BertConfig, ModernBertConfig, PreTrainedConfig, RobertaConfig
 
-# Layers and widths of the paper's models (section 4.1). `tiny` is for the grounded world and for tests; a model this
-# small does not overfit, so it has no dropout.
+# `small` and `base` are the paper's models (section 4.1). `tiny` is for the grounded world and for tests; it has no
+# dropout because a model this small does not overfit.
 SIZES = {
     "tiny": {
         "num_hidden_layers": 2,
@@ -22,46 +22,51 @@ TEACHER_LOSSES = ("contrast+mlm", "contrast", "mlm")
 
 
 def bert_config(size: str, tokenizer=None, **overrides) -> BertConfig:
-    """A `BertConfig` of one of our `SIZES`, its vocabulary and padding taken from `tokenizer` where one is given."""
+    """Returns a `BertConfig` of the given size; the same as [`student_config`] with `model_type="bert"`."""
     return student_config(size, tokenizer, **overrides)
 
 
 def student_config(size: str, tokenizer=None, model_type: str = "bert", **overrides) -> PreTrainedConfig:
-    """The configuration of a new student of a `model_type` (`"bert"`, `"roberta"`, `"modernbert"`).
+    """Returns the configuration of a new student.
 
     Args:
-        size: One of our `SIZES`. Layers and widths are the same for each model type. ModernBERT's feed-forward layers
-            are gated, so at the same width they have 1.5 times as many weights.
-        tokenizer: Gives the vocabulary's size and the ids of its special tokens: the teacher's.
-        overrides: Further fields of the configuration, by the names that it has for this model type.
+        size: `"tiny"`, `"small"` or `"base"`. Every model type has the same layers and widths. ModernBERT's
+            feed-forward layers are gated and have 1.5 times as many weights at the same width.
+        tokenizer: The teacher's tokenizer. It sets the vocabulary size and the special token ids. Without one, the
+            defaults of the model type are used.
+        model_type: `"bert"`, `"roberta"` or `"modernbert"`.
+        overrides: Further fields of the configuration class of this model type.
+
+    Raises:
+        ValueError: Unknown `size` or `model_type`.
     """
     if model_type not in MODEL_TYPES:
         raise ValueError(f"there is no student of model type {model_type!r}: choose one of {', '.join(MODEL_TYPES)}")
     if size not in SIZES:
         raise ValueError(f"unknown size {size!r}: choose one of {', '.join(SIZES)}, or give the path of a checkpoint")
     fields = dict(SIZES[size])
-    if model_type == "modernbert":  # its own dropouts are 0 by default, as it was published
+    if model_type == "modernbert":  # published without dropout, and its dropout fields have other names
         fields = {name: value for name, value in fields.items() if "dropout" not in name}
     if tokenizer is not None:
         fields |= {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
-        if model_type != "bert":  # whose configuration names no other special token
+        if model_type != "bert":  # BertConfig has no further special token ids
             fields |= {"bos_token_id": tokenizer.cls_token_id, "eos_token_id": tokenizer.sep_token_id}
         if model_type == "modernbert":
             fields |= {"cls_token_id": tokenizer.cls_token_id, "sep_token_id": tokenizer.sep_token_id}
     fields |= overrides
-    if model_type == "roberta":  # its positions are counted from the padding token's id + 1
+    if model_type == "roberta":  # numbers its positions from the padding token's id + 1
         padding = fields.get("pad_token_id", RobertaConfig.pad_token_id)
         fields.setdefault("max_position_embeddings", BertConfig.max_position_embeddings + padding + 1)
     return MODEL_TYPES[model_type](**fields)
 
 
 class VidLanKDVideoConfig(PreTrainedConfig):
-    """Shape of the video encoder.
+    """Configuration of the video encoder. Fields not listed are those of `BertConfig`.
 
     Args:
-        feature_size: Width F of the frame features, all streams concatenated (4096 for ResNet-152 + ResNeXt).
-        projection_size: Width between the two linear layers that take features to `hidden_size`.
-        max_position_embeddings: Longest clip in steps T. The collator subsamples longer ones evenly.
+        feature_size: Width F of the video features, all streams concatenated (4096 for ResNet-152 + ResNeXt).
+        projection_size: Width P between the two linear layers that project features to `hidden_size`.
+        max_position_embeddings: Maximum number of video steps T. The collator evenly subsamples longer clips.
     """
 
     model_type = "vidlankd_video"
@@ -81,20 +86,24 @@ class VidLanKDVideoConfig(PreTrainedConfig):
 
 
 class VidLanKDTeacherConfig(PreTrainedConfig):
-    """A BERT-like text encoder (`text_config`) and a video encoder (`video_config`), trained by contrast and MLM.
+    """Configuration of a teacher: a BERT-like text encoder, a video encoder and the losses that train them.
 
     Args:
         text_config: Configuration of any BERT-like masked language model.
         video_config: A [`VidLanKDVideoConfig`].
-        losses: What the teacher learns by: `"contrast+mlm"`, `"contrast"`, or `"mlm"`, a teacher that reads captions
-            and has no video encoder.
-        contrast: `"infonce"` (every other video of the batch, softmax), `"hinge"` (the paper's: one unpaired video
-            and one unpaired sentence, margin) or `"hinge_batch"` (the hinge, averaged over every other video).
-        margin: Margin of the hinges (the paper's alpha).
+        losses: Training losses: `"contrast+mlm"`, `"contrast"` or `"mlm"`. With `"mlm"` the teacher is trained on
+            captions alone and has no video encoder.
+        contrast: Video-text loss: `"infonce"` (softmax over all other videos in the batch), `"hinge"` (the paper's
+            margin loss with one unpaired video and one unpaired sentence) or `"hinge_batch"` (the margin loss averaged
+            over all other videos in the batch). See [`VideoTextContrast`].
+        margin: Margin of the hinge losses (alpha in the paper).
         temperature: Temperature of `"infonce"`.
-        joint_size: Width of a space of their own in which tokens and clips are compared, each through an MLP (a
-            vokenizer's is 64). By default clips are compared with the token states themselves.
-        vocabulary: Fingerprint of the tokenizer, written by [`TeacherTrainer`]. A student must share it.
+        joint_size: Width of a joint embedding space: tokens and clips are each projected into it by an MLP (a
+            vokenizer uses 64). By default clips are projected into the space of the token states.
+        vocabulary: Fingerprint of the tokenizer, set by [`TeacherTrainer`]. A student must use the same tokenizer.
+
+    Raises:
+        ValueError: Unknown `contrast` or `losses`, or a `joint_size` below 1.
     """
 
     model_type = "vidlankd_teacher"

@@ -1,9 +1,7 @@
-"""Attention on CPUs, where torch's SDPA is slow with dropout, and for short sequences in low precision.
+"""Faster attention and dropout on CPUs, registered with torch and transformers. Other devices use the stock kernels.
 
-Dropout on CPUs, where torch draws a random number an element, one after another: here one of 64 bits serves four.
-
-With torch's own, its numbers take 15 % of a distillation step in bfloat16 (docs/results.md). On GPUs they cost little,
-and nothing here is used.
+Dropout: torch draws one random number per element; here one 64-bit number serves four elements. Attention: torch's
+SDPA is slow with dropout, and for short sequences in low precision. docs/results.md has the measurements.
 """
 
 import torch
@@ -14,67 +12,12 @@ from transformers.masking_utils import sdpa_mask
 
 from .attention import CPU_ATTENTION
 
-SHORT = 256  # tokens, below which two plain products beat SDPA's blocks: benchmarks/attention.py
+SHORT = 256  # tokens; below, two matrix products are faster than SDPA's blocks (benchmarks/attention.py)
+LEVELS = 2**16  # a 16-bit random number resolves this many probabilities
 
-
-def attention(module, query, key, value, attention_mask, dropout: float = 0.0, scaling: float | None = None, **kwargs):
-    """transformers' SDPA attention, except where its kernel for CPUs is slow: there, two plain products.
-
-    That is with dropout, where it multiplies in float32; and for short sequences, wherever products have less than
-    float32's precision, but for a forward pass in bfloat16 alone.
-
-    Args:
-        query, key, value: `[B, heads, L, D]`.
-        attention_mask: `[B or 1, heads or 1, L or 1, L]`, true where attended, or added to scores; `None`: everywhere.
-    """
-    additive = attention_mask is not None and attention_mask.dtype != torch.bool  # a caller's own
-    if query.device.type != "cpu" or module.is_causal or additive or not (dropout or _sdpa_is_slow(query, key)):
-        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
-    scores = (query * (query.shape[-1] ** -0.5 if scaling is None else scaling)) @ key.transpose(2, 3)
-    if attention_mask is not None:
-        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
-    with torch.autocast("cpu", enabled=False):  # computed in float32 anyway, and given back in the type of `scores`
-        shares = scores.softmax(-1)
-        if dropout:
-            shares = cpu_dropout(shares, dropout)
-    return (shares @ value).transpose(1, 2).contiguous(), None
-
-
-def _sdpa_is_slow(query: Tensor, key: Tensor) -> bool:
-    if key.shape[2] >= SHORT:
-        return False
-    if query.dtype == torch.bfloat16:
-        return query.requires_grad
-    return query.dtype == torch.float32 and _lowers_float32()
-
-
-@torch.compiler.assume_constant_result  # torch.compile breaks its graph at the question
-def _lowers_float32() -> bool:
-    return torch.get_float32_matmul_precision() != "highest"
-
-
-AttentionInterface.register(CPU_ATTENTION, attention)
-AttentionMaskInterface.register(CPU_ATTENTION, sdpa_mask)
-
-
-def use_cpu_attention(model: nn.Module) -> None:
-    """Gives [`attention`] to every BERT and RoBERTa in `model` that attends by SDPA; others may take more.
-
-    What `save_pretrained` writes does not name it; a pickled module does, and needs this package to run.
-    """
-    for module in list(model.modules()):
-        if not isinstance(module, PreTrainedModel) or module.config.model_type not in ("bert", "roberta"):
-            continue
-        if module.config._attn_implementation == "sdpa":
-            module.set_attn_implementation(CPU_ATTENTION)
-
-
-LEVELS = 2**16  # probabilities that 16 bits can tell
-
-
-# An operator of its own, since torch.compile breaks its graph at `Tensor.random_`. The tag tells it that another draw
-# gives other numbers; `states` keeps it from making one of two layers' draws. The mask has the type of `states`: torch
-# multiplies by a mask of booleans through a copy, in both directions, and up to nine times as long.
+# A custom operator, because torch.compile breaks the graph at `Tensor.random_`. The tag says that each call draws
+# different numbers. The argument `states` keeps the compiler from merging the calls of two layers. The mask has the
+# dtype of `states`, since torch multiplies by a bool mask through a copy, which takes up to nine times as long.
 torch.library.define(
     "vidlankd_hf::keep_mask", "(Tensor states, int dropped) -> Tensor", tags=torch.Tag.nondeterministic_seeded
 )
@@ -93,10 +36,10 @@ def _keep_mask_like(states: Tensor, dropped: int) -> Tensor:
 
 
 def cpu_dropout(states: Tensor, p: float) -> Tensor:
-    """Zeroes elements of `states` (any shape, on a CPU) with probability `p`, scales the rest.
+    """Zeroes elements of a CPU tensor with probability `p` and scales the rest, so that the expected value is kept.
 
-    `p` is rounded to a multiple of 1 / `LEVELS`, and the scale with it: the expected result is `states`. Compiled, two
-    calls on the same `states` may drop the same.
+    `p` is rounded to a multiple of 1 / `LEVELS`, and the scale matches the rounded value. In a compiled graph, two
+    calls on the same tensor may drop the same elements.
     """
     dropped = round(p * LEVELS)
     if dropped == LEVELS:
@@ -106,7 +49,7 @@ def cpu_dropout(states: Tensor, p: float) -> Tensor:
 
 
 class CpuDropout(nn.Dropout):
-    """`nn.Dropout`, drawn by [`cpu_dropout`]; on other devices just that."""
+    """`nn.Dropout` that uses [`cpu_dropout`] for tensors on the CPU."""
 
     def forward(self, states: Tensor) -> Tensor:
         if not self.training or self.p == 0 or states.device.type != "cpu":
@@ -115,8 +58,69 @@ class CpuDropout(nn.Dropout):
 
 
 def use_cpu_dropout(model: nn.Module) -> None:
-    """Replaces the dropout layers of `model`; attention's is in `cpu_attention.py`."""
+    """Replaces every `nn.Dropout` in `model`. [`use_cpu_attention`] covers the dropout of attention weights."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child) is nn.Dropout:
                 setattr(module, name, CpuDropout(child.p).train(child.training))
+
+
+def cpu_attention(
+    module, query, key, value, attention_mask, dropout: float = 0.0, scaling: float | None = None, **kwargs
+):
+    """Attention function for transformers: SDPA, or two matrix products where SDPA's CPU kernel is slow.
+
+    That kernel is slow with dropout, where it multiplies in float32, and for short sequences if matrix products have
+    less than float32's precision (except for a bfloat16 forward pass without gradients).
+
+    Args:
+        module: The attention layer.
+        query, key, value: `[B, heads, L, D]`.
+        attention_mask: `[B or 1, heads or 1, L or 1, L]`: a bool mask, true where attended; a float mask, added to
+            the scores; or `None` to attend everywhere.
+        dropout: Probability of dropping an attention weight.
+        scaling: Factor of the scores, `D ** -0.5` by default.
+
+    Returns:
+        The output `[B, L, heads, D]`, and `None` instead of attention weights.
+    """
+    additive = attention_mask is not None and attention_mask.dtype != torch.bool
+    if query.device.type != "cpu" or module.is_causal or additive or not (dropout or _sdpa_is_slow(query, key)):
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+    scores = (query * (query.shape[-1] ** -0.5 if scaling is None else scaling)) @ key.transpose(2, 3)
+    if attention_mask is not None:
+        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+    with torch.autocast("cpu", enabled=False):  # softmax computes in float32 and returns the dtype of `scores`
+        weights = scores.softmax(-1)
+        if dropout:
+            weights = cpu_dropout(weights, dropout)
+    return (weights @ value).transpose(1, 2).contiguous(), None
+
+
+def _sdpa_is_slow(query: Tensor, key: Tensor) -> bool:
+    if key.shape[2] >= SHORT:
+        return False
+    if query.dtype == torch.bfloat16:
+        return query.requires_grad
+    return query.dtype == torch.float32 and _lowers_float32()
+
+
+@torch.compiler.assume_constant_result  # torch.compile would break the graph at this call
+def _lowers_float32() -> bool:
+    return torch.get_float32_matmul_precision() != "highest"
+
+
+AttentionInterface.register(CPU_ATTENTION, cpu_attention)
+AttentionMaskInterface.register(CPU_ATTENTION, sdpa_mask)
+
+
+def use_cpu_attention(model: nn.Module) -> None:
+    """Sets [`cpu_attention`] as the attention of every BERT and RoBERTa in `model` that uses SDPA.
+
+    `save_pretrained` does not write this setting. A pickled module contains it and needs this package to run.
+    """
+    for module in list(model.modules()):
+        if not isinstance(module, PreTrainedModel) or module.config.model_type not in ("bert", "roberta"):
+            continue
+        if module.config._attn_implementation == "sdpa":
+            module.set_attn_implementation(CPU_ATTENTION)

@@ -1,4 +1,4 @@
-"""The student: a plain BERT (or RoBERTa, ModernBERT) that carries heads and objectives, and sheds them after."""
+"""The student: a BERT, RoBERTa or ModernBERT that has distillation heads and objectives during training."""
 
 import copy
 import json
@@ -14,27 +14,21 @@ from transformers.utils import ModelOutput, cached_file
 from .attention import key_mask
 from .heads import DistillationHead, VokenHead, masked_logits, mlm_loss, unit_states
 from .losses import OBJECTIVES
-from .teacher import gathered_parameters
+from .objectives import NEEDED, objectives_recipe, own_losses
+from .teacher import check_path, gathered_parameters
 
 DISTILLATION_FOLDER, HEADS_FILE, RECIPE_FILE = "distillation", "heads.safetensors", "recipe.json"
 
 
-NEEDED = {
-    "hidden": "teacher_states [B, L, Dt]",
-    "logits": "teacher_logits [B, M, V]",
-    "vokens": "voken_ids [B, L], which examples/vokenize.py makes",
-}
-
-
 @dataclass
 class VidLanKDStudentOutput(ModelOutput):
-    """What one batch gives.
+    """Output of a student.
 
     Args:
-        loss: MLM plus the weighted objectives.
-        losses: The components by name, unweighted, each a mean over its own items (see
-            [`DistillationStudent.loss_terms`]).
-        last_hidden_state: `[B, L, H]` token states, before any head.
+        loss: MLM loss plus the weighted sum of the objectives.
+        losses: The unweighted loss components by name. [`DistillationStudent.loss_terms`] says what each is a mean
+            over.
+        last_hidden_state: Token states `[B, L, H]`, before any head.
     """
 
     loss: Tensor | None = None
@@ -43,71 +37,84 @@ class VidLanKDStudentOutput(ModelOutput):
 
 
 class DistillationStudent:
-    """Makes a masked language model a student: a mix-in before its class, which is `plain_class`.
+    """Mix-in that turns a masked language model into a student. It precedes the model's class, `plain_class`.
 
-    One distillation head per objective sits on token states. The model's own weights stay at the root of the state
-    dict, so a checkpoint loads with any `AutoModel...`; [`export`] also drops the heads. Used without
-    `masked_positions`, the student is the plain model.
+    Each objective on token states has its own distillation head. The names of the model's own weights stay the same,
+    so every `AutoModel...` class loads a student's checkpoint; [`export`] returns the model without heads. Called
+    without `masked_positions`, the student behaves like the plain model.
     """
 
     plain_class: type[PreTrainedModel]
 
-    def __init__(self, config: PreTrainedConfig):
-        super().__init__(config)
+    def __init__(self, config: PreTrainedConfig, objectives: dict | None = None):
+        super().__init__(config)  # type: ignore[call-arg]
         self.objectives, self.distillation_heads = nn.ModuleDict(), nn.ModuleDict()
         recipe = getattr(config, "distillation", None)
         if recipe:
-            self._build(recipe)
+            self._build(recipe, own_losses(objectives or {}))
 
     def add_objectives(self, objectives: dict, teacher_hidden_size: int | None = None) -> None:
-        """Gives the student the objectives it is to learn by, each with a new head.
+        """Adds objectives with newly initialized distillation heads.
 
         Args:
-            objectives: Name to weight (`{"nst": 100.0}`), to weight and options
-                (`{"crd": {"weight": 1.0, "temperature": 0.1}}`; `"head": False` compares the student's own states) or
-                to weight and instance (`{"crd": (1.0, CRDLoss(temperature=0.1))}`).
-            teacher_hidden_size: Width Dt of the teacher's token states; objectives without a teacher need none.
+            objectives: Maps the name of each objective to a weight (`{"nst": 100.0}`), to a dict with weight and
+                options (`{"crd": {"weight": 1.0, "temperature": 0.1}}`), to weight and instance
+                (`{"crd": (1.0, CRDLoss(temperature=0.1))}`) or to an instance of your own class
+                (`{"mine": MyLoss()}`, `{"mine": {"loss": MyLoss(), "weight": 2.0}}`). The option `"head": False`
+                compares the student's own states, without a distillation head.
+            teacher_hidden_size: Width Dt of the teacher's token states; required by objectives on token states.
 
         Raises:
-            ValueError: An unknown objective, a weight that is not positive, an objective that compares states of one
-                width without a head between models of two, or objectives there already.
+            ValueError: The student already has objectives, an objective is unknown, a weight or option is invalid, or
+                an objective without a head compares states of different widths.
         """
         if self.objectives:
-            raise ValueError(f"this student has its objectives already: {', '.join(self.objectives)}")
+            raise ValueError(
+                f"student has objectives already ({', '.join(self.objectives)}): call remove_objectives() first"
+            )
         recipe = {"objectives": objectives_recipe(objectives), "teacher_hidden_size": teacher_hidden_size}
         try:
-            self._build(recipe)
+            self._build(recipe, own_losses(objectives))
         except Exception:
             self.remove_objectives()
             raise
         for head in self.distillation_heads.values():
             head.apply(self._initialize_weights)
         self.distillation_heads.to(self.device, self.dtype)
+        self.objectives.to(self.device)
         self.config.distillation = recipe
 
     @classmethod
     def from_teacher(cls, teacher) -> "DistillationStudent":
-        """A student that starts as the text encoder of a [`VidLanKDTeacher`] of its kind, with language-model head."""
+        """Creates a student from the text encoder and MLM head of a [`VidLanKDTeacher`] of the same model type."""
         student = cls(copy.deepcopy(teacher.config.text_config))
         with gathered_parameters(teacher.text_model):
             student.load_state_dict(teacher.text_model.state_dict())
         return student
 
     def remove_objectives(self) -> None:
-        """Sheds objectives and heads; what is left is the plain model, ready for other objectives."""
+        """Removes the objectives and their heads."""
         self.objectives, self.distillation_heads = nn.ModuleDict(), nn.ModuleDict()
         self.config.__dict__.pop("distillation", None)
 
-    def _build(self, recipe: dict) -> None:
-        widths = self.config.hidden_size, recipe["teacher_hidden_size"]
-        hidden = [name for name in recipe["objectives"] if "hidden" in OBJECTIVES[name].needs]
+    def _build(self, recipe: dict, own: dict[str, nn.Module]) -> None:
+        lost = {name: o["class"] for name, o in recipe["objectives"].items() if "class" in o and name not in own}
+        if lost:
+            given = ", ".join(f"{name!r}: {path.rpartition('.')[2]}()" for name, path in lost.items())
+            raise ValueError(
+                f"this student was trained with objectives of your own ({', '.join(lost.values())}), which a "
+                f"checkpoint does not hold: load it with from_pretrained(..., objectives={{{given}}}), or load the "
+                "plain model with AutoModelForMaskedLM"
+            )
+        widths, known = (self.config.hidden_size, recipe["teacher_hidden_size"]), {**OBJECTIVES, **own}
+        hidden = [name for name in recipe["objectives"] if "hidden" in known[name].needs]
         if hidden and widths[1] is None:
-            raise ValueError(f"the objectives {', '.join(hidden)} compare states: give teacher_hidden_size")
+            raise ValueError(f"the objectives {', '.join(hidden)} compare token states: give teacher_hidden_size")
         norm_eps = getattr(self.config, "layer_norm_eps", None) or self.config.norm_eps  # ModernBERT's name
         for name, options in recipe["objectives"].items():
             options = dict(options)
             head, _ = options.pop("head", True), options.pop("weight")
-            objective = self.objectives[name] = OBJECTIVES[name](**options)
+            objective = self.objectives[name] = own[name] if "class" in options else OBJECTIVES[name](**options)
             if "vokens" in objective.needs:
                 self.distillation_heads[name] = VokenHead(widths[0], objective.num_vokens, norm_eps)
             if "hidden" not in objective.needs:
@@ -116,13 +123,13 @@ class DistillationStudent:
                 self.distillation_heads[name] = DistillationHead(*widths, norm_eps)
             elif getattr(objective, "same_width", True) and widths[0] != widths[1]:
                 raise ValueError(
-                    f"objective {name!r} compares states of one width, but the student's have {widths[0]} features "
-                    f"and the teacher's {widths[1]}: leave out 'head': false"
+                    f"objective {name!r} compares states of equal width, but the student's have {widths[0]} features "
+                    f"and the teacher's {widths[1]}: remove 'head': false"
                 )
 
     @property
     def teacher_needs(self) -> set[str]:
-        """What the teacher must compute for the objectives: `"hidden"`, `"logits"`, both or nothing."""
+        """What the teacher must compute: `"hidden"` (token states), `"logits"`, both or nothing."""
         return self.needs & {"hidden", "logits"}
 
     @property
@@ -132,7 +139,7 @@ class DistillationStudent:
 
     @property
     def loss_terms(self) -> dict[str, tuple[float, str]]:
-        """Name of each component -> its weight and what it is a mean over."""
+        """Maps the name of each loss component to its weight and what it is a mean over."""
         terms = {"mlm": (1.0, "masked_tokens")}
         for name, objective in self.objectives.items():
             terms[name] = (self.config.distillation["objectives"][name]["weight"], objective.mean_over)
@@ -150,21 +157,21 @@ class DistillationStudent:
         voken_ids: Tensor | None = None,
         **kwargs,
     ):
-        """Losses of one batch; without `masked_positions`, what the plain model returns.
+        """Computes the losses of a batch. Without `masked_positions`, returns the output of the plain model.
 
         Args:
             input_ids: `[B, L]`, masked.
-            attention_mask: `[B, L]`, 1 for real tokens (special tokens too); all are if not given.
-            masked_positions: `[B, M]` indices into L where the language-model head runs; unused places hold any index.
-            masked_labels: `[B, M]` token ids there, -100 in unused places.
+            attention_mask: `[B, L]`, 1 for real tokens including special tokens. Default: all tokens are real.
+            masked_positions: `[B, M]` indices into L at which the MLM head runs; any index in unused slots.
+            masked_labels: `[B, M]` token ids at the masked positions, -100 in unused slots.
             teacher_states: `[B, L, Dt]` raw states of the teacher for the same `input_ids`.
-            teacher_logits: `[B, M, V]` of the teacher's language-model head at `masked_positions`.
-            other_teacher_states: Raw states `[N, L, Dt]` and attention mask `[N, L]` of other processes' batches, as
-                further negatives.
-            voken_ids: `[B, L]`, -100 for tokens without one.
+            teacher_logits: `[B, M, V]` logits of the teacher's MLM head at `masked_positions`.
+            other_teacher_states: Raw states `[N, L, Dt]` and attention mask `[N, L]` from the batches of other
+                processes, as further negatives.
+            voken_ids: `[B, L]`, -100 for tokens without a voken.
 
         Raises:
-            ValueError: Objectives without what they need.
+            ValueError: An input that an objective needs is missing.
         """
         if masked_positions is None:
             return super().forward(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
@@ -198,94 +205,110 @@ class DistillationStudent:
         return VidLanKDStudentOutput(loss=loss, losses=losses, last_hidden_state=states)
 
     def export(self, state_dict: dict[str, Tensor] | None = None) -> PreTrainedModel:
-        """The model of `plain_class` inside, without heads; of `state_dict` if given (a consolidated ZeRO one)."""
+        """Returns a copy of the student as a plain model of class `plain_class`, without heads and objectives.
+
+        Args:
+            state_dict: Weights to export instead of the student's own, such as a consolidated ZeRO state dict.
+        """
         state_dict = self.state_dict() if state_dict is None else state_dict
         config = copy.deepcopy(self.config)
         config.__dict__.pop("distillation", None)
         config.architectures = [self.plain_class.__name__]
-        with torch.random.fork_rng(devices=[]):  # exporting during a run must not change it
+        with torch.random.fork_rng(devices=[]):  # exporting during training must not change the training
             plain = self.plain_class(config)
         weights = {k: v for k, v in state_dict.items() if not k.startswith(("distillation_heads.", "objectives."))}
         plain.load_state_dict(weights)
         return plain
 
     def save_distillation(self, output_dir: str | Path, state_dict: dict[str, Tensor] | None = None) -> None:
-        """Writes heads and recipe to `output_dir/distillation/`, for `from_pretrained`; nothing without objectives."""
+        """Writes heads and objectives to `output_dir/distillation/` for [`from_pretrained`], if there are any."""
         if not self.objectives:
             return
         state_dict = self.state_dict() if state_dict is None else state_dict
-        prefix = "distillation_heads."
-        heads = {k[len(prefix) :]: v.contiguous() for k, v in state_dict.items() if k.startswith(prefix)}
+        heads = {
+            name.removeprefix("distillation_heads."): tensor.contiguous()
+            for name, tensor in state_dict.items()
+            if name.startswith(("distillation_heads.", "objectives."))  # the latter of your own classes alone
+        }
         folder = Path(output_dir) / DISTILLATION_FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         save_file(heads, folder / HEADS_FILE, metadata={"format": "pt"})
         (folder / RECIPE_FILE).write_text(json.dumps(self.config.distillation, indent=2) + "\n")
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        """Loads a checkpoint of this class, an exported student with the heads beside it, or any plain checkpoint.
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, objectives: dict | None = None, **kwargs):
+        """Loads a student.
+
+        Args:
+            pretrained_model_name_or_path: Hub id or folder of a training checkpoint, of an exported student (with its
+                heads, if there is a folder `distillation/`) or of any plain checkpoint of this model type.
+            objectives: Name to instance, for a student trained with objectives of your own class.
+            args, kwargs: Passed to `PreTrainedModel.from_pretrained`. The default dtype is float32.
 
         Raises:
-            ValueError: A checkpoint of another kind of model.
+            ValueError: The folder does not exist, the checkpoint has another model type, the weights of its heads are
+                missing, or the instances of its own objectives are not given.
         """
-        kwargs.setdefault("dtype", torch.float32)  # a student is trained; its checkpoint may be of half precision
+        check_path(pretrained_model_name_or_path, "the student")
+        kwargs.setdefault("dtype", torch.float32)  # for training, even if the checkpoint is in half precision
         hub = {key: kwargs[key] for key in ("revision", "token", "cache_dir", "local_files_only") if key in kwargs}
         config, _ = cls.config_class.get_config_dict(
             pretrained_model_name_or_path, subfolder=kwargs.get("subfolder", ""), **hub
         )
-        kind = config.get("model_type", cls.config_class.model_type)
-        if kind != cls.config_class.model_type:
+        model_type = config.get("model_type", cls.config_class.model_type)
+        if model_type != cls.config_class.model_type:
             raise ValueError(
-                f"{pretrained_model_name_or_path} is a {kind} checkpoint, but {cls.__name__} takes "
-                f"{cls.config_class.model_type}: use {student_class(kind).__name__}.from_pretrained"
+                f"{pretrained_model_name_or_path} is a {model_type} checkpoint, but {cls.__name__} loads "
+                f"{cls.config_class.model_type}: use {student_class(model_type).__name__}.from_pretrained"
             )
+        if objectives and "distillation" in config:  # a checkpoint, whose heads are part of the model
+            kwargs["objectives"] = objectives
         student = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = student[0] if isinstance(student, tuple) else student
         if not model.objectives:
-            files = {
-                name: cached_file(
-                    pretrained_model_name_or_path,
-                    name,
-                    subfolder=str(PurePosixPath(kwargs.get("subfolder") or "", DISTILLATION_FOLDER)),
-                    **hub,
-                    _raise_exceptions_for_missing_entries=False,
-                    _raise_exceptions_for_connection_errors=False,
-                )
-                for name in (RECIPE_FILE, HEADS_FILE)
-            }
-            if files[RECIPE_FILE] and not files[HEADS_FILE]:
+            path = pretrained_model_name_or_path
+            hub["subfolder"] = str(PurePosixPath(kwargs.get("subfolder") or "", DISTILLATION_FOLDER))
+            quiet = ("_raise_exceptions_for_missing_entries", "_raise_exceptions_for_connection_errors")
+            hub |= dict.fromkeys(quiet, False)
+            recipe_file, heads_file = (cached_file(path, name, **hub) for name in (RECIPE_FILE, HEADS_FILE))
+            if recipe_file and not heads_file:
                 raise ValueError(
-                    f"{pretrained_model_name_or_path} has {DISTILLATION_FOLDER}/{RECIPE_FILE} but no {HEADS_FILE} "
-                    f"with the weights of its heads: put it back, or remove {DISTILLATION_FOLDER}/"
+                    f"{path} has {DISTILLATION_FOLDER}/{RECIPE_FILE} but no {HEADS_FILE} with the weights of the "
+                    f"heads: restore it, or remove {DISTILLATION_FOLDER}/"
                 )
-            if files[RECIPE_FILE]:
-                recipe = json.loads(Path(files[RECIPE_FILE]).read_text())
-                model.add_objectives(recipe["objectives"], recipe["teacher_hidden_size"])
-                model.distillation_heads.load_state_dict(load_file(files[HEADS_FILE]))
+            if recipe_file:
+                recipe = json.loads(Path(recipe_file).read_text())
+                own = {name: {"loss": loss} for name, loss in own_losses(objectives or {}).items()}
+                with_instances = {name: {**o, **own.get(name, {})} for name, o in recipe["objectives"].items()}
+                model.add_objectives(with_instances, recipe["teacher_hidden_size"])
+                heads = load_file(heads_file)
+                learnt = {name: heads.pop(name) for name in list(heads) if name.startswith("objectives.")}
+                model.distillation_heads.load_state_dict(heads)
+                model.objectives.load_state_dict({n.removeprefix("objectives."): t for n, t in learnt.items()})
                 model.distillation_heads.to(model.device, model.dtype)
         return student
 
 
 class VidLanKDStudent(DistillationStudent, BertForMaskedLM):
-    """A BERT as a student.
+    """A BERT student.
 
     Example:
 
         student = VidLanKDStudent(bert_config("small", tokenizer))
-        student.add_objectives({"nst": 100.0, "crd": 1.0}, teacher_hidden_size=768)
+        student.add_objectives({"nst": 1000.0, "crd": 1.0}, teacher_hidden_size=768)
     """
 
     plain_class = BertForMaskedLM
 
 
 class VidLanKDRobertaStudent(DistillationStudent, RobertaForMaskedLM):
-    """A RoBERTa as a student."""
+    """A RoBERTa student."""
 
     plain_class = RobertaForMaskedLM
 
 
 class VidLanKDModernBertStudent(DistillationStudent, ModernBertForMaskedLM):
-    """A ModernBERT as a student."""
+    """A ModernBERT student."""
 
     plain_class = ModernBertForMaskedLM
 
@@ -294,41 +317,14 @@ STUDENTS = {"bert": VidLanKDStudent, "roberta": VidLanKDRobertaStudent, "modernb
 
 
 def student_class(model_type: str) -> type[DistillationStudent]:
-    """The student class of a `model_type`."""
+    """Returns the student class for a model type.
+
+    Args:
+        model_type: `"bert"`, `"roberta"` or `"modernbert"`.
+
+    Raises:
+        ValueError: Unknown `model_type`.
+    """
     if model_type not in STUDENTS:
         raise ValueError(f"there is no student of model type {model_type!r}: choose one of {', '.join(STUDENTS)}")
     return STUDENTS[model_type]
-
-
-def objectives_recipe(objectives: dict) -> dict[str, dict]:
-    """Objectives as a user gives them -> `{name: {"weight": w, **options}}`, which JSON holds."""
-    recipe = {}
-    for name, value in sorted(objectives.items()):  # the order of the sum, the same after loading
-        if name not in OBJECTIVES:
-            raise ValueError(f"unknown objective {name!r}: choose from {', '.join(OBJECTIVES)}")
-        if isinstance(value, (tuple, list)):
-            weight, instance = value
-            if type(instance) is not OBJECTIVES[name]:
-                raise ValueError(
-                    f"objective {name!r} is a {OBJECTIVES[name].__name__}, but a {type(instance).__name__} was given: "
-                    "put your class into vidlankd_hf.models.losses.OBJECTIVES under a name of its own"
-                )
-            options = {k: v for k, v in vars(instance).items() if not k.startswith("_") and k != "training"}
-        elif isinstance(value, dict):
-            options = dict(value)
-            weight = options.pop("weight", None)
-        else:
-            weight, options = value, {}
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < float("inf"):
-            raise ValueError(f"objective {name!r} has weight {weight!r}: give a number greater than 0")
-        head = options.pop("head", True)
-        if not isinstance(head, bool):
-            raise ValueError(f"objective {name!r} has head {head!r}: give true or false")
-        try:
-            objective = OBJECTIVES[name](**options)
-        except TypeError as error:
-            raise ValueError(f"objective {name!r} does not take the options {options}: {error}") from error
-        if not head and "hidden" not in objective.needs:
-            raise ValueError(f"objective {name!r} has no distillation head: leave out 'head': false")
-        recipe[name] = {"weight": float(weight), **({} if head else {"head": False}), **options}
-    return recipe

@@ -1,4 +1,7 @@
-"""The teacher: a BERT-like text encoder and a video encoder, trained together on captioned video."""
+"""The teacher: a BERT-like text encoder and a video encoder, trained together on captioned video.
+
+[`load_teacher`] also loads other text encoders as teachers.
+"""
 
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -23,23 +26,23 @@ from transformers.utils import ModelOutput, logging
 
 from .attention import key_mask
 from .configuration import VidLanKDTeacherConfig, VidLanKDVideoConfig
+from .contrast import VideoTextContrast
 from .heads import masked_logits, mlm_loss
-from .losses import VideoTextContrast
 from .video_encoder import VideoEncoder
 
 
 @dataclass
 class VidLanKDTeacherOutput(ModelOutput):
-    """What one batch gives.
+    """Output of a teacher. J is `joint_size`, or H if there is no joint space.
 
     Args:
-        loss: Sum of `losses`; `None` without masked positions and video.
-        losses: The components by name, each a mean over its own items (see [`VidLanKDTeacher.loss_terms`]).
-        logits: `[B, M, V]` of the language-model head at the masked positions, where these were given.
+        loss: Sum of `losses`; `None` if the inputs allow no loss.
+        losses: The loss components by name. [`VidLanKDTeacher.loss_terms`] says what each is a mean over.
+        logits: `[B, M, V]` logits of the MLM head at the masked positions, if these were given.
         last_hidden_state: `[B, L, H]` raw token states.
-        text_embeds: `[B, J]` mean over real tokens of their unit vectors: its product with `video_embeds` is the mean
-            similarity of a sentence's tokens to a clip. J is H, or `joint_size`.
-        video_embeds: `[B, J]` unit vectors.
+        text_embeds: `[B, J]` mean of the unit vectors of a sentence's real tokens. Its dot product with a row of
+            `video_embeds` is the mean similarity between the sentence's tokens and the clip.
+        video_embeds: `[B, J]` unit vectors of the clips.
     """
 
     loss: Tensor | None = None
@@ -51,7 +54,9 @@ class VidLanKDTeacherOutput(ModelOutput):
 
 
 class VidLanKDTeacher(PreTrainedModel):
-    """Text encoder with MLM head, and a video encoder, trained by `contrast + MLM` (VidLanKD, eq. 1 to 3).
+    """A text encoder with an MLM head and a video encoder, trained with video-text contrast and MLM.
+
+    Source: VidLanKD (arXiv 2107.02681), eq. 1 to 3.
 
     Example:
 
@@ -68,7 +73,7 @@ class VidLanKDTeacher(PreTrainedModel):
 
     def __init__(self, config: VidLanKDTeacherConfig):
         super().__init__(config)
-        # Not AutoModelForMaskedLM.from_config: under ZeRO-3 it would shard this part before its weights are drawn.
+        # AutoModelForMaskedLM.from_config would shard this part under ZeRO-3 before its weights are initialized.
         self.text_model = MODEL_FOR_MASKED_LM_MAPPING[type(config.text_config)](config.text_config)
         self.video_encoder, self.text_projection, joint_size = None, None, config.joint_size
         if "contrast" in config.losses:
@@ -77,7 +82,7 @@ class VidLanKDTeacher(PreTrainedModel):
             if joint_size:
                 width = config.hidden_size
                 self.text_projection = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, joint_size))
-        if "mlm" not in config.losses:  # a head that nothing trains gets no gradient, which DDP refuses
+        if "mlm" not in config.losses:  # DDP refuses parameters without gradients
             encoder = set(self.text_model.base_model.parameters())
             for parameter in set(self.text_model.parameters()) - encoder:
                 parameter.requires_grad_(False)
@@ -85,22 +90,22 @@ class VidLanKDTeacher(PreTrainedModel):
 
     @property
     def loss_terms(self) -> dict[str, tuple[float, str]]:
-        """Name of each component -> its weight and what it is a mean over."""
+        """Maps the name of each loss component to its weight and what it is a mean over."""
         terms = {"contrast": (1.0, "tokens"), "mlm": (1.0, "masked_tokens")}
         return {name: term for name, term in terms.items() if name in self.config.losses}
 
     @classmethod
     def from_text_pretrained(cls, text_model: str, feature_size: int, video_layers: int | None = None, **config):
-        """A teacher whose text encoder starts from a pretrained BERT-like model; its video encoder starts anew.
+        """Creates a teacher with a pretrained text encoder and a randomly initialized video encoder.
 
         Args:
-            text_model: Hub id or folder of a BERT-like encoder, with or without a masked-language-model head.
+            text_model: Hub id or folder of a BERT-like encoder, with or without an MLM head.
             feature_size: Width F of the video features.
-            video_layers: Layers of the video encoder; as many as the text encoder's if not given.
+            video_layers: Number of layers of the video encoder. Default: as many as the text encoder has.
             config: Further fields of [`VidLanKDTeacherConfig`], such as `contrast`.
         """
         text = AutoModelForMaskedLM.from_pretrained(text_model, dtype=torch.float32)
-        if Path(text_model).is_dir():  # transformers would write the machine's path into the teacher's config.json
+        if Path(text_model).is_dir():  # or the teacher's config.json would contain an absolute path of this machine
             text.config._name_or_path = f"./{Path(text_model).resolve().name}"
         video = video_config_like(text.config, feature_size)
         if video_layers is not None:
@@ -111,9 +116,13 @@ class VidLanKDTeacher(PreTrainedModel):
         return teacher
 
     def set_feature_statistics(self, mean: Tensor, std: Tensor) -> None:
-        """Standardises video features by these `mean` and `std`, both `[F]` (see `FeatureStore.statistics`)."""
+        """Sets the mean and standard deviation with which the video encoder standardizes features.
+
+        Args:
+            mean: `[F]`, from `FeatureStore.statistics`.
+            std: `[F]`. Features that do not vary are centered but not scaled.
+        """
         self.video_encoder.feature_mean.copy_(mean)
-        # A feature that never varied in the sample is only centred.
         self.video_encoder.feature_std.copy_(torch.where(std > 1e-6, std, 1.0))
 
     def get_input_embeddings(self):
@@ -126,25 +135,41 @@ class VidLanKDTeacher(PreTrainedModel):
         return self.text_model.get_output_embeddings()
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs) -> Tensor:
-        """Raw last hidden states `[B, L, H]` of `input_ids [B, L]`."""
+        """Returns the raw last hidden states of texts.
+
+        Args:
+            input_ids: `[B, L]`.
+            attention_mask: `[B, L]`, 1 for real tokens. Default: all tokens are real.
+            kwargs: Further arguments of the text encoder.
+
+        Returns:
+            Token states `[B, L, H]`.
+        """
         return self.text_model.base_model(
             input_ids=input_ids, attention_mask=key_mask(attention_mask, self.config.text_config), **kwargs
         ).last_hidden_state
 
     def unit_tokens(self, states: Tensor) -> Tensor:
-        """Unit vectors `[B, L, J]` of token `states [B, L, H]`, to compare with [`encode_video`]'s."""
+        """Maps token `states [B, L, H]` to unit vectors `[B, L, J]`, which are comparable to those of clips."""
         states = states if self.text_projection is None else self.text_projection(states)
         with torch.autocast(states.device.type, enabled=False):
             return F.normalize(states.float(), dim=-1)
 
     def encode_video(self, video_features: Tensor, video_mask: Tensor | None = None) -> Tensor:
-        """Unit vectors `[B, J]` of clips `video_features [B, T, F]` with `video_mask [B, T]` (all real if `None`).
+        """Maps clips to unit vectors.
+
+        Args:
+            video_features: `[B, T, F]`.
+            video_mask: `[B, T]`, 1 for real steps. Default: all steps are real.
+
+        Returns:
+            Unit vectors `[B, J]`.
 
         Raises:
-            ValueError: This teacher was trained on text alone.
+            ValueError: This teacher has no video encoder.
         """
         if self.video_encoder is None:
-            raise ValueError("this teacher has no video encoder: it was trained with losses='mlm', on text alone")
+            raise ValueError("this teacher has no video encoder, since it was created with losses='mlm'")
         if video_mask is None:
             video_mask = torch.ones(video_features.shape[:2], dtype=torch.long, device=video_features.device)
         return self.video_encoder(video_features, video_mask)
@@ -160,16 +185,17 @@ class VidLanKDTeacher(PreTrainedModel):
         masked_labels: Tensor | None = None,
         return_dict: bool | None = None,
     ) -> VidLanKDTeacherOutput:
-        """States of text, and of video where given, with the losses that the inputs allow.
+        """Encodes texts and, if given, clips, and computes the losses that the inputs allow.
 
         Args:
             input_ids: `[B, L]`, masked for training.
-            attention_mask: `[B, L]`, 1 for real tokens; all are if not given.
-            video_features: `[B, T, F]`.
-            video_mask: `[B, T]`, 1 for real steps.
-            video_ids: `[B]`, equal for windows of one video; all different if not given.
-            masked_positions: `[B, M]` indices into L where the language-model head runs; unused places hold any index.
-            masked_labels: `[B, M]` token ids there, -100 in unused places; without them there is no MLM loss.
+            attention_mask: `[B, L]`, 1 for real tokens. Default: all tokens are real.
+            video_features: `[B, T, F]`, for the contrast.
+            video_mask: `[B, T]`, 1 for real steps. Default: all steps are real.
+            video_ids: `[B]`, equal for windows of the same video. Default: all are different.
+            masked_positions: `[B, M]` indices into L at which the MLM head runs; any index in unused slots.
+            masked_labels: `[B, M]` token ids at the masked positions, -100 in unused slots; for the MLM loss.
+            return_dict: Ignored; the output is always a [`VidLanKDTeacherOutput`].
         """
         states = self.encode_text(input_ids, attention_mask)
         if attention_mask is None:
@@ -193,67 +219,87 @@ class VidLanKDTeacher(PreTrainedModel):
 
 
 def load_teacher(path: str | Path, dtype: torch.dtype | str = torch.float32) -> PreTrainedModel:
-    """A teacher from a folder or Hub id. A student can learn the token states of any text encoder:
+    """Loads a teacher. Any text encoder can be one:
 
-    - a [`VidLanKDTeacher`] gives itself;
-    - a vision-language model with a text tower of its own, `text_model` (FLAVA, ALIGN, ...), gives this tower; the
-      other weights are not loaded;
-    - a text encoder (BERT, or a tower that was saved alone) gives itself, without a language-model head.
+    - a [`VidLanKDTeacher`] is loaded completely;
+    - of a vision-language model with a separate text encoder `text_model` (FLAVA, ALIGN, ...), only that is loaded;
+    - a text encoder (BERT, or a `text_model` that was saved on its own) is loaded without its MLM head.
+
+    Args:
+        path: Hub id or folder.
+        dtype: Dtype of the weights.
 
     Raises:
-        ValueError: Another kind of model, or a checkpoint that lacks weights of the text encoder.
+        ValueError: The folder does not exist, the model has no text encoder, or the checkpoint lacks weights of the
+            text encoder.
     """
+    check_path(path, "the teacher")
     config = AutoConfig.from_pretrained(path)
     model_class, options = None, {}
-    if config.model_type.endswith("_text_model") and config.architectures:  # AutoModel knows few towers
+    if config.model_type.endswith("_text_model") and config.architectures:  # AutoModel does not know all of these
         model_class = getattr(transformers, config.architectures[0], None)
     elif isinstance(config, VidLanKDTeacherConfig) or type(config) in MODEL_FOR_MASKED_LM_MAPPING:
         model_class = AutoModel
     elif hasattr(config, "text_config") and type(config) in MODEL_MAPPING:
-        with torch.device("meta"):  # which class the tower is, without weights
-            whole = MODEL_MAPPING[type(config)](config)
-        if hasattr(whole, "text_model"):
-            model_class = type(whole.text_model)
+        with torch.device("meta"):  # only to find the class of the text encoder
+            model = MODEL_MAPPING[type(config)](config)
+        if hasattr(model, "text_model"):
+            model_class = type(model.text_model)
             options = {"config": config.text_config, "key_mapping": {r"^(.*\.)?text_model\.": ""}}
     if model_class is None:
         raise ValueError(
-            f"{path} is a {config.model_type} model: give a VidLanKDTeacher, a vision-language model with a text "
-            "tower (FLAVA, ALIGN), or a text encoder like BERT"
+            f"{path} is a {config.model_type} model: give a VidLanKDTeacher, a vision-language model with a separate "
+            "text encoder (FLAVA, ALIGN), or a text encoder like BERT"
         )
-    with _only_errors():  # that all but the text encoder is left aside is meant so
+    with _only_errors():  # or transformers lists the weights that are not loaded
         teacher, info = model_class.from_pretrained(path, dtype=dtype, output_loading_info=True, **options)
     check_text_encoder(teacher)
     missing = [key for key in info["missing_keys"] if "pooler." not in key]
     if missing:
-        raise ValueError(f"{path} lacks weights of its text encoder, such as {min(missing)}: save the whole model")
+        raise ValueError(f"{path} lacks weights of its text encoder, such as {min(missing)}: save the complete model")
     return teacher
 
 
+def check_path(path: str | Path, what: str) -> None:
+    """Raises a `ValueError` if `path`, of `what`, is written like a path but nothing is there.
+
+    Otherwise transformers would take it for a Hub id, and fail after several requests.
+    """
+    text = str(path)
+    is_path = text.startswith((".", "/", "~")) or text.count("/") > 1 or ("/" in text and Path(text).parent.exists())
+    if is_path and not Path(text).exists():
+        raise ValueError(f"{text} does not exist: give the folder of {what}, or a Hub id such as owner/name")
+
+
 def check_text_encoder(model) -> None:
-    """Raises a `ValueError` if `model` is no teacher: it must give `last_hidden_state [B, L, H]` of `input_ids`."""
+    """Checks that a model can be a teacher, that is, returns `last_hidden_state [B, L, H]` for `input_ids` alone.
+
+    Raises:
+        ValueError: The model is not a [`VidLanKDTeacher`] or a text encoder.
+    """
     if isinstance(model, VidLanKDTeacher):
         return
     if not isinstance(model, PreTrainedModel) or model.main_input_name != "input_ids":
         remedy = "give a VidLanKDTeacher or a text encoder"
     elif hasattr(model, "text_model"):
-        remedy = "give its text tower, model.text_model"
+        remedy = "give its text encoder, model.text_model"
     elif model.base_model is not model:
         remedy = "give the encoder inside, model.base_model"
     elif getattr(model.config, "is_encoder_decoder", False) or hasattr(model.config, "text_config"):
-        remedy = "give a model of text that only encodes"
+        remedy = "give an encoder-only text model"
     else:
         return
-    raise ValueError(f"the teacher is a {type(model).__name__}, which gives no states of text tokens alone: {remedy}")
+    raise ValueError(f"the teacher is a {type(model).__name__}, which does not encode text on its own: {remedy}")
 
 
 def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
-    """The configuration of the text encoder within a teacher's `config`, which may be the same."""
+    """Returns the configuration of a teacher's text encoder, which is `config` itself for a plain text encoder."""
     return getattr(config, "text_config", config)
 
 
 @contextmanager
 def _only_errors():
-    """Keeps transformers from listing the weights that are not used."""
+    """Sets transformers' log level to errors."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
@@ -263,21 +309,26 @@ def _only_errors():
 
 
 def gathered_parameters(model: PreTrainedModel):
-    """A context in which the weights of a model loaded under ZeRO-3 are whole."""
+    """Returns a context in which the weights of a model loaded under ZeRO-3 are complete on each process."""
     if not is_deepspeed_zero3_enabled():
         return nullcontext()
-    # Not an import statement: transformers demands every package that one names of those who load this file as code.
+    # With an import statement, transformers would require DeepSpeed to load a teacher as remote code.
     deepspeed = import_module("deepspeed")
     return deepspeed.zero.GatheredParameters(list(model.parameters()))
 
 
 def video_config_like(text_config, feature_size: int) -> VidLanKDVideoConfig:
-    """A video encoder of the text encoder's shape (VidLanKD, section 4.1) for features of width `feature_size`."""
+    """Returns the configuration of a video encoder with the shape of the text encoder (VidLanKD, section 4.1).
+
+    Args:
+        text_config: Configuration of the text encoder.
+        feature_size: Width F of the video features.
+    """
     fields = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
     dropout = {
         name: getattr(text_config, name)
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")
-        if hasattr(text_config, name)  # ModernBERT, for one, has other names
+        if hasattr(text_config, name)  # ModernBERT has other names
     }
     shape = {name: getattr(text_config, name) for name in fields}
     return VidLanKDVideoConfig(feature_size=feature_size, **shape, **dropout)

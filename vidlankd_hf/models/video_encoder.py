@@ -1,4 +1,4 @@
-"""The video encoder: frame features [B, T, F] -> one unit vector [B, H] a clip."""
+"""The video encoder: maps the features `[B, T, F]` of clips to one unit vector `[B, J]` per clip."""
 
 import torch
 import torch.nn.functional as F
@@ -23,12 +23,17 @@ TRANSFORMER_FIELDS = (
 
 
 class VideoEncoder(nn.Module):
-    """Linear F -> P -> H, position and token-type embeddings, a Transformer, mean over real steps, MLP, L2 norm.
+    """Transformer over video steps: linear F -> P -> H, Transformer, mean over real steps, MLP, L2 norm.
 
-    Features are standardised first, by `feature_mean` and `feature_std`: backbones differ in scale, and what all clips
-    have in common would drown what tells them apart. They are part of the weights; 0 and 1 until set.
+    Features are first standardized with the buffers `feature_mean` and `feature_std`, because backbones differ in
+    scale and what all clips have in common would hide how they differ. The buffers are saved with the weights; they
+    are 0 and 1 until [`VidLanKDTeacher.set_feature_statistics`] is called.
 
-    Source: VidLanKD (arXiv 2107.02681), section 3.2, with the temporal mean of the paper's text.
+    Args:
+        config: Shape of the encoder.
+        output_size: Width J of the clip vectors.
+
+    Source: VidLanKD (arXiv 2107.02681), section 3.2. The released code takes the first step's state, not the mean.
     """
 
     def __init__(self, config: VidLanKDVideoConfig, output_size: int):
@@ -42,7 +47,7 @@ class VideoEncoder(nn.Module):
         )
         transformer = BertConfig(vocab_size=1, **{name: getattr(config, name) for name in TRANSFORMER_FIELDS})
         self.transformer = BertModel(transformer, add_pooling_layer=False)
-        # Frames come as embeddings. A word table nobody reads would get no gradient, which DDP refuses.
+        # The inputs are embeddings already. DDP refuses parameters without gradients, as unused word embeddings are.
         self.transformer.embeddings.word_embeddings = None
         self.head = nn.Sequential(
             nn.Linear(config.hidden_size, config.hidden_size),
@@ -55,25 +60,25 @@ class VideoEncoder(nn.Module):
         """Encodes clips.
 
         Args:
-            video_features: `[B, T, F]` features of one clip a row, padded.
+            video_features: `[B, T, F]` features, one clip per row, padded.
             video_mask: `[B, T]`, 1 for real steps.
 
         Returns:
-            `[B, H]` unit vectors.
+            Unit vectors `[B, J]`.
 
         Raises:
-            ValueError: The features' width or the number of steps does not fit the configuration.
+            ValueError: F differs from `feature_size`, or T exceeds `max_position_embeddings`.
         """
         steps, width = video_features.shape[1:]
         if width != self.config.feature_size:
             raise ValueError(
-                f"video features have width {width}, but this model was made for {self.config.feature_size}: "
-                f"extract with the models its teacher was trained with, or make a teacher with feature_size={width}"
+                f"video features have width {width}, but this model expects {self.config.feature_size}: "
+                f"extract features with the same backbones, or create a teacher with feature_size={width}"
             )
         if steps > self.config.max_position_embeddings:
             raise ValueError(
                 f"a clip has {steps} steps, but this model takes at most {self.config.max_position_embeddings}: "
-                "subsample it (VideoTextCollator does, with max_video_length)"
+                "subsample it (VideoTextCollator does this with max_video_length)"
             )
         features = (video_features.to(self.feature_mean.dtype) - self.feature_mean) / self.feature_std
         embeddings = self.projection(features)

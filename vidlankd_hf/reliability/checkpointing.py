@@ -1,9 +1,9 @@
-"""Checkpoints that are whole or absent: written aside, verified, named by a manifest, and only then renamed.
+"""Checkpoints that are complete or absent: written to a hidden folder, verified, listed in a manifest, then renamed.
 
-    run/.checkpoint-20.part/   being written; whatever interrupts it leaves no checkpoint-20
-    run/checkpoint-20/         whole; `manifest.json` holds the size and sha256 of every other file
+    run/.checkpoint-20.part/checkpoint-20/   being written; an interruption leaves no run/checkpoint-20
+    run/checkpoint-20/                       complete; `manifest.json` holds size and sha256 of every other file
 
-An old checkpoint is removed only after a new one is in its place.
+An old checkpoint is removed only after the new one is in its place.
 """
 
 import json
@@ -19,25 +19,25 @@ from .ranks import broadcast_from_main, raise_if_any_rank_failed
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
-SPARE_BYTES = 2**20  # for the manifest, JSON files and what a file system keeps for itself
+SPARE_BYTES = 2**20  # for the manifest, JSON files and file system overhead
 
 
 def checkpoints_of(folder: str | Path) -> list[Path]:
-    """The folders named `checkpoint-<step>`, newest first, whatever is in them."""
+    """The folders named `checkpoint-<step>`, newest first, complete or not."""
     named = [p for p in Path(folder).glob("checkpoint-*") if p.name.rpartition("-")[2].isdecimal() and p.is_dir()]
     return sorted(named, key=_step, reverse=True)
 
 
 def verify_checkpoint(checkpoint: str | Path) -> str | None:
-    """What is wrong with a checkpoint, in words; `None` if every file is as it was written."""
+    """Return what is wrong with a checkpoint, or `None` if every file matches the manifest."""
     checkpoint = Path(checkpoint)
     try:
         manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
         if manifest["format_version"] != FORMAT_VERSION:
-            return f"its {MANIFEST} is of version {manifest['format_version']!r}, this package reads {FORMAT_VERSION}"
+            return f"its {MANIFEST} has version {manifest['format_version']!r}, this package reads {FORMAT_VERSION}"
         files = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
     except FileNotFoundError:
-        return f"it has no {MANIFEST}: it was not written to its end, or not by this package"
+        return f"it has no {MANIFEST}: it was not written completely, or not by this package"
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return f"its {MANIFEST} is damaged ({type(error).__name__})"
     if not files:
@@ -45,19 +45,19 @@ def verify_checkpoint(checkpoint: str | Path) -> str | None:
     for name, (size, _) in files.items():
         path = checkpoint / name
         if Path(name).is_absolute() or ".." in Path(name).parts:
-            return f"its {MANIFEST} names {name}, which is outside"
+            return f"its {MANIFEST} names {name}, which is outside the checkpoint"
         if not path.is_file():
             return f"{name} is missing"
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size} bytes instead of {size}"
     for name, (_, digest) in files.items():
         if sha256_of(checkpoint / name) != digest:
-            return f"{name} is damaged: its sha256 is not the manifest's"
+            return f"{name} is damaged: its sha256 differs from the manifest"
     return None
 
 
 def newest_checkpoint(folder: str | Path) -> str | None:
-    """The newest checkpoint of which every file is as it was written; prints which ones it skips, and why."""
+    """Return the newest checkpoint that is complete and undamaged; print which ones are skipped, and why."""
     for checkpoint in checkpoints_of(folder):
         wrong = verify_checkpoint(checkpoint)
         if wrong is None:
@@ -67,10 +67,18 @@ def newest_checkpoint(folder: str | Path) -> str | None:
 
 
 def checkpoint_to_resume(given: str | bool | None, folder: str | Path, main_process: bool) -> str | None:
-    """What `train(resume_from_checkpoint=given)` means: the main process verifies, all others are told.
+    """Resolve `train(resume_from_checkpoint=given)`: the main process verifies and informs the others.
+
+    Args:
+        given: A checkpoint; `True` for the newest complete one in `folder`; `None` or `False` for a new run.
+        folder: Output folder of the run.
+        main_process: Whether this is the main process.
+
+    Returns:
+        The checkpoint, or `None` for a new run.
 
     Raises:
-        ValueError: The checkpoint is not whole, or `True` was given and there is no whole one.
+        ValueError: The checkpoint is incomplete or damaged, or `True` was given and there is no complete one.
     """
     if not given:
         return None
@@ -81,9 +89,11 @@ def checkpoint_to_resume(given: str | bool | None, folder: str | Path, main_proc
             wrong = verify_checkpoint(given) or ""
     found, wrong = json.loads(broadcast_from_main(json.dumps([found, wrong])))
     if wrong:
-        raise ValueError(f"cannot resume from {found}: {wrong}. Give another checkpoint, or True for the newest whole")
+        raise ValueError(f"cannot resume from {found}: {wrong}. Give another one, or True for the newest complete one")
     if not found:
-        raise ValueError(f"there is no whole checkpoint to resume from in {folder}")
+        raise ValueError(
+            f"{folder} has no complete checkpoint to resume from: leave out resume_from_checkpoint to begin a new run"
+        )
     return found
 
 
@@ -91,33 +101,35 @@ def save_checkpoint(
     checkpoint: Path, write: Callable[[str], None], main_process: bool, expected_bytes: int, keep: int | None,
     best: str | None,
 ) -> None:  # fmt: skip
-    """Writes a checkpoint so that it is whole or absent; all processes of the run call it.
+    """Write a checkpoint so that it is complete or absent; all processes of the run call it.
 
     Args:
-        checkpoint: Its final name, `.../checkpoint-<step>`.
-        write: Writes this process's files into the folder it is given.
-        main_process: Whether this one prepares, verifies and renames (one process of each file system).
-        expected_bytes: Its size, where no older checkpoint says it.
-        keep: How many checkpoints are kept; `None` keeps all.
-        best: A checkpoint that is kept in any case.
+        checkpoint: Final path, `.../checkpoint-<step>`.
+        write: Writes this process's files into the folder it is given, which has the final name.
+        main_process: Whether this process prepares, verifies and renames (one process per file system).
+        expected_bytes: Size in bytes to assume if there is no older checkpoint.
+        keep: How many checkpoints to keep; `None` keeps all.
+        best: A checkpoint to keep in any case.
 
     Raises:
-        RuntimeError: It could not be written, on any process. Older checkpoints are as they were.
+        RuntimeError: A process could not write its part. Older checkpoints are untouched.
     """
     part = checkpoint.with_name(f".{checkpoint.name}.part")
+    folder = part / checkpoint.name
     what = f"{checkpoint} was not written, older checkpoints are untouched"
 
     def prepare() -> None:
         check_space(checkpoint.parent, expected_bytes)
         shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
+        folder.mkdir(parents=True)
 
     def finish() -> None:
-        seal(part)
-        _replace(part, checkpoint)
+        seal(folder)
+        _replace(folder, checkpoint)
+        part.rmdir()
 
     try:
-        for do in (prepare, lambda: write(str(part)), finish):
+        for do in (prepare, lambda: write(str(folder)), finish):
             error = None
             if main_process or do not in (prepare, finish):
                 try:
@@ -134,7 +146,15 @@ def save_checkpoint(
 
 
 def check_space(folder: Path, expected_bytes: int) -> None:
-    """Raises an `OSError` if a checkpoint as large as the newest one (or as expected) does not fit on the disk."""
+    """Check that a checkpoint as large as the newest one, or as expected, fits on the disk.
+
+    Args:
+        folder: Where checkpoints are written.
+        expected_bytes: Size in bytes to assume if there is no older checkpoint.
+
+    Raises:
+        OSError: There is not enough room.
+    """
     for checkpoint in checkpoints_of(folder):
         try:
             files = json.loads((checkpoint / MANIFEST).read_text())["files"]
@@ -146,13 +166,13 @@ def check_space(folder: Path, expected_bytes: int) -> None:
     free, needed = shutil.disk_usage(folder).free, expected_bytes + expected_bytes // 20 + SPARE_BYTES
     if free < needed:
         raise OSError(
-            f"a checkpoint needs about {_mebibytes(needed)}, and the disk of {folder} has {_mebibytes(free)} left: "
-            "make room (old runs, or a smaller --save_total_limit) and start the same command again"
+            f"a checkpoint needs about {_mebibytes(needed)}, but the disk of {folder} has {_mebibytes(free)} left: "
+            "make room (remove old runs, or lower --save_total_limit) and start the same command again"
         )
 
 
 def expected_bytes(model: torch.nn.Module, sharded: bool) -> int:
-    """About how large a checkpoint with AdamW's two moments is; `sharded`: with ZeRO's float32 copy of the weights."""
+    """Estimate the bytes of a checkpoint with AdamW's two moments; `sharded` adds ZeRO's float32 weights."""
     total = 0
     for parameter in model.parameters():
         count = getattr(parameter, "ds_numel", parameter.numel())
@@ -162,10 +182,10 @@ def expected_bytes(model: torch.nn.Module, sharded: bool) -> int:
 
 
 def seal(folder: Path) -> None:
-    """Makes sure that every file below `folder` is whole and on the disk, and writes the manifest, last.
+    """Check every file below `folder`, flush it to the disk, and write the manifest last.
 
     Raises:
-        OSError: A file is not what its format asks for.
+        OSError: A file does not follow its format.
     """
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
@@ -178,7 +198,7 @@ def seal(folder: Path) -> None:
 
 
 def rotate(folder: Path, keep: int, protected: set[str]) -> None:
-    """Removes the oldest finished checkpoints beyond `keep`; one without a manifest neither counts nor goes."""
+    """Remove the oldest complete checkpoints beyond `keep`; those without a manifest neither count nor are removed."""
     finished = [p for p in checkpoints_of(folder) if (p / MANIFEST).is_file()]
     free_to_go = [p for p in finished if str(p) not in protected]
     for checkpoint in free_to_go[max(0, keep - (len(finished) - len(free_to_go))) :]:
@@ -188,14 +208,14 @@ def rotate(folder: Path, keep: int, protected: set[str]) -> None:
 
 
 def remove_leftovers(folder: str | Path) -> None:
-    """Removes what an interrupted save or removal left. Only for a folder in which nothing else is running."""
+    """Remove what an interrupted save or removal left. Nothing else may be running in the folder."""
     for pattern in (".checkpoint-*.part", ".checkpoint-*.old", ".model.part"):
         for path in Path(folder).glob(pattern):
             shutil.rmtree(path, ignore_errors=True)
 
 
 def move_into(part: Path, folder: Path) -> None:
-    """Moves the files of a finished model into `folder`, its weights last: where they are, all is there."""
+    """Move the files of a finished model into `folder`, the weights last: if they are there, everything is."""
     for path in part.rglob("*"):
         if path.is_file():
             _check_format(path)
@@ -211,34 +231,34 @@ def move_into(part: Path, folder: Path) -> None:
 def _replace(part: Path, checkpoint: Path) -> None:
     old = checkpoint.with_name(f".{checkpoint.name}.old")
     shutil.rmtree(old, ignore_errors=True)
-    if checkpoint.exists():  # a damaged one that this run trained again
+    if checkpoint.exists():  # a damaged one whose steps were trained again
         move(checkpoint, old)
     move(part, checkpoint)
     shutil.rmtree(old, ignore_errors=True)
 
 
 def _check_format(path: Path) -> None:
-    """Notices a file that its writer cut short without an error."""
+    """Detect a file that was cut short without an error."""
     if path.suffix == ".safetensors":
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(length)) if length < path.stat().st_size else {}
         tensors = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         if path.stat().st_size != 8 + length + max(tensors, default=0):
-            raise OSError(f"{path.name} is not a whole safetensors file")
+            raise OSError(f"{path.name} is not a complete safetensors file")
     elif path.suffix in (".pt", ".pth"):
         try:
             with zipfile.ZipFile(path) as archive:
                 damaged = archive.testzip()
         except zipfile.BadZipFile as error:
-            raise OSError(f"{path.name} is not a whole torch file ({error})") from error
+            raise OSError(f"{path.name} is not a complete torch file ({error})") from error
         if damaged is not None:
-            raise OSError(f"{path.name} is not a whole torch file: {damaged} has another checksum")
+            raise OSError(f"{path.name} is not a complete torch file: {damaged} has another checksum")
     elif path.suffix == ".json":
         try:
             json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise OSError(f"{path.name} is not whole JSON ({error})") from error
+            raise OSError(f"{path.name} is not complete JSON ({error})") from error
 
 
 def _step(checkpoint: Path) -> int:

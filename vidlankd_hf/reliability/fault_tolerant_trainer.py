@@ -1,137 +1,102 @@
-"""The Trainer's part that keeps a run of days: checkpoints, resuming, stopping when told to, noticing what is wrong.
+"""Fault-tolerant `Trainer`: checksummed checkpoints, exact resuming, preemption, NaN detection, watchdog.
 
-Each concept is in a file of its own: `checkpoints`, `preemption`, `finite`, `out_of_memory`, `watchdog`. What is
-promised, and what not, is in docs/reliability.md.
+Each concept has a file: `checkpointing`, `preemption`, `nan_detection`, `out_of_memory`, `watchdog`, `run_dir`.
+`trainer_hooks` lists the private parts of `transformers.Trainer` in use. docs/reliability.md says what is promised.
 """
 
 import json
+import time
 import traceback
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import ExportableState
-from transformers.trainer_utils import HubStrategy
+from transformers import Trainer, TrainerCallback, TrainerState
 
 from ..data.fingerprint import data_fingerprint
 from ..models.cpu_kernels import use_cpu_attention, use_cpu_dropout
 from . import run_dir
+from .arguments import FaultTolerantArguments
 from .checkpointing import checkpoint_to_resume, expected_bytes, remove_leftovers, save_checkpoint
-from .launch import check_launch, end_run, requested_launch
-from .nan_detection import NonFiniteDetector, NonFiniteError, first_bad, weights_are_finite
+from .launch import end_run
+from .nan_detection import NonFiniteDetector, first_bad, stop_with_report, weights_are_finite
 from .out_of_memory import explain_out_of_memory
 from .preemption import EvaluationStopped, Preempted, StopRequests
+from .ranks import broadcast_from_main
+from .trainer_options import TRAINER_REFUSED, check_trainer_arguments
 from .watchdog import Watchdog
 
 RECORD = "run_record.json"
+STATE = "trainer_state.json"
 WORKER_DIED = ("exited unexpectedly", "is killed by signal")
 
 
 def worker_died(error: Exception) -> bool:
-    """Whether an error is what torch's loader raises for a dead worker, or for a batch that died with its worker."""
+    """Whether PyTorch's loader raised `error` because a worker died, or because a batch died with its worker."""
     if isinstance(error, RuntimeError):
         return "DataLoader worker" in str(error) and any(words in str(error) for words in WORKER_DIED)
-    # The thread that pins memory hands its error on as text.
+    # The thread that pins memory passes its error on as text.
     return "resource_sharer.py" in "".join(traceback.format_exception(error))
 
 
-@dataclass
-class FaultTolerantArguments(TrainingArguments):
-    """`TrainingArguments` of a [`FaultTolerantTrainer`]; also checks that the launch is what was asked for.
-
-    Args:
-        preempt_exit_code: What a process exits with after SIGTERM or SIGUSR1 to any process, once it saved.
-        hang_timeout: Seconds without a step, an evaluation batch or a checkpoint after which a process ends with the
-            stacks of its threads on stderr; 0 waits forever.
-    """
-
-    preempt_exit_code: int = field(
-        default=143, metadata={"help": "Exit code after SIGTERM or SIGUSR1, once a checkpoint was written."}
-    )
-    hang_timeout: float = field(
-        default=1800.0,
-        metadata={"help": "Seconds without a step after which a process ends and shows its stacks; 0: never."},
-    )
-    remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Must stay false: the collators read columns that the model does not."}
-    )
-    logging_nan_inf_filter: bool = field(
-        default=False,
-        metadata={"help": "False: a loss that is not finite is logged as it is, and no step waits for it."},
-    )
-    dataloader_pin_memory: bool = field(
-        default_factory=torch.cuda.is_available,
-        metadata={"help": "Pin batches in memory; default: where there is a GPU."},
-    )
-    accelerator_config: dict | str | None = field(
-        default_factory=lambda: {"non_blocking": True} if torch.cuda.is_available() else None,
-        metadata={"help": "Settings of accelerate as JSON; default: batches are copied to a GPU without waiting."},
-    )
-    ddp_find_unused_parameters: bool | None = field(
-        default=False, metadata={"help": "False: every parameter is used in every step."}
-    )
-    hub_strategy: str = field(
-        default="end", metadata={"help": "Must stay end: --push_to_hub pushes the finished model, no checkpoints."}
-    )
-
-    def __post_init__(self):
-        # The launcher tells its processes neither this nor that there is no GPU; they would not know of each other.
-        (processes, on_cpu), cpu_given = requested_launch(), self.use_cpu
-        self.use_cpu = cpu_given or bool(on_cpu) or not torch.accelerator.is_available()
-        super().__post_init__()
-        if not 0 <= self.preempt_exit_code <= 255:
-            raise ValueError(f"preempt_exit_code is {self.preempt_exit_code}: an exit code is 0 to 255")
-        if not self.hang_timeout >= 0:
-            raise ValueError(f"hang_timeout is {self.hang_timeout}: give seconds, or 0 to wait forever")
-        if self.remove_unused_columns:
-            raise ValueError("remove_unused_columns must be false: the collators read columns that the model does not")
-        if self.push_to_hub and self.hub_strategy != HubStrategy.END:
-            raise ValueError(
-                f"hub_strategy is {self.hub_strategy.value!r}, but only 'end' is possible: what is pushed is the "
-                "finished model, and a checkpoint is none (a student's holds heads and optimizer). To keep a "
-                "checkpoint on the Hub: hf upload REPO OUTPUT_DIR/checkpoint-N checkpoint-N"
-            )
-        if self.n_gpu > 1:
-            raise ValueError(
-                f"one process sees {self.n_gpu} GPUs; losses would be wrong under torch.nn.DataParallel: start it "
-                "with `accelerate launch`, or choose one GPU with CUDA_VISIBLE_DEVICES=0"
-            )
-        check_launch(self, processes, on_gpus=on_cpu is False and not cpu_given)
+def ignore_tied_weights(model: torch.nn.Module, incompatible_keys) -> None:
+    """Hook for `load_state_dict`: a tied weight that a file leaves out is not missing, its source is there."""
+    tied = getattr(model, "all_tied_weights_keys", None) or {}
+    missing = incompatible_keys.missing_keys
+    missing[:] = [name for name in missing if name not in tied or tied[name] in missing]
 
 
 class FaultTolerantTrainer(Trainer):
-    """Base of [`PublishingTrainer`]."""
+    """`transformers.Trainer` for long runs; base of [`BaseTrainer`].
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    A trainer never overwrites a finished run of another process: `train`, `save_model` and `create_model_card` refuse
+    a folder whose `run.json` says `finished`, or that has weights but no `run.json`. A folder that this trainer has
+    written to already is its own. Evaluation needs no folder.
+    """
+
+    def __init__(self, **kwargs):
+        check_trainer_arguments(kwargs, FaultTolerantArguments)
+        super().__init__(**kwargs)
         if self.args.device.type == "cpu":
             use_cpu_dropout(self.model)
             use_cpu_attention(self.model)
+        self.model.register_load_state_dict_post_hook(ignore_tied_weights)
         self._totals: dict[str, torch.Tensor] = {}
         self._stops: StopRequests | None = None
-        self._watchdog = Watchdog(self.args.hang_timeout)
-        self._latch: NonFiniteDetector | None = None
+        self._detector: NonFiniteDetector | None = None
         self._record: dict = {}
+        self._resumed_from: str | None = None
         self._saved_step = self._micro_step = -1
         self._evaluation_due = self._between_epochs = False
-        self.add_callback(_Places(self))
+        self._own_folders: set[Path] = set()
+        self._staging: str | None = None  # where a checkpoint is being written
+        self._watchdog = Watchdog(self.args.hang_timeout)
+        self.add_callback(self._watchdog)
+        self.add_callback(_TrainingEvents(self))
 
-    # ---- the whole training ----
-
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
-        """As [`transformers.Trainer.train`].
-
-        Args:
-            resume_from_checkpoint: A checkpoint of this package, which is verified; `True` for the newest whole one.
+    def hyperparameter_search(self, *args, **kwargs):
+        """Not supported: a search needs `model_init`.
 
         Raises:
-            Preempted: All processes were told to stop by a signal to one, and a checkpoint was written.
-            NonFiniteError: A loss, gradient or weight was not finite.
-            torch.OutOfMemoryError: With what to lower.
-            ValueError: The checkpoint is not whole, or is of other training data.
+            ValueError: Always.
+        """
+        raise ValueError(f"hyperparameter_search is not supported: {TRAINER_REFUSED['model_init']}")
+
+    # ---- training ----
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
+        """Train as [`transformers.Trainer.train`] does, safe against interruptions.
+
+        Args:
+            resume_from_checkpoint: A checkpoint of this package, which is verified; `True`: the newest complete one.
+
+        Raises:
+            Preempted: A signal told one process to stop; all have stopped, and a checkpoint is saved.
+            NonFiniteError: A loss, gradient or weight is not finite.
+            torch.OutOfMemoryError: Out of memory; the message says what to lower.
+            ValueError: The checkpoint is incomplete or of other training data, or `output_dir` holds a finished run.
         """
         folder, main = self.args.output_dir, self.is_world_process_zero()
+        self.claim_folder(folder)
         checkpoint = checkpoint_to_resume(resume_from_checkpoint, folder, main)
         if self.args.should_save:
             remove_leftovers(folder)
@@ -140,68 +105,77 @@ class FaultTolerantTrainer(Trainer):
             run_dir.add_record(Path(folder), self._record)
         if checkpoint is not None:
             self._compare_records(Path(checkpoint))
-        self._resumed_from, self._saved_step, self._latch = checkpoint, -1, None
+        self._resumed_from, self._saved_step, self._detector = checkpoint, -1, None
         try:
-            with StopRequests() as self._stops, explain_out_of_memory(self.args):
-                self._watchdog.heartbeat()
+            with StopRequests() as self._stops, explain_out_of_memory(self.args), self._watchdog.running():
                 return super().train(resume_from_checkpoint=checkpoint, **kwargs)
-        except (Preempted, EvaluationStopped):  # the latter before the first step: nothing is new
+        except (Preempted, EvaluationStopped):  # the latter before the first step: there is nothing new to save
             self.callback_handler.on_train_end(self.args, self.state, self.control)
-            run_dir.log_on_main(
-                self.args, f"Stopped after step {self.state.global_step}; the same command goes on from there."
-            )
+            step, newest = self.state.global_step, run_dir.newest_name(folder)
+            resume = f"the same command resumes from {newest}" if newest else "nothing was trained yet"
+            run_dir.log_on_main(self.args, f"Stopped after step {step}: {resume}.")
             end_run(self, exit_code=self.args.preempt_exit_code)
             raise Preempted(self.args.preempt_exit_code) from None
         except (RuntimeError, OSError, EOFError) as error:
             if not worker_died(error):
                 raise
             raise RuntimeError(
-                f"a data loader worker died at step {self.state.global_step} ({error!r}). Killed workers are mostly "
-                "those of a machine whose memory ran out: lower --dataloader_num_workers or "
+                f"a data loader worker died at step {self.state.global_step} ({error!r}). It was probably killed "
+                "because the machine ran out of memory: lower --dataloader_num_workers or "
                 "--dataloader_prefetch_factor, and start the same command again"
             ) from error
         finally:
             self._stops = None
-            self._watchdog.stop()
 
-    def _run_epoch(self, *, epoch, train_dataloader, **kwargs):
-        if self.state.global_step >= self.state.max_steps:  # resumed from the last checkpoint: nothing is left to do
-            self.control.should_training_stop = True
-            return None
-        # accelerate does not reach it below the wrappers of several processes and of skipped batches: an epoch resumed
-        # in its middle would be the first one's.
-        sampler = train_dataloader.batch_sampler
-        while hasattr(sampler, "batch_sampler"):
-            sampler = sampler.batch_sampler
-        if hasattr(sampler.sampler, "set_epoch"):
-            sampler.sampler.set_epoch(epoch)
-        return super()._run_epoch(epoch=epoch, train_dataloader=train_dataloader, **kwargs)
+    def claim_folder(self, folder: str | Path) -> None:
+        """Check that writing to `folder` overwrites no finished run; all processes call it.
 
-    def _maybe_log_save_evaluate(self, *args, **kwargs):
-        """Between two steps; the one place, beside evaluation's batches, where training stops when told to."""
-        self._watchdog.heartbeat()
+        Raises:
+            ValueError: The folder holds a finished run that this trainer did not write.
+        """
+        folder = Path(folder).resolve()
+        if folder in self._own_folders:
+            return
+        finished = run_dir.holds_finished_run(folder) if self.is_world_process_zero() else False
+        if broadcast_from_main("finished" if finished else ""):
+            raise ValueError(run_dir.finished_message(folder))
+        self._own_folders.add(folder)
+
+    def set_initial_training_values(self, args, dataloader):
+        """As in [`transformers.Trainer`]; with no epoch if the checkpoint is that of the last step.
+
+        The stock Trainer would train one more step.
+        """
+        epochs, *values, max_steps = super().set_initial_training_values(args, dataloader)
+        if self._resumed_from is not None:
+            state = TrainerState.load_from_json(str(Path(self._resumed_from) / STATE))
+            epochs = 0 if state.global_step >= max_steps else epochs
+        return (epochs, *values, max_steps)
+
+    def _maybe_log_save_evaluate(self, tr_loss, grad_norm, model, trial, *args, **kwargs):
+        """Between two steps: the only place, besides an evaluation batch, where training stops on request."""
+        if not self._between_epochs:
+            self._record_gradient(grad_norm)
         try:
-            super()._maybe_log_save_evaluate(*args, **kwargs)
+            super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, trial, *args, **kwargs)
         except EvaluationStopped:
             self._evaluation_due = True
-        # What an epoch ends with is done before the run may stop: a resumed one begins with the next epoch.
+        # The end of an epoch completes before the run may stop: a resumed run begins with the next epoch.
         last_of_epoch = float(self.state.epoch).is_integer() or self.state.global_step >= self.state.max_steps
         if (not last_of_epoch or self._between_epochs) and self._stops.should_stop():
             if self._saved_step != self.state.global_step:
-                self._save_checkpoint(self.model_wrapped, None)
+                self._save_checkpoint(model, trial)
             raise Preempted
 
-    def on_evaluation_batch_end(self) -> None:
-        """Called by the evaluation loop after each batch."""
-        self._watchdog.heartbeat()
-        if self._stops is not None and self._stops.should_stop():
-            raise EvaluationStopped
-
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
-        """As [`transformers.Trainer.evaluate`]; draws the same each time, and training's draws stay as they are."""
+        """Evaluate as [`transformers.Trainer.evaluate`] does, with the same random numbers each time.
+
+        The random state of training is left as it is.
+        """
         device = self.args.device
         with (
             explain_out_of_memory(self.args, evaluating=True),
+            self._watchdog.running(),
             torch.random.fork_rng([device] if device.type == "cuda" else []),
         ):
             torch.manual_seed(self.args.seed)
@@ -210,79 +184,43 @@ class FaultTolerantTrainer(Trainer):
     # ---- values that are not finite ----
 
     def record_losses(self, losses: dict[str, torch.Tensor]) -> None:
-        """Called with each micro-batch's losses, by name; nothing is read from the device."""
-        if self._latch is None:
-            self._latch = NonFiniteDetector(list(losses), self.args.device)
-        self._latch.record_losses(list(losses.values()), self._position)
+        """Watch the losses of a micro-batch, by name, without reading from the device."""
+        if self._detector is None:
+            self._detector = NonFiniteDetector(list(losses), self.args.device)
+        self._detector.record_losses(list(losses.values()), self._position(self.state.global_step))
 
-    @property
-    def _position(self) -> int:
-        return self.state.global_step * self.args.gradient_accumulation_steps + self._micro_step
+    def _record_gradient(self, grad_norm: torch.Tensor | float | None) -> None:
+        """Watch the gradient norm of the step that has just ended."""
+        if self._detector is not None and not self.args.fp16:  # the fp16 scaler skips steps that overflow
+            end = self._position(self.state.global_step - 1)
+            self._detector.record_gradient(grad_norm, end - self._micro_step, end)
+        self._micro_step = -1
+
+    def _position(self, steps: int) -> int:
+        return steps * self.args.gradient_accumulation_steps + self._micro_step
 
     def training_step(self, *args, **kwargs):
         self._micro_step = (self._micro_step + 1) % self.args.gradient_accumulation_steps
         return super().training_step(*args, **kwargs)
 
-    def _get_grad_norm(self, model, grad_norm=None):
-        norm = super()._get_grad_norm(model, grad_norm)
-        if not self.args.fp16:  # whose scaler tries a scale too large, and leaves the step out
-            self._latch.record_gradient(norm, self._position - self._micro_step, self._position)
-        self._micro_step = -1
-        return norm
-
     def raise_if_non_finite(self, weights: bool = False) -> None:
-        """Stops the run if a loss or gradient since its beginning, or a weight now, is not finite.
+        """Stop the run if a loss or gradient since its beginning, or a weight now, is not finite.
+
+        Args:
+            weights: Whether to check the weights too.
 
         Raises:
             NonFiniteError: On every process alike.
         """
-        if self._latch is not None:
-            bad = first_bad(self.accelerator.gather(self._latch.first[None]).cpu(), self._latch.names)
+        if self._detector is not None:
+            bad = first_bad(self.accelerator.gather(self._detector.first[None]).cpu(), self._detector.names)
             if bad is not None:
-                self._stop_with_report(*bad)
+                stop_with_report(self, self._detector, *bad)
         if weights:
             finite = weights_are_finite(self.model).to(self.args.device)
             damaged = (~self.accelerator.gather(finite[None])).nonzero().flatten().tolist()
             if damaged:
-                self._stop_with_report(None, [(rank, "weights") for rank in damaged])
-
-    def _stop_with_report(self, position: int | None, bad: list[tuple[int, str]]) -> None:
-        accumulation, ranks = self.args.gradient_accumulation_steps, sorted({rank for rank, _ in bad})
-        step = self.state.global_step if position is None else position // accumulation + 1
-        components = sorted({name for _, name in bad})
-        micro_steps = [] if position is None else [position % accumulation]
-        if components == ["gradient"]:
-            micro_steps, ranks = range(accumulation), range(self.args.world_size)
-        samples = {rank: [i for m in micro_steps for i in self._sample_ids(step, m, rank)] for rank in ranks}
-        command = f"{run_dir.command()} --logging_steps 1 --logging_strategy steps"
-        report = {
-            "step": step,
-            "components": components,
-            "sample_ids_of_processes": samples,
-            "gradient_norms": self._latch.norms[-step:].tolist() if self._latch is not None else [],
-            "last_checkpoint": run_dir.newest_name(self.args.output_dir),
-            "replay": command,
-        }
-        path = Path(self.args.output_dir) / f"nonfinite-step-{step}.json"
-        message = (
-            f"{', '.join(components)} not finite {'by' if position is None else 'in'} step {step}, of the samples "
-            f"{samples}. Report: {path}. No checkpoint holds it. To replay it from the last one "
-            f"({report['last_checkpoint']}):\n    {command}"
-        )
-        if self.is_world_process_zero():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(report, indent=2) + "\n")
-        raise NonFiniteError(message)
-
-    def _sample_ids(self, step: int, micro_step: int, rank: int) -> list[int]:
-        """Which samples a process had in a micro-batch: the order is known, so nothing has to be kept for this."""
-        sampler, args = self._get_train_sampler(), self.args
-        batch = (step - 1) * args.gradient_accumulation_steps + micro_step
-        batches = len(sampler) // (args.train_batch_size * args.world_size)
-        epoch, batch = divmod(batch, batches)
-        sampler.set_epoch(epoch)
-        first = (batch * args.world_size + rank) * args.train_batch_size
-        return [key % sampler.size for key in list(sampler)[first : first + args.train_batch_size]]
+                stop_with_report(self, self._detector, None, [(rank, "weights") for rank in damaged])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if self.is_in_train:
@@ -294,48 +232,40 @@ class FaultTolerantTrainer(Trainer):
     def _save_checkpoint(self, model, trial) -> None:
         self.raise_if_non_finite(weights=True)
         self._watchdog.heartbeat()
-        self.store_flos()
-        folder = Path(self._get_output_dir(trial))
-        if self.state.best_global_step:
-            best = folder / f"checkpoint-{self.state.best_global_step}"
-            if best.exists() or self.state.best_global_step == self.state.global_step:
-                self.state.best_model_checkpoint = str(best)
-        checkpoint = folder / f"checkpoint-{self.state.global_step}"
+        folder, step, best = Path(self._get_output_dir(trial)), self.state.global_step, self.state.best_global_step
+        if best and (best == step or (folder / f"checkpoint-{best}").exists()):
+            self.state.best_model_checkpoint = str(folder / f"checkpoint-{best}")
         save_checkpoint(
-            checkpoint,
-            self._write_checkpoint,
+            folder / f"checkpoint-{step}",
+            lambda part: self._write_checkpoint(Path(part), model, trial),
             main_process=self.args.should_save,
             expected_bytes=expected_bytes(self.model, sharded=self.is_deepspeed_enabled),
             keep=self.args.save_total_limit,
             best=self.state.best_model_checkpoint,
         )
-        self._saved_step = self.state.global_step
+        self._saved_step = step
         self._watchdog.heartbeat()
 
-    def _write_checkpoint(self, folder: str) -> None:
-        """What the stock Trainer writes, each process its part, and what is logged next."""
-        self.save_model(folder, _internal_call=True)
-        if not self.args.save_only_model:
-            self._save_optimizer_and_scheduler(folder)
-            self._save_scaler(folder)
-            self._save_rng_state(folder)
-        (Path(folder) / self._log_state_name()).write_text(json.dumps(self._log_state()) + "\n")
+    def _write_checkpoint(self, part: Path, model, trial) -> None:
+        """Write what the stock Trainer writes, each process its part, and what resuming exactly needs besides."""
+        best, self._staging = self.state.best_model_checkpoint, str(part.parent)
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.state.best_model_checkpoint, self._staging = best, None
+        (part / self._log_state_name()).write_text(json.dumps(self._log_state()) + "\n")
         if self.args.should_save:
-            stateful = [c for c in (*self.callback_handler.callbacks, self.control) if isinstance(c, ExportableState)]
-            for callback in stateful:
-                name = type(callback).__name__
-                if isinstance(self.state.stateful_callbacks.get(name), list):
-                    self.state.stateful_callbacks[name].append(callback.state())
-                else:
-                    self.state.stateful_callbacks[name] = callback.state()
-            (Path(folder) / RECORD).write_text(json.dumps(self._record, indent=2) + "\n")
-            self.state.save_to_json(str(Path(folder) / "trainer_state.json"))
+            (part / RECORD).write_text(json.dumps(self._record, indent=2) + "\n")
+            self.state.save_to_json(str(part / STATE))  # the stock one names the best checkpoint by its staging folder
+
+    def _get_output_dir(self, trial) -> str:
+        return self._staging or super()._get_output_dir(trial)
 
     def _log_state_name(self) -> str:
         return f"log_state_{self.args.process_index}_of_{self.args.world_size}.json"
 
     def _log_state(self) -> dict:
-        """Sums since the last log, so that the next one of a resumed run is that of an uninterrupted one."""
+        """Sums since the last log: with them, the next log of a resumed run equals that of an uninterrupted run."""
         return {
             "loss": self._tr_loss.item(),
             "components": {name: total.tolist() for name, total in self._totals.items()},
@@ -343,9 +273,11 @@ class FaultTolerantTrainer(Trainer):
             "evaluation_due": self._evaluation_due,
         }
 
-    def _restore_log_state(self) -> None:
+    def restore_log_state(self) -> None:
+        """Continue the sums of the checkpoint that training resumes from, and do the evaluation that it left."""
+        self._evaluation_due, self._micro_step = False, -1
         path = Path(self._resumed_from or "") / self._log_state_name()
-        if self._resumed_from is None or not path.is_file():  # it was of another number of processes
+        if self._resumed_from is None or not path.is_file():  # written by another number of processes
             return
         state, device = json.loads(path.read_text()), self.args.device
         self._tr_loss += state["loss"]
@@ -354,7 +286,9 @@ class FaultTolerantTrainer(Trainer):
         }
         self._globalstep_last_logged = state["last_logged_step"]
         if state["evaluation_due"]:
-            self._determine_best_metric(self._evaluate(None, None), None)
+            self.control.should_evaluate = True
+            epoch, now = self.state.epoch, time.time()
+            super()._maybe_log_save_evaluate(self._tr_loss, None, self.model_wrapped, None, epoch, None, now)
 
     def _compare_records(self, checkpoint: Path) -> None:
         path = checkpoint / RECORD
@@ -362,8 +296,8 @@ class FaultTolerantTrainer(Trainer):
         was, now = recorded["data"]["train"], self._record["data"]["train"]
         if None not in (was, now) and was != now:
             raise ValueError(
-                f"{checkpoint} was trained on other data (fingerprint {was[:12]}, now {now[:12]}): give the data it "
-                "began with, or choose another --output_dir"
+                f"{checkpoint} was trained on other data (fingerprint {was[:12]}, now {now[:12]}): give the data that "
+                "the run began with, or choose another --output_dir"
             )
         changed = [
             f"{name} {recorded['versions'].get(name)} (now {version})"
@@ -376,18 +310,22 @@ class FaultTolerantTrainer(Trainer):
             )
 
 
-class _Places(TrainerCallback):
-    """Tells the trainer where its training loop is."""
+class _TrainingEvents(TrainerCallback):
+    """Tell the trainer where its loop is, and stop an evaluation on request."""
 
     def __init__(self, trainer: FaultTolerantTrainer):
         self.trainer = trainer
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.trainer._evaluation_due, self.trainer._micro_step = False, -1
-        self.trainer._restore_log_state()
+        self.trainer.restore_log_state()
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         self.trainer._between_epochs = False
 
     def on_epoch_end(self, args, state, control, **kwargs):
         self.trainer._between_epochs = True
+
+    def on_prediction_step(self, args, state, control, **kwargs):
+        stops = self.trainer._stops
+        if stops is not None and stops.should_stop():
+            raise EvaluationStopped

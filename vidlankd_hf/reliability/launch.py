@@ -1,7 +1,7 @@
-"""What a launch really is, and whether that is what was asked for.
+"""Check that a launch runs what was asked for.
 
 Some launches exit 0 while running something else: `MULTI_CPU` without mpirun is one process, FSDP on CPU is plain DDP,
-and processes of a GPU configuration on a machine without GPUs do not know of each other.
+and the processes of a GPU configuration do not find each other on a machine without GPUs.
 """
 
 import os
@@ -15,7 +15,7 @@ from transformers import Trainer, TrainingArguments
 
 
 def describe_launch(args: TrainingArguments) -> str:
-    """What this launch really runs on, in a line: processes, how they are joined, device and precision."""
+    """Describe in one line what runs: number of processes, parallelism, device and precision."""
     kind = args.distributed_state.distributed_type.value
     if args.deepspeed_plugin is not None:
         kind = f"DeepSpeed ZeRO-{args.deepspeed_plugin.zero_stage}"
@@ -26,15 +26,15 @@ def describe_launch(args: TrainingArguments) -> str:
 
 
 def check_launch(args: TrainingArguments, processes: int | None, on_gpus: bool) -> None:
-    """Compares what runs with what was asked for.
+    """Compare what runs with what was asked for.
 
     Args:
-        args: Of the run.
-        processes: How many were asked for, if anything tells.
+        args: Training arguments of the run.
+        processes: How many processes were asked for; `None` if unknown.
         on_gpus: Whether GPUs were asked for.
 
     Raises:
-        ValueError: Something else runs; it names both and the remedy.
+        ValueError: Something else runs; the message names both and the remedy.
     """
     real = describe_launch(args)
     if processes is not None and processes != args.world_size:
@@ -55,12 +55,16 @@ def check_launch(args: TrainingArguments, processes: int | None, on_gpus: bool) 
 
 
 def end_run(trainer: Trainer, exit_code: int = 0) -> None:
-    """The last line of a script: closes trackers and the process group, once all processes have come here.
+    """Wait for all processes, then close trackers and the process group: the last line of a script.
 
-    If the model was not pushed as it was asked for, the process ends with exit code 1 and says what to run.
+    If `--push_to_hub` failed, the process exits with code 1 and prints the command that pushes the model.
 
-    Under DeepSpeed the process then ends without finalizing the interpreter: some launches ended in SIGABRT
-    ("terminate called without an active exception"), of a cause that was not found, and none since.
+    Under DeepSpeed the process exits without finalizing the interpreter, because a few launches otherwise ended in
+    SIGABRT ("terminate called without an active exception"), for a reason that was not found.
+
+    Args:
+        trainer: The run.
+        exit_code: Exit code under DeepSpeed.
     """
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
@@ -77,7 +81,7 @@ def end_run(trainer: Trainer, exit_code: int = 0) -> None:
 
 
 def requested_launch() -> tuple[int | None, bool | None]:
-    """How many processes, and whether on CPU, the launcher was asked for; `None` where nothing tells."""
+    """Number of processes and whether on CPU, as the launcher was asked; `None` where unknown."""
     words = launcher_words()
     if words is None:
         return (int(os.environ["WORLD_SIZE"]) if "WORLD_SIZE" in os.environ else None), None
@@ -95,7 +99,7 @@ def _fsdp_asked_for() -> bool:
 
 
 def launcher_words() -> list[str] | None:
-    """The command line after `accelerate launch`, where that started this process, or a shell that did."""
+    """The command line after `accelerate launch` if that started this process, directly or through a shell."""
     try:
         commands = [process.cmdline() for process in psutil.Process().parents()]
     except psutil.Error:
@@ -108,5 +112,5 @@ def launcher_words() -> list[str] | None:
             if name in ("accelerate", "accelerate.commands.accelerate_cli") and words[i + 1 : i + 2] == ["launch"]:
                 return words[i + 2 :]
         if words and Path(words[0]).name.startswith("python"):
-            return None  # a program that starts others as it likes, as our scripts do
+            return None  # a Python program that starts scripts by itself, as the examples do
     return None

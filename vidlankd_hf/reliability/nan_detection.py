@@ -1,22 +1,28 @@
-"""Losses and gradients that are not finite: latched on the device, read where the host waits anyway, and reported."""
+"""Detect losses and gradients that are not finite on the device, and report them where the host waits anyway."""
+
+import json
+from pathlib import Path
 
 import torch
 from torch import Tensor
+from transformers import Trainer
+
+from . import run_dir
 
 NEVER = 2**62
 NORMS = 16
 
 
 class NonFiniteError(RuntimeError):
-    """A loss, gradient or weight is NaN or infinite; the message says where, the report beside it says more."""
+    """A loss, gradient or weight is NaN or infinite; the message says where, and the report file says more."""
 
 
 class NonFiniteDetector:
-    """The first micro-batch at which each watched value was not finite. Nothing is read by the host until [`read`].
+    """Holds the first micro-batch at which each watched value was not finite; the host reads `first` when it likes.
 
     Args:
         components: Names of the losses; `gradient` is added.
-        device: Where they are.
+        device: Where the losses are.
     """
 
     def __init__(self, components: list[str], device: torch.device):
@@ -25,12 +31,17 @@ class NonFiniteDetector:
         self.norms = torch.zeros(NORMS, device=device)
 
     def record_losses(self, losses: list[Tensor], position: int) -> None:
-        """Losses of a micro-batch, in the order of the components; `position` counts micro-batches of the run."""
+        """Record the losses of a micro-batch.
+
+        Args:
+            losses: 0-dim tensors in the order of the components.
+            position: Number of the micro-batch in the run.
+        """
         seen = torch.where(torch.stack([loss.detach().float() for loss in losses]).isfinite(), NEVER, position)
         self.first[:-1] = torch.minimum(self.first[:-1], seen)
 
     def record_gradient(self, norm: Tensor | float | None, step_begin: int, position: int) -> None:
-        """The gradient's norm of the step whose micro-batches are `step_begin` to `position`."""
+        """Record the gradient norm of the step whose micro-batches are `step_begin` to `position`."""
         if norm is None:
             return
         if hasattr(norm, "full_tensor"):
@@ -42,7 +53,7 @@ class NonFiniteDetector:
 
 
 def weights_are_finite(model: torch.nn.Module) -> Tensor:
-    """0-dim bool tensor on the device, over what this process holds of the floating-point parameters."""
+    """0-dim bool tensor on the device: whether the floating-point parameters that this process holds are finite."""
     finite = []
     for parameter in model.parameters():
         held = getattr(parameter, "ds_tensor", parameter).detach()
@@ -52,11 +63,64 @@ def weights_are_finite(model: torch.nn.Module) -> Tensor:
     return torch.stack(finite).all()
 
 
-def first_bad(latched: Tensor, names: list[str]) -> tuple[int, list[tuple[int, str]]] | None:
-    """Of `latched [ranks, names]` on the host: the first bad position, and which (rank, name) were bad there."""
-    position = int(latched.min())
+def first_bad(recorded: Tensor, names: list[str]) -> tuple[int, list[tuple[int, str]]] | None:
+    """The first bad position in `recorded [ranks, names]` (on the host), and which (rank, name) were bad there."""
+    position = int(recorded.min())
     if position == NEVER:
         return None
-    bad = (latched == position).nonzero().tolist()
+    bad = (recorded == position).nonzero().tolist()
     losses = [(rank, names[i]) for rank, i in bad if names[i] != "gradient"]
     return position, losses or [(rank, "gradient") for rank, _ in bad]
+
+
+def stop_with_report(
+    trainer: Trainer, detector: NonFiniteDetector | None, position: int | None, bad: list[tuple[int, str]]
+) -> None:
+    """Write `nonfinite-step-<n>.json` and raise.
+
+    Args:
+        trainer: The run.
+        detector: Holds the gradient norms of the last steps.
+        position: Number of the bad micro-batch in the run; `None` for weights, which are bad now.
+        bad: (rank, component) of everything that is not finite there.
+
+    Raises:
+        NonFiniteError: Always.
+    """
+    args = trainer.args
+    accumulation, ranks = args.gradient_accumulation_steps, sorted({rank for rank, _ in bad})
+    step = trainer.state.global_step if position is None else position // accumulation + 1
+    components = sorted({name for _, name in bad})
+    micro_steps = [] if position is None else [position % accumulation]
+    if components == ["gradient"]:
+        micro_steps, ranks = range(accumulation), range(args.world_size)
+    samples = {rank: [i for m in micro_steps for i in _sample_ids(trainer, step, m, rank)] for rank in ranks}
+    command = f"{run_dir.command()} --logging_steps 1 --logging_strategy steps"
+    report = {
+        "step": step,
+        "components": components,
+        "sample_ids_of_processes": samples,
+        "gradient_norms": detector.norms[-step:].tolist() if detector is not None else [],
+        "last_checkpoint": run_dir.newest_name(args.output_dir),
+        "replay": command,
+    }
+    path = Path(args.output_dir) / f"nonfinite-step-{step}.json"
+    message = (
+        f"{', '.join(components)} not finite {'by' if position is None else 'in'} step {step} for the samples "
+        f"{samples}. Report: {path}. No checkpoint contains it. To replay the step from the last checkpoint "
+        f"({report['last_checkpoint']}):\n    {command}"
+    )
+    if trainer.is_world_process_zero():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(report, indent=2) + "\n")
+    raise NonFiniteError(message)
+
+
+def _sample_ids(trainer: Trainer, step: int, micro_step: int, rank: int) -> list[int]:
+    """Ids of a micro-batch's samples on a rank, from the order of the samples alone."""
+    sampler, args = trainer._get_train_sampler(), trainer.args
+    batch = (step - 1) * args.gradient_accumulation_steps + micro_step
+    epoch, batch = divmod(batch, len(sampler) // (args.train_batch_size * args.world_size))
+    sampler.set_epoch(epoch)
+    first = (batch * args.world_size + rank) * args.train_batch_size
+    return [key % sampler.size for key in list(sampler)[first : first + args.train_batch_size]]

@@ -1,4 +1,4 @@
-"""What to lower when memory runs out, and what then keeps a step's samples the same."""
+"""Errors for memory that runs out: which size to lower, and how to keep the same samples in a step."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,10 +11,14 @@ ON_CPU = ("can't allocate memory", "not enough memory", "bad_alloc")
 
 @contextlib.contextmanager
 def explain_out_of_memory(args: TrainingArguments, evaluating: bool = False) -> Iterator[None]:
-    """Turns running out of memory into an error that says which size to lower.
+    """Turn an out-of-memory error into one that says which size to lower.
+
+    Args:
+        args: Arguments of the run.
+        evaluating: Whether the block evaluates; otherwise it trains.
 
     Raises:
-        torch.OutOfMemoryError: With the advice first and the original message after it.
+        torch.OutOfMemoryError: Starts with the advice and ends with the original message.
     """
     try:
         yield
@@ -30,22 +34,22 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def advice(args: TrainingArguments, evaluating: bool) -> str:
-    """Which size to lower, in words that can be pasted."""
+    """Which option to lower to what value, as a sentence with options that can be pasted."""
     if evaluating:
         size = args.per_device_eval_batch_size
         if size > 1:
             return f"Out of memory in evaluation: lower --per_device_eval_batch_size from {size} to {size // 2}."
-        return "Out of memory in evaluation, of one sample at a time: make texts shorter, or evaluate a smaller model."
+        return "Out of memory in evaluation with one sample per batch: shorten the texts, or evaluate a smaller model."
     size, accumulation = args.per_device_train_batch_size, args.gradient_accumulation_steps
     divisors = [d for d in range(2, size + 1) if size % d == 0]
     if not divisors:
         return (
-            "Out of memory in training, of one sample at a time: give --bf16 true or --activation_checkpointing true, "
-            "make texts shorter, or take a smaller model."
+            "Out of memory in training with one sample per batch: give --bf16 true or --gradient_checkpointing true, "
+            "shorten the texts, or use a smaller model."
         )
     smaller, times = size // divisors[0], accumulation * divisors[0]
     return (
         f"Out of memory in training: give --per_device_train_batch_size {smaller} (it is {size}) and "
-        f"--gradient_accumulation_steps {times} (it is {accumulation}): a step then has the same samples and, where "
-        "no objective contrasts the samples of a batch with each other, the same gradient."
+        f"--gradient_accumulation_steps {times} (it is {accumulation}): a step then has the same samples and, unless "
+        "an objective contrasts the samples of a batch, the same gradient."
     )

@@ -1,34 +1,39 @@
-"""SIGTERM or SIGUSR1 to any process of a run: all stop at the same place, save, and exit with the code asked for.
+"""SIGTERM, SIGUSR1 or Ctrl-C to any process of a run: all processes stop at the same place, save and exit.
 
-Training passes places at which it may stop: the end of each step and of each evaluation batch, counted alike in every
-process. A thread of each process watches for a signal to it or, through the process group's store, to another one.
-Each then tells up to which place it is committed to go, and all go on to the latest of these: so a process that is
-ahead and waits in a collective for the others is met there. No device and no collective takes part.
+Training may stop at the end of each step and of each evaluation batch; every process counts these places alike. A
+thread of each process watches for a signal to it or, through the process group's store, to another process. Each
+process then publishes the last place that it is committed to reach, and all continue to the latest of these: a process
+that is ahead and waits in a collective is met there. Neither devices nor collectives take part.
 """
 
+import os
 import signal
+import sys
 import threading
 
 import torch.distributed as dist
 
 from .ranks import default_store
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 POLL_SECONDS = 0.5
 
 
 class Preempted(SystemExit):
-    """Ends a run that was told to stop, after its checkpoint was written; `code` is what the process exits with."""
+    """Ends a run that was told to stop, after its checkpoint is saved; `code` is the exit code of the process."""
 
 
 class EvaluationStopped(Exception):
-    """Leaves an evaluation because the run was told to stop; it is done again when the run is resumed."""
+    """Leaves an evaluation because the run was told to stop; the resumed run repeats it."""
 
 
 class StopRequests:
-    """At which place all processes stop, once one of them was told to; a context around training."""
+    """Context around training in which a signal to one process stops all processes at the same place.
 
-    _uses = 0  # the same in all processes: tells apart several trainings of one program
+    A second Ctrl-C kills the process at once; in an interactive session it raises `KeyboardInterrupt` instead.
+    """
+
+    _uses = 0  # the same in all processes: separates several trainings of one program
 
     def __init__(self):
         StopRequests._uses += 1
@@ -55,7 +60,7 @@ class StopRequests:
         self._thread.join()
 
     def should_stop(self) -> bool:
-        """Passes a place: whether all processes stop at it. Called by all equally often."""
+        """Pass a place and return whether all processes stop at it; all processes call it equally often."""
         self._place += 1
         with self._lock:
             if self.signal is None and not self._asked.is_set():
@@ -65,7 +70,11 @@ class StopRequests:
         return self._stop_at <= self._place
 
     def _receive(self, number: int, frame) -> None:
-        self.signal = number  # no more than this: a handler may interrupt whoever holds the lock
+        self.signal = number  # takes no lock: the handler may have interrupted the code that holds it
+        if number == signal.SIGINT:  # the system's own handler also ends a process that waits inside a collective
+            again = signal.default_int_handler if hasattr(sys, "ps1") else signal.SIG_DFL
+            signal.signal(signal.SIGINT, again)
+            os.write(2, b"\nInterrupted: stopping after this step. Press Ctrl-C again to quit at once.\n")
 
     def _watch(self) -> None:
         try:
@@ -76,7 +85,7 @@ class StopRequests:
                 self._asked.set()
                 committed = self._committed
             self._stop_at = self._latest(committed)
-        except RuntimeError:  # the store's process is gone; what comes next in training says so
+        except RuntimeError:  # the process with the store is gone, which the next collective will report
             self._stop_at = 0
         self._agreed.set()
 

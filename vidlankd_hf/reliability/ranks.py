@@ -1,4 +1,4 @@
-"""What the processes of a run tell each other through the process group's store: on the host, without a collective."""
+"""Messages between the processes of a run through the process group's store: on the host, without a collective."""
 
 import itertools
 
@@ -8,19 +8,19 @@ _rounds = itertools.count()
 
 
 def default_store() -> dist.Store | None:
-    """The store the processes found each other by; `None` for a run of one process."""
+    """The store of the process group; `None` for a run of one process."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return None
     return dist.distributed_c10d._get_default_store()
 
 
 def broadcast_from_main(message: str) -> str:
-    """The main process's message, on every process; all processes call it equally often."""
+    """Return the main process's message on every process; all processes call it equally often."""
     return gather_messages(message)[0]
 
 
 def gather_messages(message: str = "") -> list[str]:
-    """Every process's message in the order of ranks, once all have come here; all must come equally often."""
+    """Return every process's message in the order of ranks; all processes call it equally often and wait here."""
     store = default_store()
     if store is None:
         return [message]
@@ -29,21 +29,21 @@ def gather_messages(message: str = "") -> list[str]:
     keys = [_key(number, other) for other in range(dist.get_world_size())]
     store.wait(keys)
     messages = [value.decode() for value in store.multi_get(keys)]
-    if number:  # all have read the round before, since they came to this one
+    if number:  # all processes have read the previous round, since they are in this one
         store.delete_key(_key(number - 1, rank))
     return messages
 
 
 def raise_if_any_rank_failed(what: str, error: Exception | None = None) -> None:
-    """Waits until all processes have done their part of `what`.
+    """Wait until all processes have done their part, and raise on all if one of them failed.
 
     Args:
-        what: In words, for the message.
-        error: Why this process could not do its part. It then tells the others and raises at once: they may wait for
-            it elsewhere, where only its end frees them.
+        what: Beginning of the error message, such as "model.bin was not written".
+        error: Why this process failed. It then informs the others and raises at once: they may be waiting for it in a
+            collective, which only its exit ends.
 
     Raises:
-        RuntimeError: A process could not; it says which and why.
+        RuntimeError: A process failed; the message says which one and why.
     """
     if error is not None:
         store = default_store()

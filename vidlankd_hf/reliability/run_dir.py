@@ -1,4 +1,4 @@
-"""A run's folder: started, resumed or refused, never overwritten."""
+"""The output folder of a run: begun, resumed or refused, never overwritten."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from .launch import launcher_words
 from .ranks import broadcast_from_main
 
 RUN_FILE = "run.json"
-# What a run may change when it is resumed. Everything else must be as it was.
+# Settings that may change when a run is resumed. All others must stay the same.
 FREE_SETTINGS = (
     "logging_", "eval_", "save_", "report_to", "run_name", "disable_tqdm", "dataloader_", "hub_", "push_to_hub",
     "log_", "skip_memory_metrics", "debug", "local_rank", "ddp_timeout", "resume_from_checkpoint", "output_dir",
@@ -29,41 +29,47 @@ FREE_SETTINGS = (
 
 
 def open_run_dir(args: TrainingArguments, own: dict[str, Any]) -> str | None:
-    """Opens `args.output_dir` for a run of these arguments and `own` settings.
+    """Open `args.output_dir` for a run, new or resumed.
+
+    Args:
+        args: Training arguments of the run.
+        own: Settings of the script besides `args`.
 
     Returns:
-        The newest whole checkpoint to resume from, or `None` for a new run.
+        The newest complete checkpoint to resume from, or `None` for a new run.
 
     Raises:
-        ValueError: The folder holds a finished run, a run of other settings, damaged checkpoints alone, or files that
-            are not of a run.
+        ValueError: The folder holds a finished run, a run with other settings, only damaged checkpoints, or files that
+            belong to no run.
     """
     folder = Path(args.output_dir)
     settings = _plain(args, own)
     contents = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.exists() else []
     if contents and RUN_FILE not in contents:
         raise ValueError(
-            f"{folder} holds files that are not of a run ({', '.join(contents[:3])}): choose another --output_dir"
+            f"{folder} holds files that belong to no run ({', '.join(contents[:3])}): choose another --output_dir"
         )
     run = json.loads((folder / RUN_FILE).read_text()) if contents else {"finished": False}
     if run["finished"]:
-        raise ValueError(f"{folder} holds a finished run: choose another --output_dir, or remove it to train again")
+        raise ValueError(finished_message(folder))
     found = newest_checkpoint(folder) if args.process_index == 0 else None
-    checkpoint = broadcast_from_main(found or "") or None  # all take the one that the first process found whole
+    checkpoint = broadcast_from_main(found or "") or None  # all take the one that the main process verified
     if checkpoint is None and checkpoints_of(folder):
         raise ValueError(
-            f"{folder} holds checkpoints, but none is whole (see above): remove them to train from the beginning, or "
-            "choose another --output_dir"
+            f"{folder} holds checkpoints, but none is complete (see above): remove them to train from the beginning, "
+            "or choose another --output_dir"
         )
-    if checkpoint is None:  # nothing was trained yet, so nothing can be mixed up
+    if checkpoint is None:  # nothing was trained yet, so the settings may change
+        if contents:
+            log_on_main(args, f"{folder} holds a run without a checkpoint: training starts from the beginning.")
         if args.process_index == 0:
             write_run(folder, settings, finished=False)
         return None
     changed = changed_settings(run["settings"], args, own)
     if changed:
         raise ValueError(
-            f"{folder} holds a run of other settings ({'; '.join(changed[:3])}): repeat its settings to resume it, or "
-            "choose another --output_dir"
+            f"{folder} holds a run with other settings ({'; '.join(changed[:3])}): repeat its settings to resume it, "
+            "or choose another --output_dir"
         )
     log_on_main(args, f"Resuming from {checkpoint}.")
     return checkpoint
@@ -75,7 +81,7 @@ def affects_results(name: str) -> bool:
 
 
 def changed_settings(held: dict[str, Any], args: TrainingArguments, own: dict[str, Any]) -> list[str]:
-    """In words, each setting that a run's folder holds otherwise, but for those that a run may change."""
+    """Describe each setting that differs from those held in a run's folder, except those that a run may change."""
     return [
         f"{name} was {held.get(name)!r} and is now {value!r}"
         for name, value in _plain(args, own).items()
@@ -89,7 +95,7 @@ def _plain(args: TrainingArguments, own: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_settings(folder: str | Path) -> dict[str, Any]:
-    """The settings of a run's folder."""
+    """Settings that a run's folder holds."""
     return json.loads((Path(folder) / RUN_FILE).read_text())["settings"]
 
 
@@ -103,7 +109,7 @@ def _write(folder: Path, content: dict[str, Any]) -> None:
 
 
 def record(args: TrainingArguments, data: dict[str, str | None]) -> dict[str, Any]:
-    """What a run's numbers depend on beside its settings: command, seeds, versions, data, processes."""
+    """What the numbers of a run depend on besides its settings: command, seed, versions, data, processes, device."""
     return {
         "command": command(),
         "seed": args.seed,
@@ -115,7 +121,7 @@ def record(args: TrainingArguments, data: dict[str, str | None]) -> dict[str, An
 
 
 def add_record(folder: Path, content: dict[str, Any]) -> None:
-    """Adds a training's record to `run.json`, if the folder has one; a resumed run has one of each start."""
+    """Append a record to `run.json`, if the folder has one: one for each start of the run."""
     if (folder / RUN_FILE).exists():
         run = json.loads((folder / RUN_FILE).read_text())
         _write(folder, {**run, "trainings": [*run.get("trainings", []), content]})
@@ -133,7 +139,7 @@ def versions() -> dict[str, str]:
 
 
 def command() -> str:
-    """The command line that started this run, its launcher included, but no token."""
+    """The command line that started this run, including the launcher, without tokens."""
     words = launcher_words()
     if words is not None:
         return _line(["accelerate", "launch", *words])
@@ -141,11 +147,14 @@ def command() -> str:
         parent = psutil.Process().parent()
         if parent is not None:
             return _line(parent.cmdline())
-    return _line([Path(sys.executable).name, *sys.argv])
+    program, *words = sys.argv
+    return _line(
+        [*(program.split() if program.startswith("vidlankd ") else (Path(sys.executable).name, program)), *words]
+    )
 
 
 def _line(words: list[str]) -> str:
-    """A command line without the token that may be in it."""
+    """Join the words of a command line, without any token."""
     line = []
     for before, word in zip(["", *words], words):
         name, equals, _ = word.partition("=")
@@ -158,63 +167,60 @@ def _line(words: list[str]) -> str:
 
 
 def mark_finished(args: TrainingArguments) -> None:
-    """Marks the run as finished: what it wrote is complete."""
+    """Mark the run as finished: everything it wrote is complete."""
     if args.process_index == 0:
         folder = Path(args.output_dir)
         _write(folder, {**json.loads((folder / RUN_FILE).read_text()), "finished": True})
 
 
 def is_finished(folder: str | Path) -> bool:
+    """Whether `run.json` says that the run is finished."""
     path = Path(folder) / RUN_FILE
     return path.exists() and json.loads(path.read_text())["finished"]
 
 
+def holds_finished_run(folder: str | Path) -> bool:
+    """Whether `folder` holds a finished run: `run.json` says so, or there are weights but no `run.json`."""
+    if (Path(folder) / RUN_FILE).exists():
+        return is_finished(folder)
+    return any(Path(folder).glob("*.safetensors"))
+
+
+def finished_message(folder: str | Path) -> str:
+    """Error message for a folder that may not be overwritten."""
+    return f"{folder} holds a finished run: choose another --output_dir, or remove it to train again"
+
+
 def newest_name(folder: str | Path) -> str | None:
-    """The newest checkpoint by its name, not verified."""
+    """Path of the newest checkpoint by name; it is not verified."""
     return next((str(checkpoint) for checkpoint in checkpoints_of(folder)), None)
 
 
 def file_fingerprint(path: str | Path) -> str | None:
-    """Hexadecimal sha256 of a file; `None` if there is none, as with a Hub id."""
+    """Hexadecimal sha256 of a file; `None` if there is no such file, as for a Hub id."""
     if not Path(path).is_file():
         return None
     return sha256_of(Path(path))
 
 
 def log_on_main(args: TrainingArguments, message: str) -> None:
-    """Prints on the first process only."""
+    """Print on the main process only."""
     if args.process_index == 0:
         print(message, flush=True)
 
 
-def run_script_if_missing(args: TrainingArguments, made: str | Path, what: str, script: Path, *arguments: str) -> None:
-    """Runs an example script in a process of its own if `made` is missing; every rank waits for it.
-
-    Args:
-        args: Of this run; built already, so that ranks know each other.
-        made: The file whose existence says that the work is done.
-        what: In words, for the message.
-        script: The example to run.
-        arguments: Its command-line arguments.
-    """
-    with args.main_process_first(local=False):
-        if not Path(made).exists():
-            print(f"{what} is missing: making it now with {script.name} {shlex.join(arguments)}", flush=True)
-            run_script(script, *arguments)
-
-
 def run_script(script: Path, *arguments: str, log: Path | None = None, launcher: list[str] | None = None) -> None:
-    """Runs an example, by default as one process on one device, whatever launched this one.
+    """Run an example, by default as one process on one device, regardless of how this process was launched.
 
     Args:
-        script: The example.
-        arguments: Its command-line arguments.
-        log: If given, it runs on one thread and its output is appended here instead of shown.
-        launcher: A command that starts scripts, such as `["accelerate", "launch"]`.
+        script: Example to run.
+        arguments: Command-line arguments of the example.
+        log: If given, the example runs on one thread and its output is appended to this file instead of shown.
+        launcher: Command that starts scripts, such as `["accelerate", "launch"]`.
 
     Raises:
-        subprocess.CalledProcessError: It failed, and its output was shown.
-        RuntimeError: It failed; holds the end of `log`.
+        subprocess.CalledProcessError: The example failed, and its output was shown.
+        RuntimeError: The example failed; the message holds the end of `log`.
     """
     launched = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_",
                 "ACCELERATE_", "FSDP_")  # fmt: skip

@@ -1,27 +1,57 @@
-"""A run that no longer moves ends within a set time, and shows where every thread of it stood."""
+"""End a run that makes no progress within a set time, and show where every thread of it hangs."""
 
 import faulthandler
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from transformers import TrainerCallback
 
 
-class Watchdog:
-    """Ends the process (exit code 1) with all threads' stacks on stderr, if [`heartbeat`] is not called for `seconds`.
+class Watchdog(TrainerCallback):
+    """End the process (exit code 1) with all threads' stacks on stderr after `seconds` without a heartbeat.
 
-    The clock is a thread of the interpreter that needs neither the GIL nor a running main thread. 0 turns it off.
+    As a callback it takes each step, evaluation batch and checkpoint as a heartbeat, but only within [`running`]. The
+    timer is a thread of the interpreter that needs neither the GIL nor a running main thread.
+
+    Args:
+        seconds: Longest time without a heartbeat; 0 turns the watchdog off.
     """
 
     def __init__(self, seconds: float):
-        self.seconds, self._armed = seconds, 0.0
+        self.seconds, self._armed, self._running = seconds, 0.0, False
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Watch the block; may be nested."""
+        outer, self._running = self._running, True
+        self.heartbeat()
+        try:
+            yield
+        finally:
+            self._running = outer
+            if not outer:
+                self.stop()
 
     def heartbeat(self) -> None:
-        """Sets the clock back, at most ten times per period: arming it starts a thread."""
+        """Restart the timer, at most ten times per period: arming it starts a thread."""
         now = time.monotonic()
-        if self.seconds > 0 and now - self._armed > self.seconds / 10:
+        if self._running and self.seconds > 0 and now - self._armed > self.seconds / 10:
             faulthandler.dump_traceback_later(self.seconds, exit=True, file=sys.__stderr__)
             self._armed = now
 
     def stop(self) -> None:
+        """Disarm the timer until the next heartbeat."""
         if self._armed:
             faulthandler.cancel_dump_traceback_later()
             self._armed = 0.0
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.heartbeat()
+
+    def on_prediction_step(self, args, state, control, **kwargs):
+        self.heartbeat()
+
+    def on_save(self, args, state, control, **kwargs):
+        self.heartbeat()

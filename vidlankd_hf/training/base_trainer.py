@@ -1,81 +1,49 @@
-"""What our trainers share: exact means over accumulation and ranks, component logging, evaluation, checkpoints.
+"""What the trainers of the teacher, the student and a task share: exact means, evaluation, publishing."""
 
-Stock transformers takes a mean of micro-batch means, which is wrong for ragged batches, and scales BERT's loss by the
-accumulation steps and ranks (transformers#47688). Here every component c of the loss is a mean over its own items
-(masked tokens, real tokens, sequences, vokens), and a micro-batch counts with its share of the optimizer step's items:
-
-    loss = sum_c weight_c * mean_c * items_c / items_c(all micro-batches, all ranks) * ranks
-
-(DDP and ZeRO divide by `ranks` again.) So a step's gradient does not depend on how its samples are split.
-"""
-
-from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import CommitInfo
 from torch import Tensor
-from tqdm.auto import tqdm
+from torch.utils.data import Subset
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
 from ..data.vocabulary import vocabulary_fingerprint
-from ..reliability.fault_tolerant_trainer import FaultTolerantArguments
-from .publishing import PublishingTrainer
-from .sampler import EpochDataset, EpochSampler
+from ..hub.push import PushError, make_repository, push
+from ..reliability import run_dir
+from ..reliability.arguments import FaultTolerantArguments
+from ..reliability.checkpointing import move_into
+from ..reliability.fault_tolerant_trainer import FaultTolerantTrainer
+from ..reliability.ranks import raise_if_any_rank_failed
+from .arguments import PretrainingArguments
+from .exact_means import Terms, add_to_totals, count_items, means_of_totals, scaled_loss
+from .sampler import EpochDataset, EpochSampler, SetEpoch, batch_size_with_negatives, evaluation_order
 
 logger = logging.get_logger(__name__)
 
-ITEMS = ("masked_tokens", "tokens", "sequences", "vokens")
-MATMUL_PRECISIONS = ("highest", "high", "medium")
 
+class BaseTrainer(FaultTolerantTrainer):
+    """Base of [`TeacherTrainer`], [`DistillationTrainer`] and [`FinetuningTrainer`].
 
-@dataclass
-class PretrainingArguments(FaultTolerantArguments):
-    """[`FaultTolerantArguments`] with the defaults that pre-training on video and text needs.
+    The model returns `losses`, a dict of component means, and `loss_terms` holds the weight and unit of each one.
+    Datasets are map-style; samples reach the collator with `sample_id` and `epoch`.
 
     Args:
-        mlm_probability: Share of a sequence's ordinary tokens that is masked.
-        matmul_precision: `torch.set_float32_matmul_precision`: "highest" is full float32; "high" and "medium" allow
-            TF32 on GPUs, bfloat16 on CPUs with AMX and faster float32 kernels on other CPUs.
+        model: The model to train.
+        args: Training arguments.
+        train_dataset, eval_dataset: Map-style datasets; `eval_dataset` may be a dict of several.
     """
 
-    mlm_probability: float = field(
-        default=0.15,
-        metadata={"help": "Share of a sequence's ordinary tokens that is masked, strictly between 0 and 1."},
-    )
-    matmul_precision: str = field(
-        default="highest",
-        metadata={
-            "help": "Precision of float32 matrix products: highest, high or medium (TF32 on GPUs, bf16 on AMX CPUs)."
-        },
-    )
-    adam_epsilon: float = field(default=1e-6, metadata={"help": "Epsilon of AdamW; the paper's 1e-6."})
-    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of AdamW; the paper's 0.01."})
-    max_grad_norm: float = field(
-        default=1.0, metadata={"help": "Gradients are clipped to this norm; the paper's 1.0."}
-    )
+    hub_model_id: str | None = None
+    push_error: str | None = None
 
-    def __post_init__(self):
-        super().__post_init__()
-        if not 0 < self.mlm_probability < 1:
-            raise ValueError(f"mlm_probability is {self.mlm_probability}: give a share between 0 and 1, such as 0.15")
-        if self.matmul_precision not in MATMUL_PRECISIONS:
-            raise ValueError(
-                f"matmul_precision is {self.matmul_precision!r}: choose one of {', '.join(MATMUL_PRECISIONS)}"
-            )
-
-
-class PretrainingTrainer(PublishingTrainer):
-    """Base of [`TeacherTrainer`] and [`DistillationTrainer`].
-
-    The model returns `losses`, a dict of component means, and says in `loss_terms` each one's weight and items. Train
-    and evaluation data are map-style, so that nothing is read to skip it; their samples reach the collator with
-    `sample_id` and `epoch`.
-    """
-
-    def __init__(self, model, args: PretrainingArguments, train_dataset=None, eval_dataset=None, **kwargs):
-        torch.set_float32_matmul_precision(args.matmul_precision)
+    def __init__(self, model, args: FaultTolerantArguments, train_dataset=None, eval_dataset=None, **kwargs):
+        if isinstance(args, PretrainingArguments):
+            torch.set_float32_matmul_precision(args.matmul_precision)
         super().__init__(
             model=model,
             args=args,
@@ -83,76 +51,77 @@ class PretrainingTrainer(PublishingTrainer):
             eval_dataset=eval_dataset,
             **kwargs,
         )
+        self.add_callback(SetEpoch())
         # Makes the stock training_step leave the loss as compute_loss scaled it.
         self.model_accepts_loss_kwargs = True
         self.can_return_loss = True
         self._eval_batch_size = args.per_device_eval_batch_size
         sets = eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]
         for dataset in sets:  # an error now rather than at the first evaluation
-            self._give_evaluation_negatives(dataset)
+            self._fit_evaluation_batches(dataset)
 
     def _get_train_sampler(self, train_dataset=None) -> EpochSampler:
-        dataset, args = self.train_dataset if train_dataset is None else train_dataset, self.args
+        dataset = self.train_dataset if train_dataset is None else train_dataset
         return EpochSampler(
             len(dataset),
-            args.train_batch_size * args.world_size * args.gradient_accumulation_steps,
-            args.seed,
+            self.samples_per_step,
+            self.args.order_seed,
             shard_sizes=dataset.shard_sizes,
         )
 
-    def _get_eval_sampler(self, eval_dataset) -> EpochSampler:
-        return EpochSampler(len(eval_dataset), 1, seed=0)
+    @property
+    def samples_per_step(self) -> int:
+        """Samples of one optimizer step: processes x micro-batch x accumulation."""
+        return self.args.train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps
 
     def get_eval_dataloader(self, eval_dataset=None):
         if eval_dataset is None:
             eval_dataset = self.eval_dataset
         elif isinstance(eval_dataset, str):
             eval_dataset = self.eval_dataset[eval_dataset]
-        self._give_evaluation_negatives(eval_dataset)
-        return super().get_eval_dataloader(None if eval_dataset is None else EpochDataset(eval_dataset))
+        self._fit_evaluation_batches(eval_dataset)
+        if eval_dataset is not None:
+            eval_dataset = EpochDataset(eval_dataset)
+            eval_dataset = Subset(eval_dataset, evaluation_order(len(eval_dataset)))
+        return super().get_eval_dataloader(eval_dataset)
 
     # ---- exact means ----
 
-    def _get_num_items_in_batch(self, batch_samples: list[dict], device: torch.device) -> Tensor:
-        """Items `[4]` (see `ITEMS`) of one optimizer step: of all its micro-batches, on all ranks."""
-        items = torch.stack([_count_items(batch) for batch in batch_samples]).sum(0).to(device)
-        return self.accelerator.reduce(items, "sum")
+    @property
+    def loss_terms(self) -> Terms:
+        """Weight and unit of each component of the loss."""
+        return self.model.loss_terms
 
     def model_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
-        """What the model is called with; the distillation trainer adds the teacher's states."""
+        """Arguments of the model; the distillation trainer adds the teacher's states."""
         return inputs
 
-    def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch: Tensor | None = None):
-        items = _count_items(inputs)
+    def compute_means(self, model, inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], Any]:
+        """Run the model; return each component's mean over the micro-batch, and the outputs."""
         outputs = model(**self.model_inputs(inputs))
-        all_items = self.accelerator.reduce(items, "sum") if num_items_in_batch is None else num_items_in_batch
-        shares = items / all_items.clamp(min=1) * self.accelerator.num_processes
-        loss = sum(
-            weight * shares[ITEMS.index(unit)] * outputs.losses[name]
-            for name, (weight, unit) in self.model.loss_terms.items()
-        )
-        self.record_losses(outputs.losses)
-        self._accumulate(self._totals, outputs.losses, items)
+        return outputs.losses, outputs
+
+    def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device) -> tuple[list[dict], Tensor]:
+        """Return the micro-batches of one optimizer step, and its items `[4]` on all ranks (see `ITEMS`)."""
+        batches = list(islice(epoch_iterator, num_batches))
+        items = torch.stack([count_items(batch) for batch in batches]).sum(0).to(device)
+        return batches, self.accelerator.reduce(items, "sum")
+
+    def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch: Tensor | None = None):
+        items = count_items(inputs)
+        means, outputs = self.compute_means(model, inputs)
+        alone = num_items_in_batch is None or not model.training  # an evaluation batch is a step of its own
+        step_items = self.accelerator.reduce(items, "sum") if alone else num_items_in_batch
+        loss = scaled_loss(means, self.loss_terms, items, step_items, self.accelerator.num_processes)
+        if model.training:
+            self.record_losses(means)
+            add_to_totals(self._totals, means, self.loss_terms, items)
         return (loss, outputs) if return_outputs else loss
-
-    def _accumulate(self, totals: dict[str, Tensor], losses: dict[str, Tensor], items: Tensor) -> None:
-        """Adds each component's (sum, items) to `totals` on the device."""
-        for name, (_, unit) in self.model.loss_terms.items():
-            count = items[ITEMS.index(unit)]
-            pair = torch.stack([losses[name].detach().double() * count, count.double()])
-            totals[name] = totals[name] + pair if name in totals else pair
-
-    def _component_means(self, totals: dict[str, Tensor]) -> dict[str, float]:
-        """Exact means over all ranks of what was accumulated: one collective, one transfer to the host."""
-        if not totals:
-            return {}
-        sums = self.accelerator.reduce(torch.stack(list(totals.values())), "sum").cpu()
-        return {name: (total / count).item() if count else 0.0 for name, (total, count) in zip(totals, sums)}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
-            means = self._component_means(self._totals)
-            logs.update({f"{name}_loss": value for name, value in means.items()})
+            means = means_of_totals(self._totals, self.accelerator)
+            logs.update({f"{name}_loss": value for name, value in means.items() if name != "loss"})
             self._totals = {}
         super().log(logs, start_time)
 
@@ -161,34 +130,45 @@ class PretrainingTrainer(PublishingTrainer):
     def evaluation_loop(
         self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
     ) -> EvalLoopOutput:
-        """Exact means of every component over the whole evaluation data, the same on any number of ranks.
+        """Compute exact means of every component over the evaluation data, the same on any number of ranks.
 
-        Masks are those of epoch 0, always. Contrastive components see the negatives of their batch.
+        Masks are always those of epoch 0. Contrastive components see the negatives of their batch.
         """
         model = self._prepare_for_evaluation()
+        self.callback_handler.eval_dataloader = dataloader
         size, batch_size = len(dataloader.dataset), self.args.eval_batch_size
         totals: dict[str, Tensor] = {}
         collected: list[dict[str, Tensor]] = []
-        hidden = self.args.disable_tqdm or not self.is_world_process_zero()
-        for step, batch in enumerate(tqdm(dataloader, desc=description, leave=False, disable=hidden)):
+        for step, batch in enumerate(dataloader):
             batch = self._prepare_inputs(batch)
-            # Ranks get whole batches in turn; those past the end repeat samples from the beginning.
+            # Ranks take complete batches in turn; batches past the end repeat samples from the beginning.
             first = (step * self.args.world_size + self.args.process_index) * batch_size
             real = min(max(size - first, 0), len(batch["input_ids"]))
             kept = {name: value[:real] for name, value in batch.items()} if real else batch
             with torch.no_grad(), self.compute_loss_context_manager():
-                outputs = model(**self.model_inputs(kept))
-            self._accumulate(totals, outputs.losses, _count_items(kept) * (real > 0))
+                means, outputs = self.compute_means(model, kept)
+            add_to_totals(totals, means, self.loss_terms, count_items(kept) * (real > 0))
             collected.append(self.collect(outputs, kept, real))
-            self.on_evaluation_batch_end()
-        means = self._component_means(totals)
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        means = means_of_totals(totals, self.accelerator)
         metrics = {f"{metric_key_prefix}_{name}_loss": value for name, value in means.items()}
-        metrics[f"{metric_key_prefix}_loss"] = sum(w * means[name] for name, (w, _) in self.model.loss_terms.items())
+        metrics[f"{metric_key_prefix}_loss"] = sum(w * means[name] for name, (w, _) in self.loss_terms.items())
         if "mlm" in means:
             metrics[f"{metric_key_prefix}_perplexity"] = float(torch.tensor(means["mlm"]).exp())
         for name, value in self.collected_metrics(collected, size).items():
             metrics[f"{metric_key_prefix}_{name}"] = value
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=size)
+
+    def predict(self, *args, **kwargs):
+        """Not supported: this model is trained for its states, not for predictions.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__}.predict is not supported: call evaluate(dataset) for losses and metrics, or the "
+            "model itself for its outputs"
+        )
 
     def _prepare_for_evaluation(self):
         """The model as training wrapped it, or wrapped for evaluation alone, in eval mode."""
@@ -200,54 +180,154 @@ class PretrainingTrainer(PublishingTrainer):
         return self.model_wrapped
 
     def evaluation_groups(self, dataset) -> list | None:
-        """Of each sample its group, in which none is another's negative; `None` for a model without contrast."""
+        """Group of each sample, within which samples are not negatives; `None` for a model without contrast."""
         return None
 
-    def _give_evaluation_negatives(self, dataset) -> None:
-        """Moves the evaluation batch size to the nearest at which every batch of `dataset` holds a negative.
-
-        Raises:
-            ValueError: There is no such size up to twice the one asked for.
-        """
-        asked = self.args.per_device_eval_batch_size = self._eval_batch_size
+    def _fit_evaluation_batches(self, dataset) -> None:
+        """Set the evaluation batch size so that every batch of `dataset` holds a negative."""
+        size = self._eval_batch_size
         groups = None if dataset is None else self.evaluation_groups(dataset)
-        if groups is None:
-            return
-        order = [groups[i] for i in self._get_eval_sampler(groups)]
-        for size in sorted(range(2, 2 * asked + 1), key=lambda size: (abs(size - asked), size)):
-            if all(len(set(order[first : first + size])) > 1 for first in range(0, len(order), size)):
-                if size != asked:
-                    logger.warning_once(
-                        f"Evaluating {size} samples at a time instead of {asked}, so that each batch holds a negative."
-                    )
-                self.args.per_device_eval_batch_size = size
-                return
-        raise ValueError(
-            f"the evaluation data ({len(order)} samples of {len(set(groups))} videos or texts) cannot be divided into "
-            f"batches of about {asked} that all hold a negative: hold out more (--held_out_videos, --held_out_text) "
-            "or change --per_device_eval_batch_size"
-        )
+        if groups is not None:
+            size = batch_size_with_negatives([groups[i] for i in evaluation_order(len(groups))], size)
+        if size != self._eval_batch_size:
+            logger.warning_once(
+                f"Evaluating {size} samples per batch instead of {self._eval_batch_size}, so that each batch holds a "
+                "negative."
+            )
+        self.args.per_device_eval_batch_size = size
 
     def collect(self, outputs, batch: dict[str, Tensor], real: int) -> dict[str, Tensor]:
-        """What of a batch's first `real` samples is kept for [`collected_metrics`]: nothing, unless overridden."""
+        """What to keep of a batch's first `real` samples for [`collected_metrics`]: nothing by default."""
         return {}
 
     def collected_metrics(self, collected: list[dict[str, Tensor]], size: int) -> dict[str, float]:
-        """Metrics over the whole evaluation data from what [`collect`] kept on this rank."""
+        """Metrics over all evaluation data, from what [`collect`] kept on this rank."""
         return {}
 
+    # ---- publishing ----
 
-def _count_items(batch: dict[str, Tensor]) -> Tensor:
-    """`[4]` float tensor on the batch's device: masked tokens, real tokens, sequences, tokens with a voken."""
-    input_ids, mask, voken_ids = (batch.get(name) for name in ("input_ids", "attention_mask", "voken_ids"))
-    tokens = torch.full((), input_ids.numel(), device=input_ids.device) if mask is None else mask.sum()
-    sequences = torch.full((), len(input_ids), device=input_ids.device)
-    vokens = torch.zeros_like(tokens) if voken_ids is None else (voken_ids != -100).sum()
-    return torch.stack([(batch["masked_labels"] != -100).sum(), tokens, sequences, vokens]).float()
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the finished model with tokenizer and card; with `push_to_hub`, push the run's own folder.
+
+        Args:
+            output_dir: Where to save; default: `args.output_dir`.
+
+        Raises:
+            ValueError: The folder holds a finished run of another trainer.
+            NonFiniteError: A weight is not finite.
+        """
+        if _internal_call:
+            super().save_model(output_dir, _internal_call=True)
+            return
+        folder = Path(output_dir or self.args.output_dir)
+        self._save_finished(folder)
+        if self.args.push_to_hub and folder == Path(self.args.output_dir):
+            self._push("Model save")
+
+    def _save_finished(self, folder: Path) -> None:
+        self.claim_folder(folder)
+        self.raise_if_non_finite(weights=True)
+        part, error = folder / ".model.part", None
+        super().save_model(str(part), _internal_call=True)
+        if self.args.should_save:
+            try:
+                self.write_card(part)
+            except Exception as caught:
+                error = caught
+        raise_if_any_rank_failed(f"{folder} has no new model", error)
+        if self.args.should_save:
+            move_into(part, folder)
+        raise_if_any_rank_failed(f"{folder} has no new model")
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Save model and tokenizer, without pickled arguments: `run.json` holds the settings."""
+        if self.args.should_save:
+            output_dir = output_dir or self.args.output_dir
+            self.accelerator.unwrap_model(self.model).save_pretrained(output_dir, state_dict=state_dict)
+            if self.processing_class is not None:
+                self.processing_class.save_pretrained(output_dir)
+
+    def write_card(self, folder: Path) -> None:
+        """Write `README.md` into a finished model's folder: nothing by default."""
+
+    def create_model_card(self, *args, **kwargs) -> None:
+        """Write this package's card, from the run as it is now, in place of the stock one; all processes call it."""
+        self.claim_folder(self.args.output_dir)
+        if self.is_world_process_zero():
+            self.write_card(Path(self.args.output_dir))
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        name = self.args.hub_model_id or Path(self.args.output_dir).resolve().name
+        private = self.args.hub_private_repo if private is None else private
+        self.hub_model_id = make_repository(self.args, name, token or self.args.hub_token, private)
+
+    def push_to_hub(
+        self,
+        commit_message: str = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+    ) -> CommitInfo | None:
+        """Save the finished model to `args.output_dir` and push it; all processes call it.
+
+        If the push fails, the error is logged and kept in `push_error` with the command that pushes the folder.
+
+        Args:
+            commit_message: Message of the commit.
+            blocking: Must be true.
+            token: Token with write access; default: `args.hub_token`, or that of `hf auth login`.
+            revision: Branch, which is created if it does not exist; default: `args.hub_revision`, or main.
+            private: Whether a new repository is private; default: `args.hub_private_repo`.
+
+        Returns:
+            The commit on the main process; `None` on the others or if the push failed.
+
+        Raises:
+            ValueError: `blocking` is false, or `args.output_dir` holds a finished run of another trainer.
+        """
+        if not blocking:
+            raise ValueError("blocking must be true: the push ends before push_to_hub returns; leave it out")
+        self._save_finished(Path(self.args.output_dir))
+        return self._push(commit_message, token, revision, private)
+
+    def _push(self, commit_message: str, token=None, revision=None, private=None) -> CommitInfo | None:
+        args, self.push_error = self.args, None
+        if not self.is_world_process_zero():
+            return None
+        self.callback_handler.on_push_begin(args, self.state, self.control)
+        try:
+            commit = push(
+                args.output_dir,
+                self.hub_model_id or args.hub_model_id or Path(args.output_dir).resolve().name,
+                commit_message,
+                token or args.hub_token,
+                args.hub_private_repo if private is None else private,
+                revision or args.hub_revision,
+            )
+        except PushError as error:
+            self.push_error = str(error)
+            logger.error(self.push_error)
+            return None
+        run_dir.log_on_main(args, f"Pushed to {commit.repo_url}")
+        return commit
 
 
 def check_vocabulary_size(tokenizer, model_name: str, vocab_size: int, recorded: str | None = None) -> str:
-    """Fingerprint of `tokenizer`, once it is known to fit a model of `vocab_size` (and `recorded`, if it has one)."""
+    """Check that `tokenizer` fits a model.
+
+    Args:
+        tokenizer: The tokenizer.
+        model_name: What messages call the model, such as "teacher".
+        vocab_size: Number of the model's embeddings.
+        recorded: Fingerprint of the vocabulary that the model was trained with, if known.
+
+    Returns:
+        Fingerprint of the tokenizer's vocabulary.
+
+    Raises:
+        ValueError: The tokenizer has more tokens than the model, or another vocabulary.
+    """
     fingerprint = vocabulary_fingerprint(tokenizer)
     if len(tokenizer) > vocab_size:
         raise ValueError(
@@ -257,6 +337,6 @@ def check_vocabulary_size(tokenizer, model_name: str, vocab_size: int, recorded:
     if recorded is not None and recorded != fingerprint:
         raise ValueError(
             f"the {model_name} was trained with another vocabulary ({recorded[:12]}) than the tokenizer's "
-            f"({fingerprint[:12]}): use the tokenizer saved beside the {model_name}"
+            f"({fingerprint[:12]}): use the tokenizer saved with the {model_name}"
         )
     return fingerprint

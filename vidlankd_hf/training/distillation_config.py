@@ -1,12 +1,12 @@
-"""Settings of a distillation run."""
+"""Arguments of a distillation run."""
 
 import json
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..models.losses import OBJECTIVES
-from ..models.student import objectives_recipe
-from .base_trainer import PretrainingArguments
+from ..models.objectives import objectives_recipe, own_losses
+from .arguments import PretrainingArguments
 
 DEFAULT_OBJECTIVES = {"nst": 1000.0, "crd": 1.0}
 
@@ -16,10 +16,13 @@ class DistillationConfig(PretrainingArguments):
     """`TrainingArguments` of the student; the defaults are the paper's (AdamW at 2e-4, linear warm-up and decay).
 
     Args:
-        objectives: Name to weight, as in [`VidLanKDStudent.add_objectives`]; JSON on the command line. `{}` trains on
-            text only.
+        objectives: Name to weight or instance, as in [`DistillationStudent.add_objectives`]; JSON on the command line.
+            `{}` trains on text only.
         gather_negatives: Contrastive objectives also see the negatives of the other processes: the loss is that of
             one process with their batches together.
+
+    Raises:
+        ValueError: For unknown objectives, or an option that is refused.
     """
 
     output_dir: str | None = field(default="outputs/student", metadata={"help": "Where the student is written."})
@@ -51,7 +54,8 @@ class DistillationConfig(PretrainingArguments):
     @property
     def teacher_needs(self) -> set[str]:
         """What a teacher must compute for the objectives: `"hidden"`, `"logits"`, both or nothing."""
-        return set().union(*(OBJECTIVES[name].needs for name in self.objectives)) & {"hidden", "logits"}
+        known = {**OBJECTIVES, **own_losses(self.objectives)}
+        return set().union(*(known[name].needs for name in self.objectives)) & {"hidden", "logits"}
 
     def to_dict(self) -> dict:
         return {**super().to_dict(), "objectives": objectives_recipe(self.objectives)}

@@ -1,5 +1,6 @@
 """Distils a teacher's token states into a student, on text alone."""
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -9,50 +10,63 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from ..data.collators import TextCollator
 from ..hub.model_cards import write_student_card
-from ..models.attention import longest_sequence
 from ..models.cpu_kernels import use_cpu_attention
-from ..models.heads import mlm_head
-from ..models.student import DistillationStudent, objectives_recipe
-from ..models.teacher import VidLanKDTeacher, check_text_encoder, text_config
-from .base_trainer import PretrainingTrainer, check_vocabulary_size
+from ..models.student import DistillationStudent
+from ..models.teacher import check_text_encoder, text_config
+from ..reliability.trainer_options import check_trainer_arguments
+from .base_trainer import BaseTrainer, check_vocabulary_size
+from .checks import (
+    as_blocks,
+    check_length,
+    check_model,
+    check_objectives,
+    check_pair,
+    check_student,
+    check_texts,
+    check_vokens,
+    contrastive_objectives,
+)
 from .distillation_config import DistillationConfig
 
 
-class DistillationTrainer(PretrainingTrainer):
-    """Trains a [`DistillationStudent`] by MLM and the objectives of `args`, beside a frozen teacher.
+class DistillationTrainer(BaseTrainer):
+    """Trains a [`DistillationStudent`] by MLM and the objectives of `args`, with a frozen teacher.
 
-    Both read the same masked ids. The teacher runs in eval mode without gradients and without its MLM head, and is in
-    no checkpoint. `checkpoint-*/` hold the whole student, for resuming; `save_model()` writes the plain model, with
-    heads and recipe in `distillation/` beside it.
+    Both read the same masked ids. The teacher runs in eval mode without gradients, and is in no checkpoint. Its MLM
+    head runs only for an objective that compares logits. `checkpoint-*/` hold the complete student, for resuming;
+    `save_model()` writes the plain model, with heads and recipe in its folder `distillation/`.
 
     Args:
-        model: The student ([`VidLanKDStudent`] or one of another kind). If it has no objectives yet, those of `args`
-            are added.
-        teacher: A [`VidLanKDTeacher`], or any text encoder that gives `last_hidden_state` (see [`load_teacher`]). May
-            be `None` if there are no objectives.
-        train_dataset, eval_dataset: As [`load_text_blocks`] gives them, or any map-style data set of `input_ids`
-            without special tokens.
-        processing_class: The tokenizer, the same for both.
+        model: The student ([`VidLanKDStudent`], or one of another model type). If it has no objectives yet, those of
+            `args` are added.
+        teacher_model: A [`VidLanKDTeacher`], or any text encoder that gives `last_hidden_state` (see
+            [`load_teacher`]). May be `None` if no objective needs a teacher.
+        args: The arguments; `DistillationConfig()` if not given.
+        train_dataset, eval_dataset: A `datasets.Dataset` with a column `text`, what [`load_text_blocks`] returns, or
+            any map-style data set of `input_ids` without special tokens and padding. Texts are tokenised once, into
+            blocks below the cache of `datasets`. `eval_dataset` may be a dict of several.
+        processing_class: The tokenizer of student and teacher.
+        kwargs: Other arguments of `transformers.Trainer`, such as `callbacks`.
 
     Raises:
-        ValueError: At construction, if teacher and student do not fit.
+        ValueError: At construction, if teacher, student and data do not fit, or an argument is not supported.
 
     Example:
 
         trainer = DistillationTrainer(
-            model=student, teacher=teacher, args=DistillationConfig(objectives={"nst": 1000.0}),
+            model=student, teacher_model=teacher, args=DistillationConfig(objectives={"nst": 1000.0}),
             train_dataset=blocks, processing_class=tokenizer,
         )
         trainer.train()
         trainer.save_model()
     """
 
-    _exporting = False  # whether what is saved is the finished student, not a checkpoint
+    _exporting = False  # whether the finished student is being saved, not a checkpoint
 
     def __init__(
         self,
         model: DistillationStudent,
-        teacher: PreTrainedModel | None = None,
+        teacher_model: PreTrainedModel | None = None,
         args: DistillationConfig | None = None,
         train_dataset=None,
         eval_dataset=None,
@@ -60,32 +74,41 @@ class DistillationTrainer(PretrainingTrainer):
         **kwargs,
     ):
         args = DistillationConfig() if args is None else args
-        if not isinstance(model, DistillationStudent):
-            raise ValueError(
-                f"the student is a {type(model).__name__}: load it with VidLanKDStudent.from_pretrained, which takes "
-                "any BERT checkpoint, or with that of the other student_class(kind)"
+        check_trainer_arguments({**kwargs, "args": args}, DistillationConfig)
+        if "teacher" in kwargs:
+            warnings.warn(
+                "`teacher` is deprecated and will be removed: use `teacher_model`", FutureWarning, stacklevel=2
             )
-        if teacher is not None:
-            check_text_encoder(teacher)
+            teacher_model = kwargs.pop("teacher") if teacher_model is None else teacher_model
+        check_student(model)
+        if teacher_model is not None:
+            check_model(teacher_model)
+            check_text_encoder(teacher_model)
         if processing_class is None:
             raise ValueError("give the tokenizer as processing_class: it makes the special tokens and the masks")
         check_vocabulary_size(processing_class, "student", model.config.vocab_size)
         if args.objectives and not model.objectives:
-            if teacher is None and args.teacher_needs:
+            if teacher_model is None and args.teacher_needs:
                 raise ValueError(
-                    f"the objectives {', '.join(args.objectives)} need a teacher; {{}} trains on text only"
+                    f"the objectives {', '.join(args.objectives)} need a teacher: give teacher_model; "
+                    "objectives={} trains on text only"
                 )
-            width = text_config(teacher.config).hidden_size if args.teacher_needs else None
+            width = text_config(teacher_model.config).hidden_size if args.teacher_needs else None
             model.add_objectives(args.objectives, width)
         if model.objectives:
-            self._check_objectives(model, args)
-            _check_vokens(model, train_dataset, eval_dataset)
+            check_objectives(model, args)
+        read_by = [model]
         if model.teacher_needs:
-            self._check_pair(model, teacher, processing_class)
+            check_pair(model, teacher_model, processing_class)
+            read_by.append(getattr(teacher_model, "text_model", teacher_model))
+        train_dataset = as_blocks(train_dataset, processing_class, read_by, args)
+        eval_dataset = as_blocks(eval_dataset, processing_class, read_by, args)
+        check_texts("train_dataset", train_dataset, processing_class)
+        check_texts("eval_dataset", eval_dataset, processing_class)
+        check_vokens(model, train_dataset, eval_dataset)
         if train_dataset is not None:
-            _check_length(model, "student", train_dataset)
-            if model.teacher_needs:
-                _check_length(getattr(teacher, "text_model", teacher), "teacher", train_dataset)
+            for reader, name in zip(read_by, ("student", "teacher")):
+                check_length(reader, name, train_dataset)
         collator = TextCollator(processing_class, seed=args.seed, mlm_probability=args.mlm_probability)
         super().__init__(
             model,
@@ -96,65 +119,13 @@ class DistillationTrainer(PretrainingTrainer):
             data_collator=kwargs.pop("data_collator", collator),
             **kwargs,
         )
-        self.teacher = None
-        if model.teacher_needs:
-            self.teacher = self._prepare_teacher(teacher)
+        self.teacher_model = self._prepare_teacher(teacher_model) if model.teacher_needs else None
 
     def evaluation_groups(self, dataset) -> list | None:
-        return list(range(len(dataset))) if _contrastive(self.model) else None
-
-    @staticmethod
-    def _check_objectives(student, args: DistillationConfig) -> None:
-        has, asked = student.config.distillation["objectives"], objectives_recipe(args.objectives)
-        if asked != has:
-            raise ValueError(
-                f"the student was made for the objectives {has}, but args.objectives says {asked}: give the same, or "
-                "call student.remove_objectives() first"
-            )
-        batch, contrastive = args.per_device_train_batch_size, _contrastive(student)
-        if contrastive and batch * (args.world_size if args.gather_negatives else 1) < 2:
-            raise ValueError(
-                f"per_device_train_batch_size is {batch}, but {', '.join(contrastive)} need at least 2 sequences in a "
-                "batch"
-            )
-
-    @staticmethod
-    def _check_pair(student, teacher, tokenizer) -> None:
-        if teacher is None:
-            raise ValueError(f"the objectives {', '.join(student.objectives)} need a teacher")
-        width, text = student.config.distillation["teacher_hidden_size"], text_config(teacher.config)
-        if width != text.hidden_size:
-            raise ValueError(
-                f"the student's heads are for teacher states of width {width}, but this teacher's have "
-                f"{text.hidden_size}: use the teacher it was made for, or start from its exported plain model"
-            )
-        if text.vocab_size != student.config.vocab_size:
-            raise ValueError(
-                f"the teacher's vocabulary has {text.vocab_size} tokens, the student's {student.config.vocab_size}: "
-                "make the student with the teacher's tokenizer"
-            )
-        if text.pad_token_id != student.config.pad_token_id:
-            raise ValueError(
-                f"the padding token has id {text.pad_token_id} for the teacher and {student.config.pad_token_id} for "
-                "the student: make the student with the teacher's tokenizer"
-            )
-        check_vocabulary_size(tokenizer, "teacher", text.vocab_size, getattr(teacher.config, "vocabulary", None))
-        if "logits" in student.teacher_needs:
-            if not isinstance(teacher, VidLanKDTeacher):
-                names = [name for name, objective in student.objectives.items() if "logits" in objective.needs]
-                raise ValueError(
-                    f"{', '.join(names)} needs a teacher with a language-model head, but a {type(teacher).__name__} "
-                    "gives states alone: leave it out, or use a VidLanKDTeacher"
-                )
-            mlm_head(teacher.text_model)
-            if "mlm" not in teacher.loss_terms:
-                raise ValueError(
-                    "soft labels are a teacher's predictions, but this one was trained with losses='contrast', "
-                    "without MLM: distil its states (nst, crd), or train a teacher with losses='contrast+mlm'"
-                )
+        return list(range(len(dataset))) if contrastive_objectives(self.model) else None
 
     def _prepare_teacher(self, teacher: PreTrainedModel):
-        """Frozen, in eval mode, on the device; sharded by an engine of its own under ZeRO-3."""
+        """The teacher frozen, in eval mode and on the device; ZeRO-3 shards it with a separate engine."""
         teacher.requires_grad_(False)
         teacher.eval()
         if self.args.device.type == "cpu":
@@ -164,23 +135,23 @@ class DistillationTrainer(PretrainingTrainer):
         return self.accelerator.prepare_model(teacher, evaluation_mode=True)
 
     def model_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        if self.teacher is None:
+        if self.teacher_model is None:
             return inputs
         needs, seen = self.model.teacher_needs, {k: inputs.get(k) for k in ("input_ids", "attention_mask")}
         if "logits" in needs:
             seen["masked_positions"] = inputs["masked_positions"]
         with torch.inference_mode():
-            output = self.teacher(**seen)
+            output = self.teacher_model(**seen)
         taught = {"teacher_logits": output.logits} if "logits" in needs else {}
         if "hidden" in needs:
             taught["teacher_states"] = output.last_hidden_state
             gather = self.args.gather_negatives and self.args.world_size > 1 and self.model.training
-            if gather and _contrastive(self.model):
+            if gather and contrastive_objectives(self.model):
                 taught["other_teacher_states"] = self._states_of_other_processes(seen, output.last_hidden_state)
         return {**inputs, **taught}
 
     def _states_of_other_processes(self, seen: dict, states: Tensor) -> tuple[Tensor, Tensor]:
-        """States `[N, L, Dt]` and mask `[N, L]` of the others' batches; their length is asked of the device."""
+        """States `[N, L, Dt]` and mask `[N, L]` of the other processes' batches."""
         mask = seen["attention_mask"]
         mask = torch.ones_like(seen["input_ids"]) if mask is None else mask
         rank, ours = self.args.process_index, states.shape[1]
@@ -188,12 +159,12 @@ class DistillationTrainer(PretrainingTrainer):
         for tensor in (states, mask):
             everywhere = self.accelerator.gather(self.accelerator.pad_across_processes(tensor, dim=1))
             others = everywhere.unflatten(0, (self.args.world_size, -1))
-            # Positions that we do not have cannot be compared with ours.
+            # Positions beyond our batch's length have no counterpart to compare with.
             gathered.append(torch.cat([others[:rank], others[rank + 1 :]]).flatten(0, 1)[:, :ours])
         return tuple(gathered)
 
     def _save_finished(self, folder: Path) -> None:
-        """The finished student: plain model, tokenizer, card, and `distillation/`."""
+        """Writes the plain model, the tokenizer, the card, and `distillation/`."""
         self._exporting = True
         try:
             super()._save_finished(folder)
@@ -211,40 +182,6 @@ class DistillationTrainer(PretrainingTrainer):
 
     def write_card(self, folder: Path) -> None:
         write_student_card(folder, self)
-
-
-def _contrastive(student: DistillationStudent) -> list[str]:
-    return [name for name, objective in student.objectives.items() if getattr(objective, "contrastive", False)]
-
-
-def _check_length(model: PreTrainedModel, name: str, dataset) -> None:
-    """Of the first block, which is as long as all; ragged texts are for their maker to cut."""
-    length, longest = len(dataset[0]["input_ids"]) + 2, longest_sequence(model)
-    if longest is not None and length > longest:
-        raise ValueError(
-            f"a block of text has {length} tokens with [CLS] and [SEP], but the {name} reads at most {longest}: give "
-            f"--block_tokens {longest - 2} or less"
-        )
-
-
-def _check_vokens(student: DistillationStudent, train_dataset, eval_dataset) -> None:
-    if "vokens" not in student.needs:
-        return
-    several = list(eval_dataset.values()) if isinstance(eval_dataset, dict) else [eval_dataset]
-    for dataset in [data for data in (train_dataset, *several) if data is not None]:
-        if "voken_ids" not in dataset[0]:
-            raise ValueError(
-                "the voken objective needs voken_ids beside the text: make them with examples/vokenize.py and give "
-                "its folder (--vokens, or TextBlocks(..., vokens=...))"
-            )
-        for name, objective in student.objectives.items():
-            if "vokens" in objective.needs and getattr(dataset, "num_vokens", objective.num_vokens) != (
-                objective.num_vokens
-            ):
-                raise ValueError(
-                    f"the text has {dataset.num_vokens} vokens, but the objective {name!r} was made for "
-                    f'{objective.num_vokens}: give it as {{"weight": 1.0, "num_vokens": {dataset.num_vokens}}}'
-                )
 
 
 def _zero3_engine(teacher: PreTrainedModel, config: dict):

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset, Sampler, get_worker_info
+from transformers import TrainerCallback
 
 from ..utils.signals import survive_stop_signals
 
@@ -70,6 +71,45 @@ class EpochSampler(Sampler[int]):
         return np.random.Generator(np.random.PCG64([self.seed, self.epoch, *map(int, place)]))
 
 
+class SetEpoch(TrainerCallback):
+    """Tell the [`EpochSampler`] of the training data which epoch begins.
+
+    accelerate does not reach a sampler below the wrappers of several processes; a resumed epoch would be the first.
+    """
+
+    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        sampler = train_dataloader.batch_sampler
+        while hasattr(sampler, "batch_sampler"):
+            sampler = sampler.batch_sampler
+        steps = len(train_dataloader) // args.gradient_accumulation_steps
+        sampler.sampler.set_epoch(state.global_step // steps)
+
+
+def evaluation_order(size: int) -> list[int]:
+    """The order in which evaluation reads `size` samples: always the same permutation."""
+    return list(EpochSampler(size, 1, seed=0))
+
+
+def batch_size_with_negatives(groups: list, asked: int) -> int:
+    """Find the evaluation batch size nearest to `asked` at which every batch holds a negative.
+
+    Args:
+        groups: Group of each sample, in the order of evaluation; samples of one group are not negatives.
+        asked: The requested batch size.
+
+    Raises:
+        ValueError: There is no such size up to twice the requested one.
+    """
+    for size in sorted(range(2, 2 * asked + 1), key=lambda size: (abs(size - asked), size)):
+        if all(len(set(groups[first : first + size])) > 1 for first in range(0, len(groups), size)):
+            return size
+    raise ValueError(
+        f"the evaluation data ({len(groups)} samples of {len(set(groups))} videos or texts) cannot be divided into "
+        f"batches of about {asked} that all hold a negative: hold out more (--held_out_videos, --held_out_text) or "
+        "change --per_device_eval_batch_size"
+    )
+
+
 class EpochDataset(Dataset):
     """A map-style data set read by the keys of [`EpochSampler`]; adds `sample_id` and `epoch` to each sample.
 
@@ -91,6 +131,10 @@ class EpochDataset(Dataset):
 
     def __len__(self) -> int:
         return self.size
+
+    def __iter__(self) -> Iterator[dict]:
+        """Yields epoch 0: keys go on forever, so iteration by index would not end."""
+        return (self[key] for key in range(self.size))
 
     def __getitem__(self, key: int) -> dict:
         return self.__getitems__([key])[0]

@@ -10,7 +10,10 @@ from transformers import PreTrainedTokenizerBase
 from ..data.collators import VideoTextCollator
 from ..hub.model_cards import write_teacher_card
 from ..models.teacher import VidLanKDTeacher
-from .base_trainer import PretrainingArguments, PretrainingTrainer, check_vocabulary_size
+from ..reliability.trainer_options import check_trainer_arguments
+from .arguments import PretrainingArguments
+from .base_trainer import BaseTrainer, check_vocabulary_size
+from .checks import check_model
 
 
 @dataclass
@@ -18,20 +21,33 @@ class TeacherConfig(PretrainingArguments):
     """`TrainingArguments` of the teacher; the defaults are the paper's (AdamW at 5e-5, linear decay, no warm-up).
 
     Args:
-        max_length: Most tokens of a text, special ones included.
-        max_video_length: Most steps of a clip; longer ones are subsampled evenly.
+        max_length: Maximum number of tokens in a text, special tokens included.
+        max_video_length: Maximum number of steps in a clip; longer clips are subsampled evenly.
     """
 
     output_dir: str | None = field(default="outputs/teacher", metadata={"help": "Where the teacher is written."})
     learning_rate: float = field(default=5e-5, metadata={"help": "Initial learning rate of AdamW."})
-    max_length: int = field(default=128, metadata={"help": "Most tokens of a text, [CLS] and [SEP] included."})
-    max_video_length: int = field(default=384, metadata={"help": "Most steps of a clip; longer ones are subsampled."})
+    max_length: int = field(default=128, metadata={"help": "Maximum tokens in a text, [CLS] and [SEP] included."})
+    max_video_length: int = field(
+        default=384, metadata={"help": "Maximum steps in a clip; longer clips are subsampled evenly."}
+    )
 
 
-class TeacherTrainer(PretrainingTrainer):
-    """Trains a [`VidLanKDTeacher`] on a data set with `id`, `text`, `video_features` (see `load_video_text`).
+class TeacherTrainer(BaseTrainer):
+    """Trains a [`VidLanKDTeacher`] on captioned clips by contrast and MLM.
 
-    Evaluation adds text-to-video and video-to-text recall at 1, 5 and 10 over the whole evaluation data.
+    Evaluation adds text-to-video and video-to-text recall at 1, 5 and 10 over the complete evaluation data.
+
+    Args:
+        model: The teacher.
+        args: The arguments; `TeacherConfig()` if not given.
+        train_dataset, eval_dataset: Data sets with the columns `id`, `text` and `video_features`, as
+            [`load_video_text`] returns them. `eval_dataset` may be a dict of several.
+        processing_class: The teacher's tokenizer.
+        kwargs: Other arguments of `transformers.Trainer`, such as `callbacks`.
+
+    Raises:
+        ValueError: At construction, if model, tokenizer and arguments do not fit, or an argument is not supported.
 
     Example:
 
@@ -43,20 +59,23 @@ class TeacherTrainer(PretrainingTrainer):
     def __init__(
         self,
         model: VidLanKDTeacher,
-        args: TeacherConfig,
+        args: TeacherConfig | None = None,
         train_dataset=None,
         eval_dataset=None,
         processing_class: PreTrainedTokenizerBase | None = None,
         **kwargs,
     ):
+        args = TeacherConfig() if args is None else args
+        check_trainer_arguments({**kwargs, "args": args}, TeacherConfig)
+        check_model(model)
         if not isinstance(model, VidLanKDTeacher):
-            raise ValueError(f"TeacherTrainer trains a VidLanKDTeacher, not a {type(model).__name__}")
+            raise ValueError(f"the model is a {type(model).__name__}: TeacherTrainer trains a VidLanKDTeacher")
         if processing_class is None:
-            raise ValueError("give the tokenizer as processing_class: the texts are tokenised as they are read")
+            raise ValueError("give the tokenizer as processing_class: it tokenises the texts as they are read")
         if "contrast" in model.loss_terms and args.per_device_train_batch_size < 2:
             raise ValueError(
-                f"per_device_train_batch_size is {args.per_device_train_batch_size}, but the contrast needs at least "
-                "2 samples in a batch"
+                f"per_device_train_batch_size is {args.per_device_train_batch_size}, but the contrast needs at "
+                "least 2 samples in a batch"
             )
         model.config.vocabulary = check_vocabulary_size(processing_class, "teacher", model.config.vocab_size)
         collator = VideoTextCollator(
@@ -88,7 +107,7 @@ class TeacherTrainer(PretrainingTrainer):
         return list(range(len(dataset)))
 
     def model_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Without what the model's losses leave unread: clips, or the places of its language-model head."""
+        """Inputs without those that no loss of the model reads: clips, or positions for the language-model head."""
         unread = () if "contrast" in self.model.loss_terms else ("video_features", "video_mask", "video_ids")
         unread += () if "mlm" in self.model.loss_terms else ("masked_positions", "masked_labels")
         return {name: value for name, value in inputs.items() if name not in unread}
@@ -110,7 +129,7 @@ class TeacherTrainer(PretrainingTrainer):
         text, video, ids = text[real], video[real], ids[real]
         scores = text @ video.T
         siblings = (ids == ids.T) & ~torch.eye(len(ids), dtype=torch.bool, device=ids.device)
-        scores = scores.masked_fill(siblings, -torch.inf)  # windows of one video are not each other's wrong answer
+        scores = scores.masked_fill(siblings, -torch.inf)  # windows of one video are not wrong answers for each other
         return {
             **{f"text_to_video_r@{k}": value for k, value in recall_at(scores).items()},
             **{f"video_to_text_r@{k}": value for k, value in recall_at(scores.T).items()},
@@ -120,7 +139,7 @@ class TeacherTrainer(PretrainingTrainer):
         write_teacher_card(folder, self)
 
     def _pad_to_equal(self, rows: Tensor, size: int) -> Tensor:
-        """Every rank's rows padded with zeros to the same number, so that they can be gathered."""
+        """`rows` padded with zeros to the same number on every rank, so that they can be gathered."""
         batch = self.args.eval_batch_size
         per_rank = -(-size // (batch * self.args.world_size)) * batch
         return torch.cat([rows, rows.new_zeros(per_rank - len(rows), rows.shape[1])])

@@ -13,3 +13,4 @@ def survive_stop_signals() -> None:
     """
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(WORKER_SECONDS))
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a worker exits when its parent is gone

@@ -1,46 +1,61 @@
-"""A table of runs, from what is kept of them and nothing else: `table.md`, `table.json`, `figure.png`."""
+"""The table of an ablation, made from the kept results alone: `table.md`, `table.json` and `figure.png`."""
 
 import json
 from pathlib import Path
 from statistics import mean, stdev
 
+from ...utils.extras import needs_extra
+from ...utils.figures import COLOURS, score_legend, score_rows
 from ...utils.io import atomic_write
 from .tables import ROWS, TABLES
 
 ATTRIBUTES = ("colour", "shape", "motion")
+TEXT_ONLY = ("text_only", "text_only_equal_compute")
+
+
+def read_kept(folder: str | Path) -> dict[int, dict[str, dict]]:
+    """Reads the kept results below `folder`: `{seed: {row name: result}}`."""
+    return {
+        int(path.name.partition("-")[2]): {file.stem: json.loads(file.read_text()) for file in path.glob("*.json")}
+        for path in sorted(Path(folder).glob("seed-*"))
+    }
 
 
 def write_table(name: str, results: dict[int, dict[str, dict]], folder: Path) -> Path:
     """Writes a table of `TABLES` into `folder`.
 
     Args:
-        name: Of the table.
-        results: For each seed, by student, what is kept of its run. Students without any run have no row.
-        folder: Is made.
+        name: Name of the table.
+        results: For each seed the kept results by row name. Rows without any result are left out.
+        folder: Output folder; it is created.
 
     Returns:
         The path of `table.md`.
 
     Raises:
-        ValueError: Runs with different numbers of sequences a step, which cannot be compared at equal steps.
+        ValueError: The runs used different numbers of sequences per step, so equal steps are not comparable.
     """
-    title, students = TABLES[name]
-    sizes = {kept[s]["sequences_per_step"] for kept in results.values() for s in students if s in kept}
-    if len(sizes) > 1:
-        raise ValueError(
-            f"the runs of table {name} took {' and '.join(map(str, sorted(sizes)))} sequences a step: run all of them "
-            "on as many processes"
-        )
-    rows = [row for row in (_row(student, results) for student in students) if row["seeds"]]
+    rows = table_rows(name, results)
     folder.mkdir(parents=True, exist_ok=True)
-    atomic_write(folder / "table.json", json.dumps({"title": title, "rows": rows}, indent=1) + "\n")
-    atomic_write(folder / "table.md", _markdown(title, rows, results))
-    _figure(title, rows, results, folder / "figure.png")
+    atomic_write(folder / "table.json", json.dumps({"title": TABLES[name][0], "rows": rows}, indent=1) + "\n")
+    atomic_write(folder / "table.md", markdown_table(name, rows, results) + "\n")
+    draw(name, rows, results, folder / "figure.png")
     return folder / "table.md"
 
 
+def table_rows(name: str, results: dict[int, dict[str, dict]]) -> list[dict]:
+    """The rows of a table: mean and standard deviation over seeds of every value; see [`write_table`]."""
+    students = TABLES[name][1]
+    sizes = {kept[s]["sequences_per_step"] for kept in results.values() for s in students if s in kept}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"the runs of table {name} used {' and '.join(map(str, sorted(sizes)))} sequences per step: run all of "
+            "them on the same number of processes"
+        )
+    return [row for row in (_row(student, results) for student in students) if row["seeds"]]
+
+
 def _row(student: str, results: dict[int, dict[str, dict]]) -> dict:
-    """Mean and standard deviation over the seeds that were run, of every value of a row."""
     runs = {seed: kept[student] for seed, kept in results.items() if student in kept}
     row = {"student": student, "what": ROWS[student].what, "seeds": sorted(runs)}
     values = {"mlm_loss": [], "steps": [], "tflop": [], "mean": [], "teacher": [], "gap_closed": []}
@@ -68,12 +83,16 @@ def accuracy(probe: list[dict]) -> float:
 
 
 def _gap(kept: dict[str, dict]) -> tuple[float, float] | None:
-    """What text alone and the default teacher score, of one seed."""
+    """Scores of the text-only student and of the default teacher, for one seed."""
     by_default = [run for run in kept.values() if run["teacher"] == {}]
     if "text_only" not in kept or not by_default:
         return None
     bottom, top = accuracy(kept["text_only"]["probe"]), accuracy(by_default[0]["teacher_probe"])
     return (bottom, top) if top > bottom else None
+
+
+def _chance(results: dict[int, dict[str, dict]]) -> dict[str, float]:
+    return {s["attribute"]: s["chance"] for kept in results.values() for run in kept.values() for s in run["probe"]}
 
 
 def _cell(value: dict | None, digits: int = 2) -> str:
@@ -83,55 +102,69 @@ def _cell(value: dict | None, digits: int = 2) -> str:
     return f"{value['mean']:.{digits}f}{spread}"
 
 
-def _markdown(title: str, rows: list[dict], results: dict) -> str:
+def markdown_table(name: str, rows: list[dict], results: dict[int, dict[str, dict]], costs: bool = True) -> str:
+    """The table with its title; `rows` are those of [`table_rows`], `costs` adds MLM loss, steps and TFLOP."""
     seeds = sorted({seed for row in rows for seed in row["seeds"]})
+    uneven = any(row["seeds"] != seeds for row in rows)
     probed = any(row["mean"] for row in rows)
-    lines = [
-        f"**{title}.** Seeds {', '.join(map(str, seeds))}{'; mean ± standard deviation' if len(seeds) > 1 else ''}."
-    ]
-    head = ["student"] + ([*ATTRIBUTES, "mean", "gap closed", "its teacher"] if probed else []) + ["MLM loss", "steps"]
-    head += ["TFLOP", "seeds"]
-    lines += ["", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    spread = "; mean ± standard deviation" if len(seeds) > 1 else ""
+    head = ["student"] + ([*ATTRIBUTES, "mean", "gap closed", "its teacher"] if probed else [])
+    head += ["MLM loss", "steps", "TFLOP"] * costs + ["seeds"] * uneven
+    lines = [f"**{TABLES[name][0]}.** Seeds {', '.join(map(str, seeds))}{spread}.", ""]
+    lines += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     if probed:
-        chance = {
-            s["attribute"]: s["chance"] for kept in results.values() for run in kept.values() for s in run["probe"]
-        }
+        chance = _chance(results)
         cells = [f"{chance[a]:.2f}" for a in ATTRIBUTES] + [f"{mean(chance.values()):.2f}"]
         lines.append(f"| chance | {' | '.join(cells)} |{' |' * (len(head) - 5)}")
     for row in rows:
         cells = [row["what"]]
         if probed:
-            taught = row["student"] not in ("text_only", "text_only_equal_compute")
-            gap, cells = row["gap_closed"], cells + [_cell(row[key]) for key in (*ATTRIBUTES, "mean")]
-            cells += [f"{100 * gap['mean']:.0f} %" if gap and row["student"] != "text_only" else ""]
-            cells += [_cell(row["teacher"]) if taught else ""]
-        cells += [_cell(row["mlm_loss"]), f"{row['steps']['mean']:.0f}", f"{row['tflop']['mean']:.1f}"]
-        lines.append(f"| {' | '.join(cells)} | {len(row['seeds'])} |")
-    return "\n".join(lines) + "\n"
+            gap = row["gap_closed"]
+            cells += [_cell(row[key]) for key in (*ATTRIBUTES, "mean")]
+            cells += [f"{round(100 * gap['mean'])} %" if gap and row["student"] != "text_only" else ""]
+            cells += ["" if row["student"] in TEXT_ONLY else _cell(row["teacher"])]
+        cells += cost_cells(row) * costs + [str(len(row["seeds"]))] * uneven
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
-def _figure(title: str, rows: list[dict], results: dict, path: Path) -> None:
-    import matplotlib
+def cost_cells(row: dict) -> list[str]:
+    """MLM loss, steps and TFLOP of a row."""
+    return [_cell(row["mlm_loss"]), f"{row['steps']['mean']:.0f}", f"{row['tflop']['mean']:.1f}"]
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
 
-    key = "mean" if any(row["mean"] for row in rows) else "mlm_loss"
-    figure, axis = plt.subplots(figsize=(8, 0.42 * len(rows) + 1.4), layout="constrained")
-    values = [row[key]["mean"] for row in rows]
-    spread = [row[key]["std"] or 0 for row in rows]
-    colours = ["#9aa5b1" if not ROWS[row["student"]].objectives else "#2f6fab" for row in rows]
-    bars = axis.barh([row["what"] for row in rows], values, xerr=spread, height=0.7, color=colours)
-    axis.bar_label(bars, [f" {value:.2f}" for value in values], padding=2, fontsize=9)
-    axis.invert_yaxis()
-    axis.spines[["top", "right"]].set_visible(False)
-    if key == "mean":
-        axis.set_xlim(0, 1.1)
-        run = next(run for kept in results.values() for run in kept.values())
-        axis.axvline(mean(score["chance"] for score in run["probe"]), color="#d64545", lw=1)
-        axis.set_xlabel("probe accuracy on nouns it never saw, mean of three attributes; red: chance")
+def draw(name: str, rows: list[dict], results: dict[int, dict[str, dict]], path: Path) -> None:
+    """Draws one marker per seed for each student: probe accuracy, or the MLM loss where there is no probe."""
+    with needs_extra("world"):
+        from matplotlib.figure import Figure
+        from matplotlib.lines import Line2D
+
+    probed = any(row["mean"] for row in rows)
+    kept = [{seed: results[seed][row["student"]] for seed in row["seeds"]} for row in rows]
+    if probed:
+        scores = [{seed: accuracy(run["probe"]) for seed, run in runs.items()} for runs in kept]
+    else:
+        scores = [{seed: run["mlm_loss"] for seed, run in runs.items()} for runs in kept]
+    taught = [bool(ROWS[row["student"]].objectives) for row in rows]
+    colours = [COLOURS["student" if has_teacher else "control"] for has_teacher in taught]
+    figure = Figure(figsize=(8.5, 0.4 * len(rows) + 2), layout="constrained")
+    axis = figure.subplots()
+    score_rows(axis, [row["what"] for row in rows], scores, colours)
+    lines = []
+    if probed:
+        for i, row in enumerate(rows):  # consecutive rows of one teacher make one line
+            if row["student"] not in TEXT_ONLY:
+                axis.plot([row["teacher"]["mean"]] * 2, [i - 0.5, i + 0.5], color=COLOURS["teacher"], lw=1.5, zorder=1)
+        text_only = next((row["mean"]["mean"] for row in rows if row["student"] == "text_only"), None)
+        lines.append(Line2D([], [], color=COLOURS["teacher"], label="the row's teacher"))
+        if text_only is not None:
+            axis.axvline(text_only, color=COLOURS["control"], ls="--", lw=1.5, zorder=1)
+            lines.append(Line2D([], [], color=COLOURS["control"], ls="--", label="text only"))
+        axis.axvline(mean(_chance(results).values()), color=COLOURS["chance"], lw=1.5, zorder=1)
+        lines.append(Line2D([], [], color=COLOURS["chance"], label="chance"))
+        axis.set(xlim=(0, 1), xlabel="probe accuracy on unseen nouns, mean of colour, shape and motion")
     else:
         axis.set_xlabel("masked-language-model loss on held-out text")
-    axis.set_title(title, fontsize=11)
+    score_legend(figure, sorted({seed for row in rows for seed in row["seeds"]}), lines)
+    axis.set_title(TABLES[name][0], fontsize=11)
     figure.savefig(path, dpi=120)
-    plt.close(figure)

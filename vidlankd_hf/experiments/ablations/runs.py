@@ -1,4 +1,4 @@
-"""The runs of one seed: which commands make its teachers and students, and what is kept of each student."""
+"""The runs of one seed: the commands that train its teachers and students, and the result kept for each student."""
 
 import json
 from pathlib import Path
@@ -8,12 +8,14 @@ from transformers import AutoConfig, AutoTokenizer
 
 from ...cli import read_config
 from ...models.configuration import SIZES, VidLanKDTeacherConfig, student_config
-from ...models.student import objectives_recipe, student_class
+from ...models.objectives import objectives_recipe
+from ...models.student import student_class
 from ...models.teacher import VidLanKDTeacher
 from ...reliability.run_dir import affects_results, file_fingerprint
+from ...utils.examples import flags
 from ...utils.io import atomic_write
 from ..flops import step_flops
-from ..grid import ExperimentRun, flags, probe
+from ..grid import ExperimentRun, probe
 from ..world.recipe import STUDENT_RECIPE, TEACHER_RECIPE
 from .tables import ROWS, TEACHERS
 
@@ -21,33 +23,33 @@ DATA = {"pretrain_teacher": ("features", "captions", "tokenizer"), "distill": ("
 
 
 def read_recipes(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings of teachers and of students on a user's own data.
+    """Reads the teacher's and the student's settings from the user's YAML file.
 
     Raises:
-        ValueError: A section or the data in it is missing.
+        ValueError: A section or the paths of its data are missing.
     """
     recipes = []
     for section, data in DATA.items():
         recipe = read_config(path, section)
         missing = [name for name in data if not recipe.get(name)]
         if missing:
-            raise ValueError(f"section {section} of {path} lacks {', '.join(missing)}: give the paths of your data")
+            raise ValueError(f"section {section} of {path} lacks {', '.join(missing)}: add the paths of your data")
         recipes.append({name: value for name, value in recipe.items() if name not in ("teacher", "seed")})
     return recipes[0], recipes[1]
 
 
 class SeedRuns:
-    """The runs of one seed, of world and training.
+    """The runs of one seed.
 
-    What is kept of a student is a JSON file: how it was made, what it scored, what it cost. A table needs no more, so
-    these files can be committed and the models removed.
+    Each student has one JSON file with its settings, scores and cost. The tables need nothing else, so these files
+    can be committed and the models removed.
 
     Args:
-        seed: Of world and training.
-        folder: Of the seed's models.
-        results: Of the seed's JSON files.
-        examples: The folder of the scripts.
-        config: YAML file for [`read_recipes`], or `None` for the grounded world.
+        seed: Seed of world and training.
+        folder: Folder for the seed's models.
+        results: Folder for the seed's JSON files.
+        examples: Folder of the example scripts.
+        config: YAML file for [`read_recipes`]; `None` for the grounded world.
     """
 
     def __init__(self, seed: int, folder: Path, results: Path, examples: Path, config: str | None = None):
@@ -57,16 +59,16 @@ class SeedRuns:
             (TEACHER_RECIPE, STUDENT_RECIPE) if config is None else read_recipes(config)
         )
 
-    def world_cell(self) -> ExperimentRun:
+    def world_run(self) -> ExperimentRun:
         arguments = ["--output_dir", str(self.world), "--seed", str(self.seed)]
         return ExperimentRun(self.world, self.examples / "make_world.py", arguments, {"seed": self.seed})
 
-    def teacher_cell(self, name: str) -> ExperimentRun:
+    def teacher_run(self, name: str) -> ExperimentRun:
         folder, design = self.folder / name, TEACHERS[name]
         settings = {**self.teacher_recipe, **design, "seed": self.seed}
         return ExperimentRun(folder, self.examples / "pretrain_teacher.py", self._arguments(folder, design), settings)
 
-    def vokens_cell(self, name: str) -> ExperimentRun:
+    def vokens_run(self, name: str) -> ExperimentRun:
         row = ROWS[name]
         folder = self.folder / f"{row.teacher}_{row.num_vokens}"
         options = {"vokenizer": self.folder / row.teacher, "output_dir": folder, "num_vokens": row.num_vokens}
@@ -82,8 +84,8 @@ class SeedRuns:
             options |= {option: both[option] for option in shared if option in both}
         return ExperimentRun(folder, self.examples / "vokenize.py", flags(options), None)
 
-    def student_cell(self, name: str) -> ExperimentRun:
-        """Needs its teacher, and its vokens if it learns them."""
+    def student_run(self, name: str) -> ExperimentRun:
+        """Its teacher, and its vokens if it learns any, must exist."""
         row, folder = ROWS[name], self.folder / "students" / name
         teacher = self.folder / row.teacher
         options = {"objectives": row.objectives, "teacher": str(teacher), **self._length(name)}
@@ -93,7 +95,7 @@ class SeedRuns:
             if "student_model_type" in self.student_recipe:
                 options["student_model_type"] = VidLanKDTeacherConfig.from_pretrained(teacher).text_config.model_type
         if row.num_vokens:
-            options["vokens"] = str(self.vokens_cell(name).folder)
+            options["vokens"] = str(self.vokens_run(name).folder)
             made_of["vokens"] = file_fingerprint(Path(options["vokens"]) / "vokens.npy")
         settings = {**self.student_recipe, **options, "seed": self.seed, "fingerprints": made_of}
         settings["objectives"] = self._objectives(name)
@@ -101,10 +103,10 @@ class SeedRuns:
         return ExperimentRun(folder, self.examples / "distill.py", arguments, settings)
 
     def result(self, name: str) -> dict | None:
-        """What is kept of a student; `None` if it was not run.
+        """Reads the kept result of a student; `None` if there is none.
 
         Raises:
-            ValueError: It was run with other settings.
+            ValueError: The result was made with other settings.
         """
         path = self.results / f"{name}.json"
         if not path.exists():
@@ -113,12 +115,13 @@ class SeedRuns:
         for key, value in json.loads(json.dumps(asked)).items():
             if result.get(key) != value:
                 raise ValueError(
-                    f"{path} has {key} {result.get(key)}, but {value} is asked for: remove it, or give --results"
+                    f"{path} has {key} {result.get(key)}, but this run has {value}: remove the file or give another "
+                    "--results folder"
                 )
         return result
 
     def keep(self, name: str, log: Path | None = None) -> dict:
-        """Writes what is kept of a student that was run."""
+        """Writes the result file of a trained student."""
         folder = self.folder / "students" / name
         state = json.loads((folder / "trainer_state.json").read_text())
         run = json.loads((folder / "run.json").read_text())
@@ -141,11 +144,11 @@ class SeedRuns:
         return result
 
     def probe(self, model: Path, log: Path | None = None) -> list[dict]:
-        """Of a student or a teacher of the grounded world."""
+        """Probes a student or a teacher of the grounded world."""
         return probe(model, self.world, self.examples / "probe.py", log)
 
     def identity(self, name: str) -> dict:
-        """What must be equal for a kept result to be this run's."""
+        """Settings that a kept result must share with this run."""
         row = ROWS[name]
         return {
             "seed": self.seed,
@@ -169,7 +172,7 @@ class SeedRuns:
         return objectives
 
     def _length(self, name: str) -> dict:
-        """Steps or epochs of a student, where they are not the recipe's."""
+        """Overrides the recipe's number of steps or epochs for a student at equal compute."""
         if not ROWS[name].equal_compute:
             return {}
         more = self._sequence_flops("crd") / self._sequence_flops(name)
@@ -179,7 +182,7 @@ class SeedRuns:
         return {"num_train_epochs": float(self.student_recipe.get("num_train_epochs", 3.0)) * more}
 
     def _sequence_flops(self, name: str) -> float:
-        """FLOPs of a student's step, a sequence; weights do not matter."""
+        """FLOPs of a student's training step per sequence."""
         row, recipe = ROWS[name], self.student_recipe
         teacher = VidLanKDTeacher(VidLanKDTeacherConfig.from_pretrained(self.folder / row.teacher))
         size = recipe.get("student", "small")

@@ -1,4 +1,4 @@
-"""The grounded world: what things look like is in its videos and never in its text."""
+"""The grounded world: a synthetic data set whose videos show what things look like and whose text never says it."""
 
 from ...evaluation import TASKS
 from .build import build_world

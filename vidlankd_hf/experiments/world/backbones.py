@@ -1,8 +1,7 @@
-"""Tiny frozen vision backbones for the grounded world, pre-trained on rendered scenes without a noun or a caption.
+"""Tiny frozen vision backbones for the grounded world, pre-trained on rendered scenes without nouns or captions.
 
-They stand for the ImageNet ResNet and the Kinetics video model of the paper, whose weights the offline default cannot
-download: a ResNet that has seen pictures and a VideoMAE that has seen clips, both taught which colours and shapes (the
-VideoMAE also which motions) are where in the picture. They know what things look like, and no word.
+They replace the paper's ImageNet ResNet and Kinetics video model, which cannot be downloaded offline. Both learn which
+colours and shapes are where in the picture, the VideoMAE also which motions. Neither sees any text.
 """
 
 import json
@@ -27,22 +26,23 @@ from ...extraction.backbones import to_pixel_values
 from ...extraction.streams import CLIP_FRAME_RATE, CLIP_LENGTH
 from .render import ATTRIBUTES, FPS, PICTURE_SIZE, Look, render_scene
 
-GRID = 4  # what is seen is labelled in 4 x 4 cells: labels for whole pictures teach shape and motion far slower
-VISIBLE_SHARE = 0.2  # of a cell's pixels (and of the clip's time) that an object must fill to be its label
-REPEAT = round(CLIP_FRAME_RATE / FPS)  # extraction sees each rendered frame as often
+GRID = 4  # labels are given for 4 x 4 cells: with labels for complete pictures, shape and motion are learnt far slower
+VISIBLE_SHARE = 0.2  # share of a cell's pixels (and of the clip's time) that an object must fill to be its label
+REPEAT = round(CLIP_FRAME_RATE / FPS)  # number of times that extraction reads each rendered frame
 CLIP_PICTURE_SIZE = 32
 BATCH_SIZE = 32
 LEARNING_RATES = {"frame": 7e-3, "clip": 2e-3}
 
 
 def pretrain_backbones(output_dir: str | Path, seed: int, num_scenes: int, frame_steps: int, clip_steps: int) -> None:
-    """Pre-trains the ResNet and the VideoMAE and saves them, with their image processors, to ``frame`` and ``clip``.
+    """Pre-trains the ResNet and the VideoMAE and saves them, with their image processors, to `frame` and `clip`.
 
     Args:
-        output_dir: is created.
-        seed: of scenes, initial weights and order.
-        num_scenes: rendered clips of 2/3 s, one to three objects each.
-        frame_steps, clip_steps: steps of 32 pictures (clips).
+        output_dir: Output folder; it is created.
+        seed: Seed of scenes, initial weights and order.
+        num_scenes: Number of rendered clips of 2/3 s, with one to three objects each.
+        frame_steps: Training steps of the ResNet, 32 pictures each.
+        clip_steps: Training steps of the VideoMAE, 32 clips each.
     """
     output_dir = Path(output_dir)
     clips, labels = render_labelled_clips(num_scenes, seed)
@@ -50,13 +50,13 @@ def pretrain_backbones(output_dir: str | Path, seed: int, num_scenes: int, frame
         torch.manual_seed(seed)
         frame, clip = _frame_backbone(output_dir / "frame", seed), _clip_backbone(output_dir / "clip")
 
-    def train(backbone: tuple, steps: int, name: str, line: int) -> None:
-        torch.set_num_threads(1)  # of the thread that calls it
+    def train(backbone: tuple[PreTrainedModel, torch.nn.Module, Callable], steps: int, name: str, line: int) -> None:
+        torch.set_num_threads(1)  # applies to the calling thread
         what = f"pre-training the {name} backbone"
         batches = tqdm(_batches(clips, labels, steps, seed), desc=what, total=steps, unit="step", position=line)
         _train(*backbone, batches, LEARNING_RATES[name])
 
-    # Side by side: models this small do not share out over torch's own threads.
+    # In parallel threads: models this small do not gain from torch's own threads.
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(train, (frame, clip), (frame_steps, clip_steps), ("frame", "clip"), (0, 1)))
     for backbone, name in ((frame, "frame"), (clip, "clip")):
@@ -64,11 +64,15 @@ def pretrain_backbones(output_dir: str | Path, seed: int, num_scenes: int, frame
 
 
 def render_labelled_clips(num_scenes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Clips of random objects and, cell by cell, how much of each attribute's value shows.
+    """Renders clips of random objects and labels each cell with the attributes that are visible in it.
+
+    Args:
+        num_scenes: Number of clips N.
+        seed: Seed of the scenes.
 
     Returns:
-        ``[N, T, 64, 64, 3]`` uint8 with T frames at :data:`~vidlankd_hf.experiments.world.render.FPS`, and
-        ``[N, T, 4, 4, 14]`` float16: the share of the cell's pixels with each colour, shape and motion.
+        Clips `[N, T, 64, 64, 3]` uint8 with T frames at `FPS`, and labels `[N, T, 4, 4, 14]` float16: the share of
+        the cell's pixels with each colour, shape and motion.
     """
 
     def render(index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -91,7 +95,7 @@ def render_labelled_clips(num_scenes: int, seed: int) -> tuple[np.ndarray, np.nd
 
 
 def _frame_backbone(folder: Path, seed: int) -> tuple[PreTrainedModel, torch.nn.Module, Callable]:
-    """A new ResNet, its head for pre-training, and their loss on a batch; its image processor is saved."""
+    """Builds a ResNet, its pre-training head and the loss of a batch; saves its image processor."""
     config = ResNetConfig(embedding_size=16, hidden_sizes=[16, 32, 64], depths=[1, 1, 1], layer_type="basic")
     model = ResNetModel(config)
     processor = _save_processor(folder, "ViTImageProcessor", PICTURE_SIZE)
@@ -100,7 +104,7 @@ def _frame_backbone(folder: Path, seed: int) -> tuple[PreTrainedModel, torch.nn.
     rng = np.random.default_rng((seed, 7))
 
     def loss(clips: np.ndarray, labels: np.ndarray) -> torch.Tensor:
-        """On one picture of each clip; the last feature map has 4 x 4 cells."""
+        """Loss on one picture per clip; the last feature map has 4 x 4 cells."""
         drawn = np.arange(len(clips)), rng.integers(0, clips.shape[1], len(clips))
         states = model(pixel_values=to_pixel_values(clips[drawn], processor)).last_hidden_state
         return _loss_per_attribute(head(states.permute(0, 2, 3, 1)), labels[drawn] > VISIBLE_SHARE)
@@ -109,7 +113,7 @@ def _frame_backbone(folder: Path, seed: int) -> tuple[PreTrainedModel, torch.nn.
 
 
 def _clip_backbone(folder: Path) -> tuple[PreTrainedModel, torch.nn.Module, Callable]:
-    """A new VideoMAE, its head for pre-training, and their loss on a batch; its image processor is saved."""
+    """Builds a VideoMAE, its pre-training head and the loss of a batch; saves its image processor."""
     config = VideoMAEConfig(
         image_size=CLIP_PICTURE_SIZE,
         patch_size=CLIP_PICTURE_SIZE // GRID,
@@ -127,7 +131,7 @@ def _clip_backbone(folder: Path) -> tuple[PreTrainedModel, torch.nn.Module, Call
     head = torch.nn.Linear(config.hidden_size, sum(map(len, ATTRIBUTES.values())))
 
     def loss(clips: np.ndarray, labels: np.ndarray) -> torch.Tensor:
-        """A token is the whole time of one of 4 x 4 patches."""
+        """Loss on clips; a token is one of 4 x 4 patches over the full length of the clip."""
         pixels = to_pixel_values(clips.reshape(-1, *clips.shape[2:]), processor)
         pixels = pixels.unflatten(0, clips.shape[:2]).repeat_interleave(REPEAT, dim=1)
         states = model(pixel_values=pixels).last_hidden_state
@@ -138,7 +142,7 @@ def _clip_backbone(folder: Path) -> tuple[PreTrainedModel, torch.nn.Module, Call
 
 
 def _batches(clips: np.ndarray, labels: np.ndarray, steps: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Random batches, half of them mirrored and half of them backwards: neither changes what is seen."""
+    """Draws random batches, half of them mirrored and half reversed in time; neither changes the labels."""
     rng = np.random.default_rng((seed, 8))
     for _ in range(steps):
         drawn = rng.integers(0, len(clips), BATCH_SIZE)
@@ -150,7 +154,7 @@ def _batches(clips: np.ndarray, labels: np.ndarray, steps: int, seed: int) -> It
 
 
 def _loss_per_attribute(logits: torch.Tensor, targets: np.ndarray) -> torch.Tensor:
-    """Binary cross-entropy [..., values], colour weighted less: it is learnt at once and then only adds noise."""
+    """Binary cross-entropy of `[..., values]`; colour has a lower weight since it is learnt at once."""
     targets = torch.from_numpy(np.ascontiguousarray(targets[..., : logits.shape[-1]])).float()
     weights, first, loss = {"colour": 0.25, "shape": 1.0, "motion": 1.0}, 0, torch.zeros(())
     for attribute, values in ATTRIBUTES.items():
@@ -177,9 +181,11 @@ def _train(model: PreTrainedModel, head: torch.nn.Module, loss_of: Callable, bat
 
 @torch.no_grad()
 def _start_from_cosines(projection: torch.nn.Conv3d) -> None:
-    """Starts the patch embedding from the lowest cosines in time and space, of light and two colour contrasts, the
-    faster ones stronger, as they are weaker in pictures. From random weights it stays blind to motion for thousands
-    of steps."""
+    """Initializes the patch embedding with the lowest cosines in time and space, of light and two colour contrasts.
+
+    Higher frequencies get larger weights, since they are weaker in pictures. With random weights the model does not
+    learn motion for thousands of steps.
+    """
     _, _, length, height, width = projection.weight.shape
     frequencies = [(t, y, x) for t in range(7) for y in range(5) for x in range(5)]
     frequencies.sort(key=lambda frequency: sum(f * f for f in frequency))
@@ -196,7 +202,7 @@ def _cosine(frequency: int, length: int) -> torch.Tensor:
 
 
 def _save_processor(folder: Path, kind: str, size: int):
-    """Writes ``preprocessor_config.json`` and loads it as extraction will."""
+    """Writes `preprocessor_config.json` and loads it in the same way as extraction."""
     settings = {
         "image_processor_type": kind,
         "do_resize": True,

@@ -1,4 +1,4 @@
-"""Builds the grounded world, stage by stage: words, videos, backbones, features."""
+"""Builds the grounded world in stages: words, videos, backbones, features."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ from .backbones import pretrain_backbones
 from .language import cast_videos, invent_nouns, narrate, write_sentences
 from .render import FPS, Look, render_scene, write_video
 
-SECONDS = (4, 6)  # shortest and longest video
+SECONDS = (4, 6)  # length of the shortest and the longest video
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
@@ -35,29 +35,30 @@ def build_world(
     frame_pretrain_steps: int = 1000,
     clip_pretrain_steps: int = 400,
 ) -> Path:
-    """Builds a world in which what things look like is in the videos and never in the text.
+    """Builds a world whose videos show what things look like and whose text never says it.
 
-    Below ``output_dir``: ``nouns.json`` ({noun, colour, shape, motion}, for probing only), ``captions.jsonl``
-    ({video, start, end, text}), ``text/train.txt`` and ``text/validation.txt`` (a sentence a line), ``tokenizer/``,
-    ``videos/*.mp4``, ``backbones/frame`` and ``backbones/clip``, ``features/`` (a
-    :class:`~vidlankd_hf.data.features.FeatureStore`) and, last of all, ``world.json`` (settings and counts).
-
-    A stage's output appears whole or not at all, and a finished stage is not redone: run it again to go on.
+    `output_dir` then holds `nouns.json` ({noun, colour, shape, motion}, for probing only), `captions.jsonl` ({video,
+    start, end, text}), `text/train.txt` and `text/validation.txt` (one sentence per line), `tokenizer/`,
+    `videos/*.mp4`, `backbones/frame` and `backbones/clip`, `features/` (a [`FeatureStore`]) and, written last,
+    `world.json` (settings and counts). Each stage is written atomically and finished stages are skipped, so an
+    interrupted build continues when it is run again.
 
     Args:
-        output_dir: a new folder, or one that was begun with the same settings.
-        seed: the same seed gives the same words and the same pictures.
-        num_nouns: a multiple of 48, so that attributes balance singly and pairwise.
-        num_videos: of 4 to 6 s with one to three objects, two on average.
-        num_sentences: of the text corpus; a tenth as many more are held out for validation.
-        vocab_size: of the WordPiece tokenizer, at most; small enough that longer nouns are split.
-        num_pretrain_scenes, frame_pretrain_steps, clip_pretrain_steps: of the vision backbones.
+        output_dir: New folder, or one that was started with the same settings.
+        seed: Seed of words and pictures.
+        num_nouns: Number of nouns, a multiple of 48, so that attributes balance singly and in pairs.
+        num_videos: Number of videos of 4 to 6 s, with one to three objects each.
+        num_sentences: Number of training sentences; a tenth as many more are held out for validation.
+        vocab_size: Maximum size of the WordPiece vocabulary, small enough to split longer nouns.
+        num_pretrain_scenes: Number of clips for pre-training the vision backbones.
+        frame_pretrain_steps: Training steps of the frame backbone.
+        clip_pretrain_steps: Training steps of the clip backbone.
 
     Returns:
-        ``output_dir``.
+        `output_dir`.
 
     Raises:
-        ValueError: sizes that cannot be balanced, or a folder that holds a world with other settings.
+        ValueError: The sizes cannot be balanced, or the folder holds a world with other settings.
     """
     output_dir = Path(output_dir)
     settings = {
@@ -74,7 +75,7 @@ def build_world(
     cast = cast_videos(list(nouns), num_videos, seed)
     _begin(output_dir, settings)
     if (output_dir / "world.json").is_file():
-        print(f"{output_dir} holds this world already: nothing to do.")
+        print(f"{output_dir} already holds this world: nothing to do.")
         return output_dir
 
     counts = _make_words(output_dir, nouns, cast, num_sentences, vocab_size, seed)
@@ -105,7 +106,7 @@ def build_world(
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """The backbones are so small that torch's threads cost more than they bring, very much more on shared cores."""
+    """Limits torch to one thread: for models this small more threads are slower, on shared cores by far."""
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -115,25 +116,25 @@ def _one_thread() -> Iterator[None]:
 
 
 def _begin(output_dir: Path, settings: dict) -> None:
-    """Notes the settings in a new folder, or refuses one with other settings."""
+    """Writes the settings into a new folder, or checks those of an existing one."""
     path = output_dir / "settings.json"
     if path.is_file():
         held = json.loads(path.read_text(encoding="utf-8"))
         if held != settings:
             differ = {name: (held.get(name), settings[name]) for name in settings if held.get(name) != settings[name]}
             raise ValueError(
-                f"{output_dir} holds a world with other settings (name: (there, asked for)): {differ}. Give another "
-                "folder, or remove this one."
+                f"{output_dir} holds a world with other settings (name: (existing, requested)): {differ}. Use "
+                "another folder, or remove this one."
             )
         return
     if output_dir.is_dir() and any(output_dir.iterdir()):
-        raise ValueError(f"{output_dir} is not empty and holds no world. Give another folder, or remove this one.")
+        raise ValueError(f"{output_dir} is not empty and is not a world. Give another folder, or remove this one.")
     output_dir.mkdir(parents=True, exist_ok=True)
     atomic_write(path, json.dumps(settings, indent=2) + "\n")
 
 
 def _make_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Makes a folder that appears once it is complete; one that is there is left as it is."""
+    """Fills a folder atomically; an existing folder is left unchanged."""
     if folder.is_dir():
         return
     with atomic_dir(folder) as part:
@@ -143,7 +144,7 @@ def _make_folder(folder: Path, fill: Callable[[Path], None]) -> None:
 def _make_words(
     output_dir: Path, nouns: dict[str, Look], cast: list[list[str]], num_sentences: int, vocab_size: int, seed: int
 ) -> dict[str, int]:
-    """Writes nouns, captions, text and tokenizer; they take a few seconds and are the same each time."""
+    """Writes nouns, captions, text and tokenizer; a seed always gives the same files."""
     captions = [
         {"video": video_name(i), "start": start, "end": end, "text": text}
         for i, shown in enumerate(cast)
@@ -168,11 +169,11 @@ def _make_words(
 
 
 def train_tokenizer(lines: list[str], vocab_size: int) -> BertTokenizerFast:
-    """A WordPiece tokenizer like BERT's, with a vocabulary of these lines."""
+    """Trains a WordPiece tokenizer like BERT's on `lines`."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    # Letters are numbered here: the trainer would number them, and so break ties, in another order each time.
+    # Letters are numbered here: the trainer numbers them in random order, which decides how ties break.
     letters = sorted({letter for line in lines for letter in line.lower() if letter != " "})
     first = [*SPECIAL_TOKENS, *letters, *(f"##{letter}" for letter in letters)]
     trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=first, show_progress=False)
@@ -181,17 +182,17 @@ def train_tokenizer(lines: list[str], vocab_size: int) -> BertTokenizerFast:
 
 
 def video_name(index: int) -> str:
-    """The file name, and so the id, of a video."""
+    """File name of a video, which is also its id."""
     return f"video-{index:05d}.mp4"
 
 
 def num_frames(seed: int, index: int) -> int:
-    """The length of a video."""
+    """Length of a video in frames."""
     return int(np.random.default_rng((seed, 9, index)).integers(SECONDS[0] * FPS, SECONDS[1] * FPS + 1))
 
 
 def render_video(nouns: dict[str, Look], shown: list[str], seed: int, index: int) -> np.ndarray:
-    """The frames ``[T, 64, 64, 3]`` uint8 of a video that shows these nouns."""
+    """Frames `[T, 64, 64, 3]` uint8 of the video that shows the nouns `shown`."""
     looks = [nouns[noun] for noun in shown]
     return render_scene(looks, num_frames(seed, index), np.random.default_rng((seed, 5, index)))[0]
 
@@ -200,7 +201,7 @@ def _render_videos(folder: Path, nouns: dict[str, Look], cast: list[list[str]], 
     def render(index: int) -> None:
         write_video(folder / video_name(index), render_video(nouns, cast[index], seed, index))
 
-    # Threads do: numpy and the encoder let go of the interpreter while they work.
+    # Threads suffice: numpy and the encoder release the interpreter lock.
     with ThreadPoolExecutor() as pool:
         for _ in tqdm(pool.map(render, range(len(cast))), total=len(cast), desc="rendering videos", unit="video"):
             pass

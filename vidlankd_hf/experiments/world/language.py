@@ -1,7 +1,7 @@
-"""The grounded world's words: invented nouns, narration for the videos, and a text corpus about the same nouns.
+"""The words of the grounded world: invented nouns, narration for the videos, and a text corpus about the same nouns.
 
-What a noun looks like is in no sentence: templates are drawn without regard to the noun, so neither a word nor what
-stands beside it tells anything. The three sets of templates (captions, text, probe) share no sentence.
+No sentence says what a noun looks like. Templates are drawn independently of the noun, so that neither a word nor its
+context tells anything about it. Captions, text and probe use three disjoint sets of templates.
 """
 
 from collections.abc import Sequence
@@ -12,56 +12,20 @@ import numpy as np
 from ...evaluation.probing import PROBE_TEMPLATES
 from .render import ATTRIBUTES, Look
 
-# Words that name an attribute or hint at one; none of them, nor a word that begins with one, may occur.
-FORBIDDEN_STEMS = (
-    *("red", "yellow", "green", "cyan", "blue", "magenta", "pink", "purple", "orange", "colo", "bright", "dark"),
-    *(
-        "disc",
-        "disk",
-        "square",
-        "triang",
-        "cross",
-        "round",
-        "circ",
-        "corner",
-        "edge",
-        "shape",
-        "flat",
-        "point",
-        "curv",
-    ),
-    *("rest", "still", "slid", "glid", "bounc", "jump", "hop", "spin", "turn", "rotat", "roll", "mov", "motion"),
+# Stems of words that name an attribute or hint at one; no word may begin with one of them.
+FORBIDDEN_STEMS = tuple(
+    (
+        "red yellow green cyan blue magenta pink purple orange colo bright dark disc disk square triang cross "
+        "round circ corner edge shape flat point curv rest still slid glid bounc jump hop spin turn rotat roll mov "
+        "motion"
+    ).split()
 )
 
 NOUNS_PER_BALANCED_SET = 48
 
-_ONSETS = (
-    "b",
-    "bl",
-    "d",
-    "dr",
-    "f",
-    "fl",
-    "g",
-    "gr",
-    "j",
-    "k",
-    "kr",
-    "l",
-    "m",
-    "n",
-    "p",
-    "pl",
-    "s",
-    "sn",
-    "t",
-    "tr",
-    "v",
-    "w",
-    "z",
-)
-_VOWELS = ("a", "e", "i", "o", "u", "oo", "ee")
-_CODAS = ("b", "g", "k", "l", "m", "n", "p", "x", "ck", "ft", "nd", "sp")
+_ONSETS = tuple("b bl d dr f fl g gr j k kr l m n p pl s sn t tr v w z".split())
+_VOWELS = tuple("a e i o u oo ee".split())
+_CODAS = tuple("b g k l m n p x ck ft nd sp".split())
 
 _CAPTION_OPENINGS = (
     "",
@@ -137,18 +101,17 @@ _TEXT_TEMPLATES = (
 
 
 def balanced_looks(num_nouns: int) -> list[Look]:
-    """As many looks, each value of an attribute and each pair of values of two attributes equally often.
+    """Returns looks in which each attribute value, and each pair of values of two attributes, is equally frequent.
 
-    There are 96 combinations; a set of 48 of them is already balanced (those whose three indices add up to an even
-    number), so any multiple of 48 is possible.
+    The 48 of the 96 combinations whose three indices add up to an even number are balanced, and so are the other 48.
 
     Raises:
-        ValueError: not a positive multiple of 48.
+        ValueError: `num_nouns` is not a positive multiple of 48.
     """
     if num_nouns <= 0 or num_nouns % NOUNS_PER_BALANCED_SET:
         raise ValueError(
-            f"num_nouns is {num_nouns}: attributes balance over pairs only for multiples of {NOUNS_PER_BALANCED_SET}. "
-            "Give 48, 96, 144, 192, ..."
+            f"num_nouns is {num_nouns}, but attributes balance over pairs only for multiples of "
+            f"{NOUNS_PER_BALANCED_SET}: give 48, 96, 144, 192, ..."
         )
     combinations = [(sum(indices) % 2, indices) for indices in product(*(range(len(v)) for v in ATTRIBUTES.values()))]
     even, odd = ([indices for parity, indices in combinations if parity == wanted] for wanted in (0, 1))
@@ -161,10 +124,10 @@ def balanced_looks(num_nouns: int) -> list[Look]:
 
 
 def invent_nouns(num_nouns: int, seed: int) -> dict[str, Look]:
-    """Distinct pronounceable nouns, each with its hidden look; two thirds have two syllables, the others three.
+    """Invents distinct pronounceable nouns of two or three syllables, each with a hidden look.
 
     Raises:
-        ValueError: see :func:`balanced_looks`.
+        ValueError: As in [`balanced_looks`].
     """
     looks = balanced_looks(num_nouns)
     rng = np.random.default_rng((seed, 1))
@@ -182,17 +145,17 @@ def invent_nouns(num_nouns: int, seed: int) -> dict[str, Look]:
 
 
 def cast_videos(nouns: Sequence[str], num_videos: int, seed: int) -> list[list[str]]:
-    """Which one to three different nouns each video shows; over all of them each noun about equally often.
+    """Chooses the one to three nouns that each video shows; all nouns are about equally frequent.
 
     Raises:
-        ValueError: too few videos for every noun to be seen.
+        ValueError: There are too few videos to show every noun.
     """
     rng = np.random.default_rng((seed, 2))
     counts = 1 + rng.permutation(num_videos) % 3
     if counts.sum() < len(nouns):
         raise ValueError(
-            f"num_videos is {num_videos}: with two objects a video on average not all {len(nouns)} nouns are seen. "
-            f"Give at least {(len(nouns) + 1) // 2 + 1}."
+            f"num_videos is {num_videos}, too few to show all {len(nouns)} nouns with two per video on average: "
+            f"give at least {(len(nouns) + 1) // 2 + 1}"
         )
     queue: list[str] = []
     cast = []
@@ -211,9 +174,9 @@ def cast_videos(nouns: Sequence[str], num_videos: int, seed: int) -> list[list[s
 
 
 def narrate(nouns: Sequence[str], duration: float, rng: np.random.Generator) -> list[tuple[float, float, str]]:
-    """Time-stamped caption lines of one video, ``(start, end, text)`` in seconds: three to five, side by side.
+    """Writes three to five consecutive captions `(start, end, text)` of a video, times in seconds.
 
-    Every noun shown is named; a line names one or two of them.
+    Every noun that is shown is named; a caption names one or two.
     """
     num_lines = int(rng.integers(3, 6))
     cuts = np.linspace(0, duration, num_lines + 1)
@@ -231,10 +194,13 @@ def narrate(nouns: Sequence[str], duration: float, rng: np.random.Generator) -> 
 
 
 def write_sentences(nouns: Sequence[str], num_sentences: int, seed: int, split: str) -> list[str]:
-    """Sentences of the text corpus, each about one or two nouns, every noun equally often.
+    """Writes sentences of the text corpus about one or two nouns each; all nouns are equally frequent.
 
     Args:
-        split: "train" or "validation"; other draws of the same templates.
+        nouns: The nouns of the world.
+        num_sentences: Number of sentences.
+        seed: Seed of the world.
+        split: "train" or "validation": different draws from the same templates.
     """
     rng = np.random.default_rng((seed, 3, ("train", "validation").index(split)))
     rounds = -(-num_sentences // len(nouns))
@@ -257,7 +223,7 @@ def _draw(options: Sequence[str], rng: np.random.Generator) -> str:
 
 
 def _template_words() -> set[str]:
-    """Every word of every template, so that no noun is one of them."""
+    """All words of all templates; no noun may be one of them."""
     templates = (
         *(_CAPTION_OPENINGS + _CAPTION_BODIES + _CAPTION_ENDINGS),
         *(_TEXT_SUBJECTS + _TEXT_TIMES + _TEXT_PLACES + _TEXT_TEMPLATES + PROBE_TEMPLATES),

@@ -1,21 +1,15 @@
-"""What a text encoder knows about how things look, read from its frozen states by a linear probe."""
+"""What a text encoder knows about visual attributes, read from its frozen states by a linear probe."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from transformers import PreTrainedTokenizerBase
 
-from ...evaluation.probing import noun_states
+from ...evaluation.probing import cross_validated, noun_states
+from ...utils.extras import requires_extra
 from .render import ATTRIBUTES
-
-BATCH_SIZE = 256
 
 
 def probe_model(
@@ -27,25 +21,26 @@ def probe_model(
 ) -> list[dict]:
     """Probes a text encoder for the colour, shape and motion of the world's nouns.
 
-    A noun's state is the encoder's last hidden state, frozen, over its word pieces and over eight neutral sentences
-    that are neither captions nor text of the world. A logistic regression on standardised states is fitted to three
-    quarters of the nouns and scored on the others, so every noun is scored by a probe that never saw it.
+    A noun's state is the frozen encoder's last hidden state, averaged over the noun's word pieces and over eight
+    neutral sentences that are neither captions nor text of the world. A logistic regression on standardised states is
+    fitted to three quarters of the nouns and scored on the others. No probe is scored on nouns it was fitted to.
 
     Args:
-        model: has ``encode_text(input_ids, attention_mask) -> [B, L, H]`` (the teacher), or is a BERT-like model of
-            ``transformers``, whose ``base_model`` is taken.
-        tokenizer: the model's, a fast one.
-        world_dir: a folder with ``nouns.json``.
-        folds: of the cross-validation over nouns.
-        seed: of the folds.
+        model: A model with `encode_text(input_ids, attention_mask) -> [B, L, H]` (the teacher), or a BERT-like model
+            of `transformers`, whose `base_model` is used.
+        tokenizer: The model's tokenizer, a fast one.
+        world_dir: A folder with `nouns.json`.
+        folds: Number of folds of the cross-validation over nouns.
+        seed: Seed of the folds.
 
     Returns:
-        For each attribute ``{attribute, accuracy, chance, num_nouns, low, high}``: low and high are the 95 % Wilson
+        For each attribute `{attribute, accuracy, chance, num_nouns, low, high}`; low and high are the 95 % Wilson
         interval of the accuracy.
 
     Raises:
-        FileNotFoundError: no ``nouns.json`` in ``world_dir``.
-        ValueError: the tokenizer is not a fast one or has no pieces for a noun.
+        FileNotFoundError: There is no `nouns.json` in `world_dir`.
+        ImportError: The extra `world` is not installed.
+        ValueError: The tokenizer is not a fast one or has no pieces for a noun.
     """
     path = Path(world_dir) / "nouns.json"
     if not path.is_file():
@@ -59,11 +54,15 @@ def probe_model(
 
 
 def probe_states(states: np.ndarray, values: list[str], folds: int = 4, seed: int = 0) -> dict:
-    """Cross-validated accuracy of a linear probe from ``states`` [N, H] to the N ``values``, as in
-    :func:`probe_model`."""
-    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    """Returns the cross-validated accuracy of a linear probe from `states` `[N, H]` to the N `values`.
+
+    The result is one entry of [`probe_model`], without `attribute`.
+    """
+    with requires_extra("world"):
+        from scipy.stats import binomtest
+        from sklearn.model_selection import StratifiedKFold
     splits = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    correct = int((cross_val_predict(probe, states, values, cv=splits) == np.array(values)).sum())
+    correct = int((cross_validated(states, values, splits) == np.array(values)).sum())
     interval = binomtest(correct, len(values)).proportion_ci(method="wilson")
     return {
         "accuracy": correct / len(values),

@@ -39,3 +39,8 @@ OBJECTIVES = {
     "infonce": {"infonce": 1.0},
     "nst+crd": {"nst": 1000.0, "crd": 1.0},
 }
+
+
+def in_help(recipe: dict) -> dict[str, str]:
+    """For `CommandLine(defaults=...)`: shows the recipe's values next to the ordinary defaults."""
+    return {name: f"%(default)s; grounded world: {value}" for name, value in recipe.items()}

@@ -1,7 +1,7 @@
-"""The grounded world's pictures: coloured, shaped, moving objects, rendered with numpy and encoded as mp4.
+"""The pictures of the grounded world: coloured, moving objects, rendered with numpy and encoded as mp4.
 
-An object is a triple of attributes. Its size, place, direction, speed and exact tint vary, as do the background and
-the grey clutter in it, and the picture is noisy; so nothing but the attributes is common to two renderings of it.
+An object has a colour, a shape and a motion. Size, position, direction, speed, exact tint, background, clutter and
+noise vary, so that two renderings of an object share only its attributes.
 """
 
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ MOTIONS = ("rests", "slides", "bounces", "spins")
 ATTRIBUTES = {"colour": tuple(COLOURS), "shape": SHAPES, "motion": MOTIONS}
 
 PICTURE_SIZE = 64  # pixels, square
-FPS = 12  # extraction samples at 24, so that a clip of 16 frames holds 8 different ones: 2/3 of a second
+FPS = 12  # extraction samples at 24, so that a clip of 16 frames (2/3 s) holds 8 different ones
 
 
 @dataclass(frozen=True)
 class Look:
-    """What an object looks like and how it moves: values of :data:`ATTRIBUTES`."""
+    """Colour, shape and motion of an object: values of `ATTRIBUTES`."""
 
     colour: str
     shape: str
@@ -40,13 +40,13 @@ def render_scene(looks: Sequence[Look], num_frames: int, rng: np.random.Generato
     """Renders a few objects over a cluttered background.
 
     Args:
-        looks: one to three objects.
-        num_frames: length at :data:`FPS`.
-        rng: decides everything else: size, place, speed, tint, background, noise.
+        looks: One to three objects.
+        num_frames: Length in frames at `FPS`.
+        rng: Generator for size, position, speed, tint, background and noise.
 
     Returns:
-        ``(frames, visible)``: ``[num_frames, 64, 64, 3]`` uint8 RGB, and for each object the share of each pixel that
-        shows it, ``[len(looks), num_frames, 64, 64]`` float32 in 0..1.
+        `(frames, visible)`: `[num_frames, 64, 64, 3]` uint8 RGB, and for each object the share of each pixel that it
+        covers, `[len(looks), num_frames, 64, 64]` float32 in 0..1.
     """
     frames = np.repeat(_background(rng)[None], num_frames, axis=0)
     visible = np.zeros((len(looks), *frames.shape[:3]), dtype=np.float32)
@@ -67,9 +67,9 @@ def render_scene(looks: Sequence[Look], num_frames: int, rng: np.random.Generato
 
 
 def write_video(path: str | Path, frames: np.ndarray) -> None:
-    """Encodes ``[T, height, width, 3]`` uint8 frames as h264 in mp4, at :data:`FPS`; the same bytes each time."""
+    """Encodes frames `[T, height, width, 3]` uint8 as h264 in mp4 at `FPS`, always to the same bytes."""
     with av.open(str(path), "w", format="mp4") as container:
-        # x264's slower presets now and then turn the same frames into other bytes.
+        # x264's slower presets do not always turn the same frames into the same bytes.
         stream = container.add_stream("libx264", rate=FPS, options={"crf": "20", "preset": "superfast"})
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
@@ -80,16 +80,16 @@ def write_video(path: str | Path, frames: np.ndarray) -> None:
 
 
 def _places(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Centres [count, 2], the best spread of a few draws."""
+    """Centres `[count, 2]`: the draw of 30 with the largest distance between objects."""
     draws = rng.uniform(16, PICTURE_SIZE - 16, (30, count, 2))
     distances = np.linalg.norm(draws[:, :, None] - draws[:, None], axis=-1) + 1e3 * np.eye(count)
     return draws[distances.min(axis=(1, 2)).argmax()]
 
 
 def _movement(motion: str, time: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(dx, dy, angle), each [T]: pixels, pixels, radians."""
+    """`(dx, dy, angle)`, each `[T]`, in pixels, pixels and radians."""
     still = np.zeros_like(time)
-    if motion == "slides":  # to and fro, roughly level, at an even speed
+    if motion == "slides":  # back and forth at constant speed, roughly horizontally
         reach, speed, slope = rng.uniform(9, 15), rng.uniform(18, 30), rng.uniform(-0.35, 0.35)
         phase = time * speed / (2 * reach) % 2
         way = reach * (2 * np.abs(phase - 1) - 1)
@@ -104,8 +104,8 @@ def _movement(motion: str, time: np.ndarray, rng: np.random.Generator) -> tuple[
 
 
 def _cover(shape: str, radius: float, x, y, angle) -> tuple[slice, slice, np.ndarray, np.ndarray]:
-    """The rows and columns that an object ever reaches and, in there, [T, rows, columns], its anti-aliased coverage in
-    0..1 and which half of it each pixel lies in. Its centre and angle are [T]."""
+    """Rows and columns that an object reaches and, for these, its anti-aliased coverage `[T, rows, columns]` in 0..1
+    and the half of the object that each pixel is in. Centre and angle are `[T]`."""
     columns, rows = _reached(x, radius), _reached(y, radius)
     x, y, angle = (np.asarray(value, dtype=np.float32)[:, None, None] for value in (x, y, angle))
     right = (np.arange(columns.start, columns.stop, dtype=np.float32) - x) / radius
@@ -117,12 +117,12 @@ def _cover(shape: str, radius: float, x, y, angle) -> tuple[slice, slice, np.nda
 
 
 def _reached(centres: np.ndarray, radius: float) -> slice:
-    """The pixels along one axis that an object touches in any frame (its outline ends 1.2 radii from its centre)."""
+    """Pixels along one axis that an object touches in any frame (its outline ends 1.2 radii from its centre)."""
     low, high = centres.min() - 1.2 * radius, centres.max() + 1.2 * radius
     return slice(max(0, int(low)), min(PICTURE_SIZE, int(high) + 2))
 
 
-# Signed distance to the outline in units of the radius, negative inside; areas are about equal.
+# Signed distance to the outline in radii, negative inside; all shapes have about the same area.
 _DISTANCES = {
     "disc": lambda u, v: np.sqrt(u * u + v * v) - 0.85,
     "square": lambda u, v: np.maximum(np.abs(u), np.abs(v)) - 0.76,
@@ -135,7 +135,7 @@ _DISTANCES = {
 
 
 def _tint(colour: str, rng: np.random.Generator) -> np.ndarray:
-    """RGB [3] in 0..255 of a hue near the colour's, by the usual HSV formula."""
+    """RGB `[3]` in 0..255 of a hue near the colour's, converted from HSV."""
     hue = (COLOURS[colour] + rng.uniform(-10, 10)) / 60
     saturation, value = rng.uniform(0.75, 1), rng.uniform(0.75, 1)
     k = (np.array([5, 3, 1]) + hue) % 6
@@ -143,7 +143,7 @@ def _tint(colour: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def _background(rng: np.random.Generator) -> np.ndarray:
-    """A dull gradient with grey blobs, [64, 64, 3] float32 in 0..255."""
+    """A grey gradient with grey blobs, `[64, 64, 3]` float32 in 0..255."""
     grid = np.arange(PICTURE_SIZE, dtype=np.float32)
     slope = rng.uniform(-0.15, 0.15, 2) / PICTURE_SIZE
     light = rng.uniform(0.25, 0.6) + slope[0] * grid[None, :] + slope[1] * grid[:, None]

@@ -1,4 +1,4 @@
-"""The report of the grounded world, made from `results.json` and nothing else."""
+"""The report of the grounded world: a table and a figure, made from `results.json` alone."""
 
 import json
 import math
@@ -6,13 +6,32 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import mean, stdev
 
+from ...utils.extras import needs_extra
+from ...utils.figures import COLOURS, score_legend, score_rows
+
 ATTRIBUTES = ("colour", "shape", "motion")
-ORDER = ("text_only", "shuffled", "nst", "crd", "infonce", "nst+crd", "teacher_hinge", "teacher")
+# In reading order.
+NAMES = {
+    "text_only": "text only",
+    "shuffled": "shuffled captions",
+    "nst": "NST",
+    "crd": "CRD",
+    "infonce": "InfoNCE",
+    "nst+crd": "NST + CRD",
+    "teacher_hinge": "teacher, paper's hinge loss",
+    "teacher": "teacher",
+}
+CONTROLS = ("text_only", "shuffled")
 FIELDS = ("model", "weights", "seed", "attribute", "accuracy", "chance", "num_nouns")
+TITLE = "Linear probe: what the student knows about visual attributes that never occur in its training text"
 
 
 def read_results(path: str | Path) -> list[dict]:
-    """Rows of `results.json`, checked: each has `model, weights, seed, attribute, accuracy, chance, num_nouns`."""
+    """Reads `results.json`: rows with `model, weights, seed, attribute, accuracy, chance, num_nouns`.
+
+    Raises:
+        ValueError: A row lacks a field.
+    """
     rows = json.loads(Path(path).read_text())
     for row in rows:
         missing = [name for name in FIELDS if name not in row]
@@ -22,33 +41,37 @@ def read_results(path: str | Path) -> list[dict]:
 
 
 def label(model: str, weights: dict[str, float]) -> str:
-    """`nst+crd` with weights 1000 and 1 -> `1000 nst + 1 crd`; models without weights keep their name."""
-    parts = [f"{weights[name]:g} {name}" for name in sorted(weights, reverse=True)]
-    return f"{model} ({' + '.join(parts)})" if model == "shuffled" else " + ".join(parts) or model
+    """Name of a row in tables and figures, such as `NST (weight 1000) + CRD (weight 1)`."""
+    names = sorted(weights, reverse=True)
+    if model == "shuffled":
+        return f"{NAMES[model]} ({' + '.join(NAMES.get(name, name) for name in names)})"
+    return " + ".join(f"{NAMES.get(name, name)} (weight {weights[name]:g})" for name in names) or NAMES[model]
 
 
 def summarize(rows: list[dict]) -> list[dict]:
-    """One entry a model and weighting, in reading order: per-attribute means over seeds, and the share of the gap.
+    """Summarizes `results.json`: one entry per model and weighting, in reading order.
 
-    Each entry: `label`, `model`, `seeds`, `accuracy` {attribute: (mean, spread)}, `mean` (of the three attributes),
-    `gap_closed`: (mean - text only's) / (teacher's - text only's), over the same seeds.
+    Returns:
+        Entries with `label`, `model`, `seeds`, `scores` {attribute: {seed: accuracy}}, `accuracy` {attribute: (mean,
+        standard deviation over seeds)}, `mean` over the attributes, and `gap_closed`: (mean - text-only) /
+        (teacher - text-only) over the same seeds, `None` if either was not run.
     """
-    grouped = defaultdict(lambda: defaultdict(dict))
+    grouped = defaultdict(lambda: {attribute: {} for attribute in ATTRIBUTES})
     for row in rows:
-        key = (row["model"], tuple(sorted(row["weights"].items())))
-        grouped[key][row["seed"]][row["attribute"]] = row["accuracy"]
+        grouped[row["model"], tuple(sorted(row["weights"].items()))][row["attribute"]][row["seed"]] = row["accuracy"]
 
     def over_seeds(model: str, seeds: set) -> float | None:
-        values = [mean(by[s].values()) for (name, _), by in grouped.items() if name == model for s in seeds & set(by)]
+        found = [scores for (name, _), scores in grouped.items() if name == model]
+        values = [mean(by[s] for by in scores.values()) for scores in found for s in seeds & set(scores["colour"])]
         return mean(values) if values else None
 
     entries = []
-    for (model, weights), by_seed in grouped.items():
-        seeds = set(by_seed)
+    for (model, weights), scores in grouped.items():
+        seeds = set(scores["colour"])
         text_only, teacher = over_seeds("text_only", seeds), over_seeds("teacher", seeds)
         accuracy = {}
-        for attribute in ATTRIBUTES:
-            values = [by[attribute] for by in by_seed.values()]
+        for attribute, by_seed in scores.items():
+            values = list(by_seed.values())
             accuracy[attribute] = (mean(values), stdev(values) if len(values) > 1 else 0.0)
         average = mean(a for a, _ in accuracy.values())
         known = text_only is not None and teacher is not None and teacher > text_only
@@ -57,88 +80,107 @@ def summarize(rows: list[dict]) -> list[dict]:
                 "label": label(model, dict(weights)),
                 "model": model,
                 "seeds": sorted(seeds),
+                "scores": scores,
                 "accuracy": accuracy,
                 "mean": average,
                 "gap_closed": (average - text_only) / (teacher - text_only) if known else None,
             }
         )
-    return sorted(entries, key=lambda entry: (ORDER.index(entry["model"]), entry["mean"]))
+    return sorted(entries, key=lambda entry: (list(NAMES).index(entry["model"]), entry["mean"]))
 
 
 def interval(accuracy: float, count: int) -> float:
-    """Half the width of the 95 % binomial interval around chance or a score of `count` nouns."""
+    """Half the width of the 95 % binomial interval (normal approximation) of a score over `count` nouns."""
     return 1.96 * math.sqrt(accuracy * (1 - accuracy) / count)
 
 
 def write_report(results: str | Path, output_dir: str | Path) -> None:
     """Writes `report.md` and `report.png` into `output_dir`."""
     rows, folder = read_results(results), Path(output_dir)
-    entries = summarize(rows)
-    chance = {row["attribute"]: row["chance"] for row in rows}
-    nouns, seeds = rows[0]["num_nouns"], sorted({row["seed"] for row in rows})
-    (folder / "report.md").write_text(_markdown(entries, chance, nouns, seeds))
-    _figure(entries, chance, nouns, seeds, folder / "report.png")
-
-
-def _markdown(entries: list[dict], chance: dict, nouns: int, seeds: list) -> str:
-    count = nouns * len(seeds)
     lines = [
-        "# What a text-only BERT knows about looks it never read of",
+        f"# {TITLE}",
         "",
-        f"Linear probes of frozen token states, {nouns} invented nouns, 4-fold over nouns: every noun is scored by a",
-        f"probe that never saw it. World and training seeds: {', '.join(map(str, seeds))}. "
-        + ("Mean ± standard deviation over seeds." if len(seeds) > 1 else ""),
+        markdown_table(rows),
+        "",
+        "`gap closed` = (student - text-only) / (teacher - text-only), computed on the means over seeds. `text only`",
+        "trains on the same text for as many steps, without a teacher. `shuffled captions` has a teacher whose clips",
+        "were paired with captions of other videos. All students start from the same weights.",
+        "",
+        "![report](report.png)",
+        "",
+    ]
+    (folder / "report.md").write_text("\n".join(lines))
+    draw(rows, folder / "report.png")
+
+
+def _chance(rows: list[dict]) -> tuple[dict[str, float], dict[str, float]]:
+    """For each attribute the accuracy of guessing, and half the width of its interval over all seeds."""
+    chance, count = {row["attribute"]: row["chance"] for row in rows}, rows[0]["num_nouns"]
+    count *= len({row["seed"] for row in rows})
+    return chance, {attribute: interval(value, count) for attribute, value in chance.items()}
+
+
+def markdown_table(rows: list[dict]) -> str:
+    """The table of `report.md`, with the sentence that introduces it, from the rows of `results.json`."""
+    chance, half = _chance(rows)
+    seeds = sorted({row["seed"] for row in rows})
+    lines = [
+        f"Accuracy of linear probes of frozen token states on {rows[0]['num_nouns']} invented nouns, 4-fold "
+        "cross-validated over nouns:",
+        "every noun is scored by a probe that was not fitted to it. World and training seeds "
+        f"{', '.join(map(str, seeds))}{'; mean ± standard deviation' if len(seeds) > 1 else ''}.",
         "",
         "| model | colour | shape | motion | mean | gap closed |",
         "|---|---|---|---|---|---|",
-        "| chance (± 95 % of a guesser) | "
-        + " | ".join(f"{chance[a]:.2f} ± {interval(chance[a], count):.2f}" for a in ATTRIBUTES)
-        + f" | {mean(chance[a] for a in ATTRIBUTES):.2f} | |",
+        f"| chance (± 95 % interval) | {' | '.join(f'{chance[a]:.2f} ± {half[a]:.2f}' for a in ATTRIBUTES)} | "
+        f"{mean(chance[a] for a in ATTRIBUTES):.2f} | |",
     ]
-    for entry in entries:
+    for entry in summarize(rows):
         several = len(entry["seeds"]) > 1
         cells = [f"{m:.2f} ± {s:.2f}" if several else f"{m:.2f}" for m, s in entry["accuracy"].values()]
         gap = entry["gap_closed"]
         closed = "" if gap is None or entry["model"] in ("text_only", "teacher") else f"{round(100 * gap)} %"
         lines.append(f"| {entry['label']} | {' | '.join(cells)} | {entry['mean']:.2f} | {closed} |")
-    lines += [
-        "",
-        "`gap closed` is the way from the text-only student to the teacher. `text_only` reads the same text for as",
-        "many steps without a teacher. `shuffled` learns from a teacher whose clips were paired with wrong captions.",
-        "All students start from the same weights.",
-        "",
-        "![report](report.png)",
-        "",
-    ]
     return "\n".join(lines)
 
 
-def _figure(entries: list[dict], chance: dict, nouns: int, seeds: list, path: Path) -> None:
-    import matplotlib
+def draw(rows: list[dict], path: str | Path) -> None:
+    """Draws one marker per seed and attribute for each student; teacher, text only and chance are lines."""
+    with needs_extra("world"):
+        from matplotlib.figure import Figure
+        from matplotlib.lines import Line2D
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 3, figsize=(11, 0.42 * len(entries) + 1.6), sharey=True, layout="constrained")
-    names = [entry["label"] for entry in entries]
-    grey, blue, gold = "#9aa5b1", "#2f6fab", "#c98a1b"
-    colours = {"text_only": grey, "shuffled": grey, "teacher": gold, "teacher_hinge": gold}
+    entries = {entry["label"]: entry for entry in summarize(rows)}
+    lines = {"teacher": ("teacher", "-"), "text_only": ("control", "--")}
+    shown = [entry for entry in entries.values() if entry["model"] not in lines]
+    colours = {"shuffled": COLOURS["control"], "teacher_hinge": COLOURS["teacher"]}
+    chance, half = _chance(rows)
+    figure = Figure(figsize=(11, 0.42 * len(shown) + 2.1), layout="constrained")
+    axes = figure.subplots(1, 3, sharey=True)
     for axis, attribute in zip(axes, ATTRIBUTES):
-        values = [entry["accuracy"][attribute][0] for entry in entries]
-        spread = [entry["accuracy"][attribute][1] for entry in entries]
-        bars = axis.barh(names, values, xerr=spread if len(seeds) > 1 else None, height=0.7,
-                         color=[colours.get(entry["model"], blue) for entry in entries])  # fmt: skip
-        axis.bar_label(bars, [f" {value:.2f}" for value in values], padding=2, fontsize=9)
-        half = interval(chance[attribute], nouns * len(seeds))
-        axis.axvspan(chance[attribute] - half, chance[attribute] + half, color="#d64545", alpha=0.25, lw=0)
-        axis.axvline(chance[attribute], color="#d64545", lw=1)
-        axis.set_title(f"{attribute} (chance {chance[attribute]:.2f})", fontsize=11)
-        axis.set_xlim(0, 1.15)
-        axis.set_xticks([0, 0.25, 0.5, 0.75, 1])
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0].invert_yaxis()
-    figure.supxlabel(
-        "accuracy of a linear probe on nouns it never saw; red: chance with its 95 % interval", fontsize=10
-    )
+        score_rows(
+            axis,
+            [entry["label"] for entry in shown],
+            [entry["scores"][attribute] for entry in shown],
+            [colours.get(entry["model"], COLOURS["student"]) for entry in shown],
+        )
+        low, high = chance[attribute] - half[attribute], chance[attribute] + half[attribute]
+        axis.axvspan(low, high, color=COLOURS["chance"], alpha=0.2, lw=0)
+        for entry in entries.values():
+            if entry["model"] in lines:
+                kind, style = lines[entry["model"]]
+                score = entry["accuracy"][attribute][0]
+                axis.axvline(score, color=COLOURS[kind], ls=style, lw=1.5, zorder=1)
+                if entry["model"] == "teacher":
+                    axis.text(score, len(shown) - 0.55, f"{score:.2f} ", color=COLOURS[kind], ha="right", fontsize=9)
+        axis.set(xlim=(0, 1), xticks=[0, 0.25, 0.5, 0.75, 1], xticklabels=["0", "0.25", "0.5", "0.75", "1"])
+        axis.set_title(attribute, fontsize=11)
+    legend = [
+        Line2D([], [], color=COLOURS[kind], ls=style, label=f"{NAMES[model]} (mean)")
+        for model, (kind, style) in lines.items()
+        if any(entry["model"] == model for entry in entries.values())
+    ]
+    legend.append(Line2D([], [], color=COLOURS["chance"], alpha=0.3, lw=8, label="chance (95 % interval)"))
+    score_legend(figure, sorted({row["seed"] for row in rows}), legend)
+    axes[1].set_xlabel("probe accuracy on nouns that the probe was not fitted to (number at the right: mean)")
     figure.savefig(path, dpi=120)
-    plt.close(figure)

@@ -1,7 +1,7 @@
-"""The grounded world as a task: questions about what its nouns look like, scored on nouns that no question was about.
+"""The grounded world as a fine-tuning task: questions about attributes of nouns, scored on unseen nouns.
 
-A probe reads frozen states; here all weights are trained on questions, as users do. What is scored is whether what a
-student knows of the other nouns is still there afterwards, and of use.
+A probe reads frozen states; here all weights are trained on questions. The score says whether what a student knows
+about the other nouns survives fine-tuning and is of use.
 """
 
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ...evaluation.heads import Classification
-from ...evaluation.metrics import GroupedAccuracyMetric
+from ...evaluation.metrics import load_metric
 from ...evaluation.reading import check_fields, open_text
 from ...evaluation.task import Task
 from .language import NOUNS_PER_BALANCED_SET
@@ -26,7 +26,7 @@ QUESTIONS = {
 
 
 def read_world(path: Path, split: str) -> list[dict]:
-    """Questions about two thirds of the nouns, or (`validation`) the others: two for every attribute of a noun."""
+    """Two questions per attribute of a noun: about two thirds of the nouns, or (`validation`) about the others."""
     with open_text(path) as file:
         nouns = json.load(file)
     for noun in nouns:
@@ -35,7 +35,9 @@ def read_world(path: Path, split: str) -> list[dict]:
     first = max(len(nouns) // 3, 1)
     chosen = sorted(order[:first] if split == "validation" else order[first:])
     if len(nouns) < NOUNS_PER_BALANCED_SET:
-        raise ValueError(f"{path} has {len(nouns)} nouns: a world has {NOUNS_PER_BALANCED_SET} or more")
+        raise ValueError(
+            f"{path} has {len(nouns)} nouns, but a world has at least {NOUNS_PER_BALANCED_SET}: make a new world"
+        )
     asked = [(nouns[i], attribute, text) for i in chosen for attribute, texts in QUESTIONS.items() for text in texts]
     return [
         {
@@ -56,7 +58,7 @@ WORLD = Task(
     files={"train": "nouns.json", "validation": "nouns.json"},
     parse=read_world,
     row=None,
-    metric=partial(GroupedAccuracyMetric, keep_in_memory=True),
+    metric=partial(load_metric, "accuracy", "by_group"),
     main="accuracy",
     recipe={
         "learning_rate": 5e-4,

@@ -1,4 +1,4 @@
-"""Students that are a RoBERTa or a ModernBERT, through the same code as BERT's."""
+"""RoBERTa and ModernBERT students."""
 
 import json
 
@@ -22,7 +22,7 @@ def tokenizer():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_accumulation_changes_no_loss_and_no_gradient_on_ragged_batches(tmp_path, kind):
+def test_gradient_accumulation_changes_neither_loss_nor_gradient_on_ragged_batches(tmp_path, kind):
     objectives = {"nst": 30.0, "regression": 1.0, "soft_label": 1.0}
     runs = [
         train("student", tmp_path / str(ga), objectives, student_model_type=kind, per_device_train_batch_size=16 // ga,
@@ -36,8 +36,8 @@ def test_accumulation_changes_no_loss_and_no_gradient_on_ragged_batches(tmp_path
 
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_padding_changes_no_loss_and_no_gradient(tmp_path, kind, implementation):
-    """Also far from every real token, where ModernBERT's local layers see nothing but padding."""
+def test_padding_changes_neither_loss_nor_gradient(tmp_path, kind, implementation):
+    """Also far from all real tokens, where ModernBERT's local attention only sees padding."""
     trainer = train("student", tmp_path, OBJECTIVES, student_model_type=kind, max_steps=1)
     trainer.model.set_attn_implementation(implementation)
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])
@@ -71,7 +71,7 @@ def test_resumed_run_equals_uninterrupted_run_bit_for_bit(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_run_leaves_a_plain_model_that_anyone_loads_with_recipe_and_heads_beside_it(tmp_path, kind):
+def test_run_saves_a_plain_model_and_its_recipe_and_heads(tmp_path, kind):
     trainer = train("student", tmp_path, OBJECTIVES, student_model_type=kind, save_strategy="steps", save_steps=3)
     trainer.save_model()
     student = trainer.model.eval()
@@ -100,7 +100,7 @@ def test_every_parameter_of_encoder_and_heads_is_trained(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", STUDENTS)
-def test_student_starts_from_a_plain_checkpoint_of_its_kind_and_no_other(tmp_path, tokenizer, kind):
+def test_students_load_plain_checkpoints_of_their_model_type_only(tmp_path, tokenizer, kind):
     plain = make_student(tokenizer, seed=7, model_type=kind).export()
     plain.save_pretrained(tmp_path)
     student, info = student_class(kind).from_pretrained(tmp_path, output_loading_info=True)
@@ -114,17 +114,17 @@ def test_student_starts_from_a_plain_checkpoint_of_its_kind_and_no_other(tmp_pat
             student_class(other).from_pretrained(tmp_path)
 
 
-def test_other_kinds_are_refused(tmp_path, tokenizer):
-    with pytest.raises(ValueError, match="no student of model type 'electra': choose one of bert, roberta, modernbert"):
+def test_other_model_types_are_refused(tmp_path, tokenizer):
+    with pytest.raises(ValueError, match="model type 'electra': choose one of bert, roberta, modernbert"):
         student_class("electra")
-    with pytest.raises(ValueError, match="no student of model type 'electra': choose one of bert, roberta, modernbert"):
+    with pytest.raises(ValueError, match="model type 'electra': choose one of bert, roberta, modernbert"):
         student_config("small", tokenizer, "electra")
     make_teacher(tokenizer).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="no student of model type 'vidlankd_teacher'"):
         VidLanKDStudent.from_pretrained(tmp_path)
 
 
-def test_new_students_take_size_and_special_ids_from_the_teachers_tokenizer(tokenizer):
+def test_new_students_take_vocabulary_size_and_special_ids_from_the_tokenizer(tokenizer):
     classes = {"bert": BertConfig, "roberta": RobertaConfig, "modernbert": ModernBertConfig}
     for kind, config_class in classes.items():
         config = student_config("small", tokenizer, kind)
@@ -137,7 +137,7 @@ def test_new_students_take_size_and_special_ids_from_the_teachers_tokenizer(toke
 
 
 @pytest.mark.parametrize("kind", STUDENTS)
-def test_new_students_take_texts_of_512_tokens(tokenizer, kind):
-    """RoBERTa counts positions from the padding token's id + 1."""
+def test_new_students_read_texts_of_512_tokens(tokenizer, kind):
+    """RoBERTa numbers its positions from the padding token's id + 1."""
     student = make_student(tokenizer, model_type=kind).eval()
     assert student(input_ids=torch.full((1, 512), 7)).logits.shape == (1, 512, len(tokenizer))

@@ -1,0 +1,231 @@
+"""Fills the generated tables and numbers of README and docs from the JSON in docs/evidence, and redraws the figures.
+
+    python docs/make_results.py            # fill the markers of all pages
+    python docs/make_results.py --figures  # also redraw docs/evidence/**/*.png
+    python docs/make_results.py --list     # print the names that markers can use
+
+A marker is `<!-- results: NAME --><!-- /results -->`, on lines of its own for a table, or inside a line for a number.
+"""
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+from vidlankd_hf.evaluation import report as downstream
+from vidlankd_hf.experiments.ablations import report as ablations
+from vidlankd_hf.experiments.ablations.tables import TABLES
+from vidlankd_hf.experiments.world import report as world
+
+ROOT = Path(__file__).resolve().parent.parent
+EVIDENCE = ROOT / "docs" / "evidence"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MARKER = re.compile(r"<!-- results: (\S+) -->(.*?)<!-- /results -->", re.DOTALL)
+STEPS = ("step-small", "step-base", "step-objectives", "step-small-amd", "step-small-amd-kept")
+VARIANTS = {
+    "original": "original release",
+    "stock": "stock Trainer",
+    "ours": "vidlankd_hf",
+    "compiled": "vidlankd_hf, compiled",
+    "alone": "vidlankd_hf, MLM only",
+}
+OBJECTIVES = {"none": "MLM only", "nst": "NST", "crd": "CRD", "both": "NST + CRD"}
+PARTS = ("data", "teacher", "encoder", "head", "objectives", "optimizer")
+MODELS = {"fresh": "random weights", "minilm": "MiniLM", "distilled": "distilled, 120 steps"}
+
+
+def read(name: str):
+    return json.loads((EVIDENCE / name).read_text(encoding="utf-8"))
+
+
+def table(columns, rows) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(map(str, cells)) + " |" for cells in lines).replace("|  |", "| |")
+
+
+def slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
+
+
+def seconds(value: float) -> str:
+    return f"{value:.1f} s" if value >= 1 else f"{value:.2f} s"
+
+
+def world_results() -> dict[str, str]:
+    rows = read("results.json")
+    lines = world.markdown_table(rows).splitlines()
+    found = {"world": "\n".join(line for line in lines if line.startswith("|"))}
+    for entry in world.summarize(rows):
+        name = f"world.{slug(entry['label'])}"
+        found |= {f"{name}.{attribute}": f"{value:.2f}" for attribute, (value, _) in entry["accuracy"].items()}
+        found[f"{name}.mean"] = f"{entry['mean']:.2f}"
+        found[f"{name}.gap"] = f"{round(100 * entry['gap_closed'])} %"
+    return found
+
+
+def ablation_results() -> dict[str, str]:
+    kept, found, costs = ablations.read_kept(EVIDENCE / "ablations"), {}, {}
+    for name in TABLES:
+        rows = ablations.table_rows(name, kept)
+        found[f"ablation-{name}"] = ablations.markdown_table(name, rows, kept, costs=False)
+        for row in rows:
+            costs[row["what"]] = [row["what"], *ablations.cost_cells(row)]
+            for key in ("colour", "shape", "motion", "mean", "mlm_loss"):
+                found[f"ablation.{row['student']}.{key}"] = f"{row[key]['mean']:.2f}"
+            if row["gap_closed"]:
+                found[f"ablation.{row['student']}.gap"] = f"{round(100 * row['gap_closed']['mean'])} %"
+            found[f"ablation.{row['student']}.teacher"] = f"{row['teacher']['mean']:.2f}"
+    found["ablation-costs"] = table(["student", "MLM loss", "steps", "TFLOP"], costs.values())
+    return found
+
+
+def step_results(name: str) -> dict[str, str]:
+    content = read(f"{name}/step.json")
+    rows, found, speed, parts = content["rows"], {}, [], []
+    several = len({row["objectives"] for row in rows}) > 1
+    for row in rows:
+        label = VARIANTS[row["way"]] + (f", {OBJECTIVES[row['objectives']]}" if several else "")
+        memory = "" if row["step_memory"] is None else f"{row['step_memory'] / 2**20:.0f}"
+        speed.append([
+            label, row["precision"], f"{1000 * row['seconds']:.0f}", f"{row['tokens_per_second']:.0f}", memory,
+            f"{100 * row['share_of_peak']:.0f} %", f"{100 * row['matmul_share']:.0f} %",
+        ])  # fmt: skip
+        if row["parts"]:
+            parts.append([label, row["precision"], *(f"{1000 * row['parts'][part]:.1f}" for part in PARTS)])
+        variant = f"{row['objectives']}-{row['way']}" if several else row["way"]
+        found[f"{name}.{variant}.{row['precision']}.seconds"] = seconds(row["seconds"])
+        found[f"{name}.{variant}.{row['precision']}.tokens"] = f"{row['tokens_per_second']:,.0f} tokens/s"
+    columns = ["variant", "precision", "ms per step", "tokens/s", "memory (MiB)", "share of peak", "in products"]
+    found[name] = table(columns, speed)
+    found[f"{name}-parts"] = table(["ms per step", "precision", *PARTS], parts)
+    found[f"{name}.peaks"] = ", ".join(f"{p} {rate / 1e9:.0f}" for p, rate in content["peaks"].items()) + " GFLOP/s"
+    if not several:
+        found |= step_ratios(name, {(row["way"], row["precision"]): row["seconds"] for row in rows})
+    return found
+
+
+def step_ratios(name: str, by: dict[tuple[str, str], float]) -> dict[str, str]:
+    """Speed-ups over the original release (its fp32 where it has no bf16) and over the stock Trainer."""
+    found, rows = {}, []
+    precisions = [precision for precision in ("fp32", "medium", "bf16") if ("ours", precision) in by]
+    for way in ("ours", "compiled"):
+        for base in ("original", "stock"):
+            cells = []
+            for precision in precisions:
+                slow, fast = by.get((base, precision)) or by[base, "fp32"], by.get((way, precision))
+                cells.append(f"{slow / fast:.2f} x" if fast else "")
+                if fast:
+                    found[f"{name}.{way}-{base}.{precision}"] = cells[-1]
+            if any(cells) and (way, base) != ("compiled", "stock"):
+                rows.append([VARIANTS[way], VARIANTS[base], *cells])
+    return {**found, f"{name}-ratios": table(["speed-up of", "over", *precisions], rows)}
+
+
+def objective_results() -> dict[str, str]:
+    content, rows = read("objectives/objectives.json"), []
+    for row in content["rows"]:
+        rows.append([
+            row["objective"], ", ".join(row["needs"]).replace("_", " "), f"{row['extra_parameters'] / 1e6:.2f} M",
+            f"{row['ms']:.0f}", f"{row['ms'] / content['rows'][0]['ms']:.2f} x", f"{row['memory'] / 2**20:.0f}",
+        ])  # fmt: skip
+    columns = ["objective", "needs", "extra parameters", "ms per step", "relative", "memory (MiB)"]
+    return {"objective-costs": table(columns, rows)}
+
+
+def p_value(value: float | None) -> str:
+    return "" if value is None else ", p < 0.001" if value < 0.001 else f", p {value:.2g}"
+
+
+def downstream_results() -> dict[str, str]:
+    content, tuned = read("downstream/report.json"), {}
+    for row in content["tasks"]:
+        cells = tuned.setdefault(row["title"], [row["title"], f"{100 * row['constant_score']:.1f}"])
+        score = (
+            f"{100 * row['median']:.1f} ({100 * row['least']:.1f} - {100 * row['greatest']:.1f}){p_value(row['p'])}"
+        )
+        cells.append(score + (f", {len(row['collapsed'])} collapsed" if row["collapsed"] else ""))
+    columns = [MODELS[model] for model in content["models"]]
+    found = {"downstream-tuned": table(["accuracy", "always the same answer", *columns], tuned.values())}
+    for method in ("masked", "probe"):
+        scored = {}
+        for row in content["zero_shot"]:
+            if row.get("method", row.get("way")) == method and row["accuracy"] is not None:
+                shares = [f"{100 * row['chance']:.0f}", f"{100 * row['majority']:.0f}"]
+                cells = scored.setdefault(row["title"], [row["title"], *shares])
+                cells.append(f"{100 * row['accuracy']:.0f}{p_value(row['p'])}")
+        scoring = [MODELS[m] for m in content["models"] if method == "probe" or m != "minilm"]
+        found[f"downstream-{method}"] = table(["accuracy", "chance", "majority", *scoring], scored.values())
+    return found
+
+
+def measurement_results() -> dict[str, str]:
+    found = {}
+    for name, content in read("measurements.json").items():
+        source = f"{content.get('note', '')} `{content['command']}`. {content['machine']}.".strip()
+        parts = [f"**{content['title']}.**", table(content["columns"], content["rows"]), source]
+        found[name] = "\n\n".join(parts)
+        for row in content["rows"]:
+            for column, cell in zip(content["columns"][1:], row[1:]):
+                found[f"{name}.{slug(row[0])}.{slug(column)}"] = cell
+    return found
+
+
+def results() -> dict[str, str]:
+    """Every table and number that a marker can name."""
+    found = {**world_results(), **ablation_results(), **objective_results(), **downstream_results()}
+    for name in STEPS:
+        found |= step_results(name)
+    return {**found, **measurement_results()}
+
+
+def fill(text: str, values: dict[str, str]) -> str:
+    """Replaces what stands between the markers of a page.
+
+    Raises:
+        KeyError: A marker names something that is not among the results.
+    """
+
+    def replace(match: re.Match) -> str:
+        value = values[match[1]]
+        value = f"\n\n{value}\n\n" if "\n" in value else value
+        return f"<!-- results: {match[1]} -->{value}<!-- /results -->"
+
+    return MARKER.sub(replace, text)
+
+
+def draw_figures() -> None:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from step import draw as draw_step
+
+    world.draw(read("results.json"), EVIDENCE / "report.png")
+    kept = ablations.read_kept(EVIDENCE / "ablations")
+    for name in TABLES:
+        path = EVIDENCE / "ablations" / f"{name}.png"
+        ablations.draw(name, ablations.table_rows(name, kept), kept, path)
+    for name in ("step-small", "step-base", "step-small-amd"):
+        content = read(f"{name}/step.json")
+        draw_step(content["rows"], content["machine"], EVIDENCE / name / "step.png")
+    downstream._figure(read("downstream/report.json"), EVIDENCE / "downstream" / "report.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--figures", action="store_true", help="also redraw the figures (needs matplotlib)")
+    parser.add_argument("--list", action="store_true", help="print the names of all results and stop")
+    args = parser.parse_args()
+    values = results()
+    if args.list:
+        print("\n".join(name if "\n" in value else f"{name}: {value}" for name, value in values.items()))
+        return
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        if (filled := fill(text, values)) != text:
+            page.write_text(filled, encoding="utf-8")
+            print(f"Filled {page.relative_to(ROOT)}")
+    if args.figures:
+        draw_figures()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""A trainer used from Python never overwrites a finished run, and keeps all rights to its own."""
+
+import json
+
+import pytest
+import torch
+from helpers import make_texts, train
+from safetensors.torch import load_file
+
+RUN = {"objectives": {}, "max_steps": 2, "save_strategy": "steps", "save_steps": 1, "lr_scheduler_type": "constant"}
+
+
+@pytest.fixture
+def finished(tmp_path):
+    trainer = train("student", tmp_path / "run", **RUN)
+    trainer.save_model()
+    return trainer, tmp_path / "run"
+
+
+def test_another_trainer_neither_trains_nor_saves_into_a_finished_run(finished, tmp_path):
+    _, folder = finished
+    files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for resume in (None, True):
+        with pytest.raises(ValueError, match="holds a finished run: choose another --output_dir"):
+            train("student", folder, **RUN, resume=resume)
+    other = train("student", tmp_path / "other", **RUN)
+    for write in (lambda: other.save_model(str(folder)), other.push_to_hub, other.create_model_card):
+        other.args.output_dir = str(folder)
+        with pytest.raises(ValueError, match="holds a finished run"):
+            write()
+    assert files == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_trainer_goes_on_with_its_own_finished_run(finished, tmp_path):
+    trainer, folder = finished
+    before = load_file(folder / "model.safetensors")
+    trainer.args.max_steps = 3
+    trainer.train(resume_from_checkpoint=True)
+    trainer.save_model()
+    trainer.save_model(str(tmp_path / "elsewhere"))
+    trainer.save_model(str(tmp_path / "elsewhere"))
+    trainer.create_model_card()
+    after = load_file(folder / "model.safetensors")
+    assert trainer.state.global_step == 3 and any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_finished_run_may_be_evaluated(finished, tmp_path):
+    trainer, folder = finished
+    other = train("student", tmp_path / "other", **RUN)
+    other.args.output_dir = str(folder)
+    assert other.evaluate(make_texts(13, seed=1))["eval_loss"] == trainer.evaluate()["eval_loss"]
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_run_json_decides_where_there_is_one(finished, done):
+    """A script that was killed between saving the model and marking its run as finished may be started again."""
+    _, folder = finished
+    (folder / "run.json").write_text(json.dumps({"finished": done, "settings": {}}))
+    if done:
+        with pytest.raises(ValueError, match="finished run"):
+            train("student", folder, **RUN, resume=True)
+    else:
+        train("student", folder, **RUN, resume=True).save_model()
+
+
+def test_unfinished_run_is_resumed(tmp_path):
+    train("student", tmp_path, **{**RUN, "max_steps": 4}, stop_after=1)
+    assert train("student", tmp_path, **{**RUN, "max_steps": 4}, resume=True).state.global_step == 4

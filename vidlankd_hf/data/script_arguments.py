@@ -1,0 +1,45 @@
+"""Command-line arguments of the scripts that read captioned video."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from .caption_formats import READERS
+from .pairing import load_video_text
+
+
+@dataclass
+class CaptionedVideoArguments:
+    """Where features and captions are."""
+
+    features: str | None = field(
+        default=None, metadata={"help": "folder written by `vidlankd extract`; default: the world's"}
+    )
+    captions: str | None = field(
+        default=None, metadata={"help": "captions file or folder of subtitles (docs/data.md); default: the world's"}
+    )
+    caption_format: str | None = field(
+        default=None, metadata={"help": f"one of {', '.join(READERS)}; default: found from suffix and content"}
+    )
+    remove_overlap: bool | None = field(
+        default=None,
+        metadata={"help": "remove text that rolling captions repeat; default: for YouTube's speech and HowTo100M"},
+    )
+    world: str = field(default="outputs/world", metadata={"help": "grounded world, used if no own data are given"})
+
+    def load(self, tokenizer, max_length: int, **options: Any):
+        """Loads the captioned windows; `options` are those of [`load_video_text`]."""
+        options |= {"caption_format": self.caption_format, "remove_overlap": self.remove_overlap}
+        return load_video_text(self.features, self.captions, tokenizer, max_length=max_length, **options)
+
+
+@dataclass
+class PairingArguments(CaptionedVideoArguments):
+    """Which of the data a model sees."""
+
+    max_unpaired: float = field(
+        default=0.0,
+        metadata={"help": "largest share of captions without video, or of videos without captions, to leave out"},
+    )
+    streams: list[str] | None = field(
+        default=None, metadata={"help": "feature streams the model sees, such as frame; default: all"}
+    )

@@ -1,0 +1,42 @@
+"""What a grounding says in words, and whether teacher and student belong together."""
+
+from pathlib import Path
+
+from ..reliability.run_dir import RUN_FILE, file_fingerprint, read_settings
+from .grounding import Grounding
+
+
+def check_same_teacher(student: str, teacher: str) -> None:
+    """Checks that a student learned from this teacher, if its run recorded that.
+
+    Args:
+        student: Folder or Hub id of the student.
+        teacher: Folder or Hub id of the teacher.
+
+    Raises:
+        ValueError: The student learned from another teacher.
+    """
+    if not (Path(student) / RUN_FILE).is_file():
+        return
+    learned_from = read_settings(student).get("fingerprints", {}).get("teacher")
+    given = file_fingerprint(Path(teacher) / "model.safetensors")
+    if None not in (learned_from, given) and learned_from != given:
+        raise ValueError(
+            f"{student} learned from another teacher ({read_settings(student)['teacher']}) than {teacher}, so its "
+            "head does not fit: give that teacher with --teacher, or --no_student"
+        )
+
+
+def describe(grounding: Grounding, clip_ids) -> str:
+    """Returns a sentence and, for teacher and student, the token that stands out most with its nearest clip."""
+    lines = [f"\n{grounding.sentence}"]
+    for name in ("teacher", "student"):
+        scores = getattr(grounding, name)
+        if scores is not None:
+            deviations = scores.deviations(scores.similarity)[:, 0]
+            token = int(deviations.argmax())
+            lines.append(
+                f"  {name}: {grounding.tokens[token]!r} is nearest to {clip_ids[int(scores.nearest[token, 0])]}, "
+                f"cosine {scores.similarity[token, 0]:.2f}, {deviations[token]:+.1f} standard deviations"
+            )
+    return "\n".join(lines)

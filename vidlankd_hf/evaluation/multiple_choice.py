@@ -1,0 +1,87 @@
+"""Multiple choice: SWAG (Zellers et al., EMNLP 2018), which of four endings comes next, and PIQA (Bisk et al., AAAI
+2020), which of two solutions reaches a goal."""
+
+from functools import partial
+from pathlib import Path
+
+from .heads import Choice
+from .metrics import load_metric
+from .reading import class_of, companion_file, open_text, read_json_lines, read_table
+from .task import Task, make_recipe
+
+ENDINGS = tuple(f"ending{i}" for i in range(4))
+SOLUTIONS = ("sol1", "sol2")
+
+
+def read_swag(path: Path, split: str) -> list[dict]:
+    """Reads the official CSV; that of the test split has no labels."""
+    to_label = class_of(ENDINGS, path)
+    rows = read_table(path, ("sent1", "sent2", *ENDINGS), delimiter=",", quoted=True)
+    return [
+        {"id": i, **_swag_row(row, to_label(row["label"]) if "label" in row else None)} for i, row in enumerate(rows)
+    ]
+
+
+def read_piqa(path: Path, split: str) -> list[dict]:
+    """Reads `train.jsonl` and `train-labels.lst` next to it; the test split, `tests.jsonl`, has no labels."""
+    rows = read_json_lines(path, ("goal", *SOLUTIONS))
+    if split == "test":
+        return [{"id": i, **_piqa_row(row, None)} for i, row in enumerate(rows)]
+    labels_path = companion_file(path, f"{path.name.partition('.')[0]}-labels.lst", "the labels, one per line,")
+    to_label = class_of(SOLUTIONS, labels_path)
+    with open_text(labels_path) as file:
+        labels = [to_label(line.strip()) for line in file if line.strip()]
+    if len(labels) != len(rows):
+        raise ValueError(f"{labels_path} has {len(labels)} labels, but {path.name} has {len(rows)} rows")
+    return [{"id": i, **_piqa_row(row, label)} for i, (row, label) in enumerate(zip(rows, labels))]
+
+
+def _swag_row(row: dict, label: int | None) -> dict:
+    return {"texts": [[row["sent1"], f"{row['sent2']} {row[ending]}"] for ending in ENDINGS], "label": label}
+
+
+def _piqa_row(row: dict, label: int | None) -> dict:
+    return {"texts": [[row["goal"], row[solution]] for solution in SOLUTIONS], "label": label}
+
+
+def write_swag(path: Path, task: Task, rows: list[dict], predictions: list) -> None:
+    """Writes row numbers and predictions as CSV."""
+    path.write_text("\n".join([",pred", *(f"{row['id']},{value}" for row, value in zip(rows, predictions))]) + "\n")
+
+
+def write_piqa(path: Path, task: Task, rows: list[dict], predictions: list) -> None:
+    """Writes one prediction per line."""
+    path.write_text("\n".join(map(str, predictions)) + "\n")
+
+
+SWAG = Task(
+    title="SWAG",
+    head=Choice(),
+    data=("allenai/swag", "regular"),
+    folder="swag",
+    files={"train": "train.csv", "validation": "val.csv", "test": "test.csv"},
+    parse=read_swag,
+    row=lambda row: _swag_row(row, None if row["label"] == -1 else row["label"]),
+    metric=partial(load_metric, "accuracy"),
+    main="accuracy",
+    recipe=make_recipe(5e-5, epochs=3.0, batch_size=16, max_length=80),
+    labels=ENDINGS,
+    test={"test": "predictions.csv"},
+    write_submission=write_swag,
+)
+PIQA = Task(
+    title="PIQA",
+    head=Choice(),
+    data=("baber/piqa", None),
+    folder="piqa",
+    files={"train": "train.jsonl", "validation": "valid.jsonl", "test": "tests.jsonl"},
+    parse=read_piqa,
+    row=lambda row: _piqa_row(row, None if row["label"] == -1 else row["label"]),
+    metric=partial(load_metric, "accuracy"),
+    main="accuracy",
+    recipe=make_recipe(5e-5, epochs=3.0, batch_size=16, max_length=126),
+    labels=SOLUTIONS,
+    test={"test": "predictions.lst"},
+    write_submission=write_piqa,
+)
+MULTIPLE_CHOICE = {"swag": SWAG, "piqa": PIQA}

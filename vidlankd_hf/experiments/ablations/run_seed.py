@@ -1,0 +1,68 @@
+"""Runs everything that the ablation tables need of one seed."""
+
+import subprocess
+
+from tqdm.auto import tqdm
+
+from ..grid import run_in_parallel
+from .report import accuracy
+from .runs import SeedRuns
+from .tables import ROWS
+
+
+def run_seed(runs: SeedRuns, names: list[str], jobs: int, launcher: list[str] | None) -> tuple[dict, list[str]]:
+    """Trains the students that have no kept result yet, with their teachers and vokens.
+
+    Args:
+        runs: The seed's runs.
+        names: Rows of the tables.
+        jobs: Runs at the same time.
+        launcher: Command that starts each run; `None` means the Python interpreter.
+
+    Returns:
+        Results by row, and a message for each run that failed.
+    """
+    results = {name: runs.result(name) for name in ROWS}
+    pending = [name for name in names if results[name] is None]
+    results = {name: result for name, result in results.items() if result is not None}
+    failed = []
+
+    def shielded(work):
+        def call(item, quiet):
+            try:
+                return work(item, quiet)
+            except (ValueError, RuntimeError, OSError, subprocess.CalledProcessError) as error:
+                failed.append(f"{item}: {error}")
+                return f"FAILED {failed[-1]}"
+
+        return call
+
+    def make_teacher(name, quiet):
+        run = runs.teacher_run(name)
+        run.make(quiet, launcher)
+        scored = ""
+        if runs.world is not None:
+            scored = f": probe {accuracy(runs.probe(run.folder, run.log if quiet else None)):.2f}"
+        return f"{run.folder}{scored}"
+
+    def vokenize(name, quiet):
+        run = runs.vokens_run(name)
+        run.make(quiet, launcher)
+        return str(run.folder)
+
+    def distil(name, quiet):
+        run = runs.student_run(name)
+        run.make(quiet, launcher)
+        kept = results[name] = runs.keep(name, run.log if quiet else None)
+        scored = f"probe {accuracy(kept['probe']):.2f}, " if "probe" in kept else ""
+        return f"{run.folder}: {scored}MLM loss {kept['mlm_loss']:.2f}"
+
+    if pending and runs.world is not None:
+        runs.world_run().make(quiet=False)
+    teachers = list(dict.fromkeys(ROWS[name].teacher for name in pending))
+    vokens = [name for name in pending if ROWS[name].num_vokens]
+    total = len(teachers) + len(vokens) + len(pending)
+    with tqdm(total=total, desc=f"seed {runs.seed}", unit="run", smoothing=0) as progress:
+        for work, items in ((make_teacher, teachers), (vokenize, vokens), (distil, pending)):
+            run_in_parallel(shielded(work), items, jobs, progress)
+    return results, failed

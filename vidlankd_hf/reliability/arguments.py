@@ -1,0 +1,82 @@
+"""`TrainingArguments` of a [`FaultTolerantTrainer`]."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from transformers import TrainingArguments
+
+from .launch import check_launch, requested_launch
+from .trainer_options import REFUSED, Refused, check_accelerator_config, check_training_arguments
+
+
+@dataclass
+class FaultTolerantArguments(TrainingArguments):
+    """`TrainingArguments` of a [`FaultTolerantTrainer`].
+
+    Options that would have no effect are refused (see `vidlankd_hf.reliability.trainer_options`), and so is a launch
+    that runs something else than was asked for.
+
+    Args:
+        preempt_exit_code: Exit code of every process after SIGTERM, SIGUSR1 or Ctrl-C to one of them, once a
+            checkpoint is saved.
+        hang_timeout: Seconds without a step, an evaluation batch or a checkpoint after which a process prints the
+            stacks of its threads to stderr and exits; 0 waits forever.
+
+    Raises:
+        ValueError: For an option that is refused, or a launch that is not what was asked for.
+    """
+
+    refused: ClassVar[dict[str, Refused]] = REFUSED
+
+    preempt_exit_code: int = field(
+        default=143, metadata={"help": "Exit code after SIGTERM, SIGUSR1 or Ctrl-C, once a checkpoint is saved."}
+    )
+    hang_timeout: float = field(
+        default=1800.0,
+        metadata={"help": "Seconds without progress after which a process prints its stacks and exits; 0: never."},
+    )
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Must stay false: the collators read columns that the model does not."}
+    )
+    logging_nan_inf_filter: bool = field(
+        default=False,
+        metadata={"help": "False: no step waits for the device; a run stops at a loss that is not finite."},
+    )
+    dataloader_pin_memory: bool = field(
+        default_factory=torch.cuda.is_available,
+        metadata={"help": "Pin batches in memory; default: if there is a GPU."},
+    )
+    accelerator_config: dict | str | None = field(
+        default_factory=lambda: {"non_blocking": True} if torch.cuda.is_available() else None,
+        metadata={"help": "Settings of accelerate as JSON; default: copy batches to the GPU without waiting."},
+    )
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "False: every parameter is used in every step."}
+    )
+    hub_strategy: str = field(
+        default="end", metadata={"help": "Must stay end: --push_to_hub pushes the finished model, not checkpoints."}
+    )
+
+    def __post_init__(self):
+        check_training_arguments(self, self.refused)
+        # A launcher does not tell its processes that there is no GPU, and then they do not find each other.
+        (processes, on_cpu), cpu_given = requested_launch(), self.use_cpu
+        self.use_cpu = cpu_given or bool(on_cpu) or not torch.accelerator.is_available()
+        super().__post_init__()
+        check_accelerator_config(self.accelerator_config)
+        if not 0 <= self.preempt_exit_code <= 255:
+            raise ValueError(f"preempt_exit_code is {self.preempt_exit_code}: give an exit code from 0 to 255")
+        if not self.hang_timeout >= 0:
+            raise ValueError(f"hang_timeout is {self.hang_timeout}: give seconds, or 0 to wait forever")
+        if self.n_gpu > 1:
+            raise ValueError(
+                f"one process sees {self.n_gpu} GPUs, and losses would be wrong under torch.nn.DataParallel: start it "
+                "with `accelerate launch`, or choose one GPU with CUDA_VISIBLE_DEVICES=0"
+            )
+        check_launch(self, processes, on_gpus=on_cpu is False and not cpu_given)
+
+    @property
+    def order_seed(self) -> int:
+        """Seed of the order of the samples: `data_seed`, or `seed` if that is not given."""
+        return self.seed if self.data_seed is None else self.data_seed

@@ -1,0 +1,93 @@
+"""New teachers and students from a size or a checkpoint, and the end of a training script."""
+
+from typing import Any
+
+from transformers import AutoConfig, AutoTokenizer
+
+from ..data.features import FeatureStore
+from ..data.text_blocks import TextBlocks
+from ..data.vocabulary import check_same_vocabulary
+from ..models.configuration import SIZES, VidLanKDTeacherConfig, bert_config, student_config
+from ..models.student import student_class
+from ..models.teacher import VidLanKDTeacher, load_teacher, text_config, video_config_like
+from ..reliability.run_dir import log_on_main, mark_finished
+
+NOT_SCORES = ("runtime", "per_second", "epoch")  # endings of what `Trainer.evaluate` also returns
+
+
+def build_teacher(text_model: str, tokenizer, store: FeatureStore, **design: Any) -> VidLanKDTeacher:
+    """Creates a teacher for the features of a store.
+
+    Args:
+        text_model: Size of a new text encoder, or Hub id or folder of a BERT to start from.
+        tokenizer: Tokenizer of the captions.
+        store: Features; their width and statistics go into the teacher.
+        design: Further settings of [`VidLanKDTeacherConfig`].
+    """
+    if text_model in SIZES:
+        text = bert_config(text_model, tokenizer)
+        video = video_config_like(text, store.feature_size)
+        teacher = VidLanKDTeacher(VidLanKDTeacherConfig(text_config=text, video_config=video, **design))
+    else:
+        teacher = VidLanKDTeacher.from_text_pretrained(text_model, store.feature_size, **design)
+    if teacher.video_encoder is not None:
+        teacher.set_feature_statistics(*store.statistics())
+    return teacher
+
+
+def build_student(student: str, teacher: str, model_type: str | None = None):
+    """Creates a student with the vocabulary of a teacher.
+
+    Args:
+        student: Size of a new student; or Hub id or folder of a BERT, RoBERTa or ModernBERT to start from, or of a
+            teacher whose text encoder the student starts from.
+        teacher: Hub id or folder of the teacher.
+        model_type: Model type of a new student; `None` means bert.
+
+    Raises:
+        ValueError: The checkpoint has another vocabulary than the teacher or is not of `model_type`.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(teacher)
+    if student in SIZES:
+        model_type = model_type or "bert"
+        vocab_size = text_config(AutoConfig.from_pretrained(teacher)).vocab_size
+        return student_class(model_type)(student_config(student, tokenizer, model_type, vocab_size=vocab_size))
+    check_same_vocabulary(tokenizer, AutoTokenizer.from_pretrained(student))
+    start = AutoConfig.from_pretrained(student)
+    found = text_config(start).model_type
+    if model_type not in (None, found):
+        raise ValueError(
+            f"--student_model_type is {model_type}, but {student} is a {found} checkpoint: leave "
+            "--student_model_type out, or give a size as --student"
+        )
+    if isinstance(start, VidLanKDTeacherConfig):
+        return student_class(found).from_teacher(load_teacher(student))
+    return student_class(found).from_pretrained(student)
+
+
+def split_blocks(blocks: TextBlocks, share: float, batch: int):
+    """Splits off the last blocks for evaluation, in complete batches if there are enough blocks.
+
+    Args:
+        blocks: All blocks.
+        share: Share to hold out; 0 holds nothing out.
+        batch: Blocks in an evaluation batch.
+
+    Returns:
+        Training blocks and evaluation blocks; the latter are `None` if `share` is 0.
+    """
+    if share == 0:
+        return blocks, None
+    held_out = max(1, round(share * len(blocks) / batch)) * batch
+    return blocks.split(held_out if held_out < len(blocks) else max(1, round(share * len(blocks))))
+
+
+def evaluate_and_save(trainer) -> None:
+    """Evaluates a trained model if there are evaluation data, saves it, and marks its run as finished."""
+    if trainer.eval_dataset is not None:
+        scores = {name.removeprefix("eval_"): value for name, value in trainer.evaluate().items()}
+        shown = [f"{name} {value:.4g}" for name, value in scores.items() if not name.endswith(NOT_SCORES)]
+        log_on_main(trainer.args, f"Held out: {', '.join(shown)}")
+    trainer.save_model()
+    trainer.save_state()
+    mark_finished(trainer.args)

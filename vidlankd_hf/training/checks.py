@@ -1,0 +1,197 @@
+"""What a distillation run is refused for at construction, before the first step."""
+
+from pathlib import Path
+from typing import Any
+
+import datasets
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..data.text_blocks import BLOCK_TOKENS, TextBlocks, load_text_blocks
+from ..models.attention import longest_sequence
+from ..models.heads import mlm_head
+from ..models.objectives import objectives_recipe
+from ..models.student import DistillationStudent
+from ..models.teacher import VidLanKDTeacher, text_config
+from .base_trainer import check_vocabulary_size
+
+CHECKED_SAMPLES = 64
+
+
+def check_model(model: Any) -> None:
+    """Raises a `ValueError` for a model with adapters of `peft`, around it or inside it."""
+    modules = model.modules() if isinstance(model, nn.Module) else [model]
+    adapter = next((m for m in modules for c in type(m).__mro__ if c.__module__.partition(".")[0] == "peft"), None)
+    if adapter is not None:
+        raise ValueError(
+            f"the model has an adapter of peft ({type(adapter).__name__}), which is not supported, because what is "
+            "saved is an ordinary model: train all its weights, or merge a trained adapter with "
+            "model.merge_and_unload() first"
+        )
+
+
+def check_student(student: Any) -> None:
+    """Raises a `ValueError` if `student` is not a [`DistillationStudent`]."""
+    check_model(student)
+    if not isinstance(student, DistillationStudent):
+        raise ValueError(
+            f"the student is a {type(student).__name__}: load it with VidLanKDStudent.from_pretrained, which takes "
+            "any BERT checkpoint, or with student_class(model_type).from_pretrained for RoBERTa and ModernBERT"
+        )
+
+
+def contrastive_objectives(student: DistillationStudent) -> list[str]:
+    """Names of the objectives that compare the samples of a batch with each other."""
+    return [name for name, objective in student.objectives.items() if getattr(objective, "contrastive", False)]
+
+
+def check_objectives(student: DistillationStudent, args) -> None:
+    """Raises a `ValueError` if the student's objectives are not those of `args`, or a batch is too small for them."""
+    has, asked = student.config.distillation["objectives"], objectives_recipe(args.objectives)
+    if asked != has:
+        raise ValueError(
+            f"the student was made for the objectives {has}, but args.objectives is {asked}: give the same ones, or "
+            "call student.remove_objectives() first"
+        )
+    batch, contrastive = args.per_device_train_batch_size, contrastive_objectives(student)
+    if contrastive and batch * (args.world_size if args.gather_negatives else 1) < 2:
+        raise ValueError(
+            f"per_device_train_batch_size is {batch}, but {', '.join(contrastive)} need at least 2 sequences in a "
+            "batch"
+        )
+
+
+def check_pair(student: DistillationStudent, teacher, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises a `ValueError` if the teacher cannot teach this student: its width, vocabulary or head does not fit."""
+    if teacher is None:
+        raise ValueError(f"the objectives {', '.join(student.objectives)} need a teacher: give teacher_model")
+    width, text = student.config.distillation["teacher_hidden_size"], text_config(teacher.config)
+    if width != text.hidden_size:
+        raise ValueError(
+            f"the student's heads are for teacher states of width {width}, but this teacher's have "
+            f"{text.hidden_size}: use the teacher it was made for, or start from its exported plain model"
+        )
+    if text.vocab_size != student.config.vocab_size:
+        raise ValueError(
+            f"the teacher's vocabulary has {text.vocab_size} tokens, the student's {student.config.vocab_size}: make "
+            "the student with the teacher's tokenizer"
+        )
+    if text.pad_token_id != student.config.pad_token_id:
+        raise ValueError(
+            f"the padding token has id {text.pad_token_id} for the teacher and {student.config.pad_token_id} for the "
+            "student: make the student with the teacher's tokenizer"
+        )
+    check_vocabulary_size(tokenizer, "teacher", text.vocab_size, getattr(teacher.config, "vocabulary", None))
+    if "logits" in student.teacher_needs:
+        if not isinstance(teacher, VidLanKDTeacher):
+            names = [name for name, objective in student.objectives.items() if "logits" in objective.needs]
+            raise ValueError(
+                f"{', '.join(names)} needs a teacher with a language-model head, but a {type(teacher).__name__} gives "
+                "states alone: leave it out, or use a VidLanKDTeacher"
+            )
+        mlm_head(teacher.text_model)
+        if "mlm" not in teacher.loss_terms:
+            raise ValueError(
+                "soft labels are a teacher's predictions, but this one was trained with losses='contrast', without "
+                "MLM: distil its states (nst, crd), or train a teacher with losses='contrast+mlm'"
+            )
+
+
+# ---- the data ----
+
+
+def as_blocks(data: Any, tokenizer: PreTrainedTokenizerBase, models: list[PreTrainedModel], args) -> Any:
+    """`data` as the collator reads it: a `datasets.Dataset` of texts becomes blocks of token ids.
+
+    The blocks are kept below the cache of `datasets` (`HF_DATASETS_CACHE`), so that texts are tokenised once.
+
+    Args:
+        data: A data set, a dict of several, or `None`.
+        tokenizer: For the texts.
+        models: Student and teacher, which limit the length of a block.
+        args: Of the run; the main process tokenises first.
+    """
+    if isinstance(data, dict) and not isinstance(data, datasets.DatasetDict):
+        return {name: as_blocks(one, tokenizer, models, args) for name, one in data.items()}
+    columns = getattr(data, "column_names", None)
+    is_text = isinstance(data, (datasets.Dataset, datasets.IterableDataset)) and "input_ids" not in (columns or ())
+    if not is_text or "text" not in (columns or ()):
+        return data
+    limits = [limit - 2 for limit in map(longest_sequence, models) if limit is not None]
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / "vidlankd"
+    with args.main_process_first(local=False):
+        return load_text_blocks(data, tokenizer, folder, block_tokens=min([BLOCK_TOKENS, *limits]))
+
+
+def check_texts(name: str, data: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuses data that would train wrongly: without ids, or with special tokens or padding in them.
+
+    The collator adds special tokens and padding itself. At most 64 samples are read, evenly chosen.
+
+    Args:
+        name: `train_dataset` or `eval_dataset`, for the message.
+        data: A data set, a dict of several, or `None`.
+        tokenizer: Whose special tokens are looked for.
+
+    Raises:
+        ValueError: Says what was found, where, and how to give the texts.
+    """
+    remedy = "a datasets.Dataset with a column `text`, or load_text_blocks(source, tokenizer)"
+    if isinstance(data, dict) and not isinstance(data, datasets.DatasetDict):
+        for key, one in data.items():
+            check_texts(f"{name}[{key!r}]", one, tokenizer)
+        return
+    if data is None or isinstance(data, TextBlocks):
+        return
+    if not (hasattr(data, "__getitem__") and hasattr(data, "__len__")) or isinstance(data, (str, dict)):
+        split = " one split," if isinstance(data, datasets.DatasetDict) else ""
+        raise ValueError(f"{name} is a {type(data).__name__}, which cannot be read by index: give{split} {remedy}")
+    size = len(data)
+    for index in (
+        sorted({round(i * (size - 1) / (CHECKED_SAMPLES - 1)) for i in range(CHECKED_SAMPLES)}) if size else ()
+    ):
+        sample = data[index]
+        if "input_ids" not in sample:
+            raise ValueError(f"{name} has {', '.join(sample)}, but no input_ids: give {remedy}")
+        ids, mask = list(sample["input_ids"]), sample.get("attention_mask")
+        found = None
+        if mask is not None and min(mask, default=1) == 0 or tokenizer.pad_token_id in ids:
+            found = "padding"
+        elif ids and (ids[0] == tokenizer.cls_token_id or ids[-1] == tokenizer.sep_token_id):
+            found = f"special tokens ({tokenizer.cls_token} first, {tokenizer.sep_token} last)"
+        if found:
+            raise ValueError(
+                f"the input_ids of {name}[{index}] hold {found}, which the collator adds itself: give {remedy}; or "
+                "tokenise with tokenizer(texts, add_special_tokens=False), without padding"
+            )
+
+
+def check_length(model: PreTrainedModel, name: str, dataset) -> None:
+    """Raises a `ValueError` if the first block is longer than `model` reads; all blocks are as long as the first."""
+    length, longest = len(dataset[0]["input_ids"]) + 2, longest_sequence(model)
+    if longest is not None and length > longest:
+        raise ValueError(
+            f"a block of text has {length} tokens with [CLS] and [SEP], but the {name} reads at most {longest}: give "
+            f"--block_tokens {longest - 2} or less"
+        )
+
+
+def check_vokens(student: DistillationStudent, train_dataset, eval_dataset) -> None:
+    """Raises a `ValueError` if the objectives need vokens and the data have none, or of another number."""
+    if "vokens" not in student.needs:
+        return
+    several = list(eval_dataset.values()) if isinstance(eval_dataset, dict) else [eval_dataset]
+    for dataset in [data for data in (train_dataset, *several) if data is not None]:
+        if "voken_ids" not in dataset[0]:
+            raise ValueError(
+                "the voken objective needs voken_ids with the text: make them with `vidlankd vokenize` and give the "
+                "folder (--vokens, or TextBlocks(..., vokens=...))"
+            )
+        for name, objective in student.objectives.items():
+            if "vokens" in objective.needs and getattr(dataset, "num_vokens", objective.num_vokens) != (
+                objective.num_vokens
+            ):
+                raise ValueError(
+                    f"the text has {dataset.num_vokens} vokens, but the objective {name!r} was made for "
+                    f'{objective.num_vokens}: give it as {{"weight": 1.0, "num_vokens": {dataset.num_vokens}}}'
+                )

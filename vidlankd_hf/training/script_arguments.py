@@ -1,0 +1,151 @@
+"""Command-line arguments of the scripts that train a teacher or a student, besides those of their trainers."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ..data.script_arguments import PairingArguments
+from ..data.text_blocks import read_vokens_info
+from ..models.configuration import CONTRASTS, MODEL_TYPES, SIZES, TEACHER_LOSSES
+from ..models.objectives import objectives_recipe
+from ..models.teacher import check_path
+from ..reliability.run_dir import file_fingerprint
+
+# What the short help shows of transformers.TrainingArguments, in fewer words.
+TRAINING = {
+    "num_train_epochs": "passes over the data; --max_steps overrides it",
+    "max_steps": "optimizer steps; -1: as many as --num_train_epochs needs",
+    "per_device_train_batch_size": "sequences per process and micro-batch",
+    "gradient_accumulation_steps": "micro-batches per optimizer step",
+    "learning_rate": "peak learning rate of AdamW",
+    "warmup_steps": "steps of linear warm-up; below 1: share of all steps",
+    "weight_decay": "weight decay of AdamW, not applied to biases and norms",
+    "bf16": "bfloat16 autocast; losses stay in float32",
+    "gradient_checkpointing": "trade one more forward pass for less memory",
+    "torch_compile": "compile the model",
+    "dataloader_num_workers": "processes that prepare batches; 0: the main process",
+    "seed": "seed of weights, order, masks and dropout",
+    "use_cpu": "use the CPU even if there is a GPU",
+}
+OUTPUT = {
+    "save_strategy": "when to write checkpoints: steps, epoch or no",
+    "save_steps": "steps between checkpoints; below 1: share of all steps",
+    "save_total_limit": "checkpoints to keep; default: all",
+    "eval_strategy": "when to evaluate besides the end: steps, epoch or no",
+    "logging_steps": "steps between logs; below 1: share of all steps",
+    "report_to": "loggers, such as tensorboard",
+    "push_to_hub": "push the model to the Hub",
+    "hub_model_id": "its name on the Hub; default: that of --output_dir",
+}
+
+
+@dataclass
+class TeacherArguments(PairingArguments):
+    """Data and design of a teacher."""
+
+    tokenizer: str | None = field(
+        default=None, metadata={"help": "BERT tokenizer, Hub id or folder; default: the world's"}
+    )
+    fixed_windows: bool = field(
+        default=False, metadata={"help": "use the same windows in every epoch instead of shifting them"}
+    )
+    streaming: bool = field(
+        default=False, metadata={"help": "read shard by shard, in memory that does not grow with the data"}
+    )
+    cache_dir: str = field(default="outputs/cache", metadata={"help": "where prepared captions are kept"})
+    held_out_videos: float = field(default=0.05, metadata={"help": "share of the videos kept for evaluation; 0: none"})
+    shuffle_videos: bool = field(
+        default=False, metadata={"help": "control: pair every video's captions with another video's clips"}
+    )
+    text_model: str = field(
+        default="small",
+        metadata={"help": f"size of a new text encoder ({', '.join(SIZES)}), or a BERT to start from"},
+    )
+    contrast: str = field(default="infonce", metadata={"help": f"one of {', '.join(CONTRASTS)}; the paper uses hinge"})
+    losses: str = field(
+        default="contrast+mlm",
+        metadata={"help": f"one of {', '.join(TEACHER_LOSSES)}; mlm is a control without video"},
+    )
+    margin: float = field(
+        default=1.0, metadata={"help": "margin of the hinge losses: 1 in the paper, 0.5 for a vokenizer"}
+    )
+    joint_size: int | None = field(
+        default=None, metadata={"help": "width of the space that compares tokens and clips; 64 for a vokenizer"}
+    )
+
+    @property
+    def design(self) -> dict[str, Any]:
+        """Settings of the teacher's configuration."""
+        return {name: getattr(self, name) for name in ("losses", "contrast", "margin", "joint_size")}
+
+
+@dataclass
+class StudentArguments:
+    """Teacher, student and text of a distillation."""
+
+    teacher: str | None = field(
+        default=None,
+        metadata={
+            "help": "trained teacher, or vision-language model (facebook/flava-full) whose text tower teaches; Hub id "
+            "or folder; default: the world's"
+        },
+    )
+    teacher_dtype: Literal["float32", "bfloat16"] = field(
+        default="float32", metadata={"help": "precision of the frozen teacher; bfloat16 halves its memory"}
+    )
+    student: str = field(
+        default="small",
+        metadata={
+            "help": f"size of a new student ({', '.join(SIZES)}), or checkpoint to start from "
+            f"({', '.join(MODEL_TYPES)}, or a teacher, whose text encoder becomes the student)"
+        },
+    )
+    student_model_type: str | None = field(
+        default=None, metadata={"help": f"model type of a new student: {', '.join(MODEL_TYPES)}; default: bert"}
+    )
+    text: str | None = field(
+        default=None, metadata={"help": "text file, folder or Hub data set (id:config); default: the world's"}
+    )
+    world: str = field(default="outputs/world", metadata={"help": "grounded world, used if --text is not given"})
+    no_probe: bool = field(default=False, metadata={"help": "do not probe the student of the grounded world"})
+    block_tokens: int = field(
+        default=126, metadata={"help": "text tokens per block; at most as many as the teacher's texts had"}
+    )
+    held_out_text: float = field(default=0.02, metadata={"help": "share of the blocks kept for evaluation; 0: none"})
+    vokens: str | None = field(
+        default=None, metadata={"help": "folder written by `vidlankd vokenize`; the voken objective needs it"}
+    )
+    cache_dir: str = field(default="outputs/cache", metadata={"help": "where tokenised text is kept"})
+    num_proc: int = field(default=1, metadata={"help": "processes that tokenise"})
+    stream_text: bool = field(
+        default=False, metadata={"help": "tokenise the text as it is downloaded, without a copy of it on disk"}
+    )
+
+    def fingerprints(self) -> dict[str, str | None]:
+        """Checksums of the files that the student learns from; `None` for what is on the Hub.
+
+        Raises:
+            ValueError: A folder that does not exist, before anything asks the Hub for it.
+        """
+        if self.teacher is not None:
+            check_path(self.teacher, "the teacher")
+        if self.student not in SIZES:
+            check_path(self.student, "the student")
+        made_of = {"teacher": file_fingerprint(Path(self.teacher or "") / "model.safetensors")}
+        if self.vokens is not None:
+            made_of["vokens"] = file_fingerprint(Path(self.vokens) / "vokens.npy")
+        return made_of
+
+    def complete(self, objectives: dict[str, Any]) -> dict[str, Any]:
+        """Adds the number of vokens to the voken objective.
+
+        Raises:
+            ValueError: The voken objective is used without --vokens.
+        """
+        if "voken" not in objectives:
+            return objectives
+        if self.vokens is None:
+            raise ValueError("the voken objective needs --vokens: the folder that `vidlankd vokenize` wrote")
+        recipe = objectives_recipe(objectives)
+        recipe["voken"]["num_vokens"] = read_vokens_info(self.vokens)["num_vokens"]
+        return recipe
