@@ -30,7 +30,7 @@ class BaseTrainer(FaultTolerantTrainer):
     """Base of [`TeacherTrainer`], [`DistillationTrainer`] and [`FinetuningTrainer`].
 
     The model returns `losses`, a dict of component means, and `loss_terms` holds the weight and unit of each one.
-    Datasets are map-style or a [`VideoTextStream`]; samples reach the collator with `sample_id` and `epoch`.
+    Datasets are map-style; samples reach the collator with `sample_id` and `epoch`.
 
     Args:
         model: The model to train.
