@@ -16,6 +16,7 @@ from vidlankd_hf.evaluation.heads import Collator, Options, Spans, length_of
 from vidlankd_hf.evaluation.reading import read_rows
 from vidlankd_hf.evaluation.spans import Span, best_spans, encode_spans
 from vidlankd_hf.evaluation.trainer import FinetuningTrainer, GroupedSampler
+from vidlankd_hf.training.exact_means import ITEMS
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +73,8 @@ def test_a_step_of_uneven_micro_batches_is_the_mean_over_its_samples(data, model
     trainer = trained("sst2", data, model, tmp_path, max_steps=1)
     features = list(trainer.train_dataset)
     batches = [trainer.data_collator(features[a:b]) for a, b in ((0, 5), (5, 6))]
-    count = trainer._get_num_items_in_batch(batches, torch.device("cpu"))
-    assert count == 6
+    batches, count = trainer.get_batch_samples(iter(batches), 2, torch.device("cpu"))
+    assert count[ITEMS.index("sequences")] == 6
     trainer.model.eval()
     with torch.no_grad():
         parts = sum(trainer.compute_loss(trainer.model, batch, num_items_in_batch=count) for batch in batches)

@@ -126,6 +126,9 @@ class EpochDataset(Dataset):
         """Yields epoch 0: keys go on forever, so iteration by index would not end."""
         return (self[key] for key in range(self.size))
 
+    def __iter__(self) -> Iterator[dict]:
+        return (self[index] for index in range(len(self)))  # every integer is a key: iteration must stop by itself
+
     def __getitem__(self, key: int) -> dict:
         return self.__getitems__([key])[0]
 
