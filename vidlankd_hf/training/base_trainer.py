@@ -110,7 +110,8 @@ class BaseTrainer(FaultTolerantTrainer):
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch: Tensor | None = None):
         items = count_items(inputs)
         means, outputs = self.compute_means(model, inputs)
-        alone = num_items_in_batch is None or not model.training  # an evaluation batch is a step of its own
+        # The stock evaluation counts labels: a scalar instead of `[4]`.
+        alone = num_items_in_batch is None or num_items_in_batch.dim() == 0
         step_items = self.accelerator.reduce(items, "sum") if alone else num_items_in_batch
         loss = scaled_loss(means, self.loss_terms, items, step_items, self.accelerator.num_processes)
         if model.training:

@@ -133,7 +133,7 @@ class EpochDataset(Dataset):
         return self.size
 
     def __iter__(self) -> Iterator[dict]:
-        """Yields epoch 0: keys go on forever, so iteration by index would not end."""
+        """Iterate over epoch 0. Every integer is a key, so iteration by index would not end."""
         return (self[key] for key in range(self.size))
 
     def __getitem__(self, key: int) -> dict:
