@@ -141,16 +141,15 @@ def downstream_results() -> dict[str, str]:
     content, tuned = read("downstream/report.json"), {}
     for row in content["tasks"]:
         cells = tuned.setdefault(row["title"], [row["title"], f"{100 * row['constant_score']:.1f}"])
-        score = (
-            f"{100 * row['median']:.1f} ({100 * row['least']:.1f} - {100 * row['greatest']:.1f}){p_value(row['p'])}"
-        )
+        median, low, high = (f"{100 * row[key]:.1f}" for key in ("median", "min", "max"))
+        score = f"{median} ({low} - {high}){p_value(row['p'])}"
         cells.append(score + (f", {len(row['collapsed'])} collapsed" if row["collapsed"] else ""))
     columns = [MODELS[model] for model in content["models"]]
     found = {"downstream-tuned": table(["accuracy", "always the same answer", *columns], tuned.values())}
     for method in ("masked", "probe"):
         scored = {}
         for row in content["zero_shot"]:
-            if row.get("method", row.get("way")) == method and row["accuracy"] is not None:
+            if row["method"] == method and row["accuracy"] is not None:
                 shares = [f"{100 * row['chance']:.0f}", f"{100 * row['majority']:.0f}"]
                 cells = scored.setdefault(row["title"], [row["title"], *shares])
                 cells.append(f"{100 * row['accuracy']:.0f}{p_value(row['p'])}")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ..utils.extras import requires_extra
+from ..utils.extras import needs_extra
 
 BATCH_SIZE, NOUN_BATCH_SIZE = 128, 256
 FOLDS = 5
@@ -93,7 +93,7 @@ def probe_attributes(model, tokenizer, items: list[dict], train: list[dict] | No
     """Predicts the labels `[N]` of objects with a probe of the objects in `train`, or by cross-validation."""
     states, labels = noun_states(model, tokenizer, [item["object"] for item in items]), _labels(items)
     if train is None:
-        with requires_extra("downstream"):
+        with needs_extra("downstream"):
             from sklearn.model_selection import KFold
         return cross_validated(states, labels, KFold(FOLDS, shuffle=True, random_state=0))
     held_out = {item["object"] for item in items}
@@ -122,7 +122,7 @@ def probe_pairs(model, tokenizer, items: list[dict], train: None = None) -> np.n
 
 def probe_sentences(model, tokenizer, items: list[dict], train: None = None) -> np.ndarray:
     """Predicts the labels `[N]` of sentences from their tokens' mean state, cross-validated over the second object."""
-    with requires_extra("downstream"):
+    with needs_extra("downstream"):
         from sklearn.model_selection import GroupKFold
     states = _sentence_states(model, tokenizer, [item["sentence"] for item in items])
     groups = [item["other"] for item in items]
@@ -131,7 +131,7 @@ def probe_sentences(model, tokenizer, items: list[dict], train: None = None) -> 
 
 def linear_probe():
     """Returns an unfitted logistic regression on standardised states."""
-    with requires_extra("downstream"):
+    with needs_extra("downstream"):
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
@@ -153,7 +153,7 @@ def cross_validated(states: np.ndarray, labels: Sequence, splits, groups: Sequen
     Raises:
         ImportError: The extra `downstream` is not installed.
     """
-    with requires_extra("downstream"):
+    with needs_extra("downstream"):
         from sklearn.model_selection import cross_val_predict
     with _ignored_convergence():
         return cross_val_predict(linear_probe(), states, labels, cv=splits, groups=groups)

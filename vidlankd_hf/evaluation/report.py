@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
 
-from ..utils.extras import requires_extra
+from ..utils.extras import needs_extra
 from ..utils.io import atomic_write
 from . import TASKS
 from .significance import paired_test
@@ -168,7 +168,7 @@ def _p(value: float | None) -> str:
 
 
 def _figure(summary: dict, path: Path) -> None:
-    with requires_extra("downstream"):
+    with needs_extra("downstream"):
         from matplotlib.figure import Figure
         from matplotlib.lines import Line2D
 

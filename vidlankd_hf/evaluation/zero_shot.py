@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..utils.extras import requires_extra
+from ..utils.extras import needs_extra
 from .probing import masked_scores, probe_attributes, probe_pairs, probe_sentences
 from .reading import companion_file, find_file, official_layout, read_json_lines
 
@@ -115,7 +115,7 @@ def _masked_result(scores: np.ndarray, items: list[dict]) -> dict:
         above = [row[item["label"]] > row[item["contrast"]] for row, item in zip(mean, items)]
         result["contrast"] = float(np.mean(above))
     if "distribution" in items[0]:
-        with requires_extra("downstream"):
+        with needs_extra("downstream"):
             from scipy.stats import spearmanr
         values = [spearmanr(row, item["distribution"]).statistic for row, item in zip(mean, items)]
         result["spearman"] = float(np.nanmean(values))

@@ -7,7 +7,7 @@ package. Importing `evaluate` takes seconds, so the files are imported only when
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from ...utils.extras import requires_extra
+from ...utils.extras import needs_extra
 
 if TYPE_CHECKING:
     import evaluate
@@ -26,6 +26,6 @@ def load_metric(name: str, config: str | None = None) -> "evaluate.Metric":
     Raises:
         ImportError: The extra `downstream` is not installed.
     """
-    with requires_extra("downstream"):
+    with needs_extra("downstream"):
         module = import_module(f".{name}", __name__)
     return getattr(module, name.capitalize())(config, keep_in_memory=True)

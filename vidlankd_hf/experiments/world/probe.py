@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ...evaluation.probing import cross_validated, noun_states
-from ...utils.extras import requires_extra
+from ...utils.extras import needs_extra
 from .render import ATTRIBUTES
 
 
@@ -58,7 +58,7 @@ def probe_states(states: np.ndarray, values: list[str], folds: int = 4, seed: in
 
     The result is one entry of [`probe_model`], without `attribute`.
     """
-    with requires_extra("world"):
+    with needs_extra("world"):
         from scipy.stats import binomtest
         from sklearn.model_selection import StratifiedKFold
     splits = StratifiedKFold(folds, shuffle=True, random_state=seed)
