@@ -311,11 +311,11 @@ def test_python_blocks_run(name, workplace, monkeypatch, request):
 
 def test_days_of_the_papers_runs_follow_from_their_tokens_and_the_throughput():
     page = text_of(DOCS / "scaling.md")
-    rows = re.findall(r"^\| (\w+) student, .*>(\d+) tokens/s<.*: (\d+) days \|$", page, re.M)
+    rows = re.findall(r"^\| (\w+) student, .*>([\d,]+) tokens/s<.*: (\d+) days \|$", page, re.M)
     tokens = dict(re.findall(r"[Tt]he (small|base) student [^|]*?([\d.]+) G tokens", page.replace("\n", " ")))
     assert {size for size, _, _ in rows} == set(tokens) == {"small", "base"}
     for size, throughput, days in rows:
-        assert round(float(tokens[size]) * 1e9 / int(throughput) / 86_400) == int(days)
+        assert round(float(tokens[size]) * 1e9 / int(throughput.replace(",", "")) / 86_400) == int(days)
 
 
 # ---- logged metrics ----
