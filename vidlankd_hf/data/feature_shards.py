@@ -41,7 +41,7 @@ def read_manifest(folder: str | Path) -> dict | None:
     if version != FORMAT_VERSION:
         raise ValueError(
             f"{path}: format_version is {version!r}, but this version of the package reads {FORMAT_VERSION}. "
-            "Extract the features again with examples/extract_features.py."
+            "Extract the features again with `vidlankd extract`."
         )
     return manifest
 

@@ -94,7 +94,7 @@ class FeatureStore:
 
     def __init__(self, folder: str | Path, streams: Sequence[str] | None = None):
         self.folder = Path(folder)
-        remedy = "Make it with examples/extract_features.py."
+        remedy = "Make it with `vidlankd extract`."
         if not self.folder.is_dir():
             raise FileNotFoundError(f"Feature folder {self.folder} does not exist. {remedy}")
         manifest = read_manifest(self.folder)

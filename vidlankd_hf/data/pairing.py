@@ -214,7 +214,7 @@ def check_share(problems: list[str], share: float, max_unpaired: float) -> None:
         raise ValueError(
             f"{'; '.join(problems)}. Use the same file names, extract the missing videos, correct the times, or allow "
             f"a share to be left out (max_unpaired is {max_unpaired:g}, needed is {min(share, 1):.2g}); "
-            "examples/inspect_data.py lists all of them"
+            "`vidlankd inspect` lists all of them"
         )
     if problems:
         logger.warning("Left out: %s.", "; ".join(problems))

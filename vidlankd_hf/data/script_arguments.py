@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .caption_formats import READERS
-from .pairing import load_video_text
+from .video_text import load_video_text
 
 
 @dataclass

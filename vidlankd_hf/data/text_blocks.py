@@ -59,7 +59,7 @@ class TextBlocks(TorchDataset):
                 if ours != theirs:
                     raise ValueError(
                         f"the vokens in {self.vokens} belong to {what} ({str(theirs)[:12]}) than {self.folder} "
-                        f"({str(ours)[:12]}): make vokens for this text with examples/vokenize.py"
+                        f"({str(ours)[:12]}): make vokens for this text with `vidlankd vokenize`"
                     )
 
     @property
@@ -119,7 +119,7 @@ def read_vokens_info(folder: str | Path) -> dict:
     """
     path = Path(folder) / "info.json"
     if not path.exists():
-        raise ValueError(f"{folder} holds no finished vokens: make them with examples/vokenize.py")
+        raise ValueError(f"{folder} holds no finished vokens: make them with `vidlankd vokenize`")
     return json.loads(path.read_text())
 
 
