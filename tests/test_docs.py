@@ -22,7 +22,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 GENERATED = {DOCS / "notebook.md": ROOT / "examples" / "notebook.ipynb"}
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[^\n]*)\n(?P<code>.*?)^(?P=indent)```$", re.DOTALL | re.MULTILINE)
 NOT_RUN = re.compile(r"<!-- not run: .{5,} -->\n\s*\Z")
-INLINE = re.compile(r"`((?:(?:(?:python|accelerate launch) )?examples/\w+\.py|vidlankd) [^`]*)`")
+INLINE = re.compile(r"`((?:(?:(?:python|accelerate launch) )?examples/\w+\.py|vidlankd [\w-]+(?= --)) [^`]*)`")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 LANGUAGES = ("python", "bash", "yaml", "text")
 # First words of commands whose arguments are not checked.
@@ -250,6 +250,8 @@ def test_the_page_of_commands_lists_all_of_them():
 
     rows = re.findall(r"^\| `vidlankd ([\w-]+)` \|.*\| `(\w+)\.py` \|$", text_of(DOCS / "commands.md"), re.M)
     assert dict(rows) == COMMANDS
+    named = {name for page in PAGES for name in re.findall(r"`vidlankd ([a-z][\w-]*)`", text_of(page))}
+    assert named <= set(COMMANDS)
 
 
 # ---- Python ----
