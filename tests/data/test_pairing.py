@@ -103,6 +103,14 @@ def test_held_out_windows_are_of_other_videos(tmp_path, tokenizer, features):
     assert len(train) + len(held_out) == len(load_video_text(features, path, tokenizer, max_length=8))
 
 
+def test_two_videos_are_held_out_so_that_evaluation_has_negatives_or_none_at_all(tmp_path, tokenizer, features):
+    path = write_captions(tmp_path / "c.jsonl", [caption("a.mp4", 2, 4), *REST])
+    dataset = load_video_text(features, path, tokenizer)
+    _, held_out = split_by_video(dataset, 0.05)
+    assert len(set(held_out.with_format(None)["video"])) == 2
+    assert split_by_video(dataset, 0) == (dataset, None)
+
+
 # ---- windows of every epoch ----
 
 

@@ -132,7 +132,7 @@ def test_vokens_of_another_text_or_tokenizer_are_refused(tmp_path, tokenizer, vo
     with pytest.raises(ValueError, match="a part of their folder"):
         vokenize(vokenizer, tokenizer, blocks.split(10)[0], clips, tmp_path / "w", num_vokens=9)
     (tmp_path / "v" / "info.json").unlink()
-    with pytest.raises(ValueError, match="no finished vokens.*vokenize.py"):
+    with pytest.raises(ValueError, match="no finished vokens.*vidlankd vokenize"):
         TextBlocks(blocks.folder, vokens=tmp_path / "v")
 
 

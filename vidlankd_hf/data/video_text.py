@@ -94,23 +94,27 @@ def split_by_video(dataset: Dataset | VideoTextStream, share: float, seed: int =
 
     Args:
         dataset: From [`load_video_text`].
-        share: Approximate share of the videos to hold out; at least one video is held out.
+        share: Approximate share of the videos to hold out, at least two of three or more videos; 0 holds out
+            none.
         seed: Draws the held-out videos. It has no effect on a [`VideoTextStream`], which holds out the videos whose
             names have small hashes, so that their windows need not be listed in memory.
 
     Returns:
-        Training data and held-out data.
+        Training data and held-out data; the latter is None if `share` is 0.
 
     Raises:
-        ValueError: No video, or every video, would be held out.
+        ValueError: Every video would be held out.
     """
+    if share == 0:
+        return dataset, None
     if isinstance(dataset, VideoTextStream):
         return dataset.split_by_video(share)
     videos = dataset.with_format(None)["video"]
     names = sorted(set(videos))
-    count = max(1, round(share * len(names)))
+    # With one held-out video, no evaluation batch of a contrastive teacher has a negative.
+    count = max(1, min(2, len(names) - 1), round(share * len(names)))
     if count >= len(names):
-        raise ValueError(f"cannot hold out {count} of {len(names)} videos: add videos or lower the share")
+        raise ValueError(f"cannot hold out {count} of {len(names)} videos: add videos, or give 0 to train on all")
     held_out = set(random.Random(seed).sample(names, count))
     indices = [[i for i, v in enumerate(videos) if (v in held_out) == flag] for flag in (False, True)]
     return dataset.select(indices[0]), dataset.select(indices[1])
@@ -119,7 +123,7 @@ def split_by_video(dataset: Dataset | VideoTextStream, share: float, seed: int =
 class WindowReader:
     """Transform of the `datasets.Dataset` that [`load_video_text`] returns: adds features to rows of windows.
 
-    In epoch 0 a window is the one in the row. In other epochs [`EpochDataset`] calls [`read`](self.read), and the
+    In epoch 0 a window is the one in the row. In other epochs [`EpochDataset`] calls [`read`], and the
     video's lines are tiled with a shift that is a pure function of (seed, epoch, video). No state changes, so order,
     workers and resuming have no influence.
 
