@@ -5,7 +5,8 @@ import html
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,18 @@ def video_name(path: Path) -> str:
     return path.with_suffix("").stem if path.suffix.lower() in _COMPRESSIONS else path.stem
 
 
+def suffix_of(path: Path) -> str:
+    """The suffix of a file, in lower case and without that of a compression; empty if there is none."""
+    return next((s for s in map(str.lower, reversed(path.suffixes)) if s not in _COMPRESSIONS), "")
+
+
 def detect_format(path: Path, text: str) -> str:
     """Detects the format of a file from its suffix and, for json and txt, its content.
 
     Raises:
         ValueError: The format is unknown.
     """
-    suffixes = [s.lower() for s in path.suffixes if s.lower() not in _COMPRESSIONS]
-    suffix = suffixes[-1] if suffixes else ""
+    suffix = suffix_of(path)
     if suffix in (".jsonl", ".srt", ".vtt"):
         return suffix[1:]
     if suffix == ".csv":
@@ -70,16 +75,6 @@ def read_jsonl(text: str, path: Path) -> Rows:
             yield where, *row
 
 
-def read_srt(text: str, path: Path) -> Rows:
-    return _read_cues(text, path, vtt=False)
-
-
-def read_vtt(text: str, path: Path) -> Rows:
-    if not text.startswith("WEBVTT"):
-        raise ValueError(f"{path}: line 1 must start with WEBVTT; if these are SRT subtitles, rename the file to .srt")
-    return _read_cues(text, path, vtt=True)
-
-
 def _read_cues(text: str, path: Path, vtt: bool) -> Rows:
     """Reads cues: every line with an arrow must hold the times of a cue, and the lines up to the next one its text.
 
@@ -88,11 +83,11 @@ def _read_cues(text: str, path: Path, vtt: bool) -> Rows:
     """
     lines = re.split("\r\n|\r|\n", text)
     arrows = [i for i, line in enumerate(lines) if "-->" in line]
-    first = arrows[0] if arrows else len(lines)
-    if not vtt:
-        for number, line in enumerate(lines[:first], 1):
-            if line.strip() and not line.strip().isdigit():
-                raise ValueError(f"{path}, line {number}: {line[:80]!r} precedes the first times, so this is not SRT")
+    if vtt and not text.startswith("WEBVTT"):
+        raise ValueError(f"{path}: line 1 must start with WEBVTT; if these are SRT subtitles, rename the file to .srt")
+    for number, line in enumerate([] if vtt else lines[: arrows[0] if arrows else None], 1):
+        if line.strip() and not line.strip().isdigit():
+            raise ValueError(f"{path}, line {number}: {line[:80]!r} precedes the first times, so this is not SRT")
     for i, following in zip(arrows, [*arrows[1:], len(lines)]):
         where = f"{path}, line {i + 1}"
         times = _TIMING.fullmatch(lines[i])
@@ -123,22 +118,25 @@ def _seconds(hours: str | None, minutes: str, seconds: str) -> float:
 
 
 def read_howto100m(text: str, path: Path) -> Rows:
-    if path.name.lower().removesuffix(path.suffix if path.suffix in _COMPRESSIONS else "").endswith(".csv"):
+    if suffix_of(path) == ".csv":
         yield from _read_csv(text, path)
         return
     for video, entry in _entries(text, path):
-        yield from _columns(entry, video, path)
+        yield from _read_columns(entry, video, f"{path}, video {video!r}")
 
 
-def _columns(entry: Any, video: str, path: Path) -> Rows:
-    where = f"{path}, video {video!r}"
+def _read_columns(entry: Any, video: str, where: str) -> Rows:
     columns = [entry.get(name) for name in ("start", "end", "text")] if isinstance(entry, dict) else [None]
     if not all(isinstance(column, list) for column in columns) or len({len(column) for column in columns}) != 1:
         raise ValueError(f"{where}: must hold the lists start, end and text of equal length")
-    for number, (start, end, text) in enumerate(zip(*columns), 1):
-        # The published file has NaN where nothing was recognised.
-        text = "" if text is None or isinstance(text, float) else text
-        yield f"{where}, caption {number}", video, start, end, text
+    # The published file has NaN where nothing was recognised.
+    texts = ["" if text is None or isinstance(text, float) else text for text in columns.pop()]
+    yield from _numbered(zip(*columns, texts), video, where)
+
+
+def _numbered(rows: Iterable[tuple[Any, Any, Any]], video: str, where: str) -> Rows:
+    for number, row in enumerate(rows, 1):
+        yield f"{where}, caption {number}", video, *row
 
 
 def _read_csv(text: str, path: Path) -> Rows:
@@ -170,8 +168,7 @@ def read_activitynet(text: str, path: Path) -> Rows:
             rows = [(start, end, sentence) for (start, end), sentence in zip(times, sentences, strict=True)]
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{where}: must hold timestamps and the same number of sentences ({error!r})") from error
-        for number, row in enumerate(rows, 1):
-            yield f"{where}, caption {number}", video, *row
+        yield from _numbered(rows, video, where)
 
 
 def read_youcook2(text: str, path: Path) -> Rows:
@@ -186,19 +183,17 @@ def read_youcook2(text: str, path: Path) -> Rows:
             rows = [(start, end, sentence) for start, end, sentence in rows]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{where}: annotations must hold segment and sentence ({error!r})") from error
-        for number, row in enumerate(rows, 1):
-            yield f"{where}, caption {number}", video, *row
+        yield from _numbered(rows, video, where)
 
 
 def read_msvd(text: str, path: Path) -> Rows:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
+            where = f"{path}, line {number}"
             video, tab, sentence = line.partition("\t")
             if not tab:
-                raise ValueError(
-                    f"{path}, line {number}: must be a video's id, a tab and a sentence, but is {line[:80]!r}"
-                )
-            yield f"{path}, line {number}", video, 0.0, None, sentence
+                raise ValueError(f"{where}: must be a video's id, a tab and a sentence, but is {line[:80]!r}")
+            yield where, video, 0.0, None, sentence
 
 
 def _entries(text: str, path: Path) -> Iterator[tuple[str, Any]]:
@@ -244,8 +239,8 @@ def _expect(pattern: str, text: str, place: int, path: Path) -> int:
 
 READERS = {
     "jsonl": read_jsonl,
-    "srt": read_srt,
-    "vtt": read_vtt,
+    "srt": partial(_read_cues, vtt=False),
+    "vtt": partial(_read_cues, vtt=True),
     "howto100m": read_howto100m,
     "activitynet": read_activitynet,
     "youcook2": read_youcook2,

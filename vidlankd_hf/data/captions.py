@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from .caption_formats import READERS, SUBTITLE_SUFFIXES, detect_format, has_word_times, video_name
+from .caption_formats import READERS, SUBTITLE_SUFFIXES, detect_format, has_word_times, suffix_of, video_name
 
 logger = logging.getLogger(__name__)
 
@@ -105,11 +105,8 @@ def remove_rolling_overlap(captions: Iterable[Caption]) -> list[Caption]:
     for caption in captions:
         words = caption.text.split()
         keys = [_key(word) for word in words]
-        touches = (
-            caption.video == video
-            and None not in (caption.end, kept[-1].end)
-            and caption.start <= kept[-1].end + MAX_GAP
-        )
+        end = kept[-1].end if caption.video == video else None
+        touches = None not in (caption.end, end) and caption.start <= end + MAX_GAP
         said = said if touches else []
         repeated = _longest_overlap(said, keys)
         if repeated == 1 and min(len(keys), len(previous)) > 1:
@@ -154,7 +151,7 @@ def caption_files(path: Path) -> list[Path]:
             f"captions {path} not found: give a .jsonl file with video, start, end and text on each line, a file of a "
             "published data set, or a folder of subtitles"
         )
-    files = sorted(p for p in path.rglob("*") if p.is_file() and _uncompressed(p).suffix.lower() in SUBTITLE_SUFFIXES)
+    files = sorted(p for p in path.rglob("*") if p.is_file() and suffix_of(p) in SUBTITLE_SUFFIXES)
     if not files:
         raise ValueError(f"{path} holds no {', '.join(SUBTITLE_SUFFIXES)} file: give a folder of subtitle files")
     videos: dict[str, Path] = {}
@@ -163,10 +160,6 @@ def caption_files(path: Path) -> list[Path]:
         if other != file:
             raise ValueError(f"{other} and {file} both belong to the video {video_name(file)!r}: keep one of them")
     return files
-
-
-def _uncompressed(path: Path) -> Path:
-    return path.with_suffix("") if path.suffix.lower() in _OPENERS else path
 
 
 def _read_text(path: Path) -> str:
@@ -186,10 +179,10 @@ def _captions(rows: Iterator[tuple[str, Any, Any, Any, Any]], kind: str, correct
         if not isinstance(text, str):
             raise ValueError(f"{where}: text {text!r} must be a string")
         text = text.strip()
-        if not text and kind in SPEECH_FORMATS:
-            corrections["without text were left out"] += 1
-            continue
         if not text:
+            if kind in SPEECH_FORMATS:
+                corrections["without text were left out"] += 1
+                continue
             raise ValueError(f"{where}: the caption of {video!r} is empty: video and text must be non-empty strings")
         if len(text) > MAX_CHARACTERS:
             raise ValueError(
@@ -200,9 +193,8 @@ def _captions(rows: Iterator[tuple[str, Any, Any, Any, Any]], kind: str, correct
         if not all(isinstance(t, (int, float)) and not isinstance(t, bool) and math.isfinite(t) for t in times):
             raise ValueError(f"{where}: start {start!r} and end {end!r} must be numbers of seconds")
         if kind in WRONG_TIMES and end <= start:
-            corrections[
-                "without duration got one second" if end == start else "with swapped times were put right"
-            ] += 1
+            correction = "without duration got one second" if end == start else "with swapped times were corrected"
+            corrections[correction] += 1
             start, end = (end, start) if end < start else (start, start + 1.0)
         if start < 0 or (end is not None and end <= start):
             raise ValueError(f"{where}: start {start} and end {end} must satisfy 0 <= start < end")

@@ -24,7 +24,8 @@ class _MaskingCollator:
         self.tokenizer, self.seed, self.mlm_probability = tokenizer, seed, mlm_probability
         self.ordinary_ids = np.setdiff1d(np.arange(len(tokenizer)), tokenizer.all_special_ids)
 
-    def _text_batch(self, sequences: list, samples: list[dict]) -> dict[str, torch.Tensor]:
+    def _text_batch(self, sequences: list, samples: list[dict]) -> tuple[dict[str, torch.Tensor], np.ndarray]:
+        """Returns a batch of texts, and which of its tokens `[B, L]` are neither special tokens nor padding."""
         lengths = np.array([len(s) for s in sequences])
         tokens = np.full((len(sequences), lengths.max() + 2), self._ids["pad"], np.int64)
         places = np.arange(tokens.shape[1])
@@ -34,8 +35,7 @@ class _MaskingCollator:
             tokens[ordinary] = np.concatenate(sequences)
             tokens[np.arange(len(tokens)), lengths + 1] = self._ids["sep"]
         else:
-            ordinary = np.zeros(tokens.shape, bool)
-            ordinary[:, 1:-1] = True
+            ordinary = np.broadcast_to((places > 0) & (places < len(places) - 1), tokens.shape)
             tokens[:, 1:-1] = np.concatenate(sequences).reshape(len(tokens), -1)
             tokens[:, -1] = self._ids["sep"]
         tokens[:, 0] = self._ids["cls"]
@@ -52,7 +52,7 @@ class _MaskingCollator:
         batch = {"input_ids": masked, "masked_positions": positions, "masked_labels": labels}
         if padded:  # attention is faster without a mask
             batch["attention_mask"] = (places <= lengths[:, None] + 1).astype(np.int64)
-        return {name: torch.from_numpy(array) for name, array in batch.items()}
+        return {name: torch.from_numpy(array) for name, array in batch.items()}, ordinary
 
 
 class TextCollator(_MaskingCollator):
@@ -71,14 +71,13 @@ class TextCollator(_MaskingCollator):
     """
 
     def __call__(self, samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        batch = self._text_batch([sample["input_ids"] for sample in samples], samples)
+        batch, ordinary = self._text_batch([sample["input_ids"] for sample in samples], samples)
         if "voken_ids" in samples[0]:
             vokens = [sample["voken_ids"] for sample in samples]
-            lengths = np.array([len(sample["input_ids"]) for sample in samples])
-            if [len(ids) for ids in vokens] != lengths.tolist():
+            if [len(ids) for ids in vokens] != ordinary.sum(1).tolist():
                 raise ValueError("a text and its voken_ids have different lengths: give one voken for each token")
-            places, voken_ids = np.arange(batch["input_ids"].shape[1]), np.full(batch["input_ids"].shape, -100)
-            voken_ids[(places > 0) & (places <= lengths[:, None])] = np.concatenate(vokens)
+            voken_ids = np.full(ordinary.shape, -100)
+            voken_ids[ordinary] = np.concatenate(vokens)
             batch["voken_ids"] = torch.from_numpy(voken_ids)
         return batch
 
@@ -135,7 +134,7 @@ class VideoTextCollator(_MaskingCollator):
                     f"the text of sample {sample.get('id', sample['sample_id'])!r} has {len(sequence)} tokens, but 1 "
                     f"to {self.max_length - 2} are allowed: make windows with load_video_text(max_length=...)"
                 )
-        batch = self._text_batch(sequences, samples)
+        batch, _ = self._text_batch(sequences, samples)
         clips = [self._clip(sample) for sample in samples]
         batch["video_features"] = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)
         steps = torch.tensor([len(clip) for clip in clips])

@@ -109,9 +109,8 @@ class Shard:
         self.widths = dict(widths or {})
         self.num_bytes = 0
         self._spool = tempfile.TemporaryFile(dir=path.parent)
-        self._entries: dict[
-            str, tuple[float, dict[str, tuple[int, int]]]
-        ] = {}  # duration, (steps, place in the spool)
+        # Duration of each video, and the steps and the place in the spool of each of its streams.
+        self._entries: dict[str, tuple[float, dict[str, tuple[int, int]]]] = {}
 
     def add(self, video: str, duration: float, features: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
         """Adds one video.
@@ -151,25 +150,23 @@ class Shard:
             steps]}}]}``. Without videos no file is written and sha256 is None.
         """
         videos = [video for video in order or self._entries if video in self._entries]
-        header, chunks, end = {}, [], 0
-        steps = {name: 0 for name in self.streams}
-        index = []
+        header, chunks, index, end = {}, [], [], 0
+        steps = dict.fromkeys(self.streams, 0)
         for video in videos:
             duration, places = self._entries[video]
-            entry = {name: [steps[name], places[name][0]] for name in self.streams}
-            index.append({"video": video, "duration": duration, "streams": entry})
-            steps = {name: steps[name] + places[name][0] for name in self.streams}
+            spans = {name: [steps[name], length] for name, (length, _) in places.items()}
+            index.append({"video": video, "duration": duration, "streams": spans})
+            steps = {name: sum(span) for name, span in spans.items()}
         # Times come first: an odd number of float16 before them would break their alignment to 4 bytes.
         for kind, dtype in (("times", "F32"), ("features", "F16")):
             for name in self.streams if videos else ():
-                shape = [steps[name]] if kind == "times" else [steps[name], self.widths[name]]
-                size = 4 * steps[name] if kind == "times" else 2 * steps[name] * self.widths[name]
-                header[f"{name}.{kind}"] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
-                end += size
+                begin, width = end, self.widths[name]
                 for video in videos:
                     length, place = self._entries[video][1][name]
-                    chunks.append((place, 4 * length) if kind == "times" else
-                                  (place + 4 * length, 2 * length * self.widths[name]))  # fmt: skip
+                    chunks.append((place, 4 * length) if kind == "times" else (place + 4 * length, 2 * length * width))
+                    end += chunks[-1][1]
+                shape = [steps[name]] if kind == "times" else [steps[name], width]
+                header[f"{name}.{kind}"] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
         shard = {"name": self.path.name, "bytes": 0, "sha256": None, "widths": self.widths, "videos": index}
         if videos:
             shard |= self._write(header, chunks)

@@ -32,14 +32,10 @@ class ShardWriter:
         self.folder = Path(folder)
         if not streams:
             raise ValueError("streams is empty: give at least one, e.g. {'frame': {'model': ..., 'rate': 1.0}}.")
-        if read_manifest(self.folder) is not None:
-            raise ValueError(
-                f"{self.folder} already holds finished features. Give another folder, or remove this one."
-            )
-        if (self.folder / EXTRACTION).exists():
-            raise ValueError(
-                f"{self.folder} holds an extraction that is not finished. Give another folder, or remove this one."
-            )
+        finished = read_manifest(self.folder) is not None
+        if finished or (self.folder / EXTRACTION).exists():
+            held = "already holds finished features" if finished else "holds an extraction that is not finished"
+            raise ValueError(f"{self.folder} {held}. Give another folder, or remove this one.")
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in self.folder.glob("shard-*.safetensors*"):
             path.unlink()
@@ -107,9 +103,7 @@ class FeatureStore:
             if Path(name).name != name:
                 raise ValueError(f"{self.folder}: its manifest lists {name!r}, which is no file name. {remedy}")
             if not (self.folder / name).is_file():
-                raise FileNotFoundError(
-                    f"Feature folder {self.folder} lacks {name}, which its manifest lists. {remedy}"
-                )
+                raise FileNotFoundError(f"{self.folder} lacks {name}, which its manifest lists. {remedy}")
         try:
             known: dict[str, dict] = manifest["streams"]
             unknown = sorted(set(streams or ()) - set(known))

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 
 import numpy as np
 import torch
@@ -50,7 +50,7 @@ def convert_howto100m(
             floating point `[N, F]`.
         captions: `caption.json`, `raw_caption.json` or a folder of csv files; see [`read_captions`].
         output_dir: Must not hold finished features.
-        max_missing: Share of the videos that have any of the three and may be left out.
+        max_missing: Largest share of videos that may be left out, among those that have any of the three.
         widths: F of 2D and of 3D features.
         remove_overlap: See [`read_captions`].
         shard_bytes: Bytes of features per shard.
@@ -74,35 +74,39 @@ def convert_howto100m(
     output_dir = Path(output_dir)
     writer = ShardWriter(output_dir, STREAMS, shard_bytes)
     with (
-        _Misses(output_dir / "misses.jsonl", max_missing, len(videos)) as misses,
+        open(output_dir / "misses.jsonl", "w", encoding="utf-8") as list_of_misses,
         atomic_file(output_dir / "captions.jsonl") as out,
     ):
+        misses = _Misses(list_of_misses, max_missing, len(videos))
         for video in sorted(twice):
             misses.add(video, "two files", str(files["frame"].get(video) or files["clip"][video]))
         for video in sorted(videos - twice):
             for name, dimension in (("frame", "2D"), ("clip", "3D")):
                 if video not in files[name]:
-                    misses.add(video, f"no {dimension} features", "")
+                    misses.add(video, f"no {dimension} features")
         num_videos = written = 0
         for video, spoken in groupby(iterate_captions(captions, None, remove_overlap), key=lambda c: c.video):
             if video in done:
                 raise ValueError(f"{captions}: the captions of {video!r} are not consecutive: put them together")
             done.add(video)
             if video not in videos:
-                misses.add(video, "captions without features", "")
+                misses.add(video, "captions without features")
                 continue
             if video in misses.videos:
                 continue
             try:
-                streams = {
-                    name: _timed(_read(files[name][video], width), STREAMS[name]["rate"])
-                    for name, width in zip(STREAMS, widths)
-                }
+                streams = {name: _read(files[name][video], name, width) for name, width in zip(STREAMS, widths)}
             except ValueError as error:
                 misses.add(video, "features that cannot be used", str(error))
                 continue
             duration = len(streams["frame"][0]) / STREAMS["frame"]["rate"]
-            placed = _placed(spoken, video, duration, misses)
+            placed = []
+            for caption in spoken:
+                inside = place_caption(caption, video, duration)
+                if inside is None:
+                    misses.add_caption(caption, duration)
+                else:
+                    placed.append(inside)
             if not placed:
                 misses.add(video, "no caption inside the video", f"{duration:g} s")
                 continue
@@ -110,7 +114,7 @@ def convert_howto100m(
             out.writelines((json.dumps(caption._asdict()) + "\n").encode() for caption in placed)
             num_videos, written = num_videos + 1, written + len(placed)
         for video in sorted(videos - done - misses.videos):
-            misses.add(video, "features without captions", "")
+            misses.add(video, "features without captions")
     writer.close()
     return {"videos": num_videos, "captions": written, **misses.counts}
 
@@ -118,19 +122,12 @@ def convert_howto100m(
 class _Misses:
     """Lists and counts what is left out, and stops the conversion when it is too much."""
 
-    def __init__(self, path: Path, max_missing: float, num_videos: int):
-        self.path, self.max_missing, self.num_videos = path, max_missing, num_videos
+    def __init__(self, file: TextIO, max_missing: float, num_videos: int):
+        self.file, self.max_missing, self.num_videos = file, max_missing, num_videos
         self.videos: set[str] = set()
         self.counts: Counter = Counter()
 
-    def __enter__(self) -> "_Misses":
-        self._file = open(self.path, "w", encoding="utf-8")  # noqa: SIM115
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._file.close()
-
-    def add(self, video: str, reason: str, detail: str) -> None:
+    def add(self, video: str, reason: str, detail: str = "") -> None:
         """Adds a video that is left out.
 
         Raises:
@@ -143,7 +140,7 @@ class _Misses:
             raise ValueError(
                 f"{len(self.videos)} of {self.num_videos} videos cannot be converted, more than max_missing "
                 f"({self.max_missing:g}) allows; the last is {video!r}: {reason}{detail and ', '}{detail}. "
-                f"{self.path} lists them: add what is missing, or raise max_missing"
+                f"{self.file.name} lists them: add what is missing, or raise max_missing"
             )
 
     def add_caption(self, caption: Caption, duration: float) -> None:
@@ -153,8 +150,8 @@ class _Misses:
 
     def _write(self, video: str, reason: str, detail: str) -> None:
         self.counts[reason] += 1
-        self._file.write(json.dumps({"video": video, "reason": reason, "detail": detail}) + "\n")
-        self._file.flush()
+        self.file.write(json.dumps({"video": video, "reason": reason, "detail": detail}) + "\n")
+        self.file.flush()
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -171,8 +168,8 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
         raise ValueError(f"{folder} holds no .npy file: give the folder that holds a .npy file for each video")
 
 
-def _read(path: Path, width: int) -> np.ndarray:
-    """Reads features `[N, F]` as float16.
+def _read(path: Path, stream: str, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Reads features `[N, F]` as float16, with the times `[N]` of their steps.
 
     Raises:
         ValueError: The file holds anything else.
@@ -190,19 +187,4 @@ def _read(path: Path, width: int) -> np.ndarray:
         features = array.astype(np.float16)
     if not np.isfinite(features).all():
         raise ValueError(f"{path} is not finite in float16 (the largest value is 65504)")
-    return features
-
-
-def _timed(features: np.ndarray, rate: float) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.from_numpy(features), (torch.arange(len(features)) + 0.5) / rate
-
-
-def _placed(spoken: Iterator[Caption], video: str, duration: float, misses: _Misses) -> list[Caption]:
-    placed = []
-    for caption in spoken:
-        inside = place_caption(caption, video, duration)
-        if inside is None:
-            misses.add_caption(caption, duration)
-        else:
-            placed.append(inside)
-    return placed
+    return torch.from_numpy(features), (torch.arange(len(features)) + 0.5) / STREAMS[stream]["rate"]

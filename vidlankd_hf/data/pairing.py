@@ -106,13 +106,7 @@ class VideoNames:
             ValueError: The name fits several videos, or an earlier name was already matched to the same video.
         """
         bare, by_stem = _LANGUAGE.sub("", name), self._by_stem
-        choices = (
-            [name],
-            by_stem.get(name, ()),
-            [_SUFFIX.sub("", name)],
-            [bare],
-            by_stem.get(bare, ()) if bare != name else (),
-        )
+        choices = ([name], by_stem.get(name, ()), [_SUFFIX.sub("", name)], [bare], by_stem.get(bare, ()))
         fitting = next((ids for choice in choices if (ids := sorted(self._ids.intersection(choice)))), [])
         if len(fitting) > 1:
             raise ValueError(

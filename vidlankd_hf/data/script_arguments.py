@@ -1,30 +1,24 @@
 """Command-line arguments of the scripts that read captioned video."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from ..utils.options import option
 from .caption_formats import READERS
 from .video_text import load_video_text
 
 
 @dataclass
 class CaptionedVideoArguments:
-    """Where features and captions are."""
+    """Paths and format of the features and captions."""
 
-    features: str | None = field(
-        default=None, metadata={"help": "folder written by `vidlankd extract`; default: the world's"}
+    features: str | None = option(None, "folder written by `vidlankd extract`; default: the world's")
+    captions: str | None = option(None, "captions file or folder of subtitles (docs/data.md); default: the world's")
+    caption_format: str | None = option(None, f"one of {', '.join(READERS)}; default: found from suffix and content")
+    remove_overlap: bool | None = option(
+        None, "remove text that rolling captions repeat; default: for YouTube's speech and HowTo100M"
     )
-    captions: str | None = field(
-        default=None, metadata={"help": "captions file or folder of subtitles (docs/data.md); default: the world's"}
-    )
-    caption_format: str | None = field(
-        default=None, metadata={"help": f"one of {', '.join(READERS)}; default: found from suffix and content"}
-    )
-    remove_overlap: bool | None = field(
-        default=None,
-        metadata={"help": "remove text that rolling captions repeat; default: for YouTube's speech and HowTo100M"},
-    )
-    world: str = field(default="outputs/world", metadata={"help": "grounded world, used if no own data are given"})
+    world: str = option("outputs/world", "grounded world, used if no own data are given")
 
     def load(self, tokenizer, max_length: int, **options: Any):
         """Loads the captioned windows; `options` are those of [`load_video_text`]."""
@@ -34,12 +28,9 @@ class CaptionedVideoArguments:
 
 @dataclass
 class PairingArguments(CaptionedVideoArguments):
-    """Which of the data a model sees."""
+    """Which captions and feature streams to train on."""
 
-    max_unpaired: float = field(
-        default=0.0,
-        metadata={"help": "largest share of captions without video, or of videos without captions, to leave out"},
+    max_unpaired: float = option(
+        0.0, "largest share of captions without video, or of videos without captions, to leave out"
     )
-    streams: list[str] | None = field(
-        default=None, metadata={"help": "feature streams the model sees, such as frame; default: all"}
-    )
+    streams: list[str] | None = option(None, "feature streams the model sees, such as frame; default: all")

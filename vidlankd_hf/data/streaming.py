@@ -123,12 +123,7 @@ class VideoTextStream(Dataset):
         videos = sum(len(hashes) for hashes, _ in files)
         if sum(counts) == videos:
             raise ValueError(f"cannot hold out {videos} of {videos} videos: add videos or lower the share")
-        bounds = np.array(
-            [
-                first_windows[count] if count < len(first_windows) else end
-                for (_, first_windows), count, end in zip(files, counts, self._ends)
-            ]
-        )
+        bounds = np.array([np.append(firsts, end)[n] for (_, firsts), n, end in zip(files, counts, self._ends)])
         train, held_out = copy.copy(self), copy.copy(self)
         train._select(bounds, self._ends)
         held_out._select(self._begins, bounds)

@@ -50,16 +50,13 @@ class TextBlocks(TorchDataset):
         if self.vokens is not None:
             info = read_vokens_info(self.vokens)
             self.num_vokens = info["num_vokens"]
-            for name, what in (
-                ("vocabulary", "another tokenizer"),
-                ("block_tokens", "another length of blocks"),
-                ("sha256", "another text"),
-            ):
+            parts = {"vocabulary": "tokenizer", "block_tokens": "length of blocks", "sha256": "text"}
+            for name, what in parts.items():
                 ours, theirs = self.info[name], info["text"][name]
                 if ours != theirs:
                     raise ValueError(
-                        f"the vokens in {self.vokens} belong to {what} ({str(theirs)[:12]}) than {self.folder} "
-                        f"({str(ours)[:12]}): make vokens for this text with `vidlankd vokenize`"
+                        f"the vokens in {self.vokens} belong to another {what} ({str(theirs)[:12]}) than "
+                        f"{self.folder} ({str(ours)[:12]}): make vokens for this text with `vidlankd vokenize`"
                     )
 
     @property
@@ -105,10 +102,9 @@ class TextBlocks(TorchDataset):
         if not 0 < held_out < len(self):
             raise ValueError(f"cannot hold out {held_out} of {len(self)} blocks: give 1 to {len(self) - 1}")
         middle = self.stop - held_out
-        return (
-            TextBlocks(self.folder, self.start, middle, self.vokens),
-            TextBlocks(self.folder, middle, self.stop, self.vokens),
-        )
+        bounds = ((self.start, middle), (middle, self.stop))
+        train, evaluation = (TextBlocks(self.folder, start, stop, self.vokens) for start, stop in bounds)
+        return train, evaluation
 
 
 def read_vokens_info(folder: str | Path) -> dict:
@@ -156,12 +152,10 @@ def load_text(
             raise ValueError(f"{source} holds no text: {', '.join(p.name for p in files)} is empty")
         kinds = {_kind(p) for p in files}
         if len(kinds) > 1:
-            raise ValueError(
-                f"{source} holds files of several kinds ({', '.join(sorted(kinds))}): keep one kind per folder"
-            )
-        if kinds == {"json"}:
-            for file in files:
-                _check_json_lines(file)
+            names = ", ".join(sorted(kinds))
+            raise ValueError(f"{source} holds files of several kinds ({names}): keep one kind per folder")
+        for file in files if kinds == {"json"} else ():
+            _check_json_lines(file)
         try:
             names = [glob.escape(str(p)) for p in files]  # load_dataset takes them as patterns
             dataset = load_dataset(kinds.pop(), data_files=names, split="train", streaming=streaming)
@@ -209,7 +203,8 @@ def load_text_blocks(
     """
     source = str(source) if isinstance(source, Path) else source
     dataset = load_text(source, split, streaming=streaming) if isinstance(source, str) else source
-    fingerprint = _fingerprint(dataset)
+    # Identifies the contents, or all that a stream will read and do (including a Hub revision).
+    fingerprint = dataset._fingerprint if isinstance(dataset, Dataset) else Hasher.hash(dataset._ex_iterable)
     identity = f"v2 {fingerprint} {tokenizer_fingerprint(tokenizer)} {block_tokens}"
     folder = Path(cache_dir) / f"blocks-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     if not (folder / "info.json").exists():
@@ -219,11 +214,6 @@ def load_text_blocks(
             info["source"] = source if isinstance(source, str) else fingerprint
             (part / "info.json").write_text(json.dumps(info, indent=2) + "\n")
     return TextBlocks(folder)
-
-
-def _fingerprint(dataset: Dataset | IterableDataset) -> str:
-    """Identifies a data set's contents, or all that a stream will read and do (including a Hub revision)."""
-    return dataset._fingerprint if isinstance(dataset, Dataset) else Hasher.hash(dataset._ex_iterable)
 
 
 def _write_blocks(dataset: Any, tokenizer: Any, folder: Path, num_proc: int | None, block_tokens: int) -> dict:

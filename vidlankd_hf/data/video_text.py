@@ -77,12 +77,10 @@ def load_video_text(
     lines, videos, _ = make_windows(by_video, tokenizer, max_tokens)
     windows = Windows(lines, videos, max_tokens)
     rows = [
-        {"id": f"{video}#{i}", "video": video, "text": text, "start": start, "end": end}
-        for number, video in enumerate(by_video)
+        {"id": f"{video}#{i}", "video": video, "text": text, "start": start, "end": end, "window": first + i}
+        for number, (video, first) in enumerate(zip(by_video, windows.first_windows.tolist()))
         for i, (text, start, end) in enumerate(windows.read_video(number))
     ]
-    for number, row in enumerate(rows):
-        row["window"] = number
     if shuffle_videos_seed is not None:
         _pair_with_other_videos(rows, store, shuffle_videos_seed)
     reader = WindowReader(store, windows, seed, own_clips=shuffle_videos_seed is None)
@@ -94,8 +92,8 @@ def split_by_video(dataset: Dataset | VideoTextStream, share: float, seed: int =
 
     Args:
         dataset: From [`load_video_text`].
-        share: Approximate share of the videos to hold out, at least two of three or more videos; 0 holds out
-            none.
+        share: Approximate share of the videos to hold out. If there are three or more videos, at least two are held
+            out. 0 holds out none.
         seed: Draws the held-out videos. It has no effect on a [`VideoTextStream`], which holds out the videos whose
             names have small hashes, so that their windows need not be listed in memory.
 
@@ -151,15 +149,8 @@ class WindowReader:
                 if self.own_clips:
                     starts[i], ends[i] = start, end
         clips = [self.store.read(*span) for span in zip(rows["video"], starts, ends)]
-        return {
-            "id": rows["id"],
-            "video": rows["video"],
-            "text": texts,
-            "start": starts,
-            "end": ends,
-            "video_features": [features for features, _ in clips],
-            "times": [times for _, times in clips],
-        }
+        read = {"id": rows["id"], "video": rows["video"], "text": texts, "start": starts, "end": ends}
+        return {**read, "video_features": [clip[0] for clip in clips], "times": [clip[1] for clip in clips]}
 
 
 def _pair_with_other_videos(rows: list[dict], store: FeatureStore, seed: int) -> None:

@@ -177,17 +177,11 @@ class WindowShard(Windows):
         """A window in an epoch, with the columns of [`load_video_text`]."""
         video, number = self.locate(window)
         entry = json.loads(self.entries[video].as_py())
-        text, start, end = self.read(video, number, shift_of(seed, epoch, entry["video"]))
+        name = entry["video"]
+        text, start, end = self.read(video, number, shift_of(seed, epoch, name))
         features, times = self.features.read_span(entry, streams, start, end)
-        return {
-            "id": f"{entry['video']}#{number}",
-            "video": entry["video"],
-            "text": text,
-            "start": start,
-            "end": end,
-            "video_features": features,
-            "times": times,
-        }
+        row = {"id": f"{name}#{number}", "video": name, "text": text, "start": start, "end": end}
+        return {**row, "video_features": features, "times": times}
 
     def videos(self, begin: int, end: int) -> list[str]:
         """The video of each window from `begin` to before `end`."""

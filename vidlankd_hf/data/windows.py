@@ -138,9 +138,7 @@ def divide(
     lines = []
     for caption, offsets in zip(captions, encoded["offset_mapping"]):
         if not offsets:
-            raise ValueError(
-                f"the caption {caption.text!r} of {caption.video} has no token in the vocabulary: remove it"
-            )
+            raise ValueError(f"the caption {caption.text!r} of {caption.video} has no tokens: remove it")
         lines += _pieces(caption, offsets, max_tokens)
     return lines
 

@@ -1,6 +1,7 @@
 """Decodes video files with PyAV, holding one frame in memory at a time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import av
@@ -10,11 +11,10 @@ from av.video.reformatter import VideoReformatter
 ROUNDING = 1e-3  # seconds; some containers round time stamps to a millisecond
 # Formats of single files. Playlists (hls, dash, concat, sdp, ...) are left out: they open the files or URLs they name.
 FORMATS = (
-    "mov", "matroska", "webm", "avi", "flv", "mpeg", "mpegts", "mpegvideo", "ogg", "asf", "wtv", "rm", "nut", "mxf",
-    "gxf", "dv", "ivf", "gif", "swf", "nsv", "nuv", "h261", "h263", "h264", "hevc", "vvc", "m4v", "av1", "obu", "vc1",
-    "mjpeg", "yuv4mpegpipe",
-)  # fmt: skip
-LOCAL_ONLY = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
+    "mov,matroska,webm,avi,flv,mpeg,mpegts,mpegvideo,ogg,asf,wtv,rm,nut,mxf,gxf,dv,ivf,gif,swf,nsv,nuv,h261,h263,h264,"
+    "hevc,vvc,m4v,av1,obu,vc1,mjpeg,yuv4mpegpipe"
+)
+LOCAL_ONLY = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
 LONGEST_FRAME = 3600.0  # seconds that one frame may stay on screen
 REMEDY = "Give a video that FFmpeg can read (mp4, webm, mkv, avi, ...), or remove this file."
 
@@ -96,40 +96,27 @@ class VideoReader:
             yield image
 
     def _frame_at(self, time: float, seek: bool) -> np.ndarray:
-        with self._open() as container:
+        with self._open() as container, self._naming(lambda: f"decoding fails at {time:.2f} s"):
             stream = container.streams.video[0]
-            stream.codec_context.thread_count = 1
             begin = float((stream.start_time or 0) * stream.time_base)
             shown = None
-            try:
-                if seek:
-                    container.seek(int((begin + time) / stream.time_base), stream=stream, backward=True)
-                for frame in container.decode(stream):
-                    if frame.time is not None and frame.time - begin > time:
-                        # Before the first frame of a file, show the first one. After a seek it is another time's.
-                        shown = frame if shown is None and not seek else shown
-                        break
-                    shown = frame
-            except MemoryError:
-                raise
-            except av.error.FFmpegError as error:
-                raise ValueError(
-                    f"{self.path}: decoding fails at {time:.2f} s ({_reason(error)}). {REMEDY}"
-                ) from error
+            if seek:
+                container.seek(int((begin + time) / stream.time_base), stream=stream, backward=True)
+            for frame in container.decode(stream):
+                if frame.time is not None and frame.time - begin > time:
+                    # Before the first frame of a file, show the first one. After a seek it is another time's.
+                    shown = frame if shown is None and not seek else shown
+                    break
+                shown = frame
             if shown is None:
                 raise ValueError(f"{self.path}: there is no frame at {time:.2f} s. {REMEDY}")
             return _to_rgb(shown, VideoReformatter())
 
     def _open(self) -> av.container.InputContainer:
-        try:
+        with self._naming(lambda: "cannot be read as a video"):
             # Some files have titles that are not UTF-8, which does not affect their frames.
-            container = av.open(
-                str(self.path.absolute()), metadata_errors="ignore", container_options=dict(LOCAL_ONLY)
-            )
-        except MemoryError:
-            raise
-        except (OSError, av.error.FFmpegError) as error:
-            raise ValueError(f"{self.path}: cannot be read as a video ({_reason(error)}). {REMEDY}") from error
+            path, options = str(self.path.absolute()), dict(LOCAL_ONLY)
+            container = av.open(path, metadata_errors="ignore", container_options=options)
         if not container.streams.video:
             kinds = sorted({stream.type for stream in container.streams}) or "nothing"
             container.close()
@@ -137,7 +124,20 @@ class VideoReader:
         if container.streams.video[0].codec_context is None:
             container.close()
             raise ValueError(f"{self.path}: the installed FFmpeg does not know the codec of its video. {REMEDY}")
+        # Several videos are decoded at the same time; threads within one would only take memory.
+        container.streams.video[0].codec_context.thread_count = 1
         return container
+
+    @contextmanager
+    def _naming(self, problem: Callable[[], str]) -> Iterator[None]:
+        """Turns errors of FFmpeg into a ValueError that names the file, the problem and the remedy."""
+        try:
+            yield
+        except MemoryError:
+            raise
+        except (OSError, av.error.FFmpegError) as error:
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            raise ValueError(f"{self.path}: {problem()} ({reason}). {REMEDY}") from error
 
     def _shown_frames(self) -> Iterator[tuple[float, av.VideoFrame]]:
         """Yields (end, frame): each frame and the time in seconds until which it is on screen."""
@@ -151,27 +151,18 @@ class VideoReader:
 
     def _decoded_frames(self) -> Iterator[tuple[float, float, av.VideoFrame]]:
         """Yields (start, nominal length, frame); start is counted from the first frame and never decreases."""
-        with self._open() as container:
+        origin, start = None, 0.0
+        damaged = self._naming(lambda: f"the file is damaged or truncated, since decoding fails after {start:.2f} s")
+        with self._open() as container, damaged:
             stream = container.streams.video[0]
-            # Several videos are decoded at the same time; threads within one would only take memory.
-            stream.codec_context.thread_count = 1
             nominal = float(1 / stream.average_rate) if stream.average_rate else 1 / 25
-            origin, start = None, 0.0
-            try:
-                for count, frame in enumerate(container.decode(stream)):
-                    # Raw streams and some AVI files have no timestamps; their frames are evenly spaced.
-                    time = frame.time if frame.time is not None else count * nominal
-                    origin = time if origin is None else origin
-                    start = max(start, time - origin)
-                    length = float(frame.duration * frame.time_base) if frame.duration else nominal
-                    yield start, length, frame
-            except MemoryError:
-                raise
-            except av.error.FFmpegError as error:
-                raise ValueError(
-                    f"{self.path}: decoding fails after {start:.2f} s ({_reason(error)}), so the file is damaged or "
-                    f"truncated. {REMEDY}"
-                ) from error
+            for count, frame in enumerate(container.decode(stream)):
+                # Raw streams and some AVI files have no timestamps; their frames are evenly spaced.
+                time = frame.time if frame.time is not None else count * nominal
+                origin = time if origin is None else origin
+                start = max(start, time - origin)
+                length = float(frame.duration * frame.time_base) if frame.duration else nominal
+                yield start, length, frame
 
 
 def _to_rgb(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
@@ -179,7 +170,3 @@ def _to_rgb(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
     image = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
     quarter_turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or type(error).__name__

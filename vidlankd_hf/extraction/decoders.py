@@ -205,11 +205,7 @@ def _fetch(address: str, local: str, limits: Limits) -> Exception | None:
 
 
 class DecoderError(Exception):
-    """The decoding child hangs, has ended, or reports an error."""
-
-    def __init__(self, reason: str, detail: str):
-        super().__init__(reason, detail)
-        self.reason, self.detail = reason, detail
+    """The decoding child hangs, has ended, or reports an error; `args` are reason and detail, as in [`Failed`]."""
 
 
 class DecodingChild:
@@ -242,7 +238,7 @@ class DecodingChild:
             self._answer()
         except DecoderError as error:
             self.kill()
-            raise RuntimeError(f"The decoding child process does not start: {error.detail}") from error
+            raise RuntimeError(f"The decoding child process does not start: {error.args[1]}") from error
         self._stall_seconds = limits.stall_seconds
 
     def is_fit(self) -> bool:
@@ -281,9 +277,10 @@ class DecodingChild:
                 else:
                     raise DecoderError(message["reason"], message["detail"])
         except DecoderError as error:
-            if error.reason != "unreadable":
+            reason, detail = error.args
+            if reason != "unreadable":
                 self.kill()
-            yield Failed(video, error.reason, error.detail.replace(path, video.path))
+            yield Failed(video, reason, detail.replace(path, video.path))
         except (ValueError, KeyError, TypeError) as error:
             self.kill()
             yield Failed(video, "crashed", f"{video.path}: invalid answer of the decoding child ({error!r})")
@@ -326,13 +323,9 @@ class DecodingChild:
         except subprocess.TimeoutExpired:
             self.kill()
             code = self._process.returncode
-        text = self._stderr()
+        self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - 1000))
+        text = self._log.read().decode(errors="replace").strip()
         if "MemoryError" in text:
             raise DecoderError("memory", f"more than {self.limits.memory_bytes:,} bytes of memory are needed")
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with code {code}"
         raise DecoderError("crashed", f"the decoding child ended {how}. {text}".rstrip())
-
-    def _stderr(self) -> str:
-        self._log.seek(0, os.SEEK_END)
-        self._log.seek(max(0, self._log.tell() - 1000))
-        return self._log.read().decode(errors="replace").strip()

@@ -44,10 +44,9 @@ class Extraction:
         self.folder = Path(output_dir)
         self.batch_size, self.decoders, self.limits = batch_size, decoders or default_decoders(), limits or Limits()
         found = find_videos(videos)
-        if not streams or len({stream.name for stream in streams}) < len(streams):
-            raise ValueError(
-                f"Streams {[stream.name for stream in streams]}: give at least one, all with different names."
-            )
+        names = [stream.name for stream in streams]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"Streams {names}: give at least one, all with different names.")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.backbones = {stream.name: Backbone(stream, device, precision) for stream in streams}
         self.settings = {name: backbone.settings for name, backbone in self.backbones.items()}
@@ -82,19 +81,16 @@ class Extraction:
         Raises:
             OSError: The shard cannot be written. Earlier shards are kept.
         """
-        task = ShardTask(
-            self.folder, number, self.tasks[number], self.backbones, self.batch_size, self.decoders, self.limits,
-            progress,
-        )  # fmt: skip
+        options = self.backbones, self.batch_size, self.decoders, self.limits, progress
+        task = ShardTask(self.folder, number, self.tasks[number], *options)
         try:
             task.run()
         except OSError as error:
-            raise OSError(
-                error.errno,
+            problem = (
                 f"{error.strerror or error}: shard {number} could not be written. Finished shards are kept; fix the "
-                "cause and run the same command again",
-                error.filename or str(self.folder),
-            ) from error
+                "cause and run the same command again"
+            )
+            raise OSError(error.errno, problem, error.filename or str(self.folder)) from error
         # Another process may have seen all shards complete before this one removed its shard.
         (self.folder / MANIFEST).unlink(missing_ok=True)
         share = task.waiting / task.seconds

@@ -32,11 +32,11 @@ def plan_tasks(videos: Sequence[Video], bytes_per_second: float, shard_bytes: in
     tasks: list[list[Video]] = [[]]
     size = 0.0
     for video in videos:
-        if tasks[-1] and size + video.seconds * bytes_per_second > shard_bytes:
-            tasks.append([])
-            size = 0.0
-        tasks[-1].append(video)
         size += video.seconds * bytes_per_second
+        if tasks[-1] and size > shard_bytes:
+            tasks.append([])
+            size = video.seconds * bytes_per_second
+        tasks[-1].append(video)
     return tasks
 
 
@@ -125,10 +125,8 @@ class _Gathered:
     duration: float | None = None
     closed: bool = False  # failed or written
 
-    def close(self) -> None:
-        self.closed, self.rows = True, []
 
-
+@dataclass
 class ShardTask:
     """Extracts a list of videos into one shard.
 
@@ -147,27 +145,23 @@ class ShardTask:
         waiting: Seconds of it in which the backbones waited for decoded clips.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        number: int,
-        videos: Sequence[Video],
-        backbones: dict[str, Backbone],
-        batch_size: int,
-        decoders: int,
-        limits: Limits,
-        progress=None,
-    ):
-        self.folder, self.number, self.videos, self.progress = folder, number, videos, progress
-        self.names, self.backbones = list(backbones), list(backbones.values())
-        self.decoders, self.limits = decoders, limits
-        self.sizes = [
-            batch_size if backbone.stream.clip_length == 1 else max(1, batch_size // 4) for backbone in self.backbones
-        ]
+    folder: Path
+    number: int
+    videos: Sequence[Video]
+    backbones: dict[str, Backbone]
+    batch_size: int
+    decoders: int
+    limits: Limits
+    progress: Any = None
+
+    def __post_init__(self) -> None:
+        self._models = list(self.backbones.values())
+        few = max(1, self.batch_size // 4)
+        self.sizes = [self.batch_size if model.stream.clip_length == 1 else few for model in self._models]
         self.seconds = self.waiting = 0.0
         self._failed: list[dict] = []
-        self._gathered = {video.id: _Gathered([[] for _ in self.names]) for video in videos}
-        self._batches: list[list[Clip]] = [[] for _ in self.names]
+        self._gathered = {video.id: _Gathered([[] for _ in self.backbones]) for video in self.videos}
+        self._batches: list[list[Clip]] = [[] for _ in self.backbones]
 
     def run(self) -> dict[str, Any]:
         """Decodes the videos, runs the backbones, and writes the shard and then its part of the index.
@@ -179,16 +173,16 @@ class ShardTask:
             OSError: The shard cannot be written, for example because the disk is full. Other shards are kept.
         """
         began = time.perf_counter()
-        widths = {name: backbone.width for name, backbone in zip(self.names, self.backbones)}
-        self._shard = Shard(self.folder / shard_name(self.number), self.names, widths)
+        widths = {name: backbone.width for name, backbone in self.backbones.items()}
+        self._shard = Shard(self.folder / shard_name(self.number), self.backbones, widths)
         streams = [
-            {"rate": b.stream.rate, "clip_length": b.stream.clip_length, "pixels": b.pixels} for b in self.backbones
+            {"rate": b.stream.rate, "clip_length": b.stream.clip_length, "pixels": b.pixels} for b in self._models
         ]
         events = decode_videos(self.videos, streams, self.decoders, self.limits, ahead=2 * max(self.sizes))
         with closing(events):
             while (event := self._next(events)) is not None:
                 self._take(event)
-            for i in range(len(self.names)):
+            for i in range(len(streams)):
                 self._run_batch(i)
         part = {**self._shard.close([video.id for video in self.videos]), "failed": self._failed}
         atomic_write(part_path(self.folder, self.number), json.dumps(part) + "\n")
@@ -205,12 +199,12 @@ class ShardTask:
         gathered = self._gathered[event.video.id]
         if isinstance(event, Clip):
             gathered.expected += 1
-            batch = self._batches[event.stream]
-            if batch and batch[0].pixels.shape != event.pixels.shape:
-                self._run_batch(event.stream)
-            self._batches[event.stream].append(event)
-            if len(self._batches[event.stream]) == self.sizes[event.stream]:
-                self._run_batch(event.stream)
+            i = event.stream
+            if self._batches[i] and self._batches[i][0].pixels.shape != event.pixels.shape:
+                self._run_batch(i)
+            self._batches[i].append(event)
+            if len(self._batches[i]) == self.sizes[i]:
+                self._run_batch(i)
         elif isinstance(event, Ended):
             gathered.duration = event.duration
             self._write_if_complete(event.video)
@@ -222,7 +216,7 @@ class ShardTask:
         self._batches[i] = []
         if not clips:
             return
-        features = self.backbones[i](np.stack([clip.pixels for clip in clips]))
+        features = self._models[i](np.stack([clip.pixels for clip in clips]))
         for clip, row in zip(clips, features):
             self._gathered[clip.video.id].rows[i].append((clip.time, row))
         for video in {clip.video.id: clip.video for clip in clips}.values():
@@ -233,7 +227,7 @@ class ShardTask:
         if gathered.closed or gathered.duration is None or gathered.expected > sum(map(len, gathered.rows)):
             return
         features = {}
-        for name, rows in zip(self.names, gathered.rows):
+        for name, rows in zip(self.backbones, gathered.rows):
             times, values = zip(*rows)
             features[name] = torch.stack(values).cpu(), torch.tensor(times)
         bad = [name for name, (values, _) in features.items() if not values.isfinite().all()]
@@ -245,7 +239,11 @@ class ShardTask:
         except ValueError as error:
             self._quarantine(video, "unreadable", str(error))
             return
-        gathered.close()
+        self._close(video)
+
+    def _close(self, video: Video) -> None:
+        """Drops the features of a video that is written or has failed."""
+        self._gathered[video.id] = _Gathered([], closed=True)
         if self.progress is not None:
             self.progress.update()
 
@@ -253,12 +251,10 @@ class ShardTask:
         path = without_secrets(video.path)
         detail = detail.replace(video.path, path)
         logger.warning(f"{path} is skipped ({reason}): {detail}")
-        self._gathered[video.id].close()
         self._failed.append({"path": path, "reason": reason, "detail": detail})
         with open(self.folder / QUARANTINE, "a", encoding="utf-8") as file:
             file.write(json.dumps(self._failed[-1]) + "\n")
-        if self.progress is not None:
-            self.progress.update()
+        self._close(video)
 
 
 def finish(folder: Path, num_tasks: int, streams: dict[str, dict]) -> bool:

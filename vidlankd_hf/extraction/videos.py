@@ -96,17 +96,15 @@ def _video(path: str, id: str | None = None, seconds: float | None = None) -> Vi
 def _listed(folder_or_pattern: str) -> list[str]:
     if is_remote(folder_or_pattern):
         system, root = fsspec.core.url_to_fs(folder_or_pattern)
-        if system.isdir(root):
-            names, is_folder = system.ls(root, detail=False), True
-        else:
-            names, is_folder = system.glob(root), False
+        is_folder = system.isdir(root)
+        names = system.ls(root, detail=False) if is_folder else system.glob(root)
         paths = [system.unstrip_protocol(name) for name in names]
-    elif Path(folder_or_pattern).is_dir():
-        paths, is_folder = [str(path) for path in Path(folder_or_pattern).iterdir()], True
     else:
-        is_file = Path(folder_or_pattern).is_file()  # file names can contain pattern characters
-        paths = [folder_or_pattern] if is_file else glob.glob(folder_or_pattern, recursive=True)
-        is_folder = False
+        is_folder, is_file = Path(folder_or_pattern).is_dir(), Path(folder_or_pattern).is_file()
+        if is_folder:
+            paths = [str(path) for path in Path(folder_or_pattern).iterdir()]
+        else:  # file names can contain pattern characters
+            paths = [folder_or_pattern] if is_file else glob.glob(folder_or_pattern, recursive=True)
     if not is_folder:
         return paths
     videos = [path for path in paths if path.lower().endswith(VIDEO_SUFFIXES)]
@@ -140,11 +138,8 @@ def _rows(manifest: str) -> Iterator[tuple[str, dict]]:
             if "path" not in table.schema_arrow.names:
                 raise ValueError(f"{manifest} has the columns {table.schema_arrow.names}, but needs 'path'.")
             columns = [name for name in ("path", "id", "duration") if name in table.schema_arrow.names]
-            number = 0
-            for batch in table.iter_batches(columns=columns):
-                for row in batch.to_pylist():
-                    yield f"row {number}", row
-                    number += 1
+            rows = (row for batch in table.iter_batches(columns=columns) for row in batch.to_pylist())
+            yield from ((f"row {number}", row) for number, row in enumerate(rows))
             return
         for number, line in enumerate(file, start=1):
             if not line.strip():

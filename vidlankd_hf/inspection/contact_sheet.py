@@ -13,6 +13,7 @@ from ..utils.io import atomic_write
 from .inspect import Clip
 
 THUMBNAIL = (180, 135)
+TEMPLATE = Path(__file__).with_name("contact_sheet.html")
 GAP, MARGIN, COLUMNS, TEXT_LINES = 4, 28, 2, 4
 INK, FAINT, PAPER, BLANK = "#1b1b1b", "#6a6a6a", "#ffffff", "#ececec"
 SERIES = ("#2563a8", "#c2571a")  # colors of the growth curves
@@ -67,21 +68,19 @@ def _heading(clip: Clip) -> str:
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int, max_lines: int) -> list[str]:
     """Wraps text into lines that fit. Text or words that do not fit are truncated with dots."""
-    lines, line = [], ""
+    lines = [""]
     for word in text.split():
-        longer = f"{line} {word}".strip()
-        if line and font.getlength(longer[:400]) > width:
-            lines.append(line)
-            line = word
-            if len(lines) == max_lines:
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer[:400]) > width:
+            lines.append(word)
+            if len(lines) > max_lines:
                 break
         else:
-            line = longer
-    full = len(lines) == max_lines
-    lines = lines if full else [*lines, line]
+            lines[-1] = longer
+    full = len(lines) > max_lines
+    lines = [line[:400] for line in lines[:max_lines]]
     for i, line in enumerate(lines):
         cut = full and i == max_lines - 1
-        line = line[:400]
         while font.getlength(line + " ..." * cut) > width:
             line, cut = line[:-1], True
         lines[i] = line + " ..." * cut
@@ -111,7 +110,7 @@ def write_page(
     )
     body = f"<h1>{html.escape(title)}</h1><table>{numbers}</table>{_histogram(summary)}{_curves(growth)}"
     body += f"<h2>{len(clips)} random windows</h2><main>{cards}</main>" if clips else ""
-    atomic_write(path, _PAGE.format(title=html.escape(title), body=body))
+    atomic_write(path, TEMPLATE.read_text(encoding="utf-8").format(title=html.escape(title), body=body))
 
 
 def summary_rows(summary: dict) -> list[tuple[str, str]]:
@@ -121,12 +120,10 @@ def summary_rows(summary: dict) -> list[tuple[str, str]]:
         return f"{values['least']:.3g} to {values['most']:.4g} {unit}, median {values['median']:.3g}"
 
     videos, captions, windows, unpaired = (summary[n] for n in ("videos", "captions", "windows", "unpaired"))
+    words = spread(captions["words_of_one"], "words")
     return [
         ("Videos", f"{videos['count']:,}, {videos['hours']:,.2f} hours; {spread(videos, 's')}"),
-        (
-            "Captions",
-            f"{captions['count']:,}, {captions['words']:,} words; {spread(captions['words_of_one'], 'words')}",
-        ),
+        ("Captions", f"{captions['count']:,}, {captions['words']:,} words; {words}"),
         ("Time with a caption", f"{summary['covered']:.1%}"),
         ("Windows", f"{windows['count']:,} of {windows['videos']:,} videos; clips of {spread(windows, 's')}"),
         ("Captions without video", f"{unpaired['captions_without_video']:,}"),
@@ -193,24 +190,3 @@ def _embedded(frame: Image.Image) -> str:
     content = io.BytesIO()
     frame.convert("RGB").save(content, "JPEG", quality=80)
     return f"<img src='data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}' alt=''>"
-
-
-_PAGE = """<!doctype html>
-<html lang=en><meta charset=utf-8><title>{title}</title>
-<meta http-equiv=Content-Security-Policy content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<style>
-body {{ font: 15px/1.45 system-ui, sans-serif; color: #1b1b1b; margin: 24px auto; max-width: 1320px; padding: 0 20px }}
-table {{ border-collapse: collapse }}
-th {{ text-align: left; font-weight: 400; color: #6a6a6a; padding: 2px 18px 2px 0 }}
-.bars th {{ text-align: right }}
-.bar {{ display: inline-block; height: 12px; background: #2563a8; margin-right: 8px }}
-h2 {{ font-size: 17px; margin: 28px 0 8px }}
-ul {{ list-style: none; padding: 0; margin: 0 }}
-svg {{ font-size: 12px }} svg text {{ fill: #6a6a6a }}
-.grid {{ stroke: #e3e3e3 }} polyline {{ fill: none; stroke-width: 2 }}
-main {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(600px, 1fr)); gap: 28px }}
-.frames {{ display: flex; gap: 4px }} .frames img {{ min-width: 0; flex: 1; object-fit: contain; background: #ececec }}
-p {{ margin: 4px 0; overflow-wrap: anywhere }} .faint {{ color: #6a6a6a; font-size: 13px }}
-</style>
-<body>{body}
-"""

@@ -4,6 +4,7 @@ import random
 import re
 import weakref
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,6 +51,7 @@ def summarize(store: FeatureStore, pairs: Pairs, dataset: Dataset) -> dict:
     covered = sum(_covered(captions) for captions in pairs.by_video.values())
     windows = dataset.with_format(None)
     lengths = np.array(windows["end"]) - np.array(windows["start"])
+    counts, _ = np.histogram(lengths, [*CLIP_SECONDS, np.inf])
     words = [len(words_of(c.text)) for captions in pairs.by_video.values() for c in captions]
     return {
         "videos": {"count": len(store), "hours": durations.sum() / 3600, **_spread(durations)},
@@ -61,10 +63,7 @@ def summarize(store: FeatureStore, pairs: Pairs, dataset: Dataset) -> dict:
         },
         "covered": covered / durations.sum(),
         "windows": {"count": len(windows), "videos": len(pairs.by_video), **_spread(lengths)},
-        "clip_lengths": {
-            "edges": list(CLIP_SECONDS),
-            "counts": np.histogram(lengths, [*CLIP_SECONDS, np.inf])[0].tolist(),
-        },
+        "clip_lengths": {"edges": list(CLIP_SECONDS), "counts": counts.tolist()},
     }
 
 
@@ -87,17 +86,12 @@ def vocabulary_growth(texts: Sequence[str], seed: int = 0, max_words: int = 10_0
     order = np.random.default_rng(seed).permutation(len(texts)).tolist()
     marks = iter(sorted(m * 10**e for e in range(12) for m in (1, 2, 5)))
     mark, count, seen, growth = next(marks), 0, set(), []
-    for i in order:
-        for word in words_of(texts[i]):
-            seen.add(word)
-            count += 1
-            if count == mark:
-                growth.append((count, len(seen)))
-                mark = next(marks)
-            if count == max_words:
-                break
-        if count == max_words:
-            break
+    words = (word for i in order for word in words_of(texts[i]))
+    for count, word in enumerate(islice(words, max_words), 1):
+        seen.add(word)
+        if count == mark:
+            growth.append((count, len(seen)))
+            mark = next(marks)
     if count and (not growth or growth[-1][0] < count):
         growth.append((count, len(seen)))
     return growth
@@ -135,10 +129,8 @@ def sample_clips(
     files = find_videos(videos)
     rows = dataset.with_format(None)
     chosen = sorted(random.Random(seed).sample(range(len(rows)), min(count, len(rows))))
-    reader = FrameReader()
-    return [
-        read_clip(rows[i], files.get(rows[i]["video"]), segment_midpoints(rows[i], num_frames), reader) for i in chosen
-    ]
+    reader, windows = FrameReader(), [rows[i] for i in chosen]
+    return [read_clip(row, files.get(row["video"]), segment_midpoints(row, num_frames), reader) for row in windows]
 
 
 def find_videos(folder: str | Path) -> dict[str, Path]:
@@ -203,14 +195,11 @@ def read_clip(row: dict, path: Path | None, times: Sequence[float], reader: Fram
         times: Seconds at which to take frames.
         reader: Decodes the file.
     """
-    frames, problem = [], None
-    if path is None:
-        problem = "no such file in the folder of videos"
-    else:
-        try:
-            frames = reader.frames_at(path, times)
-        except ValueError as error:
-            problem = f"cannot be read: {error}"
+    frames, problem = [], None if path else "no such file in the folder of videos"
+    try:
+        frames = reader.frames_at(path, times) if path else []
+    except ValueError as error:
+        problem = f"cannot be read: {error}"
     return Clip(row["video"], row["start"], row["end"], row["text"], frames, problem)
 
 
