@@ -227,7 +227,7 @@ def test_scoring_leaves_the_model_in_its_mode(model, tokenizer, data):
 
 def test_an_answer_that_is_no_candidate_is_an_error(tmp_path):
     (tmp_path / "memory_colors.jsonl").write_text('{"descriptor": "a", "item": "x", "label": "mauve"}\n')
-    with pytest.raises(ValueError, match="answer 'mauve': allowed are black"):
+    with pytest.raises(ValueError, match="label 'mauve': allowed are black"):
         TASKS["memory_colors"].items(tmp_path)
     with pytest.raises(FileNotFoundError, match="ViComTe colour's train split is in train.jsonl"):
         TASKS["vicomte_color"].items(tmp_path, "train")

@@ -211,7 +211,7 @@ def test_vokens_are_made_of_the_captions_that_the_teachers_read(config, tmp_path
 def test_unknown_table_and_config_without_sections_are_errors(config, tmp_path):
     assert "invalid choice: 'speed'" in ablate("--table", "speed", expect=2)
     (tmp_path / "flat.yaml").write_text("learning_rate: 0.1\n")
-    assert "'learning_rate', which ablate.py does not have" in ablate("--config", tmp_path / "flat.yaml", expect=1)
+    assert "'learning_rate', which ablate.py lacks" in ablate("--config", tmp_path / "flat.yaml", expect=1)
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from .zero_shot import evaluate_zero_shot
 
 
 class Comparison:
-    """Several models on several tasks, each result kept in a folder of its own.
+    """Several models on several tasks, each result in its own folder.
 
     Args:
         args: What was asked for.
@@ -73,12 +73,10 @@ class Comparison:
             launcher: Command that starts the fine-tuning; `None` means the Python interpreter.
         """
         args, folder = self.args, Path(self.args.output_dir) / name / task
-        options = {"model": model, "task": task, "output_dir": folder, "seeds": args.seeds}
-        options |= {"data": args.data} if args.data else {}
-        options |= {"learning_rates": args.learning_rates} if args.learning_rates else {}
-        options |= {"train_rows": self.rows[task]} if task in self.rows else {}
-        options |= {} if self._cards(model) else {"no_card": "true"}
-        more = flags(self.passed_on)
+        options = {"model": model, "task": task, "output_dir": folder, "seeds": args.seeds, "data": args.data}
+        options |= {"learning_rates": args.learning_rates, "train_rows": self.rows.get(task)}
+        options["no_card"] = None if self._cards(model) else "true"
+        options, more = {name: value for name, value in options.items() if value}, flags(self.passed_on)
         made, arguments = folder / "arguments.json", json.dumps([*flags(options), *more, fingerprint(model)])
         if not made.exists() or made.read_text() != arguments:
             words = [*flags({**options, "report_to": "none"}), *more]

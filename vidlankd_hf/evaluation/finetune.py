@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 from transformers import AutoTokenizer, set_seed
-from transformers.utils import logging
 
 from ..hub.model_cards import write_finetuned_card
 from ..models.attention import longest_sequence
+from ..models.teacher import only_errors
 from ..reliability.run_dir import (
     changed_settings,
     is_finished,
@@ -27,7 +27,7 @@ from .arguments import FinetuningArguments
 from .card import finetuning_results
 from .checkpoints import check_encoder, fingerprint
 from .heads import Options
-from .reading import read_rows, require_labels
+from .reading import read_rows
 from .spans import Span
 from .task import Task
 from .trainer import FinetuningTrainer
@@ -81,11 +81,8 @@ def finetune(
     if is_finished(folder):
         return _finished_result(folder, args, settings, keep_model)
     chosen.metric()  # a missing package is an error now, not after training
-    train = read_rows(chosen, data, "train", train_rows)
-    require_labels(chosen, train, "train", data)
-    held_out = {split: read_rows(chosen, data, split, eval_rows) for split in chosen.evaluate_on}
-    for split, rows in held_out.items():
-        require_labels(chosen, rows, split, data)
+    train = read_rows(chosen, data, "train", train_rows, labelled=True)
+    held_out = {split: read_rows(chosen, data, split, eval_rows, labelled=True) for split in chosen.evaluate_on}
     extra = list(_extra_rows(chosen, data, submission))
     checkpoint = open_run_dir(args, settings)
 
@@ -194,25 +191,19 @@ def _extra_rows(task: Task, data: str | None, submission: bool) -> Iterator[tupl
         labelled = () if data is None else other.evaluate_on  # the Hub does not have its labels
         for split in (*labelled, *(other.test if submission else ())):
             try:
-                rows = read_rows(other, data, split)
+                rows = read_rows(other, data, split, labelled=split in labelled)
             except FileNotFoundError:
                 continue  # few users have its folder
-            if split in labelled:
-                require_labels(other, rows, split, data)
             yield other, split, rows
 
 
 def _load(model: str, task: Task) -> torch.nn.Module:
     """Loads the encoder with a new head, even if the checkpoint has the head of another task."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # unused language-model heads and new task heads are expected
-    try:
+    with only_errors():  # unused language-model heads and new task heads are expected
         network, info = task.head.auto.from_pretrained(
             model, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True,
             output_hidden_states=False, output_attentions=False, **task.head.model_options(task.labels),
         )  # fmt: skip
-    finally:
-        logging.set_verbosity(verbosity)
     check_encoder(model, network, info)
     prefix = f"{network.base_model_prefix}."
     kept = {k for k in network.state_dict() if not k.startswith(prefix)} - set(info["missing_keys"])

@@ -114,7 +114,6 @@ def _glue(
     defaults = {
         "files": FILES,
         "parse": partial(read_glue, texts=texts, label=label, labels=labels, skip_ragged=skip_ragged),
-        "main": "accuracy",
         "test": {"test": f"{title}.tsv"},
     }
     return Task(
@@ -133,7 +132,6 @@ def _glue(
 
 DIAGNOSTICS = Task(
     title="GLUE diagnostics",
-    head=Classification(),
     data=("nyu-mll/glue", "ax"),
     folder="glue/diagnostic",
     files={"test": "diagnostic.tsv", "labelled": "diagnostic-full.tsv"},
@@ -141,7 +139,6 @@ DIAGNOSTICS = Task(
     row=lambda row: {"id": row["idx"], "texts": [row["premise"], row["hypothesis"]], "label": None},
     metric=partial(load_metric, "glue", "ax"),
     main="matthews_correlation",
-    recipe={},
     labels=NLI,
     evaluate_on=("labelled",),
     test={"test": "AX.tsv"},

@@ -89,6 +89,7 @@ class Grounding:
     times: Tensor
 
 
+@torch.inference_mode()
 def encode_clips(teacher: VidLanKDTeacher, tokenizer, clips: Dataset, max_video_length=384, batch_size=64) -> Tensor:
     """Encodes the clips of [`load_video_text`] once, for [`ground`] on several sentences.
 
@@ -108,7 +109,12 @@ def encode_clips(teacher: VidLanKDTeacher, tokenizer, clips: Dataset, max_video_
     check_video_encoder(teacher)
     steps = min(max_video_length, teacher.config.video_config.max_position_embeddings)
     collator = VideoTextCollator(tokenizer, max_video_length=steps, max_length=2**30, check_negatives=False)
-    return clip_vectors(teacher.eval(), clips, collator, batch_size)
+    teacher.eval()
+    vectors = []
+    for batch in tqdm(DataLoader(EpochDataset(clips), batch_size, collate_fn=collator), desc="clips", leave=False):
+        features, mask = batch["video_features"].to(teacher.device), batch["video_mask"].to(teacher.device)
+        vectors.append(teacher.encode_video(features, mask).cpu())
+    return torch.cat(vectors)
 
 
 @torch.inference_mode()
@@ -186,8 +192,7 @@ def ground(
     steps, times = _step_vectors(teacher, clips[heat_clip], window, batch_size)
     scores = {}
     for model, queries in vectors.items():
-        similarity, nearest, mean, std = nearest_clips(queries, bank, num_nearest)
-        parts = (similarity, nearest, mean, std, queries @ steps.T)
+        parts = (*nearest_clips(queries, bank, num_nearest), queries @ steps.T)
         scores[model] = Scores(*(part.cpu() for part in parts))
     return Grounding(
         sentence=sentence,
@@ -320,13 +325,3 @@ def _step_vectors(teacher: VidLanKDTeacher, row: dict, window: int, batch_size: 
     times = row.get("times")
     times = np.arange(count) if times is None else times
     return torch.cat(vectors), torch.as_tensor(np.asarray(times, np.float32))
-
-
-@torch.inference_mode()
-def clip_vectors(teacher: VidLanKDTeacher, clips: Dataset, collator: VideoTextCollator, batch_size: int) -> Tensor:
-    """Returns unit vectors `[K, J]` of clips from the teacher's video encoder, on the CPU."""
-    vectors = []
-    for batch in tqdm(DataLoader(EpochDataset(clips), batch_size, collate_fn=collator), desc="clips", leave=False):
-        features, mask = batch["video_features"].to(teacher.device), batch["video_mask"].to(teacher.device)
-        vectors.append(teacher.encode_video(features, mask).cpu())
-    return torch.cat(vectors)

@@ -6,6 +6,7 @@ import html
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -95,11 +96,8 @@ def _student_name(grounding: Grounding) -> str:
 
 def _shares_of_captions(words: set[str], captions: Sequence[str]) -> dict[str, float]:
     """Returns the share of captions that contain each word."""
-    counts = dict.fromkeys(words, 0)
-    for caption in captions:
-        for word in words & _words_of(caption):
-            counts[word] += 1
-    return {word: count / len(captions) for word, count in counts.items()}
+    counts = Counter(word for caption in captions for word in words & _words_of(caption))
+    return {word: counts[word] / len(captions) for word in words}
 
 
 def _words_of(text: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""What a grounding says in words, and whether teacher and student belong together."""
+"""Describes a grounding in words, and checks that a student was distilled from the given teacher."""
 
 from pathlib import Path
 

@@ -43,7 +43,7 @@ class Options:
 class Head:
     """Base class of the heads, for tasks with one label per row."""
 
-    auto: Any
+    auto: Any = AutoModelForSequenceClassification
     task_type = "text-classification"
 
     def model_options(self, labels: Sequence[str]) -> dict:
@@ -65,16 +65,12 @@ class Head:
 class Classification(Head):
     """Predicts one of several classes."""
 
-    auto = AutoModelForSequenceClassification
-
     def model_options(self, labels):
         return {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
 
 
 class Regression(Head):
     """Predicts a number."""
-
-    auto = AutoModelForSequenceClassification
 
     def model_options(self, labels):
         return {"num_labels": 1}
@@ -145,16 +141,13 @@ class Collator:
         self.tokenizer = tokenizer
 
     def __call__(self, features: list[dict]) -> dict[str, Tensor]:
-        names = [name for name in MODEL_INPUTS if name in features[0]]
+        flat = [{name: feature[name] for name in MODEL_INPUTS if name in feature} for feature in features]
         choices = isinstance(features[0]["input_ids"][0], list)
         if choices:
-            count = len(features[0]["input_ids"])
-            flat = [{name: feature[name][i] for name in names} for feature in features for i in range(count)]
-        else:
-            flat = [{name: feature[name] for name in names} for feature in features]
+            flat = [dict(zip(row, values)) for row in flat for values in zip(*row.values())]
         batch = dict(self.tokenizer.pad(flat, return_tensors="pt"))
         if choices:
-            batch = {name: value.unflatten(0, (len(features), count)) for name, value in batch.items()}
+            batch = {name: value.unflatten(0, (len(features), -1)) for name, value in batch.items()}
         for name in TARGETS:
             if name in features[0]:
                 batch[name] = torch.tensor([feature[name] for feature in features])

@@ -1,11 +1,9 @@
 """Multiple choice: SWAG (Zellers et al., EMNLP 2018), which of four endings comes next, and PIQA (Bisk et al., AAAI
 2020), which of two solutions reaches a goal."""
 
-from functools import partial
 from pathlib import Path
 
 from .heads import Choice
-from .metrics import load_metric
 from .reading import class_of, companion_file, open_text, read_json_lines, read_table
 from .task import Task, make_recipe
 
@@ -62,8 +60,6 @@ SWAG = Task(
     files={"train": "train.csv", "validation": "val.csv", "test": "test.csv"},
     parse=read_swag,
     row=lambda row: _swag_row(row, None if row["label"] == -1 else row["label"]),
-    metric=partial(load_metric, "accuracy"),
-    main="accuracy",
     recipe=make_recipe(5e-5, epochs=3.0, batch_size=16, max_length=80),
     labels=ENDINGS,
     test={"test": "predictions.csv"},
@@ -77,8 +73,6 @@ PIQA = Task(
     files={"train": "train.jsonl", "validation": "valid.jsonl", "test": "tests.jsonl"},
     parse=read_piqa,
     row=lambda row: _piqa_row(row, None if row["label"] == -1 else row["label"]),
-    metric=partial(load_metric, "accuracy"),
-    main="accuracy",
     recipe=make_recipe(5e-5, epochs=3.0, batch_size=16, max_length=126),
     labels=SOLUTIONS,
     test={"test": "predictions.lst"},

@@ -15,7 +15,7 @@ from transformers.utils import logging
 logger = logging.get_logger(__name__)
 
 
-def read_rows(task, source: str | None, split: str, limit: int | None = None) -> list[dict]:
+def read_rows(task, source: str | None, split: str, limit: int | None = None, labelled: bool = False) -> list[dict]:
     """Reads the rows of one split.
 
     Args:
@@ -24,10 +24,11 @@ def read_rows(task, source: str | None, split: str, limit: int | None = None) ->
             `None` reads from the Hub.
         split: One of `task.files`.
         limit: Maximum number of rows. The selection is random but always the same.
+        labelled: Whether every row must have a label.
 
     Raises:
         FileNotFoundError: The folder or file does not exist.
-        ValueError: The task has no such split, or the file has another layout or no rows.
+        ValueError: The task has no such split, the file has another layout or no rows, or labels are missing.
     """
     if split not in task.files:
         raise ValueError(f"{task.title} has no split {split!r}: choose one of {', '.join(task.files)}")
@@ -45,6 +46,8 @@ def read_rows(task, source: str | None, split: str, limit: int | None = None) ->
     if limit is not None and limit < len(rows):
         kept = np.random.default_rng(0).permutation(len(rows))[:limit]
         rows = [rows[i] for i in sorted(kept)]
+    if labelled:
+        require_labels(task, rows, split, source)
     return rows
 
 

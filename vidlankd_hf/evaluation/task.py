@@ -2,16 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .heads import Head
+from .heads import Classification, Head
+from .metrics import load_metric
 
 if TYPE_CHECKING:
     import evaluate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """A task: where its data are, which head it needs, how it is scored, and its recipe.
 
@@ -39,15 +41,15 @@ class Task:
     """
 
     title: str
-    head: Head
-    data: tuple[str, str | None] | None
+    head: Head = field(default_factory=Classification)
+    data: tuple[str, str | None] | None = None
     folder: str
     files: dict[str, str]
     parse: Callable[[Path, str], list[dict]]
-    row: Callable[[dict], dict] | None
-    metric: "Callable[[], evaluate.Metric]"
-    main: str
-    recipe: dict[str, Any]
+    row: Callable[[dict], dict] | None = None
+    metric: "Callable[[], evaluate.Metric]" = partial(load_metric, "accuracy")
+    main: str = "accuracy"
+    recipe: dict[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     evaluate_on: tuple[str, ...] = ("validation",)
     test: dict[str, str] = field(default_factory=dict)

@@ -4,7 +4,6 @@ from functools import partial
 from pathlib import Path
 
 from .glue import RECIPE
-from .heads import Classification
 from .metrics import load_metric
 from .reading import class_of, open_text
 from .task import Task
@@ -40,14 +39,10 @@ def write_tracie(path: Path, task: Task, rows: list[dict], predictions: list) ->
 def _tracie(title: str, folder: str, train: str) -> Task:
     return Task(
         title=title,
-        head=Classification(),
-        data=None,
         folder=f"tracie/{folder}",
         files={"train": train, "test": "tracie_test.txt"},
         parse=read_tracie,
-        row=None,
         metric=partial(load_metric, "tracie"),
-        main="accuracy",
         recipe=RECIPE,
         labels=LABELS,
         evaluate_on=("test",),

@@ -1,4 +1,4 @@
-"""Fine-tune a model on a task, in batches of similar length.
+"""Fine-tunes a model on a task, in batches of similar length.
 
 The loss of a step is the exact mean over all its sequences (for spans: windows), however they are split into
 micro-batches and processes.
@@ -17,7 +17,7 @@ STEPS_PER_GROUP = 50  # number of steps whose samples are sorted by length toget
 
 
 class GroupedSampler(EpochSampler):
-    """[`EpochSampler`] whose optimizer steps hold samples of similar length; a pure function of (seed, epoch) too.
+    """[`EpochSampler`] whose optimizer steps hold samples of similar length; the order depends only on (seed, epoch).
 
     Samples of `STEPS_PER_GROUP` steps are sorted by length and cut into steps, which are then shuffled.
 
@@ -51,7 +51,7 @@ class FinetuningTrainer(BaseTrainer):
         train_features: Features as [`Head.encode`] returns them.
     """
 
-    # They collect logits, as in the stock Trainer.
+    # The stock methods, which collect logits.
     evaluation_loop, predict = Trainer.evaluation_loop, Trainer.predict
     loss_terms = {"loss": (1.0, "sequences")}
 
@@ -71,7 +71,7 @@ class FinetuningTrainer(BaseTrainer):
         return {"loss": losses.sum() / len(losses)}, outputs
 
     def predict_features(self, features: list[dict]):
-        """Predict the logits of features.
+        """Predicts the logits of features.
 
         Args:
             features: Features as [`Head.encode`] returns them.

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..utils.extras import requires_extra
 from .probing import masked_scores, probe_attributes, probe_pairs, probe_sentences
-from .reading import companion_file, find_file, official_layout, read_json_lines
+from .reading import class_of, companion_file, find_file, official_layout, read_json_lines
 
 COLOURS = ("black", "blue", "brown", "green", "grey", "orange", "pink", "purple", "red", "white", "yellow")
 CODA_COLOURS = tuple("gray" if colour == "grey" else colour for colour in COLOURS)
@@ -124,10 +124,10 @@ def _masked_result(scores: np.ndarray, items: list[dict]) -> dict:
 
 def read_memory_colors(path: Path) -> list[dict]:
     """Reads Memory Colors (Norlund et al., 2021)."""
-    items = []
+    to_label, items = class_of(COLOURS, path), []
     for row in read_json_lines(path, ("descriptor", "item", "label")):
         phrase = f"{row['descriptor']} {row['item']}".strip()
-        items.append({"object": row["item"], "phrase": phrase, "label": _index(COLOURS, row["label"], path)})
+        items.append({"object": row["item"], "phrase": phrase, "label": to_label(row["label"])})
     return items
 
 
@@ -150,11 +150,11 @@ def read_coda(path: Path) -> list[dict]:
 
 def read_vicomte(path: Path, candidates: tuple[str, ...]) -> list[dict]:
     """Reads a part of ViComTe (Zhang et al., 2022)."""
-    items = []
-    for row in read_json_lines(path, ("sub", "obj", "alt")):
-        label, contrast = (_index(candidates, row[column], path) for column in ("obj", "alt"))
-        items.append({"object": row["sub"], "label": label, "contrast": contrast})
-    return items
+    to_label = class_of(candidates, path)
+    return [
+        {"object": row["sub"], "label": to_label(row["obj"]), "contrast": to_label(row["alt"])}
+        for row in read_json_lines(path, ("sub", "obj", "alt"))
+    ]
 
 
 def read_comparisons(path: Path) -> list[dict]:
@@ -177,12 +177,6 @@ def read_positions(path: Path) -> list[dict]:
 
 def _with_article(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
-
-
-def _index(candidates: tuple[str, ...], word: str, path: Path) -> int:
-    if word not in candidates:
-        raise ValueError(f"{path} has the answer {word!r}: allowed are {', '.join(candidates)}")
-    return candidates.index(word)
 
 
 def _vicomte(title: str, folder: str, candidates: tuple[str, ...], templates: tuple[str, ...]) -> ZeroShot:

@@ -1,6 +1,8 @@
 """Command-line arguments of the script that vokenizes a corpus."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from transformers.hf_argparser import HfArg
 
 from ..data.script_arguments import PairingArguments
 
@@ -9,23 +11,15 @@ from ..data.script_arguments import PairingArguments
 class VokenizationArguments(PairingArguments):
     """Vokenizer, clips and text."""
 
-    vokenizer: str = field(default="outputs/vokenizer", metadata={"help": "trained teacher"})
-    num_vokens: int | None = field(
-        default=None, metadata={"help": "clips to choose from; default: 50000, or all if there are fewer"}
+    vokenizer: str = HfArg(default="outputs/vokenizer", help="trained teacher")
+    num_vokens: int | None = HfArg(
+        default=None, help="clips to choose from; default: 50000, or all if there are fewer"
     )
-    output_dir: str = field(
-        default="outputs/vokens", metadata={"help": "new folder, or an unfinished one to continue"}
-    )
-    text: str | None = field(
-        default=None, metadata={"help": "text file, folder or Hub data set (id:config); default: the world's"}
-    )
-    block_tokens: int | None = field(
-        default=None, metadata={"help": "text tokens per block; default: 126, for the world 30"}
-    )
-    max_length: int | None = field(
-        default=None, metadata={"help": "tokens per clip's window; default: 128, for the world 32"}
-    )
-    max_video_length: int = field(default=384, metadata={"help": "video steps per clip"})
-    cache_dir: str = field(default="outputs/cache", metadata={"help": "where tokenised text is kept"})
-    seed: int = field(default=0, metadata={"help": "seed of the choice of clips"})
-    batch_size: int = field(default=64, metadata={"help": "blocks per batch"})
+    output_dir: str = HfArg(default="outputs/vokens", help="new folder, or an unfinished one to continue")
+    text: str | None = HfArg(default=None, help="text file, folder or Hub data set (id:config); default: the world's")
+    block_tokens: int | None = HfArg(default=None, help="text tokens per block; default: 126, for the world 30")
+    max_length: int | None = HfArg(default=None, help="tokens per clip's window; default: 128, for the world 32")
+    max_video_length: int = HfArg(default=384, help="video steps per clip")
+    cache_dir: str = HfArg(default="outputs/cache", help="where tokenised text is kept")
+    seed: int = HfArg(default=0, help="seed of the choice of clips")
+    batch_size: int = HfArg(default=64, help="blocks per batch")

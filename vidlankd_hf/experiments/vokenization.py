@@ -21,10 +21,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..data.collators import VideoTextCollator
 from ..data.text_blocks import TextBlocks
 from ..data.vocabulary import vocabulary_fingerprint
-from ..evaluation.grounding import clip_vectors
+from ..evaluation.grounding import encode_clips
 from ..models.teacher import VidLanKDTeacher
 from ..utils.io import atomic_file, atomic_write
 
@@ -49,7 +48,7 @@ def vokenize(
     interrupted run continues when it is called again.
 
     Args:
-        vokenizer: Teacher trained by contrast.
+        vokenizer: Teacher trained with a contrastive loss.
         tokenizer: Tokenizer of the vokenizer and of `blocks`.
         blocks: All blocks of a folder from [`load_text_blocks`].
         clips: Clips from [`load_video_text`]; `num_vokens` of them are drawn.
@@ -65,7 +64,7 @@ def vokenize(
 
     Raises:
         ValueError: There are fewer clips than vokens, the teacher has no video encoder, the blocks have another
-            tokenizer or are a part of their folder, or the output folder was started with other settings.
+            tokenizer or are only a part of their folder, or the output folder was started with other settings.
     """
     folder, state = Path(folder), PartialState()
     if vokenizer.video_encoder is None:
@@ -87,10 +86,7 @@ def vokenize(
         if info is None:
             return json.loads((folder / "info.json").read_text())
         if not (folder / "bank.safetensors").exists():
-            collator = VideoTextCollator(
-                tokenizer, max_video_length=max_video_length, max_length=2**30, check_negatives=False
-            )
-            vectors = clip_vectors(vokenizer, clips, collator, batch_size)
+            vectors = encode_clips(vokenizer, tokenizer, clips, max_video_length, batch_size)
             atomic_write(folder / "bank.safetensors", save({"clips": vectors}))
     bank = load_file(folder / "bank.safetensors")["clips"].to(state.device)
     size = min(MOST_SHARD_BLOCKS, -(-len(blocks) // LEAST_SHARDS))

@@ -21,12 +21,8 @@ from ..models.configuration import VidLanKDTeacherConfig
 from ..models.teacher import VidLanKDTeacher, video_config_like
 from .model_cards import CARD_FILE, TEMPLATES
 
-TEXT_FILE, VIDEO_FILE, CONFIG_FILE, REPORT_FILE = (
-    "pytorch_model.bin",
-    "visn_model.chkpt",
-    "config.json",
-    "conversion.json",
-)
+TEXT_FILE, VIDEO_FILE = "pytorch_model.bin", "visn_model.chkpt"
+CONFIG_FILE, REPORT_FILE = "config.json", "conversion.json"
 # Prefix of a weight's name in the release -> why the weight is dropped.
 DROPPED = {
     "bert.embeddings.position_ids": "position numbers, not learned",

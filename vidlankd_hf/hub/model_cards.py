@@ -166,12 +166,8 @@ def _write(template: str, folder, trainer, rows: dict, data: dict[str, Any], **v
     folder, args, history = Path(folder), trainer.args, trainer.state.log_history
     repo = trainer.hub_model_id or args.hub_model_id or Path(args.output_dir).resolve().name
     last: dict = next((entry for entry in reversed(history) if "loss" in entry), {})
-    losses = {key: value for key, value in last.items() if key == "loss" or key.endswith("_loss")}
-    rows = {
-        **{key: value for key, value in rows.items() if value},
-        **training_rows(trainer),
-        **{f"Last {key}": f"{value:.4f}" for key, value in losses.items()},
-    }
+    losses = {f"Last {key}": f"{value:.4f}" for key, value in last.items() if key == "loss" or key.endswith("_loss")}
+    rows = {key: value for key, value in {**rows, **training_rows(trainer), **losses}.items() if value}
     folder.mkdir(parents=True, exist_ok=True)
     drawn = draw_losses(history, folder / FIGURE_FILE)
     measured = {f"{key}, held out": f"{value:.4f}" for key, value in held_out_metrics(history).items()}

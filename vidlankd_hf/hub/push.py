@@ -10,10 +10,7 @@ from transformers import TrainingArguments
 from ..reliability.ranks import raise_if_any_rank_failed
 
 # Checkpoints, and files with settings and local paths.
-NOT_PUSHED = (
-    ".*", "_*", "checkpoint-*", "runs/*", "run.json", "config.yaml", "result.json", "trainer_state.json",
-    "nonfinite-*",
-)  # fmt: skip
+NOT_PUSHED = ".* _* checkpoint-* runs/* run.json config.yaml result.json trainer_state.json nonfinite-*".split()
 
 
 class PushError(RuntimeError):
@@ -82,7 +79,7 @@ def push(
             folder_path=folder,
             commit_message=commit_message,
             revision=revision,
-            ignore_patterns=list(NOT_PUSHED),
+            ignore_patterns=NOT_PUSHED,
         )
     except Exception as error:  # training is over: no network error may hide where its output is
         raise PushError(

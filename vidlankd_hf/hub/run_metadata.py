@@ -58,13 +58,16 @@ def settings_of(args: TrainingArguments) -> dict[str, Any]:
     return read_settings(folder) if (folder / RUN_FILE).is_file() else {}
 
 
-def training_rows(trainer: Trainer) -> dict[str, str]:
-    """Rows of the card's training table: steps, batch, tokens, seed, data, hardware, time, versions, command."""
+def training_rows(trainer: Trainer) -> dict[str, str | None]:
+    """Rows of the card's training table: steps, batch, tokens, seed, data, hardware, time, versions, command.
+
+    A row is `None` if the run did not record it.
+    """
     args, state = trainer.args, trainer.state
     sequences = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     record = getattr(trainer, "_record", {})
     fingerprint = record.get("data", {}).get("train")
-    rows = {
+    return {
         "Steps": f"{state.global_step:,}",
         "Sequences per step": f"{sequences:,}",
         "Tokens": _tokens(trainer, sequences * state.global_step),
@@ -77,7 +80,6 @@ def training_rows(trainer: Trainer) -> dict[str, str]:
         "Versions": ", ".join(f"{name} {version}" for name, version in record.get("versions", versions()).items()),
         "Command": f"`{public_command(record.get('command', command()))}`",
     }
-    return {name: value for name, value in rows.items() if value}
 
 
 def held_out_metrics(log_history: list[dict]) -> dict[str, float]:

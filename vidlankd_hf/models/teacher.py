@@ -251,7 +251,7 @@ def load_teacher(path: str | Path, dtype: torch.dtype | str = torch.float32) -> 
             f"{path} is a {config.model_type} model: give a VidLanKDTeacher, a vision-language model with a separate "
             "text encoder (FLAVA, ALIGN), or a text encoder like BERT"
         )
-    with _only_errors():  # or transformers lists the weights that are not loaded
+    with only_errors():  # or transformers lists the weights that are not loaded
         teacher, info = model_class.from_pretrained(path, dtype=dtype, output_loading_info=True, **options)
     check_text_encoder(teacher)
     missing = [key for key in info["missing_keys"] if "pooler." not in key]
@@ -298,7 +298,7 @@ def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
 
 
 @contextmanager
-def _only_errors():
+def only_errors():
     """Sets transformers' log level to errors."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()

@@ -19,7 +19,6 @@ class Accuracy(evaluate.Metric):
         return evaluate.MetricInfo(
             description="Accuracy",
             citation="",
-            inputs_description="",
             features=datasets.Features({"predictions": label, "references": references}),
         )
 

@@ -24,7 +24,6 @@ class Glue(evaluate.Metric):
         return evaluate.MetricInfo(
             description="GLUE",
             citation="Wang et al., GLUE: A Multi-Task Benchmark and Analysis Platform, ICLR 2019",
-            inputs_description="",
             features=datasets.Features({"predictions": number, "references": references}),
         )
 

@@ -32,7 +32,6 @@ class Squad(evaluate.Metric):
         return evaluate.MetricInfo(
             description="SQuAD",
             citation="Rajpurkar et al., EMNLP 2016 and ACL 2018",
-            inputs_description="",
             features=datasets.Features({"predictions": predictions, "references": {"id": text, "answers": answers}}),
         )
 

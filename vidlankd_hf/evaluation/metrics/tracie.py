@@ -18,7 +18,6 @@ class Tracie(evaluate.Metric):
         return evaluate.MetricInfo(
             description="TRACIE",
             citation="Zhou et al., Temporal Reasoning on Implicit Events from Distant Supervision, NAACL 2021",
-            inputs_description="",
             features=datasets.Features(
                 {"predictions": label, "references": {"label": label, "event": text, "story": text}}
             ),

@@ -58,8 +58,8 @@ def table_rows(name: str, results: dict[int, dict[str, dict]]) -> list[dict]:
 def _row(student: str, results: dict[int, dict[str, dict]]) -> dict:
     runs = {seed: kept[student] for seed, kept in results.items() if student in kept}
     row = {"student": student, "what": ROWS[student].what, "seeds": sorted(runs)}
-    values = {"mlm_loss": [], "steps": [], "tflop": [], "mean": [], "teacher": [], "gap_closed": []}
-    values |= {attribute: [] for attribute in ATTRIBUTES}
+    names = ("mlm_loss", "steps", "tflop", "mean", "teacher", "gap_closed", *ATTRIBUTES)
+    values: dict[str, list[float]] = {name: [] for name in names}
     for seed, run in runs.items():
         for key in ("mlm_loss", "steps", "tflop"):
             values[key].append(run[key])
@@ -140,11 +140,11 @@ def draw(name: str, rows: list[dict], results: dict[int, dict[str, dict]], path:
         from matplotlib.lines import Line2D
 
     probed = any(row["mean"] for row in rows)
-    kept = [{seed: results[seed][row["student"]] for seed in row["seeds"]} for row in rows]
-    if probed:
-        scores = [{seed: accuracy(run["probe"]) for seed, run in runs.items()} for runs in kept]
-    else:
-        scores = [{seed: run["mlm_loss"] for seed, run in runs.items()} for runs in kept]
+
+    def score(run: dict) -> float:
+        return accuracy(run["probe"]) if probed else run["mlm_loss"]
+
+    scores = [{seed: score(results[seed][row["student"]]) for seed in row["seeds"]} for row in rows]
     taught = [bool(ROWS[row["student"]].objectives) for row in rows]
     colours = [COLOURS["student" if has_teacher else "control"] for has_teacher in taught]
     figure = Figure(figsize=(8.5, 0.4 * len(rows) + 2), layout="constrained")

@@ -37,25 +37,22 @@ def run_seed(runs: SeedRuns, names: list[str], jobs: int, launcher: list[str] | 
 
         return call
 
-    def make_teacher(name, quiet):
-        run = runs.teacher_run(name)
+    def make(run, quiet):
         run.make(quiet, launcher)
-        scored = ""
-        if runs.world is not None:
-            scored = f": probe {accuracy(runs.probe(run.folder, run.log if quiet else None)):.2f}"
-        return f"{run.folder}{scored}"
+        return run.folder, run.log if quiet else None
+
+    def make_teacher(name, quiet):
+        folder, log = make(runs.teacher_run(name), quiet)
+        return str(folder) if runs.world is None else f"{folder}: probe {accuracy(runs.probe(folder, log)):.2f}"
 
     def vokenize(name, quiet):
-        run = runs.vokens_run(name)
-        run.make(quiet, launcher)
-        return str(run.folder)
+        return str(make(runs.vokens_run(name), quiet)[0])
 
     def distil(name, quiet):
-        run = runs.student_run(name)
-        run.make(quiet, launcher)
-        kept = results[name] = runs.keep(name, run.log if quiet else None)
+        folder, log = make(runs.student_run(name), quiet)
+        kept = results[name] = runs.keep(name, log)
         scored = f"probe {accuracy(kept['probe']):.2f}, " if "probe" in kept else ""
-        return f"{run.folder}: {scored}MLM loss {kept['mlm_loss']:.2f}"
+        return f"{folder}: {scored}MLM loss {kept['mlm_loss']:.2f}"
 
     if pending and runs.world is not None:
         runs.world_run().make(quiet=False)

@@ -1,7 +1,7 @@
 """Tiny frozen vision backbones for the grounded world, pre-trained on rendered scenes without nouns or captions.
 
-They replace the paper's ImageNet ResNet and Kinetics video model, which cannot be downloaded offline. Both learn which
-colours and shapes are where in the picture, the VideoMAE also which motions. Neither sees any text.
+They replace the paper's ImageNet ResNet and Kinetics video model, which cannot be downloaded offline. Both learn
+where in the picture each colour and shape is, and the VideoMAE also where each motion is. Neither sees any text.
 """
 
 import json
@@ -13,14 +13,7 @@ import numpy as np
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm.auto import tqdm
-from transformers import (
-    AutoImageProcessor,
-    PreTrainedModel,
-    ResNetConfig,
-    ResNetModel,
-    VideoMAEConfig,
-    VideoMAEModel,
-)
+from transformers import AutoImageProcessor, PreTrainedModel, ResNetConfig, ResNetModel, VideoMAEConfig, VideoMAEModel
 
 from ...extraction.backbones import to_pixel_values
 from ...extraction.streams import CLIP_FRAME_RATE, CLIP_LENGTH

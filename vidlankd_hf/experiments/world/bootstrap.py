@@ -1,4 +1,4 @@
-"""Makes what a script needs of the grounded world if it is missing."""
+"""Makes the parts of the grounded world that a script needs, if they are missing."""
 
 import shlex
 from pathlib import Path
@@ -8,13 +8,7 @@ from ...reliability.run_dir import run_script
 from ...utils.examples import EXAMPLES
 from .recipe import WORLD_SEED
 
-FILES = {
-    "features": "features",
-    "captions": "captions.jsonl",
-    "tokenizer": "tokenizer",
-    "videos": "videos",
-    "text": "text",
-}
+FILES = {"captions": "captions.jsonl", **{name: name for name in ("features", "tokenizer", "videos", "text")}}
 
 
 def make_world_if_missing(args, world: str) -> None:

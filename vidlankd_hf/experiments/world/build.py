@@ -60,17 +60,9 @@ def build_world(
     Raises:
         ValueError: The sizes cannot be balanced, or the folder holds a world with other settings.
     """
-    output_dir = Path(output_dir)
-    settings = {
-        "seed": seed,
-        "num_nouns": num_nouns,
-        "num_videos": num_videos,
-        "num_sentences": num_sentences,
-        "vocab_size": vocab_size,
-        "num_pretrain_scenes": num_pretrain_scenes,
-        "frame_pretrain_steps": frame_pretrain_steps,
-        "clip_pretrain_steps": clip_pretrain_steps,
-    }
+    settings = dict(locals())  # all arguments, by name
+    output_dir = Path(settings.pop("output_dir"))
+    videos, backbones = output_dir / "videos", output_dir / "backbones"
     nouns = invent_nouns(num_nouns, seed)
     cast = cast_videos(list(nouns), num_videos, seed)
     _begin(output_dir, settings)
@@ -83,22 +75,14 @@ def build_world(
         f"Words: {num_nouns} nouns, {counts['captions']} captions, {counts['train_sentences']} sentences, a "
         f"vocabulary of {counts['vocabulary']} in {output_dir}"
     )
-    _make_folder(output_dir / "videos", lambda folder: _render_videos(folder, nouns, cast, seed))
-    print(f"Videos: {num_videos} clips in {output_dir / 'videos'}")
+    _make_folder(videos, lambda folder: _render_videos(folder, nouns, cast, seed))
+    print(f"Videos: {num_videos} clips in {videos}")
     with _one_thread():
-        _make_folder(
-            output_dir / "backbones",
-            lambda folder: pretrain_backbones(
-                folder, seed, num_pretrain_scenes, frame_pretrain_steps, clip_pretrain_steps
-            ),
-        )
-        print(f"Backbones: a ResNet and a VideoMAE, pre-trained on rendered scenes, in {output_dir / 'backbones'}")
-        store = extract_features(
-            output_dir / "videos",
-            output_dir / "features",
-            paper_streams(output_dir / "backbones" / "frame", output_dir / "backbones" / "clip"),
-            device="cpu",
-        )
+        sizes = num_pretrain_scenes, frame_pretrain_steps, clip_pretrain_steps
+        _make_folder(backbones, lambda folder: pretrain_backbones(folder, seed, *sizes))
+        print(f"Backbones: a ResNet and a VideoMAE, pre-trained on rendered scenes, in {backbones}")
+        streams = paper_streams(backbones / "frame", backbones / "clip")
+        store = extract_features(videos, output_dir / "features", streams, device="cpu")
     print(f"Features: {len(store)} videos, {store.feature_size} values a second, in {output_dir / 'features'}")
     atomic_write(output_dir / "world.json", json.dumps({**settings, "counts": counts}, indent=2) + "\n")
     return output_dir
@@ -106,7 +90,7 @@ def build_world(
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Limits torch to one thread: for models this small more threads are slower, on shared cores by far."""
+    """Limits torch to one thread: more threads make models this small slower, much slower on shared cores."""
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

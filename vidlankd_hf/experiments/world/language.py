@@ -14,31 +14,17 @@ from .render import ATTRIBUTES, Look
 
 # Stems of words that name an attribute or hint at one; no word may begin with one of them.
 FORBIDDEN_STEMS = tuple(
-    (
-        "red yellow green cyan blue magenta pink purple orange colo bright dark disc disk square triang cross "
-        "round circ corner edge shape flat point curv rest still slid glid bounc jump hop spin turn rotat roll mov "
-        "motion"
-    ).split()
+    """red yellow green cyan blue magenta pink purple orange colo bright dark disc disk square triang cross round circ
+    corner edge shape flat point curv rest still slid glid bounc jump hop spin turn rotat roll mov motion""".split()
 )
 
 NOUNS_PER_BALANCED_SET = 48
 
-_ONSETS = tuple("b bl d dr f fl g gr j k kr l m n p pl s sn t tr v w z".split())
-_VOWELS = tuple("a e i o u oo ee".split())
-_CODAS = tuple("b g k l m n p x ck ft nd sp".split())
+_ONSETS = "b bl d dr f fl g gr j k kr l m n p pl s sn t tr v w z".split()
+_VOWELS = "a e i o u oo ee".split()
+_CODAS = "b g k l m n p x ck ft nd sp".split()
 
-_CAPTION_OPENINGS = (
-    "",
-    "now",
-    "okay so",
-    "alright",
-    "and then",
-    "so",
-    "next up",
-    "first of all",
-    "after that",
-    "here",
-)
+_CAPTION_OPENINGS = ",now,okay so,alright,and then,so,next up,first of all,after that,here".split(",")
 _CAPTION_BODIES = (
     "we have the {a}",
     "i want to show you the {a}",
@@ -55,16 +41,7 @@ _CAPTION_BODIES = (
     "my friend gave me this {a} last week",
     "watch the {a} for a moment",
 )
-_CAPTION_ENDINGS = (
-    "",
-    "",
-    "",
-    "as you can see",
-    "and that is it",
-    "just like this",
-    "you know",
-    "if you want to try it at home",
-)
+_CAPTION_ENDINGS = ",,,as you can see,and that is it,just like this,you know,if you want to try it at home".split(",")
 
 _TEXT_SUBJECTS = (
     *("the baker", "my aunt", "an old sailor", "the teacher", "a young farmer", "our neighbour", "the museum"),
@@ -225,7 +202,7 @@ def _draw(options: Sequence[str], rng: np.random.Generator) -> str:
 def _template_words() -> set[str]:
     """All words of all templates; no noun may be one of them."""
     templates = (
-        *(_CAPTION_OPENINGS + _CAPTION_BODIES + _CAPTION_ENDINGS),
+        *(*_CAPTION_OPENINGS, *_CAPTION_BODIES, *_CAPTION_ENDINGS),
         *(_TEXT_SUBJECTS + _TEXT_TIMES + _TEXT_PLACES + _TEXT_TEMPLATES + PROBE_TEMPLATES),
     )
     return {word for template in templates for word in template.split()}

@@ -13,11 +13,7 @@ from .render import ATTRIBUTES
 
 
 def probe_model(
-    model: torch.nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
-    world_dir: str | Path,
-    folds: int = 4,
-    seed: int = 0,
+    model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, world_dir: str | Path, folds: int = 4, seed: int = 0
 ) -> list[dict]:
     """Probes a text encoder for the colour, shape and motion of the world's nouns.
 

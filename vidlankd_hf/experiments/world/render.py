@@ -11,14 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-COLOURS = {  # hue in degrees
-    "red": 0,
-    "yellow": 55,
-    "green": 120,
-    "cyan": 180,
-    "blue": 230,
-    "magenta": 300,
-}
+COLOURS = {"red": 0, "yellow": 55, "green": 120, "cyan": 180, "blue": 230, "magenta": 300}  # hue in degrees
 SHAPES = ("disc", "square", "triangle", "cross")
 MOTIONS = ("rests", "slides", "bounces", "spins")
 ATTRIBUTES = {"colour": tuple(COLOURS), "shape": SHAPES, "motion": MOTIONS}
@@ -127,10 +120,7 @@ _DISTANCES = {
     "disc": lambda u, v: np.sqrt(u * u + v * v) - 0.85,
     "square": lambda u, v: np.maximum(np.abs(u), np.abs(v)) - 0.76,
     "triangle": lambda u, v: np.maximum(np.abs(u) * 0.866 - v * 0.5, v) - 0.58,
-    "cross": lambda u, v: np.maximum(
-        np.minimum(np.abs(u), np.abs(v)) - 0.3,
-        np.maximum(np.abs(u), np.abs(v)) - 1.0,
-    ),
+    "cross": lambda u, v: np.maximum(np.minimum(np.abs(u), np.abs(v)) - 0.3, np.maximum(np.abs(u), np.abs(v)) - 1.0),
 }
 
 

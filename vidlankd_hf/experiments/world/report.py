@@ -69,10 +69,7 @@ def summarize(rows: list[dict]) -> list[dict]:
     for (model, weights), scores in grouped.items():
         seeds = set(scores["colour"])
         text_only, teacher = over_seeds("text_only", seeds), over_seeds("teacher", seeds)
-        accuracy = {}
-        for attribute, by_seed in scores.items():
-            values = list(by_seed.values())
-            accuracy[attribute] = (mean(values), stdev(values) if len(values) > 1 else 0.0)
+        accuracy = {a: (mean(s.values()), stdev(s.values()) if len(s) > 1 else 0.0) for a, s in scores.items()}
         average = mean(a for a, _ in accuracy.values())
         known = text_only is not None and teacher is not None and teacher > text_only
         entries.append(

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ...evaluation.heads import Classification
 from ...evaluation.metrics import load_metric
 from ...evaluation.reading import check_fields, open_text
-from ...evaluation.task import Task
+from ...evaluation.task import Task, make_recipe
 from .language import NOUNS_PER_BALANCED_SET
 from .render import ATTRIBUTES
 
@@ -52,21 +51,11 @@ def read_world(path: Path, split: str) -> list[dict]:
 
 WORLD = Task(
     title="the grounded world",
-    head=Classification(),
-    data=None,
     folder="world",
     files={"train": "nouns.json", "validation": "nouns.json"},
     parse=read_world,
-    row=None,
     metric=partial(load_metric, "accuracy", "by_group"),
-    main="accuracy",
-    recipe={
-        "learning_rate": 5e-4,
-        "num_train_epochs": 10.0,
-        "per_device_train_batch_size": 32,
-        "warmup_steps": 0.1,
-        "max_length": 32,
-    },
+    recipe=make_recipe(5e-4, epochs=10.0, batch_size=32, max_length=32),
     labels=LABELS,
     reference=lambda row: {"label": row["label"], "group": row["group"]},
 )
