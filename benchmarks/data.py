@@ -26,7 +26,7 @@ from statistics import median
 
 import numpy as np
 import torch
-from step import describe_machine
+from measuring import describe_machine
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch.utils.data import DataLoader
 from transformers import DataCollatorForLanguageModeling, PreTrainedTokenizerFast

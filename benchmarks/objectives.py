@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from step import describe_machine, peak_memory, seconds
+from measuring import describe_machine, peak_memory, seconds
 from tqdm.auto import tqdm
 
 from vidlankd_hf import VidLanKDStudent, VidLanKDTeacher, VidLanKDTeacherConfig, bert_config

@@ -19,37 +19,21 @@ other CPUs); bf16 (autocast in the forward pass; the teacher of `ours` is loaded
 """
 
 import argparse
-import ctypes
 import json
-import os
-import platform
 import sys
-import tempfile
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-import transformers
-from transformers import BertTokenizer, DataCollatorForLanguageModeling
+from measuring import describe_machine, peak_memory, seconds
+from step_variants import BLOCK, WAYS, Ours, Way, make_models
+from transformers import BertTokenizer
 
-from vidlankd_hf import (
-    DistillationConfig,
-    DistillationTrainer,
-    TextCollator,
-    VidLanKDStudent,
-    VidLanKDTeacher,
-    VidLanKDTeacherConfig,
-    bert_config,
-)
-from vidlankd_hf.models.heads import masked_logits, mlm_loss
-from vidlankd_hf.models.student import unit_states
-from vidlankd_hf.models.teacher import video_config_like
+from vidlankd_hf import TextCollator
 
-VOCABULARY, BLOCK = 30522, 126
+VOCABULARY = 30522
 OBJECTIVES = {"none": {}, "nst": {"nst": 1.0}, "crd": {"crd": 1.0}, "both": {"nst": 1.0, "crd": 1.0}}
 PRECISIONS = ("fp32", "medium", "bf16")
 PARTS = ("data", "teacher", "encoder", "head", "objectives", "optimizer")
@@ -61,190 +45,6 @@ LABELS = {
     "compiled": "vidlankd_hf, compiled",
     "alone": "vidlankd_hf, MLM only",
 }
-
-
-class Way:
-    """A variant of the step, in parts: `collate, teach, encode, head, distil, update`."""
-
-    def __init__(self, teacher: VidLanKDTeacher, student: VidLanKDStudent, tokenizer, objectives: dict, device, bf16):
-        self.teacher, self.student, self.objectives, self.device = teacher, student, objectives, device
-        self.bf16 = bf16
-        self.optimizer = self.make_optimizer([p for p in student.parameters() if p.requires_grad])
-        self.make_batch = DataCollatorForLanguageModeling(tokenizer)
-        self.special = (tokenizer.cls_token_id, tokenizer.sep_token_id)
-
-    def collate(self, rows: np.ndarray, epoch: int) -> dict:
-        cls, sep = self.special
-        batch = self.make_batch([{"input_ids": [cls, *row.tolist(), sep]} for row in rows])
-        return {name: value.to(self.device) for name, value in batch.items()}
-
-    def encode(self, batch: dict) -> torch.Tensor:
-        return self.student.bert(batch["input_ids"], batch["attention_mask"]).last_hidden_state
-
-    def head(self, states: torch.Tensor, batch: dict) -> torch.Tensor:
-        """Logits at every position and cross-entropy at the masked ones, as in `BertForMaskedLM(labels=)`."""
-        logits = self.student.cls(states)
-        return F.cross_entropy(logits.flatten(0, 1).float(), batch["labels"].flatten())
-
-    def distil(self, states: torch.Tensor, taught: torch.Tensor, batch: dict) -> torch.Tensor:
-        total = 0.0
-        for name, weight in self.objectives.items():
-            student = F.normalize(self.student.distillation_heads[name].layers(states).float(), dim=-1)
-            total = total + weight * getattr(self, name)(student, F.normalize(taught.float(), dim=-1))
-        return total
-
-    def autocast(self):
-        return torch.autocast(self.device, torch.bfloat16, enabled=self.bf16)
-
-    def step(self, rows: np.ndarray, epoch: int) -> torch.Tensor:
-        batch = self.collate(rows, epoch)
-        with self.autocast():
-            loss = self.loss(batch)
-        loss.backward()
-        self.update()
-        return loss
-
-    def loss(self, batch: dict) -> torch.Tensor:
-        taught = self.teach(batch) if self.objectives else None
-        states = self.encode(batch)
-        loss = self.head(states, batch)
-        return loss + self.distil(states, taught, batch) if self.objectives else loss
-
-    def update(self) -> None:
-        torch.nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-
-
-class Original(Way):
-    def make_optimizer(self, parameters):
-        return torch.optim.AdamW(parameters, lr=1e-5, eps=1e-6, foreach=False, fused=False)
-
-    def teach(self, batch):
-        with torch.no_grad():
-            states = self.teacher.encode_text(batch["input_ids"], batch["attention_mask"])
-            self.teacher.text_model.cls(states)
-        return torch.from_numpy(states.cpu().float().numpy()).to(self.device)
-
-    def nst(self, student, teacher):
-        total = 0.0
-        for s, t in zip(student, teacher):
-            s, t = F.normalize(s, dim=0).T, F.normalize(t, dim=0).T  # neurons [D, L]
-            kernels = [(a[:, None] * b[None]).sum(-1).square().mean() for a, b in ((s, s), (s, t), (t, t))]
-            total = total + kernels[0] - 2 * kernels[1] + kernels[2]
-        return total / len(student)
-
-    def crd(self, student, teacher):
-        total, (size, length, _) = 0.0, student.shape
-        for i in range(length):
-            z = student[:, i] @ teacher[:, i].T / 0.07
-            positive = torch.eye(size, dtype=torch.bool, device=z.device)
-            total = total + F.softplus(-z[positive]).sum() + F.softplus(z[~positive]).sum()
-        return total / (size * length)
-
-
-class Stock(Way):
-    def make_optimizer(self, parameters):
-        return torch.optim.AdamW(parameters, lr=1e-5, fused=True)
-
-    def teach(self, batch):
-        with torch.no_grad():
-            states = self.teacher.encode_text(batch["input_ids"], batch["attention_mask"])
-            self.teacher.text_model.cls(states)
-        return states
-
-    def loss(self, batch):
-        loss = super().loss(batch)
-        torch.isnan(loss).item()  # Trainer's logging_nan_inf_filter, on by default, syncs for every loss
-        return loss
-
-    def nst(self, student, teacher):
-        s, t = F.normalize(student, dim=1), F.normalize(teacher, dim=1)
-        ss, st, tt = (torch.bmm(a.transpose(1, 2), b).square().mean((1, 2)) for a, b in ((s, s), (s, t), (t, t)))
-        return (ss - 2 * st + tt).mean()
-
-    def crd(self, student, teacher):
-        z = torch.einsum("bld,cld->lbc", student, teacher) / 0.07
-        positive = torch.eye(len(student), dtype=torch.bool, device=z.device)
-        return F.softplus(torch.where(positive, -z, z)).sum(-1).mean()
-
-
-class Ours(Way):
-    compiled = False
-
-    def __init__(self, teacher, student, tokenizer, objectives, device, bf16):
-        self.teacher, self.student, self.objectives, self.device = teacher, student, objectives, device
-        self.bf16 = bf16
-        args = DistillationConfig(
-            output_dir=tempfile.mkdtemp(), objectives=objectives, use_cpu=device == "cpu", report_to="none",
-            learning_rate=1e-5, lr_scheduler_type="constant", bf16=bf16,
-        )  # fmt: skip
-        rows = [{"input_ids": np.zeros(BLOCK, np.uint16)}] * 2
-        self.trainer = DistillationTrainer(
-            model=student, teacher_model=teacher if objectives else None, args=args, train_dataset=rows,
-            processing_class=tokenizer,
-        )  # fmt: skip
-        if self.compiled:
-            student.bert = torch.compile(student.bert)
-            if objectives:
-                teacher.text_model.bert = torch.compile(teacher.text_model.bert)
-        self.trainer.create_optimizer_and_scheduler(1)
-        self.make_batch = self.trainer.data_collator
-        self.model, self.optimizer = self.trainer.accelerator.prepare(student, self.trainer.optimizer)
-
-    def collate(self, rows, epoch):
-        return self.make_batch([{"input_ids": row, "sample_id": i, "epoch": epoch} for i, row in enumerate(rows)])
-
-    def step(self, rows, epoch):
-        batch = self.collate(rows, epoch)
-        items = self.trainer._get_num_items_in_batch([batch], self.trainer.args.device)
-        loss = self.trainer.training_step(self.model, batch, items)
-        self.trainer.accelerator.clip_grad_norm_(self.student.parameters(), self.trainer.args.max_grad_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return loss
-
-    def loss(self, batch):
-        return self.trainer.compute_loss(self.model, self.trainer._prepare_inputs(batch))
-
-    def teach(self, batch):
-        return self.trainer.model_inputs(batch)["teacher_states"]
-
-    def encode(self, batch):
-        return self.student.bert(batch["input_ids"]).last_hidden_state
-
-    def head(self, states, batch):
-        return mlm_loss(masked_logits(self.student, states, batch["masked_positions"]), batch["masked_labels"])
-
-    def distil(self, states, taught, batch):
-        taught, total = unit_states(taught), 0.0
-        for name, weight in self.objectives.items():
-            student = self.student.distillation_heads[name](states)
-            with torch.autocast(self.device, enabled=False):
-                loss = self.student.objectives[name](student, taught, torch.ones_like(batch["input_ids"]))
-            total = total + weight * loss
-        return total
-
-
-class Compiled(Ours):
-    compiled = True
-
-
-WAYS = {"original": Original, "stock": Stock, "ours": Ours, "compiled": Compiled, "alone": Ours}
-
-
-def make_models(teacher_size: str, size: str, objectives: dict, tokenizer, dropout: float, device: str):
-    """Builds teacher and student, always with the same random weights."""
-    torch.manual_seed(0)
-    drop = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
-    text = bert_config(teacher_size, tokenizer, **drop)
-    video = video_config_like(text, feature_size=8)
-    video.num_hidden_layers = 1
-    teacher = VidLanKDTeacher(VidLanKDTeacherConfig(text_config=text, video_config=video)).requires_grad_(False).eval()
-    student = VidLanKDStudent(bert_config(size, tokenizer, **drop))
-    if objectives:
-        student.add_objectives(objectives, text.hidden_size)
-    return teacher.to(device), student.to(device).train()
 
 
 def check_agreement(names, teacher_size, size, objectives, tokenizer, rows, device) -> dict[str, tuple[float, float]]:
@@ -279,17 +79,6 @@ def products_at(precision: str):
     torch.set_float32_matmul_precision("highest")
 
 
-def seconds(work, device: str) -> float:
-    """Wall-clock time of `work()`, with a device sync before and after."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    work()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
 def split(way: Way, rows: np.ndarray, epoch: int) -> dict[str, float]:
     """Seconds of each part of one step; `encoder`, `head` and `objectives` include their backward passes."""
     times, kept = dict.fromkeys(PARTS, 0.0), {}
@@ -312,29 +101,6 @@ def split(way: Way, rows: np.ndarray, epoch: int) -> dict[str, float]:
     part("encoder", lambda: states.backward(leaf.grad))
     part("optimizer", way.update)
     return times
-
-
-def peak_memory(work, device: str) -> int | None:
-    """Peak of bytes that `work()` allocates; `None` if this machine cannot measure it."""
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        work()
-        return torch.cuda.max_memory_allocated() - before
-    try:
-        ctypes.CDLL(None).malloc_trim(0)  # otherwise freed memory would be reused unnoticed
-        Path("/proc/self/clear_refs").write_text("5")  # resets the peak of the resident set
-    except (OSError, AttributeError):
-        work()
-        return None
-    before = _status("VmRSS")
-    work()
-    return max(0, _status("VmHWM") - before)
-
-
-def _status(field: str) -> int:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) * 1024
 
 
 def peak_rate(precision: str, device: str, size: int) -> float:
@@ -490,28 +256,6 @@ def draw(rows: list[dict], machine: dict, path: Path) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     figure.legend(fontsize=9, loc="outside lower center", ncols=len(PARTS), frameon=False)
     figure.savefig(path, dpi=120)
-
-
-def describe_machine(device: str) -> dict:
-    machine = {
-        "processor": torch.cuda.get_device_name() if device == "cuda" else _processor(),
-        "threads": torch.get_num_threads(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
-    }
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    machine["cpu_features"] = [f for f in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f in flags]
-    return machine
-
-
-def _processor() -> str:
-    path = Path("/proc/cpuinfo")
-    names = [li.partition(":")[2].strip() for li in path.read_text().splitlines() if li.startswith("model name")] \
-        if path.exists() else []  # fmt: skip
-    return f"{len(names)} x {names[0]}" if names else platform.processor()
 
 
 def main() -> None:

@@ -28,12 +28,7 @@ def main() -> None:
     parser = CommandLine(__doc__)
     choices = [*TABLES, "all"]
     parser.add_argument(
-        "--table",
-        nargs="+",
-        choices=choices,
-        default=["all"],
-        metavar="TABLE",
-        help=f"of {', '.join(choices)}",
+        "--table", nargs="+", choices=choices, default=["all"], metavar="TABLE", help=f"of {', '.join(choices)}"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="seeds of world and training")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/ablations"), help="folder for all output")

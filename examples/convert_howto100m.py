@@ -30,14 +30,9 @@ def main() -> None:
     )
     args = parser.parse()
     try:
+        features, widths = (args.features_2d, args.features_3d), (args.width_2d, args.width_3d)
         counts = convert_howto100m(
-            args.features_2d,
-            args.features_3d,
-            args.captions,
-            args.output_dir,
-            args.max_missing,
-            (args.width_2d, args.width_3d),
-            args.remove_overlap,
+            *features, args.captions, args.output_dir, args.max_missing, widths, args.remove_overlap
         )
     except ValueError as error:
         sys.exit(f"error: {error}")

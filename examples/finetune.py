@@ -59,10 +59,10 @@ def main() -> None:
     for rate in own.learning_rates or [args.learning_rate]:
         for seed in range(1, own.seeds + 1):
             folder = folder_of(root, rate, seed)
-            cell = replace(args, learning_rate=rate, seed=seed, output_dir=str(folder), push_to_hub=False)
+            run_args = replace(args, learning_rate=rate, seed=seed, output_dir=str(folder), push_to_hub=False)
             keep = own.keep_model or args.push_to_hub
             data = own.data, options, own.train_rows, own.eval_rows
-            runs.append(finetune(own.model, own.task, cell, *data, own.submission, keep))
+            runs.append(finetune(own.model, own.task, run_args, *data, own.submission, keep))
             if len(runs) == 1 and args.process_index == 0:  # a folder of other settings has been refused
                 parser.save_settings(args.output_dir)
             collapsed = f"; collapsed: {runs[-1]['collapsed']}" if runs[-1]["collapsed"] else ""

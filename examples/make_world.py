@@ -21,7 +21,7 @@ def main() -> None:
     parser = CommandLine(__doc__)
     parser.add_argument("--output_dir", default="outputs/world", help="new folder, or an unfinished one to continue")
     for name, what in {
-        "seed": "seed of the whole world",
+        "seed": "seed of everything in the world",
         "num_nouns": "nouns; a multiple of 48 balances the attributes",
         "num_videos": "videos of 4 to 6 seconds, with one to three objects",
         "num_sentences": "sentences of the text corpus",

@@ -137,7 +137,7 @@ class CommandLine(HfArgumentParser):
             options[name].required = False
             if value is None:
                 self.set_defaults(**{name: None})
-        # The Trainer prefers max_steps: one that comes from further back must not override the number of epochs.
+        # The Trainer prefers max_steps: that of a file or recipe must not override the epochs of the command line.
         if "num_train_epochs" in self._given_by(words):
             given.pop("max_steps", None)
         words = [*_as_words(given, options), *words]
@@ -232,7 +232,7 @@ def _as_words(given: dict[str, Any], options: dict[str, argparse.Action]) -> lis
 
 
 def _readable(value: Any) -> Any:
-    """Converts a setting into what YAML writes best."""
+    """Converts a setting to plain values that YAML writes readably."""
     if isinstance(value, str) and value.startswith("{"):
         with suppress(ValueError):
             return json.loads(value)

@@ -15,7 +15,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 @pytest.fixture
 def cosine():
     section = PAGE.read_text().partition("## An objective")[2].partition("\n## ")[0]
-    (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    code = "\n".join(re.findall(r"```python\n(.*?)```", section, re.DOTALL))
     exec(compile(code, str(PAGE), "exec"), {})
     yield OBJECTIVES["cosine"]
     del OBJECTIVES["cosine"]

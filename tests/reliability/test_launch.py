@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM
 
 from vidlankd_hf import DistillationConfig, VidLanKDStudent, VidLanKDTeacher, bert_config
-from vidlankd_hf.reliability import fault_tolerant_trainer, launch
+from vidlankd_hf.reliability import arguments, launch
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "accelerate_configs"
@@ -109,7 +109,7 @@ def test_launch_runs_what_was_asked_for_and_changes_no_loss(tmp_path, alone, con
 
 
 def test_every_configuration_is_what_its_name_says():
-    kinds = {path.name: load_config_from_file(str(path)) for path in CONFIGS.iterdir()}
+    kinds = {path.name: load_config_from_file(str(path)) for path in CONFIGS.glob("*.yaml")}
     assert set(kinds) == {*STAGES, *ON_GPUS}
     for name, stage in STAGES.items():
         assert kinds[name].use_cpu and kinds[name].num_processes == 2
@@ -183,7 +183,7 @@ def test_what_was_asked_for_is_read_from_the_launcher(monkeypatch, options, expe
 
 
 def test_processes_that_do_not_know_of_each_other_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(fault_tolerant_trainer, "requested_launch", lambda: (2, None))
+    monkeypatch.setattr(arguments, "requested_launch", lambda: (2, None))
     with pytest.raises(ValueError, match="2 processes were asked for, but this run has 1 "):
         DistillationConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none")
 

@@ -21,9 +21,8 @@ def key_mask(attention_mask: Tensor | None, config: PreTrainedConfig) -> Tensor 
         A bool mask `[B, 1, 1, L]`. For ModernBERT a dict with one mask for global and one for local attention. For
         other architectures and attention implementations, and for `None`, the argument itself.
     """
-    if attention_mask is None or config._attn_implementation not in ("sdpa", CPU_ATTENTION):
-        return attention_mask
-    if config.model_type not in ("bert", "roberta", "modernbert"):
+    expandable = config.model_type in ("bert", "roberta", "modernbert")
+    if attention_mask is None or not expandable or config._attn_implementation not in ("sdpa", CPU_ATTENTION):
         return attention_mask
     everywhere = attention_mask.bool()[:, None, None]
     if config.model_type != "modernbert":

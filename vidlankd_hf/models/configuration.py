@@ -120,14 +120,10 @@ class VidLanKDTeacherConfig(PreTrainedConfig):
     vocabulary: str | None = None
 
     def __post_init__(self, **kwargs):
-        if self.text_config is None:
-            self.text_config = BertConfig()
-        elif isinstance(self.text_config, dict):
-            self.text_config = AutoConfig.for_model(**{"model_type": "bert", **self.text_config})
-        if self.video_config is None:
-            self.video_config = VidLanKDVideoConfig()
-        elif isinstance(self.video_config, dict):
-            self.video_config = VidLanKDVideoConfig(**self.video_config)
+        if not isinstance(self.text_config, PreTrainedConfig):
+            self.text_config = AutoConfig.for_model(**{"model_type": "bert", **(self.text_config or {})})
+        if not isinstance(self.video_config, PreTrainedConfig):
+            self.video_config = VidLanKDVideoConfig(**(self.video_config or {}))
         if self.contrast not in CONTRASTS:
             raise ValueError(f"unknown contrast {self.contrast!r}: choose one of {', '.join(CONTRASTS)}")
         if self.losses not in TEACHER_LOSSES:

@@ -48,6 +48,14 @@ def positive(name: str, value: float) -> float:
     return float(value)
 
 
+def _check_equal_width(what: str, student: Tensor, teacher: Tensor) -> None:
+    if student.shape[-1] != teacher.shape[-1]:
+        raise ValueError(
+            f"{what} compares states of equal width, but the student's have {student.shape[-1]} features and the "
+            f"teacher's {teacher.shape[-1]}: use the student's distillation head"
+        )
+
+
 def _same_position_similarities(
     student: Tensor, teacher: Tensor, mask: Tensor, others: tuple[Tensor, Tensor] | None
 ) -> tuple[Tensor, Tensor]:
@@ -67,11 +75,7 @@ def _same_position_similarities(
             "a contrastive objective takes its negatives from other sequences, but the batch has only 1 sequence: "
             "use a batch size of 2 or more"
         )
-    if student.shape[-1] != teacher.shape[-1]:
-        raise ValueError(
-            f"a contrastive objective compares states of equal width, but the student's have {student.shape[-1]} "
-            f"features and the teacher's {teacher.shape[-1]}: use the student's distillation head"
-        )
+    _check_equal_width("a contrastive objective", student, teacher)
     similarities = torch.einsum("bld,cld->blc", student, all_teacher)
     return similarities, real[:, :, None] & all_real.T[None]
 
@@ -226,11 +230,7 @@ class RegressionLoss(nn.Module):
 
     def forward(self, student_states: Tensor, teacher_states: Tensor, mask: Tensor) -> Tensor:
         student, teacher = at_least_float32(student_states, teacher_states)
-        if student.shape[-1] != teacher.shape[-1]:
-            raise ValueError(
-                f"regression compares states of equal width, but the student's have {student.shape[-1]} features and "
-                f"the teacher's {teacher.shape[-1]}: use the student's distillation head"
-            )
+        _check_equal_width("regression", student, teacher)
         return token_mean((student - teacher).square().sum(-1), mask)
 
 

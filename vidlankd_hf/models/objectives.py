@@ -85,7 +85,7 @@ def own_losses(objectives: dict[str, Any]) -> dict[str, nn.Module]:
 
 
 def _with_options(value: Any) -> dict[str, Any]:
-    """One objective's value in its longest form: `{"weight": ..., "loss": instance, **options}`."""
+    """One objective's value in its full form: `{"weight": ..., "loss": instance, **options}`."""
     if isinstance(value, (nn.Module, type)):
         return {"weight": 1.0, "loss": value}
     if isinstance(value, (tuple, list)):

@@ -324,11 +324,7 @@ def video_config_like(text_config, feature_size: int) -> VidLanKDVideoConfig:
         text_config: Configuration of the text encoder.
         feature_size: Width F of the video features.
     """
-    fields = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-    dropout = {
-        name: getattr(text_config, name)
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")
-        if hasattr(text_config, name)  # ModernBERT has other names
-    }
-    shape = {name: getattr(text_config, name) for name in fields}
-    return VidLanKDVideoConfig(feature_size=feature_size, **shape, **dropout)
+    shape = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    dropout = ("hidden_dropout_prob", "attention_probs_dropout_prob")  # ModernBERT has other names
+    fields = {name: getattr(text_config, name) for name in (*shape, *dropout) if hasattr(text_config, name)}
+    return VidLanKDVideoConfig(feature_size=feature_size, **fields)

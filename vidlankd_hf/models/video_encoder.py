@@ -8,18 +8,10 @@ from transformers import BertConfig, BertModel
 from .attention import key_mask
 from .configuration import VidLanKDVideoConfig
 
-TRANSFORMER_FIELDS = (
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "hidden_act",
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "max_position_embeddings",
-    "initializer_range",
-    "layer_norm_eps",
-)
+TRANSFORMER_FIELDS = """
+hidden_size num_hidden_layers num_attention_heads intermediate_size hidden_act hidden_dropout_prob
+attention_probs_dropout_prob max_position_embeddings initializer_range layer_norm_eps
+""".split()
 
 
 class VideoEncoder(nn.Module):

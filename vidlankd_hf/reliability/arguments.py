@@ -1,10 +1,11 @@
 """`TrainingArguments` of a [`FaultTolerantTrainer`]."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from transformers import TrainingArguments
+from transformers.hf_argparser import HfArg
 
 from .launch import check_launch, requested_launch
 from .trainer_options import REFUSED, Refused, check_accelerator_config, check_training_arguments
@@ -15,7 +16,7 @@ class FaultTolerantArguments(TrainingArguments):
     """`TrainingArguments` of a [`FaultTolerantTrainer`].
 
     Options that would have no effect are refused (see `vidlankd_hf.reliability.trainer_options`), and so is a launch
-    that runs something else than was asked for.
+    that differs from what was requested.
 
     Args:
         preempt_exit_code: Exit code of every process after SIGTERM, SIGUSR1 or Ctrl-C to one of them, once a
@@ -24,38 +25,35 @@ class FaultTolerantArguments(TrainingArguments):
             stacks of its threads to stderr and exits; 0 waits forever.
 
     Raises:
-        ValueError: For an option that is refused, or a launch that is not what was asked for.
+        ValueError: An option is refused, a value is out of range, or the launch differs from what was requested.
     """
 
     refused: ClassVar[dict[str, Refused]] = REFUSED
 
-    preempt_exit_code: int = field(
-        default=143, metadata={"help": "Exit code after SIGTERM, SIGUSR1 or Ctrl-C, once a checkpoint is saved."}
+    preempt_exit_code: int = HfArg(
+        default=143, help="Exit code after SIGTERM, SIGUSR1 or Ctrl-C, once a checkpoint is saved."
     )
-    hang_timeout: float = field(
-        default=1800.0,
-        metadata={"help": "Seconds without progress after which a process prints its stacks and exits; 0: never."},
+    hang_timeout: float = HfArg(
+        default=1800.0, help="Seconds without progress after which a process prints its stacks and exits; 0: never."
     )
-    remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Must stay false: the collators read columns that the model does not."}
+    remove_unused_columns: bool = HfArg(
+        default=False, help="Must stay false: the collators read columns that the model does not."
     )
-    logging_nan_inf_filter: bool = field(
-        default=False,
-        metadata={"help": "False: no step waits for the device; a run stops at a loss that is not finite."},
+    logging_nan_inf_filter: bool = HfArg(
+        default=False, help="False: no step waits for the device; a run stops at a loss that is not finite."
     )
-    dataloader_pin_memory: bool = field(
-        default_factory=torch.cuda.is_available,
-        metadata={"help": "Pin batches in memory; default: if there is a GPU."},
+    dataloader_pin_memory: bool = HfArg(
+        default_factory=torch.cuda.is_available, help="Pin batches in memory; default: if there is a GPU."
     )
-    accelerator_config: dict | str | None = field(
+    accelerator_config: dict | str | None = HfArg(
         default_factory=lambda: {"non_blocking": True} if torch.cuda.is_available() else None,
-        metadata={"help": "Settings of accelerate as JSON; default: copy batches to the GPU without waiting."},
+        help="Settings of accelerate as JSON; default: copy batches to the GPU without waiting.",
     )
-    ddp_find_unused_parameters: bool | None = field(
-        default=False, metadata={"help": "False: every parameter is used in every step."}
+    ddp_find_unused_parameters: bool | None = HfArg(
+        default=False, help="False: every parameter is used in every step."
     )
-    hub_strategy: str = field(
-        default="end", metadata={"help": "Must stay end: --push_to_hub pushes the finished model, not checkpoints."}
+    hub_strategy: str = HfArg(
+        default="end", help="Must stay end: --push_to_hub pushes the finished model, not checkpoints."
     )
 
     def __post_init__(self):

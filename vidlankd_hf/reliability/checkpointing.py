@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from ..utils.io import move, sha256_of, sync_tree
 from .ranks import broadcast_from_main, raise_if_any_rank_failed
@@ -24,8 +25,8 @@ SPARE_BYTES = 2**20  # for the manifest, JSON files and file system overhead
 
 def checkpoints_of(folder: str | Path) -> list[Path]:
     """The folders named `checkpoint-<step>`, newest first, complete or not."""
-    named = [p for p in Path(folder).glob("checkpoint-*") if p.name.rpartition("-")[2].isdecimal() and p.is_dir()]
-    return sorted(named, key=_step, reverse=True)
+    steps = {path: path.name.rpartition("-")[2] for path in Path(folder).glob("checkpoint-*") if path.is_dir()}
+    return sorted((p for p, step in steps.items() if step.isdecimal()), key=lambda p: int(steps[p]), reverse=True)
 
 
 def verify_checkpoint(checkpoint: str | Path) -> str | None:
@@ -166,8 +167,9 @@ def check_space(folder: Path, expected_bytes: int) -> None:
     free, needed = shutil.disk_usage(folder).free, expected_bytes + expected_bytes // 20 + SPARE_BYTES
     if free < needed:
         raise OSError(
-            f"a checkpoint needs about {_mebibytes(needed)}, but the disk of {folder} has {_mebibytes(free)} left: "
-            "make room (remove old runs, or lower --save_total_limit) and start the same command again"
+            f"a checkpoint needs about {needed / 2**20:,.1f} MiB, but the disk of {folder} has "
+            f"{free / 2**20:,.1f} MiB left: make room (remove old runs, or lower --save_total_limit) and start the "
+            "same command again"
         )
 
 
@@ -239,31 +241,16 @@ def _replace(part: Path, checkpoint: Path) -> None:
 
 def _check_format(path: Path) -> None:
     """Detect a file that was cut short without an error."""
-    if path.suffix == ".safetensors":
-        with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length)) if length < path.stat().st_size else {}
-        tensors = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        if path.stat().st_size != 8 + length + max(tensors, default=0):
-            raise OSError(f"{path.name} is not a complete safetensors file")
-    elif path.suffix in (".pt", ".pth"):
-        try:
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt"):
+                pass
+        elif path.suffix in (".pt", ".pth"):
             with zipfile.ZipFile(path) as archive:
                 damaged = archive.testzip()
-        except zipfile.BadZipFile as error:
-            raise OSError(f"{path.name} is not a complete torch file ({error})") from error
-        if damaged is not None:
-            raise OSError(f"{path.name} is not a complete torch file: {damaged} has another checksum")
-    elif path.suffix == ".json":
-        try:
+            if damaged is not None:
+                raise ValueError(f"{damaged} has another checksum")
+        elif path.suffix == ".json":
             json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise OSError(f"{path.name} is not complete JSON ({error})") from error
-
-
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
-
-
-def _mebibytes(count: int) -> str:
-    return f"{count / 2**20:,.1f} MiB"
+    except (SafetensorError, zipfile.BadZipFile, ValueError) as error:
+        raise OSError(f"{path.name} is not a complete file ({error})") from error

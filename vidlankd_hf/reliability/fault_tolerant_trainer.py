@@ -142,7 +142,7 @@ class FaultTolerantTrainer(Trainer):
         self._own_folders.add(folder)
 
     def set_initial_training_values(self, args, dataloader):
-        """As in [`transformers.Trainer`]; with no epoch if the checkpoint is that of the last step.
+        """As in [`transformers.Trainer`], but without an epoch if the run resumes from its last step.
 
         The stock Trainer would train one more step.
         """
@@ -247,7 +247,7 @@ class FaultTolerantTrainer(Trainer):
         self._watchdog.heartbeat()
 
     def _write_checkpoint(self, part: Path, model, trial) -> None:
-        """Write what the stock Trainer writes, each process its part, and what resuming exactly needs besides."""
+        """Write what the stock Trainer writes, each process its part, and what exact resuming needs in addition."""
         best, self._staging = self.state.best_model_checkpoint, str(part.parent)
         try:
             super()._save_checkpoint(model, trial)

@@ -81,7 +81,7 @@ def end_run(trainer: Trainer, exit_code: int = 0) -> None:
 
 
 def requested_launch() -> tuple[int | None, bool | None]:
-    """Number of processes and whether on CPU, as the launcher was asked; `None` where unknown."""
+    """Return how many processes and whether the CPU were requested from the launcher; `None` where unknown."""
     words = launcher_words()
     if words is None:
         return (int(os.environ["WORLD_SIZE"]) if "WORLD_SIZE" in os.environ else None), None

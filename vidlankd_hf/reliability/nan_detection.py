@@ -18,7 +18,7 @@ class NonFiniteError(RuntimeError):
 
 
 class NonFiniteDetector:
-    """Holds the first micro-batch at which each watched value was not finite; the host reads `first` when it likes.
+    """Holds the first micro-batch at which each watched value was not finite; the host may read `first` at any time.
 
     Args:
         components: Names of the losses; `gradient` is added.

@@ -24,13 +24,10 @@ def explain_out_of_memory(args: TrainingArguments, evaluating: bool = False) -> 
         yield
     except (RuntimeError, MemoryError) as error:
         advised = isinstance(error.__cause__, (RuntimeError, MemoryError)) and "Out of memory" in str(error)
-        if advised or not _is_out_of_memory(error):
+        out_of_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        if advised or not (out_of_memory or any(words in str(error) for words in ON_CPU)):
             raise
         raise torch.OutOfMemoryError(f"{advice(args, evaluating)} ({error})") from error
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in str(error) for words in ON_CPU)
 
 
 def advice(args: TrainingArguments, evaluating: bool) -> str:

@@ -1,9 +1,10 @@
 """SIGTERM, SIGUSR1 or Ctrl-C to any process of a run: all processes stop at the same place, save and exit.
 
-Training may stop at the end of each step and of each evaluation batch; every process counts these places alike. A
-thread of each process watches for a signal to it or, through the process group's store, to another process. Each
-process then publishes the last place that it is committed to reach, and all continue to the latest of these: a process
-that is ahead and waits in a collective is met there. Neither devices nor collectives take part.
+Training may stop at the end of each step and of each evaluation batch, and all processes count these places in the
+same way. A thread of each process watches for a signal to it or, through the process group's store, to another
+process. Each process then publishes the last place that it is committed to reach, and all continue to the latest of
+these, so that no process waits in a collective for one that has stopped. The agreement itself uses no device and no
+collective.
 """
 
 import os

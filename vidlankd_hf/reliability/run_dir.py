@@ -3,9 +3,11 @@
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -63,7 +65,7 @@ def open_run_dir(args: TrainingArguments, own: dict[str, Any]) -> str | None:
         if contents:
             log_on_main(args, f"{folder} holds a run without a checkpoint: training starts from the beginning.")
         if args.process_index == 0:
-            write_run(folder, settings, finished=False)
+            _write(folder, {"command": command(), "finished": False, "versions": versions(), "settings": settings})
         return None
     changed = changed_settings(run["settings"], args, own)
     if changed:
@@ -99,10 +101,6 @@ def read_settings(folder: str | Path) -> dict[str, Any]:
     return json.loads((Path(folder) / RUN_FILE).read_text())["settings"]
 
 
-def write_run(folder: Path, settings: dict[str, Any], finished: bool) -> None:
-    _write(folder, {"command": command(), "finished": finished, "versions": versions(), "settings": settings})
-
-
 def _write(folder: Path, content: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / RUN_FILE, json.dumps(content, indent=2) + "\n")
@@ -128,13 +126,10 @@ def add_record(folder: Path, content: dict[str, Any]) -> None:
 
 
 def versions() -> dict[str, str]:
-    packages = ("vidlankd_hf", "torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy", "deepspeed")
     found = {"python": platform.python_version()}
-    for name in packages:
-        try:
+    for name in "vidlankd_hf torch transformers accelerate datasets tokenizers numpy deepspeed".split():
+        with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return found
 
 
@@ -148,22 +143,16 @@ def command() -> str:
         if parent is not None:
             return _line(parent.cmdline())
     program, *words = sys.argv
-    return _line(
-        [*(program.split() if program.startswith("vidlankd ") else (Path(sys.executable).name, program)), *words]
-    )
+    if program.startswith("vidlankd "):
+        return _line([*program.split(), *words])
+    return _line([Path(sys.executable).name, *sys.argv])
 
 
 def _line(words: list[str]) -> str:
     """Join the words of a command line, without any token."""
-    line = []
-    for before, word in zip(["", *words], words):
-        name, equals, _ = word.partition("=")
-        if before.replace("-", "_") == "__hub_token":
-            word = "<HUB_TOKEN>"
-        elif equals and name.replace("-", "_") == "__hub_token":
-            word = f"{name}=<HUB_TOKEN>"
-        line.append(word)
-    return shlex.join(line)
+    token = re.compile("--hub[-_]token")
+    words = [re.sub("=.*", "=<HUB_TOKEN>", word, flags=re.DOTALL) if token.match(word) else word for word in words]
+    return shlex.join("<HUB_TOKEN>" if token.fullmatch(last) else word for last, word in zip(["", *words], words))
 
 
 def mark_finished(args: TrainingArguments) -> None:
@@ -198,9 +187,7 @@ def newest_name(folder: str | Path) -> str | None:
 
 def file_fingerprint(path: str | Path) -> str | None:
     """Hexadecimal sha256 of a file; `None` if there is no such file, as for a Hub id."""
-    if not Path(path).is_file():
-        return None
-    return sha256_of(Path(path))
+    return sha256_of(Path(path)) if Path(path).is_file() else None
 
 
 def log_on_main(args: TrainingArguments, message: str) -> None:

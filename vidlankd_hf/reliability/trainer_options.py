@@ -4,7 +4,7 @@ Every option either works or is refused at construction. An option that a newer 
 refused until it is listed here.
 """
 
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, fields
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 
 
 class Refused(NamedTuple):
-    """An option of which one value alone is possible: that value, and what to do instead of giving another."""
+    """An option with one allowed value: that value, and what to do instead of giving another one."""
 
     only: Any
     remedy: str
@@ -51,9 +51,7 @@ _NO_PREDICTIONS = "it belongs to compute_metrics, which is not supported; leave 
 _FSDP = "launch with `accelerate launch --config_file accelerate_configs/fsdp2.yaml` to shard with FSDP"
 REFUSED = {
     "average_tokens_across_devices": Refused(True, "means are always exact over all processes; leave it out"),
-    "label_smoothing_factor": Refused(
-        0.0, "the losses do not smooth labels; leave it out, or give an objective of your own"
-    ),
+    "label_smoothing_factor": Refused(0.0, "the losses do not smooth labels; leave it out, or use your own objective"),
     "bf16_full_eval": Refused(False, "give --bf16 true: evaluation then uses bfloat16 autocast too"),
     "fp16_full_eval": Refused(False, "give --fp16 true: evaluation then uses float16 autocast too"),
     "use_liger_kernel": Refused(False, "there are no Liger kernels for BERT-like models; try --torch_compile true"),
@@ -64,40 +62,29 @@ REFUSED = {
         "it would change the number of samples in a step; the out-of-memory error says which "
         "--per_device_train_batch_size and --gradient_accumulation_steps keep it",
     ),
-    "debug": Refused(
-        "", "a run already stops at a loss, gradient or weight that is not finite, and names the step and its samples"
-    ),
+    "debug": Refused("", "a run already stops at a loss, gradient or weight that is not finite, and names the step"),
     "prediction_loss_only": Refused(False, _NO_PREDICTIONS),
     "eval_do_concat_batches": Refused(True, _NO_PREDICTIONS),
     "eval_use_gather_object": Refused(False, _NO_PREDICTIONS),
     "include_for_metrics": Refused([], _NO_PREDICTIONS),
     "batch_eval_metrics": Refused(False, _NO_PREDICTIONS),
-    "save_only_model": Refused(
-        False, "training could not resume from such a checkpoint; trainer.save_model() writes the model alone"
-    ),
-    "enable_jit_checkpoint": Refused(
-        False, "leave it out: SIGTERM, SIGUSR1 and Ctrl-C already save a checkpoint, on all processes"
-    ),
+    "save_only_model": Refused(False, "such a checkpoint could not be resumed; call trainer.save_model() instead"),
+    "enable_jit_checkpoint": Refused(False, "SIGTERM, SIGUSR1 and Ctrl-C already save a checkpoint; leave it out"),
     "hub_strategy": Refused(
         "end",
         "--push_to_hub pushes the finished model, and a checkpoint is not one (a student's holds heads and optimizer "
         "states). To keep a checkpoint on the Hub: hf upload REPO OUTPUT_DIR/checkpoint-N checkpoint-N",
     ),
     "hub_always_push": Refused(False, "the finished model is pushed once; leave it out"),
-    "ignore_data_skip": Refused(
-        False, "a resumed run continues with the next batch, and skipping reads no data; leave it out"
-    ),
+    "ignore_data_skip": Refused(False, "a resumed run continues with the next batch anyway; leave it out"),
     "parallelism_config": Refused(None, "the models train with data parallelism, ZeRO or FSDP; leave it out"),
-    "dataloader_drop_last": Refused(
-        False, "training steps are always full, and evaluation must use every sample; leave it out"
-    ),
+    "dataloader_drop_last": Refused(False, "steps are always full, and evaluation needs every sample; leave it out"),
     "dataloader_in_order": Refused(True, "batches in another order would make a run impossible to repeat or resume"),
     "remove_unused_columns": Refused(False, "the collators read columns that the model does not; leave it out"),
     "label_names": Refused(None, "the collator makes the labels; leave it out"),
     "train_sampling_strategy": Refused(
         "random",
-        "each epoch has a random order, set by --seed or --data_seed; fine-tuning already puts texts of similar "
-        "length into one batch",
+        "each epoch has a random order, set by --seed; fine-tuning already batches texts of similar length",
     ),
     "length_column_name": Refused("length", "lengths are measured, not read from a column; leave it out"),
     "fsdp": Refused(None, _FSDP),
@@ -114,10 +101,11 @@ REFUSED = {
 # need another mode for evaluation.
 REFUSED_OPTIMIZERS = ("lomo", "adalomo", "schedule_free_", "_layerwise")
 
-TRAINER_WORKS = {
-    "model", "args", "data_collator", "train_dataset", "eval_dataset", "processing_class", "callbacks", "optimizers",
-    "optimizer_cls_and_kwargs",
-}  # fmt: skip
+TRAINER_WORKS = set(
+    """
+    model args data_collator train_dataset eval_dataset processing_class callbacks optimizers optimizer_cls_and_kwargs
+    """.split()
+)
 TRAINER_REFUSED = {
     "model_init": "give the model itself; to search hyper-parameters, build a new trainer for each trial",
     "compute_loss_func": "give your loss as an objective: DistillationConfig(objectives={'mine': MyLoss()})",
@@ -143,7 +131,9 @@ def check_training_arguments(args: TrainingArguments, refused: dict[str, Refused
             only, remedy = refused[field.name]
             if value != only and (value or only):
                 raise ValueError(f"{field.name} is {_plain(value)!r}, but only {only!r} is possible: {remedy}")
-        elif field.name not in WORKS and field.name not in HARMLESS and value != default_of(field):
+        elif field.name not in WORKS and field.name not in HARMLESS:
+            if value == (field.default if field.default_factory is MISSING else field.default_factory()):
+                continue
             raise ValueError(
                 f"{field.name} is {_plain(value)!r}, but this version of vidlankd_hf does not know the option, which "
                 "a newer transformers has: leave it out, or install a newer vidlankd_hf"
@@ -197,11 +187,6 @@ def check_trainer_arguments(given: dict[str, Any], arguments: type[TrainingArgum
             f"args is a {type(args).__name__}, but this trainer needs a {arguments.__name__}, which has the same "
             f"fields: write {arguments.__name__}(output_dir=..., learning_rate=...) instead"
         )
-
-
-def default_of(field: Field) -> Any:
-    """The default value of a dataclass field."""
-    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def _plain(value: Any) -> Any:

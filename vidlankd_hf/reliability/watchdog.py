@@ -1,4 +1,4 @@
-"""End a run that makes no progress within a set time, and show where every thread of it hangs."""
+"""End a run that makes no progress within a set time, and show where each of its threads hangs."""
 
 import faulthandler
 import sys

@@ -1,7 +1,9 @@
 """`TrainingArguments` that the teacher's and the student's training share."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
+
+from transformers.hf_argparser import HfArg
 
 from ..reliability.arguments import FaultTolerantArguments
 from ..reliability.trainer_options import REFUSED, Refused
@@ -19,7 +21,7 @@ class PretrainingArguments(FaultTolerantArguments):
             TF32 on GPUs, bfloat16 on CPUs with AMX and faster float32 kernels on other CPUs.
 
     Raises:
-        ValueError: For a value out of range, or an option that is refused.
+        ValueError: A value is out of range, or an option is refused.
     """
 
     refused: ClassVar[dict[str, Refused]] = {
@@ -30,21 +32,16 @@ class PretrainingArguments(FaultTolerantArguments):
         ),
     }
 
-    mlm_probability: float = field(
-        default=0.15,
-        metadata={"help": "Share of the ordinary tokens of a sequence that is masked, strictly between 0 and 1."},
+    mlm_probability: float = HfArg(
+        default=0.15, help="Share of the ordinary tokens of a sequence that is masked, strictly between 0 and 1."
     )
-    matmul_precision: str = field(
+    matmul_precision: str = HfArg(
         default="highest",
-        metadata={
-            "help": "Precision of float32 matrix products: highest, high or medium (TF32 on GPUs, bf16 on AMX CPUs)."
-        },
+        help="Precision of float32 matrix products: highest, high or medium (TF32 on GPUs, bf16 on AMX CPUs).",
     )
-    adam_epsilon: float = field(default=1e-6, metadata={"help": "Epsilon of AdamW; the paper's 1e-6."})
-    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of AdamW; the paper's 0.01."})
-    max_grad_norm: float = field(
-        default=1.0, metadata={"help": "Gradients are clipped to this norm; the paper's 1.0."}
-    )
+    adam_epsilon: float = HfArg(default=1e-6, help="Epsilon of AdamW; the paper's 1e-6.")
+    weight_decay: float = HfArg(default=0.01, help="Weight decay of AdamW; the paper's 0.01.")
+    max_grad_norm: float = HfArg(default=1.0, help="Gradients are clipped to this norm; the paper's 1.0.")
 
     def __post_init__(self):
         super().__post_init__()

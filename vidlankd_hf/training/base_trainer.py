@@ -62,12 +62,7 @@ class BaseTrainer(FaultTolerantTrainer):
 
     def _get_train_sampler(self, train_dataset=None) -> EpochSampler:
         dataset = self.train_dataset if train_dataset is None else train_dataset
-        return EpochSampler(
-            len(dataset),
-            self.samples_per_step,
-            self.args.order_seed,
-            shard_sizes=dataset.shard_sizes,
-        )
+        return EpochSampler(len(dataset), self.samples_per_step, self.args.order_seed, shard_sizes=dataset.shard_sizes)
 
     @property
     def samples_per_step(self) -> int:
@@ -152,12 +147,12 @@ class BaseTrainer(FaultTolerantTrainer):
             collected.append(self.collect(outputs, kept, real))
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         means = means_of_totals(totals, self.accelerator)
-        metrics = {f"{metric_key_prefix}_{name}_loss": value for name, value in means.items()}
-        metrics[f"{metric_key_prefix}_loss"] = sum(w * means[name] for name, (w, _) in self.loss_terms.items())
+        metrics = {f"{name}_loss": value for name, value in means.items()}
+        metrics["loss"] = sum(weight * means[name] for name, (weight, _) in self.loss_terms.items())
         if "mlm" in means:
-            metrics[f"{metric_key_prefix}_perplexity"] = float(torch.tensor(means["mlm"]).exp())
-        for name, value in self.collected_metrics(collected, size).items():
-            metrics[f"{metric_key_prefix}_{name}"] = value
+            metrics["perplexity"] = float(torch.tensor(means["mlm"]).exp())
+        metrics |= self.collected_metrics(collected, size)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=size)
 
     def predict(self, *args, **kwargs):
@@ -258,9 +253,12 @@ class BaseTrainer(FaultTolerantTrainer):
             self.write_card(Path(self.args.output_dir))
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        name = self.args.hub_model_id or Path(self.args.output_dir).resolve().name
         private = self.args.hub_private_repo if private is None else private
-        self.hub_model_id = make_repository(self.args, name, token or self.args.hub_token, private)
+        self.hub_model_id = make_repository(self.args, self._repository, token or self.args.hub_token, private)
+
+    @property
+    def _repository(self) -> str:
+        return self.hub_model_id or self.args.hub_model_id or Path(self.args.output_dir).resolve().name
 
     def push_to_hub(
         self,
@@ -297,15 +295,10 @@ class BaseTrainer(FaultTolerantTrainer):
         if not self.is_world_process_zero():
             return None
         self.callback_handler.on_push_begin(args, self.state, self.control)
+        token, revision = token or args.hub_token, revision or args.hub_revision
+        private = args.hub_private_repo if private is None else private
         try:
-            commit = push(
-                args.output_dir,
-                self.hub_model_id or args.hub_model_id or Path(args.output_dir).resolve().name,
-                commit_message,
-                token or args.hub_token,
-                args.hub_private_repo if private is None else private,
-                revision or args.hub_revision,
-            )
+            commit = push(args.output_dir, self._repository, commit_message, token, private, revision)
         except PushError as error:
             self.push_error = str(error)
             logger.error(self.push_error)

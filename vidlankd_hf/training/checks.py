@@ -1,4 +1,4 @@
-"""What a distillation run is refused for at construction, before the first step."""
+"""Checks of a distillation run's models, objectives and data, made when its trainer is constructed."""
 
 from pathlib import Path
 from typing import Any
@@ -107,9 +107,9 @@ def as_blocks(data: Any, tokenizer: PreTrainedTokenizerBase, models: list[PreTra
 
     Args:
         data: A data set, a dict of several, or `None`.
-        tokenizer: For the texts.
+        tokenizer: Tokenizer of the texts.
         models: Student and teacher, which limit the length of a block.
-        args: Of the run; the main process tokenises first.
+        args: Arguments of the run; the main process tokenises first.
     """
     if isinstance(data, dict) and not isinstance(data, datasets.DatasetDict):
         return {name: as_blocks(one, tokenizer, models, args) for name, one in data.items()}
@@ -131,7 +131,7 @@ def check_texts(name: str, data: Any, tokenizer: PreTrainedTokenizerBase) -> Non
     Args:
         name: `train_dataset` or `eval_dataset`, for the message.
         data: A data set, a dict of several, or `None`.
-        tokenizer: Whose special tokens are looked for.
+        tokenizer: Tokenizer whose special tokens must not occur in the data.
 
     Raises:
         ValueError: Says what was found, where, and how to give the texts.
@@ -151,16 +151,16 @@ def check_texts(name: str, data: Any, tokenizer: PreTrainedTokenizerBase) -> Non
         if "input_ids" not in sample:
             raise ValueError(f"{name} has {', '.join(sample)}, but no input_ids: give {remedy}")
         ids, mask = list(sample["input_ids"]), sample.get("attention_mask")
-        found = None
         if mask is not None and min(mask, default=1) == 0 or tokenizer.pad_token_id in ids:
             found = "padding"
         elif ids and (ids[0] == tokenizer.cls_token_id or ids[-1] == tokenizer.sep_token_id):
             found = f"special tokens ({tokenizer.cls_token} first, {tokenizer.sep_token} last)"
-        if found:
-            raise ValueError(
-                f"the input_ids of {name}[{index}] hold {found}, which the collator adds itself: give {remedy}; or "
-                "tokenise with tokenizer(texts, add_special_tokens=False), without padding"
-            )
+        else:
+            continue
+        raise ValueError(
+            f"the input_ids of {name}[{index}] hold {found}, which the collator adds itself: give {remedy}; or "
+            "tokenise with tokenizer(texts, add_special_tokens=False), without padding"
+        )
 
 
 def check_length(model: PreTrainedModel, name: str, dataset) -> None:
@@ -174,7 +174,7 @@ def check_length(model: PreTrainedModel, name: str, dataset) -> None:
 
 
 def check_vokens(student: DistillationStudent, train_dataset, eval_dataset) -> None:
-    """Raises a `ValueError` if the objectives need vokens and the data have none, or of another number."""
+    """Raises a `ValueError` if the objectives need vokens and the data have none, or another number of them."""
     if "vokens" not in student.needs:
         return
     several = list(eval_dataset.values()) if isinstance(eval_dataset, dict) else [eval_dataset]
@@ -184,11 +184,11 @@ def check_vokens(student: DistillationStudent, train_dataset, eval_dataset) -> N
                 "the voken objective needs voken_ids with the text: make them with `vidlankd vokenize` and give the "
                 "folder (--vokens, or TextBlocks(..., vokens=...))"
             )
+        found = getattr(dataset, "num_vokens", None)
         for name, objective in student.objectives.items():
-            if "vokens" in objective.needs and getattr(dataset, "num_vokens", objective.num_vokens) != (
-                objective.num_vokens
-            ):
+            expected = getattr(objective, "num_vokens", None)  # only a voken objective has it
+            if None not in (expected, found) and expected != found:
                 raise ValueError(
-                    f"the text has {dataset.num_vokens} vokens, but the objective {name!r} was made for "
-                    f'{objective.num_vokens}: give it as {{"weight": 1.0, "num_vokens": {dataset.num_vokens}}}'
+                    f"the text has {found} vokens, but the objective {name!r} was made for {expected}: give it as "
+                    f'{{"weight": 1.0, "num_vokens": {found}}}'
                 )

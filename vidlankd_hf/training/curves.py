@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..reliability.checkpointing import checkpoints_of
 from ..utils.extras import requires_extra
 
 STATE = "trainer_state.json"
@@ -24,9 +25,8 @@ def read_curves(run: str | Path) -> dict[str, list[tuple[int, float]]]:
     """
     path = Path(run)
     if path.is_dir():
-        checkpoints = [state for state in path.glob(f"checkpoint-*/{STATE}") if _step(state).isdecimal()]
-        newest = sorted(checkpoints, key=lambda state: int(_step(state)))[-1:]
-        path = next((state for state in (path / STATE, *newest) if state.is_file()), path / STATE)
+        states = [folder / STATE for folder in (path, *checkpoints_of(path))]
+        path = next((state for state in states if state.is_file()), states[0])
     if not path.is_file():
         raise ValueError(f"{run} has no {STATE}, and no checkpoint with one: give the folder of a run")
     curves: dict[str, list[tuple[int, float]]] = {}
@@ -42,10 +42,6 @@ def read_curves(run: str | Path) -> dict[str, list[tuple[int, float]]]:
     return curves
 
 
-def _step(state: Path) -> str:
-    return state.parent.name.rpartition("-")[2]
-
-
 def draw_curves(curves: dict[str, dict[str, list[tuple[int, float]]]], metrics: list[str], output: Path) -> None:
     """Writes a PNG with one panel per metric that shows all runs.
 
@@ -55,15 +51,13 @@ def draw_curves(curves: dict[str, dict[str, list[tuple[int, float]]]], metrics: 
         output: File to write.
     """
     with requires_extra("world"):
-        import matplotlib
-
-        matplotlib.use("Agg")
-        from matplotlib import pyplot as plt
+        from matplotlib.figure import Figure
 
     columns = 2 if len(metrics) == 4 else min(3, len(metrics))
     rows = -(-len(metrics) // columns)
     size = (4.6 * columns, 3.3 * rows + 0.35 * len(curves))
-    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
     for axis, name in zip(axes.flat, metrics):
         for number, (run, curve) in enumerate(curves.items()):
             colour = COLOURS[number % len(COLOURS)]
@@ -84,4 +78,3 @@ def draw_curves(curves: dict[str, dict[str, list[tuple[int, float]]]], metrics: 
     figure.legend([*handles.values()], [*handles], loc="outside lower left", fontsize=9, frameon=False)
     figure.supxlabel("optimizer step; line: training, point: evaluation", fontsize=9)
     figure.savefig(output, dpi=120)
-    plt.close(figure)

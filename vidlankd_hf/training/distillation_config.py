@@ -1,8 +1,10 @@
 """Arguments of a distillation run."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
+
+from transformers.hf_argparser import HfArg
 
 from ..models.losses import OBJECTIVES
 from ..models.objectives import objectives_recipe, own_losses
@@ -22,20 +24,18 @@ class DistillationConfig(PretrainingArguments):
             one process with their batches together.
 
     Raises:
-        ValueError: For unknown objectives, or an option that is refused.
+        ValueError: An objective is unknown, or an option is refused.
     """
 
-    output_dir: str | None = field(default="outputs/student", metadata={"help": "Where the student is written."})
-    learning_rate: float = field(default=2e-4, metadata={"help": "Peak learning rate of AdamW; the paper's 2e-4."})
-    objectives: dict[str, Any] | str | None = field(
+    output_dir: str | None = HfArg(default="outputs/student", help="Where the student is written.")
+    learning_rate: float = HfArg(default=2e-4, help="Peak learning rate of AdamW; the paper's 2e-4.")
+    objectives: dict[str, Any] | str | None = HfArg(
         default_factory=lambda: dict(DEFAULT_OBJECTIVES),
-        metadata={
-            "help": """What to learn from the teacher, name to weight, as JSON: '{"nst": 1000, "crd": 1}'. """
-            "{} trains on text only."
-        },
+        help="""What to learn from the teacher, name to weight, as JSON: '{"nst": 1000, "crd": 1}'. """
+        "{} trains on text only.",
     )
-    gather_negatives: bool = field(
-        default=False, metadata={"help": "CRD and InfoNCE also take the negatives of the other processes' batches."}
+    gather_negatives: bool = HfArg(
+        default=False, help="CRD and InfoNCE also take the negatives of the other processes' batches."
     )
 
     def __post_init__(self):

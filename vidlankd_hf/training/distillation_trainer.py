@@ -110,15 +110,8 @@ class DistillationTrainer(BaseTrainer):
             for reader, name in zip(read_by, ("student", "teacher")):
                 check_length(reader, name, train_dataset)
         collator = TextCollator(processing_class, seed=args.seed, mlm_probability=args.mlm_probability)
-        super().__init__(
-            model,
-            args,
-            train_dataset,
-            eval_dataset,
-            processing_class=processing_class,
-            data_collator=kwargs.pop("data_collator", collator),
-            **kwargs,
-        )
+        kwargs.setdefault("data_collator", collator)
+        super().__init__(model, args, train_dataset, eval_dataset, processing_class=processing_class, **kwargs)
         self.teacher_model = self._prepare_teacher(teacher_model) if model.teacher_needs else None
 
     def evaluation_groups(self, dataset) -> list | None:

@@ -1,8 +1,10 @@
 """Command-line arguments of the scripts that train a teacher or a student, besides those of their trainers."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from transformers.hf_argparser import HfArg
 
 from ..data.script_arguments import PairingArguments
 from ..data.text_blocks import read_vokens_info
@@ -43,34 +45,22 @@ OUTPUT = {
 class TeacherArguments(PairingArguments):
     """Data and design of a teacher."""
 
-    tokenizer: str | None = field(
-        default=None, metadata={"help": "BERT tokenizer, Hub id or folder; default: the world's"}
+    tokenizer: str | None = HfArg(default=None, help="BERT tokenizer, Hub id or folder; default: the world's")
+    fixed_windows: bool = HfArg(default=False, help="use the same windows in every epoch instead of shifting them")
+    streaming: bool = HfArg(default=False, help="read shard by shard, in memory that does not grow with the data")
+    cache_dir: str = HfArg(default="outputs/cache", help="where prepared captions are kept")
+    held_out_videos: float = HfArg(default=0.05, help="share of the videos kept for evaluation; 0: none")
+    shuffle_videos: bool = HfArg(default=False, help="control: pair every video's captions with another video's clips")
+    text_model: str = HfArg(
+        default="small", help=f"size of a new text encoder ({', '.join(SIZES)}), or a BERT to start from"
     )
-    fixed_windows: bool = field(
-        default=False, metadata={"help": "use the same windows in every epoch instead of shifting them"}
+    contrast: str = HfArg(default="infonce", help=f"one of {', '.join(CONTRASTS)}; the paper uses hinge")
+    losses: str = HfArg(
+        default="contrast+mlm", help=f"one of {', '.join(TEACHER_LOSSES)}; mlm is a control without video"
     )
-    streaming: bool = field(
-        default=False, metadata={"help": "read shard by shard, in memory that does not grow with the data"}
-    )
-    cache_dir: str = field(default="outputs/cache", metadata={"help": "where prepared captions are kept"})
-    held_out_videos: float = field(default=0.05, metadata={"help": "share of the videos kept for evaluation; 0: none"})
-    shuffle_videos: bool = field(
-        default=False, metadata={"help": "control: pair every video's captions with another video's clips"}
-    )
-    text_model: str = field(
-        default="small",
-        metadata={"help": f"size of a new text encoder ({', '.join(SIZES)}), or a BERT to start from"},
-    )
-    contrast: str = field(default="infonce", metadata={"help": f"one of {', '.join(CONTRASTS)}; the paper uses hinge"})
-    losses: str = field(
-        default="contrast+mlm",
-        metadata={"help": f"one of {', '.join(TEACHER_LOSSES)}; mlm is a control without video"},
-    )
-    margin: float = field(
-        default=1.0, metadata={"help": "margin of the hinge losses: 1 in the paper, 0.5 for a vokenizer"}
-    )
-    joint_size: int | None = field(
-        default=None, metadata={"help": "width of the space that compares tokens and clips; 64 for a vokenizer"}
+    margin: float = HfArg(default=1.0, help="margin of the hinge losses: 1 in the paper, 0.5 for a vokenizer")
+    joint_size: int | None = HfArg(
+        default=None, help="width of the space that compares tokens and clips; 64 for a vokenizer"
     )
 
     @property
@@ -83,42 +73,34 @@ class TeacherArguments(PairingArguments):
 class StudentArguments:
     """Teacher, student and text of a distillation."""
 
-    teacher: str | None = field(
+    teacher: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "trained teacher, or vision-language model (facebook/flava-full) whose text tower teaches; Hub id "
-            "or folder; default: the world's"
-        },
+        help="trained teacher, or vision-language model (facebook/flava-full) whose text tower teaches; Hub id "
+        "or folder; default: the world's",
     )
-    teacher_dtype: Literal["float32", "bfloat16"] = field(
-        default="float32", metadata={"help": "precision of the frozen teacher; bfloat16 halves its memory"}
+    teacher_dtype: Literal["float32", "bfloat16"] = HfArg(
+        default="float32", help="precision of the frozen teacher; bfloat16 halves its memory"
     )
-    student: str = field(
+    student: str = HfArg(
         default="small",
-        metadata={
-            "help": f"size of a new student ({', '.join(SIZES)}), or checkpoint to start from "
-            f"({', '.join(MODEL_TYPES)}, or a teacher, whose text encoder becomes the student)"
-        },
+        help=f"size of a new student ({', '.join(SIZES)}), or checkpoint to start from "
+        f"({', '.join(MODEL_TYPES)}, or a teacher, whose text encoder becomes the student)",
     )
-    student_model_type: str | None = field(
-        default=None, metadata={"help": f"model type of a new student: {', '.join(MODEL_TYPES)}; default: bert"}
+    student_model_type: str | None = HfArg(
+        default=None, help=f"model type of a new student: {', '.join(MODEL_TYPES)}; default: bert"
     )
-    text: str | None = field(
-        default=None, metadata={"help": "text file, folder or Hub data set (id:config); default: the world's"}
+    text: str | None = HfArg(default=None, help="text file, folder or Hub data set (id:config); default: the world's")
+    world: str = HfArg(default="outputs/world", help="grounded world, used if --text is not given")
+    no_probe: bool = HfArg(default=False, help="do not probe the student of the grounded world")
+    block_tokens: int = HfArg(default=126, help="text tokens per block; at most as many as the teacher's texts had")
+    held_out_text: float = HfArg(default=0.02, help="share of the blocks kept for evaluation; 0: none")
+    vokens: str | None = HfArg(
+        default=None, help="folder written by `vidlankd vokenize`; the voken objective needs it"
     )
-    world: str = field(default="outputs/world", metadata={"help": "grounded world, used if --text is not given"})
-    no_probe: bool = field(default=False, metadata={"help": "do not probe the student of the grounded world"})
-    block_tokens: int = field(
-        default=126, metadata={"help": "text tokens per block; at most as many as the teacher's texts had"}
-    )
-    held_out_text: float = field(default=0.02, metadata={"help": "share of the blocks kept for evaluation; 0: none"})
-    vokens: str | None = field(
-        default=None, metadata={"help": "folder written by `vidlankd vokenize`; the voken objective needs it"}
-    )
-    cache_dir: str = field(default="outputs/cache", metadata={"help": "where tokenised text is kept"})
-    num_proc: int = field(default=1, metadata={"help": "processes that tokenise"})
-    stream_text: bool = field(
-        default=False, metadata={"help": "tokenise the text as it is downloaded, without a copy of it on disk"}
+    cache_dir: str = HfArg(default="outputs/cache", help="where tokenised text is kept")
+    num_proc: int = HfArg(default=1, help="processes that tokenise")
+    stream_text: bool = HfArg(
+        default=False, help="tokenise the text as it is downloaded, without a copy of it on disk"
     )
 
     def fingerprints(self) -> dict[str, str | None]:

@@ -1,11 +1,12 @@
 """Trains the teacher: video-language contrast and masked language modelling on captioned clips."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
+from transformers.hf_argparser import HfArg
 
 from ..data.collators import VideoTextCollator
 from ..hub.model_cards import write_teacher_card
@@ -25,12 +26,10 @@ class TeacherConfig(PretrainingArguments):
         max_video_length: Maximum number of steps in a clip; longer clips are subsampled evenly.
     """
 
-    output_dir: str | None = field(default="outputs/teacher", metadata={"help": "Where the teacher is written."})
-    learning_rate: float = field(default=5e-5, metadata={"help": "Initial learning rate of AdamW."})
-    max_length: int = field(default=128, metadata={"help": "Maximum tokens in a text, [CLS] and [SEP] included."})
-    max_video_length: int = field(
-        default=384, metadata={"help": "Maximum steps in a clip; longer clips are subsampled evenly."}
-    )
+    output_dir: str | None = HfArg(default="outputs/teacher", help="Where the teacher is written.")
+    learning_rate: float = HfArg(default=5e-5, help="Initial learning rate of AdamW.")
+    max_length: int = HfArg(default=128, help="Maximum tokens in a text, [CLS] and [SEP] included.")
+    max_video_length: int = HfArg(default=384, help="Maximum steps in a clip; longer clips are subsampled evenly.")
 
 
 class TeacherTrainer(BaseTrainer):
@@ -87,15 +86,8 @@ class TeacherTrainer(BaseTrainer):
             feature_size=model.config.video_config.feature_size,
             check_negatives="contrast" in model.loss_terms,
         )
-        super().__init__(
-            model,
-            args,
-            train_dataset,
-            eval_dataset,
-            processing_class=processing_class,
-            data_collator=kwargs.pop("data_collator", collator),
-            **kwargs,
-        )
+        kwargs.setdefault("data_collator", collator)
+        super().__init__(model, args, train_dataset, eval_dataset, processing_class=processing_class, **kwargs)
 
     def evaluation_groups(self, dataset) -> list | None:
         if "contrast" not in self.model.loss_terms:
