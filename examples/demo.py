@@ -93,7 +93,7 @@ def main() -> None:
     print(f"\n{(args.output_dir / 'report.md').read_text()}")
     print(
         f"Done in {(time.monotonic() - started) / 60:.1f} min. The report is {args.output_dir / 'report.md'}, its "
-        "figure report.png.\nNext: accelerate launch -m vidlankd_hf.examples.distill, or your own videos"
+        "figure report.png.\nNext: vidlankd distill, or your own videos"
     )
 
 

@@ -36,7 +36,8 @@ def main() -> None:
     parser = CommandLine(__doc__, (TeacherConfig, TeacherArguments), GROUPS, in_help(TEACHER_RECIPE))
     args, own = parser.parse(recipe=lambda given: TEACHER_RECIPE if given.features is None else {})
     log_on_main(args, f"Teacher: {describe_launch(args)}.")
-    if own.features is None:
+    on_world = own.features is None
+    if on_world:
         bootstrap.make_world_if_missing(args, own.world)
         bootstrap.use_world(own)
     elif not own.captions or not own.tokenizer:
@@ -67,7 +68,8 @@ def main() -> None:
     log_on_main(args, f"{len(train)} windows to train on, {len(held_out or ())} of other videos to evaluate on.")
     trainer.train(resume_from_checkpoint=checkpoint)
     evaluate_and_save(trainer)
-    next_command = f"accelerate launch -m vidlankd_hf.examples.distill --teacher {args.output_dir}"
+    text = f"--world {own.world}" if on_world else "--text TEXT"
+    next_command = f"vidlankd distill --teacher {args.output_dir} {text}"
     log_on_main(args, f"The teacher is in {args.output_dir}. Next: {next_command}")
     end_run(trainer)
 

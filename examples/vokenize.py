@@ -59,7 +59,7 @@ def main() -> None:
     state.print(
         f"The vokens of {len(blocks)} blocks are in {args.output_dir}: {info['used']} of {info['num_vokens']} clips "
         f"are some token's, and the most frequent one has {100 * info['largest_share']:.1f} % of the tokens.\n"
-        f"Next: accelerate launch -m vidlankd_hf.examples.distill --vokens {args.output_dir} "
+        f"Next: vidlankd distill --vokens {args.output_dir} "
         f"""--teacher {args.vokenizer} --objectives '{{"voken": 1}}'"""
     )
     if state.num_processes > 1:

@@ -6,7 +6,7 @@ import pytest
 from helpers import example, parse_command
 from transformers import TrainingArguments
 
-from vidlankd_hf.cli import COMMANDS
+from vidlankd_hf.cli import COMMANDS, CommandLine
 
 EXAMPLES = sorted(COMMANDS.values())
 TRAINING = ("pretrain_teacher", "distill", "finetune")
@@ -50,6 +50,15 @@ def test_help_fits_80_columns_and_shows_every_default(monkeypatch, capsys, name)
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_no_option_is_taken_for_a_section_of_a_file(monkeypatch, capsys, name):
     assert not {option.strip("-") for option in entries_of(help_of(monkeypatch, capsys, name))} & set(EXAMPLES)
+
+
+@pytest.mark.parametrize("name", sorted({*EXAMPLES} - {*TRAINING}))
+def test_help_of_a_script_without_training_arguments_shows_every_option(monkeypatch, capsys, name):
+    parsers = []
+    monkeypatch.setattr(CommandLine, "print_help", lambda self, file=None: parsers.append(self))
+    help_of(monkeypatch, capsys, name)
+    shown = entries_of(parsers[0].format_help())
+    assert not {f"--{option}" for option in parsers[0].options} - set(shown) and "--help_all" not in shown
 
 
 @pytest.mark.parametrize("name", TRAINING)

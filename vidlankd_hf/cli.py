@@ -65,8 +65,8 @@ class CommandLine(HfArgumentParser):
         description: The script's docstring, at most 80 columns wide; shown as it is.
         dataclass_types: Dataclasses whose fields become options; `add_argument` adds more.
         groups: Heading -> names of options, in the order of the help. A dict of name -> text also replaces the
-            options' help. Options in no group are shown in the first one, except those of
-            `transformers.TrainingArguments`, which only `--help_all` shows.
+            options' help. Options in no group are shown in the first one, except those that a
+            dataclass inherits from `transformers.TrainingArguments`, which only `--help_all` shows.
         defaults: Name -> what the help shows as the default, where that is not a fixed value.
     """
 
@@ -79,6 +79,8 @@ class CommandLine(HfArgumentParser):
             dataclass_types, description=description.strip(), usage="%(prog)s [--option value ...]", add_help=False,
             allow_abbrev=False, formatter_class=_Help,
         )  # fmt: skip
+        # Without training arguments, names such as output_dir and seed are options of the script itself.
+        self.stock = STOCK if any(issubclass(t, TrainingArguments) for t in self.dataclass_types) else set()
         for texts in self.groups.values():
             for name, text in texts.items() if isinstance(texts, dict) else ():
                 self.options[name].help = text or self.options[name].help
@@ -87,7 +89,7 @@ class CommandLine(HfArgumentParser):
         self.add_argument("--config", metavar="PATH", help="YAML file of these settings, or with one section per "
                           "script; the command line overrides it (default: none)")  # fmt: skip
         self.add_argument("--help", "-h", action="help", help="show this message and exit")
-        if STOCK & set(self.options):
+        if self.stock:
             self.add_argument("--help_all", action=_HelpAll, nargs=0, help="also show every option of the Trainer")
 
     @property
@@ -99,9 +101,11 @@ class CommandLine(HfArgumentParser):
         options, formatter = self.options, self._get_formatter()
         rest = set(options) - {*NOT_SETTINGS, *(name for names in self.groups.values() for name in names)}
         sections = {heading: [*names] for heading, names in self.groups.items()}
-        next(iter(sections.values())).extend(name for name in options if name in rest - STOCK)
+        next(iter(sections.values())).extend(name for name in options if name in rest - self.stock)
         if show_all:
-            sections["all other options of transformers.TrainingArguments"] = [n for n in options if n in rest & STOCK]
+            sections["all other options of transformers.TrainingArguments"] = [
+                n for n in options if n in rest & self.stock
+            ]
         sections["settings and help"] = [name for name in ABOUT if name in options]
         formatter.add_usage(self.usage, [], [])
         formatter.add_text(self.description)

@@ -217,6 +217,13 @@ def test_folder_that_does_not_exist_is_named_without_asking_the_hub(tmp_path, mo
         load(path)
 
 
+@pytest.mark.parametrize("load", [load_teacher, VidLanKDStudent.from_pretrained])
+def test_folder_of_an_unfinished_run_is_named_as_one(tmp_path, load):
+    (tmp_path / "checkpoint-20").mkdir()
+    with pytest.raises(ValueError, match=f"^{tmp_path} has no config.json.*has not finished"):
+        load(tmp_path)
+
+
 # ---- objectives ----
 
 

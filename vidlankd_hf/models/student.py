@@ -249,7 +249,8 @@ class DistillationStudent:
             ValueError: The folder does not exist, the checkpoint has another model type, the weights of its heads are
                 missing, or the instances of its own objectives are not given.
         """
-        check_path(pretrained_model_name_or_path, "the student")
+        if "subfolder" not in kwargs:
+            check_path(pretrained_model_name_or_path, "the student")
         kwargs.setdefault("dtype", torch.float32)  # for training, even if the checkpoint is in half precision
         hub = {key: kwargs[key] for key in ("revision", "token", "cache_dir", "local_files_only") if key in kwargs}
         config, _ = cls.config_class.get_config_dict(

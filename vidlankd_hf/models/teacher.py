@@ -261,14 +261,19 @@ def load_teacher(path: str | Path, dtype: torch.dtype | str = torch.float32) -> 
 
 
 def check_path(path: str | Path, what: str) -> None:
-    """Raises a `ValueError` if `path`, of `what`, is written like a path but nothing is there.
+    """Raises a `ValueError` if `path`, of `what`, is written like a path but no model is there.
 
-    Otherwise transformers would take it for a Hub id, and fail after several requests.
+    Otherwise transformers would take it for a Hub id and fail after several requests, or name a missing tokenizer.
     """
     text = str(path)
     is_path = text.startswith((".", "/", "~")) or text.count("/") > 1 or ("/" in text and Path(text).parent.exists())
     if is_path and not Path(text).exists():
         raise ValueError(f"{text} does not exist: give the folder of {what}, or a Hub id such as owner/name")
+    if Path(text).is_dir() and not Path(text, "config.json").is_file():
+        raise ValueError(
+            f"{text} has no config.json: give the folder of {what}. A run that has not finished has no model yet; "
+            "start its command again"
+        )
 
 
 def check_text_encoder(model) -> None:
