@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from ..utils.options import option
+from transformers.hf_argparser import HfArg
+
 from .caption_formats import READERS
 from .video_text import load_video_text
 
@@ -12,13 +13,17 @@ from .video_text import load_video_text
 class CaptionedVideoArguments:
     """Paths and format of the features and captions."""
 
-    features: str | None = option(None, "folder written by `vidlankd extract`; default: the world's")
-    captions: str | None = option(None, "captions file or folder of subtitles (docs/data.md); default: the world's")
-    caption_format: str | None = option(None, f"one of {', '.join(READERS)}; default: found from suffix and content")
-    remove_overlap: bool | None = option(
-        None, "remove text that rolling captions repeat; default: for YouTube's speech and HowTo100M"
+    features: str | None = HfArg(default=None, help="folder written by `vidlankd extract`; default: the world's")
+    captions: str | None = HfArg(
+        default=None, help="captions file or folder of subtitles (docs/data.md); default: the world's"
     )
-    world: str = option("outputs/world", "grounded world, used if no own data are given")
+    caption_format: str | None = HfArg(
+        default=None, help=f"one of {', '.join(READERS)}; default: found from suffix and content"
+    )
+    remove_overlap: bool | None = HfArg(
+        default=None, help="remove text that rolling captions repeat; default: for YouTube's speech and HowTo100M"
+    )
+    world: str = HfArg(default="outputs/world", help="grounded world, used if no own data are given")
 
     def load(self, tokenizer, max_length: int, **options: Any):
         """Loads the captioned windows; `options` are those of [`load_video_text`]."""
@@ -30,7 +35,7 @@ class CaptionedVideoArguments:
 class PairingArguments(CaptionedVideoArguments):
     """Which captions and feature streams to train on."""
 
-    max_unpaired: float = option(
-        0.0, "largest share of captions without video, or of videos without captions, to leave out"
+    max_unpaired: float = HfArg(
+        default=0.0, help="largest share of captions without video, or of videos without captions, to leave out"
     )
-    streams: list[str] | None = option(None, "feature streams the model sees, such as frame; default: all")
+    streams: list[str] | None = HfArg(default=None, help="feature streams the model sees, such as frame; default: all")
