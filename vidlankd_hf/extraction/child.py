@@ -91,7 +91,7 @@ def single_frames(path: str, times: list[float], size: list[int]) -> Iterator[tu
     """Yields (0, time, `[1, height, width, 3]` uint8) for the frame on screen at each time, then 0.0."""
     for time, image in zip(times, VideoReader(path).frames_at(times)):
         thumbnail = Image.fromarray(image)
-        thumbnail.thumbnail(size)
+        thumbnail.thumbnail((size[0], size[1]))
         yield 0, time, np.asarray(thumbnail)[None]
     yield 0.0
 
