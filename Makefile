@@ -62,6 +62,7 @@ clean:
 	rm -rf $(VENV) .venv-lowest site build dist *.egg-info
 
 $(VENV)/.installed: setup.py constraints.txt
+	@echo "Installing into $(VENV); this takes about 5 minutes."
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install -q -c constraints.txt -e ".[dev]"
 	touch $@

@@ -46,8 +46,7 @@ def main() -> None:
     if not words or words[0] in ("-h", "--help"):
         print("usage: vidlankd COMMAND [--option value ...]\n")
         for command, name in COMMANDS.items():
-            first_line = (EXAMPLES / f"{name}.py").read_text().splitlines()[0]
-            print(f"  {command:<19}{first_line[3:]}")
+            print(f"  {command:<19}{(EXAMPLES / name).with_suffix('.py').read_text().splitlines()[0][3:]}")
         print("\n`vidlankd COMMAND --help` shows a command's options. On several processes or GPUs:\n"
               "    accelerate launch -m vidlankd_hf.examples.distill\n\n"
               f"Recipes: {EXAMPLES / 'recipes'}. Launch configurations: {ACCELERATE_CONFIGS}.")  # fmt: skip

@@ -186,7 +186,7 @@ def test_voken_loss_is_exact_over_accumulation_on_ragged_batches_and_needs_no_te
 
 def test_voken_objective_without_vokens_or_with_another_number_is_an_error(tmp_path):
     objectives = {"voken": {"weight": 1.0, "num_vokens": 7}}
-    with pytest.raises(ValueError, match="voken_ids.*vokenize.py"):
+    with pytest.raises(ValueError, match="voken_ids.*vidlankd vokenize"):
         train("student", tmp_path, objectives)
 
     class Counted(list):
@@ -209,7 +209,7 @@ def test_the_commands_vokenize_a_world_and_train_on_it(tiny_world, tmp_path):
     run("pretrain_teacher.py", *quick, "--joint_size", 8, "--output_dir", tmp_path / "vokenizer")
     options = ["--vokenizer", tmp_path / "vokenizer", "--world", tiny_world, "--cache_dir", tmp_path]
     output = run("vokenize.py", *options, "--num_vokens", 20, "--output_dir", tmp_path / "vokens")
-    assert "of 20 clips are some token's" in output and "examples/distill.py --vokens" in output
+    assert "of 20 clips are some token's" in output and "vidlankd distill --vokens" in output
     student = [
         "--teacher",
         tmp_path / "vokenizer",
