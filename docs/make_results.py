@@ -4,7 +4,7 @@
     python docs/make_results.py --figures  # also redraw docs/evidence/**/*.png
     python docs/make_results.py --list     # print the names that markers can use
 
-A marker is `<!-- results: NAME --><!-- /results -->`, on lines of its own for a table, or inside a line for a number.
+A marker is `<!-- results: NAME --><!-- /results -->`, on separate lines for a table, or inside a line for a number.
 """
 
 import argparse

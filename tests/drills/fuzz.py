@@ -201,7 +201,7 @@ def drill(work: Path, seconds: int) -> Iterator[tuple[bool, int]]:
 
 
 def fuzz(work: Path, kind: str, seconds: float) -> tuple[bool, dict]:
-    """Damages and reads files of one kind in a process of its own, which can crash or hang.
+    """Damages and reads files of one kind in a separate process, which can crash or hang.
 
     Returns:
         Whether the process survived, and the number of files by outcome.

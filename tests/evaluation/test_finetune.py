@@ -75,7 +75,7 @@ def test_a_step_of_uneven_micro_batches_is_the_mean_over_its_samples(data, model
     batches = [trainer.data_collator(features[a:b]) for a, b in ((0, 5), (5, 6))]
     batches, count = trainer.get_batch_samples(iter(batches), 2, torch.device("cpu"))
     assert count[ITEMS.index("sequences")] == 6
-    trainer.model.train()  # it has no dropout; an evaluation batch would be a step of its own
+    trainer.model.train()  # it has no dropout; an evaluation batch would count as a separate step
     with torch.no_grad():
         parts = sum(trainer.compute_loss(trainer.model, batch, num_items_in_batch=count) for batch in batches)
         whole = trainer.data_collator(features[:6])

@@ -100,7 +100,7 @@ CASES = {  # arguments of `load_metric`: predictions, references, scores
 
 
 def test_each_metric_loads_with_evaluate_from_its_path(tmp_path):
-    """In a process of its own, because `evaluate` copies the file below HF_HOME."""
+    """In a separate process, because `evaluate` copies the file below HF_HOME."""
     folder = Path(metrics.__file__).parent
     assert {name for name, _ in CASES} == {path.stem for path in folder.glob("[a-z]*.py")}
     code = f"""

@@ -175,7 +175,7 @@ def _events(child: "DecodingChild", video: Video) -> Iterator[Clip | Ended | Fai
 
 
 def _fetch(address: str, local: str, limits: Limits) -> Exception | None:
-    """Downloads a file and returns the error, if any. Each kind of storage raises errors of its own.
+    """Downloads a file and returns the error, if any. Each kind of storage raises different errors.
 
     A storage that does not answer blocks the download's thread, but not the run.
     """

@@ -247,7 +247,7 @@ class DistillationStudent:
 
         Raises:
             ValueError: The folder does not exist, the checkpoint has another model type, the weights of its heads are
-                missing, or the instances of its own objectives are not given.
+                missing, or the instances of its user-defined objectives are not given.
         """
         if "subfolder" not in kwargs:
             check_path(pretrained_model_name_or_path, "the student")
