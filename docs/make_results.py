@@ -85,6 +85,8 @@ def step_results(name: str) -> dict[str, str]:
     rows, found, speed, parts = content["rows"], {}, [], []
     several = len({row["objectives"] for row in rows}) > 1
     for row in rows:
+        if several and row["way"] == "alone":  # the same step as "ours" without objectives
+            continue
         label = VARIANTS[row["way"]] + (f", {OBJECTIVES[row['objectives']]}" if several else "")
         memory = "" if row["step_memory"] is None else f"{row['step_memory'] / 2**20:.0f}"
         speed.append([
@@ -96,7 +98,7 @@ def step_results(name: str) -> dict[str, str]:
         variant = f"{row['objectives']}-{row['way']}" if several else row["way"]
         found[f"{name}.{variant}.{row['precision']}.seconds"] = seconds(row["seconds"])
         found[f"{name}.{variant}.{row['precision']}.tokens"] = f"{row['tokens_per_second']:,.0f} tokens/s"
-    columns = ["variant", "precision", "ms per step", "tokens/s", "memory (MiB)", "share of peak", "in products"]
+    columns = ["variant", "precision", "ms per step", "tokens/s", "memory (MiB)", "share of peak", "time in products"]
     found[name] = table(columns, speed)
     found[f"{name}-parts"] = table(["ms per step", "precision", *PARTS], parts)
     found[f"{name}.peaks"] = ", ".join(f"{p} {rate / 1e9:.0f}" for p, rate in content["peaks"].items()) + " GFLOP/s"
@@ -205,7 +207,9 @@ def draw_figures() -> None:
     for name in ("step-small", "step-base", "step-small-amd"):
         content = read(f"{name}/step.json")
         draw_step(content["rows"], content["machine"], EVIDENCE / name / "step.png")
-    downstream._figure(read("downstream/report.json"), EVIDENCE / "downstream" / "report.png")
+    scores = read("downstream/report.json")
+    scores["models"] = [MODELS[model] for model in scores["models"]]
+    downstream._figure(scores, EVIDENCE / "downstream" / "report.png")
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import parse_command
+from helpers import example, parse_command
 from markdown.extensions.toc import slugify
 
 ROOT = Path(__file__).parent.parent
@@ -27,6 +27,9 @@ LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 LANGUAGES = ("python", "bash", "yaml", "text")
 # First words of commands whose arguments are not checked.
 OTHERS = ("git", "cd", "pip", "export", "srun", "sbatch", "tensorboard", "hf", "source")
+
+# Options of pip, pytest, Slurm and the launchers that the text names.
+OTHER_OPTIONS = {"--num_processes", "--config_file", "--index-url", "--signal", "--signals-to-handle"}
 
 
 @dataclass
@@ -245,6 +248,40 @@ def test_wrong_commands_are_noticed(workplace, monkeypatch, code, message):
             check_command(monkeypatch, words)
 
 
+def options_of(monkeypatch, name: str) -> set[str]:
+    """All options of an example."""
+    from vidlankd_hf.cli import CommandLine
+
+    made = []
+
+    def stop(parser, *args, **kwargs):
+        made.append(parser)
+        raise SystemExit
+
+    with monkeypatch.context() as patched:
+        patched.setattr("sys.argv", [f"examples/{name}.py"])
+        patched.setattr(CommandLine, "parse", stop)
+        with pytest.raises(SystemExit):
+            example(name).main()
+    return {option for action in made[0]._actions for option in action.option_strings}
+
+
+def test_options_in_the_text_exist(monkeypatch):
+    from vidlankd_hf.cli import COMMANDS
+
+    benchmarks = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
+    known = OTHER_OPTIONS.union(re.findall(r'"(--\w+)"', benchmarks))
+    known |= set().union(*(options_of(monkeypatch, name) for name in COMMANDS.values()))
+    named = set()
+    for page in PAGES:
+        text = text_of(page)
+        codes = re.findall(r"`([^`\n]+)`", FENCE.sub("", text))
+        codes += re.findall(r"^.*python benchmarks/.*$", text.replace("\\\n", " "), re.M)
+        named |= {(name_of(page), option) for code in codes for option in re.findall(r"(?<!\S)--[a-z][\w-]*", code)}
+    assert len(named) > 60
+    assert not [f"{page}: {option}" for page, option in sorted(named) if option not in known]
+
+
 def test_the_page_of_commands_lists_all_of_them():
     from vidlankd_hf.cli import COMMANDS
 
@@ -269,6 +306,7 @@ def make_models(folder: Path) -> None:
         "my_roberta": make_student(tokenizer, model_type="roberta", shape=shape),
         "teacher": make_teacher(tokenizer, shape=shape),
     }
+    models["students/crd"] = models["student"]
     for name, model in models.items():
         model.save_pretrained(folder / "outputs" / name)
         tokenizer.save_pretrained(folder / "outputs" / name)
