@@ -273,7 +273,7 @@ def test_options_in_the_text_exist(monkeypatch):
     known = OTHER_OPTIONS.union(re.findall(r'"(--\w+)"', benchmarks))
     known |= set().union(*(options_of(monkeypatch, name) for name in COMMANDS.values()))
     named = set()
-    for page in PAGES:
+    for page in sorted({*PAGES} - {ROOT / "CHANGELOG.md"}):  # which names removed options
         text = text_of(page)
         codes = re.findall(r"`([^`\n]+)`", FENCE.sub("", text))
         codes += re.findall(r"^.*python benchmarks/.*$", text.replace("\\\n", " "), re.M)
