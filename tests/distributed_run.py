@@ -1,4 +1,7 @@
-"""Script that tests start with `torchrun` or `accelerate launch`: trains with `helpers.train` and writes results."""
+"""Script that tests start with `torchrun` or `accelerate launch`: trains with `helpers.train` and writes results.
+
+Each argument is one run: its options, in JSON.
+"""
 
 import json
 import os
@@ -48,8 +51,7 @@ class Slowly(TrainerCallback):
         time.sleep(600)
 
 
-def main() -> None:
-    options = json.loads(sys.argv[1])
+def run(options: dict):
     result = options.pop("result")
     seconds, hang_at = options.pop("seconds_a_step", None), options.pop("hang_at", None)
     trainer = train(**options, callbacks=[Slowly(seconds, hang_at)] if seconds else ())
@@ -69,6 +71,12 @@ def main() -> None:
     if trainer.is_world_process_zero():
         with open(result, "w") as file:
             json.dump(seen, file)
+    return trainer
+
+
+def main() -> None:
+    for options in sys.argv[1:]:
+        trainer = run(json.loads(options))
     end_run(trainer)
 
 

@@ -62,6 +62,7 @@ def test_real_compressed_text_is_read_line_by_line():
     assert [t for t in texts if t.strip()] == [line for line in lines if line.strip()]
 
 
+@pytest.mark.slow
 @needs_data
 def test_real_text_is_vokenized_by_a_vokenizer_of_real_videos(tiny_world, tmp_path):
     """Every step accepts real input; backbone and vokenizer are hardly trained."""

@@ -154,16 +154,20 @@ def test_shards_of_other_widths_are_not_mixed(tmp_path, videos, backbones):
     assert not (folder / "manifest.json").exists()
 
 
-def whole_folder(tmp_path, videos, backbones):
-    extract_features(videos, tmp_path / "whole", backbones, shard_bytes=ONE_A_SHARD, batch_size=1)
-    assert len(list((tmp_path / "whole").glob("*.safetensors"))) == 3
-    return read_all(tmp_path / "whole")
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, videos, backbones):
+    """The files of an uninterrupted extraction, one shard per video."""
+    folder = tmp_path_factory.mktemp("extracted") / "whole"
+    extract_features(videos, folder, backbones, shard_bytes=ONE_A_SHARD, batch_size=1)
+    assert len(list(folder.glob("*.safetensors"))) == 3
+    return read_all(folder)
 
 
 @pytest.mark.parametrize("damage", ["flipped byte", "cut", "gone", "part gone", "part damaged"])
-def test_only_the_damaged_shard_is_extracted_again(tmp_path, videos, backbones, damage):
-    whole = whole_folder(tmp_path, videos, backbones)
-    folder = tmp_path / "whole"
+def test_only_the_damaged_shard_is_extracted_again(tmp_path, videos, backbones, whole, damage):
+    folder = tmp_path
+    for name, content in whole.items():
+        (folder / name).write_bytes(content)
     shard, part = folder / "shard-00001.safetensors", folder / "shard-00001.json"
     times = {path.name: path.stat().st_mtime_ns for path in folder.glob("shard-0000[02]*")}
     if damage == "flipped byte":
@@ -183,8 +187,7 @@ def test_only_the_damaged_shard_is_extracted_again(tmp_path, videos, backbones, 
     assert {path.name: path.stat().st_mtime_ns for path in folder.glob("shard-0000[02]*")} == times
 
 
-def test_run_after_a_full_disk_continues(tmp_path, videos, backbones, monkeypatch):
-    whole = whole_folder(tmp_path, videos, backbones)
+def test_run_after_a_full_disk_continues(tmp_path, videos, backbones, whole, monkeypatch):
     folder = tmp_path / "features"
     options = {"shard_bytes": ONE_A_SHARD, "batch_size": 1}
     with monkeypatch.context() as patch:
@@ -211,9 +214,8 @@ def test_run_after_a_full_disk_continues(tmp_path, videos, backbones, monkeypatc
 
 @pytest.mark.parametrize("name", ["tasks.jsonl", "extraction.json", "shard-00001.safetensors", "shard-00001.json",
                                   "index.jsonl", "manifest.json"])  # fmt: skip
-def test_killed_run_continues_to_the_same_result(tmp_path, videos, backbones, name):
+def test_killed_run_continues_to_the_same_result(tmp_path, videos, backbones, whole, name):
     """The run is killed right before this file is renamed to its final name."""
-    whole = whole_folder(tmp_path, videos, backbones)
     folder = tmp_path / "features"
     options = {"shard_bytes": ONE_A_SHARD, "batch_size": 1}
     pid = os.fork()
@@ -234,8 +236,7 @@ def test_killed_run_continues_to_the_same_result(tmp_path, videos, backbones, na
     assert not list(folder.glob("shard-*.tmp"))
 
 
-def test_processes_share_the_shards_and_the_last_one_finishes(tmp_path, videos, backbones):
-    whole = whole_folder(tmp_path, videos, backbones)
+def test_processes_share_the_shards_and_the_last_one_finishes(tmp_path, videos, backbones, whole):
     folder = tmp_path / "features"
     options = {"shard_bytes": ONE_A_SHARD, "batch_size": 1, "num_processes": 2}
     assert extract_features(videos, folder, backbones, **options, process_index=1) is None

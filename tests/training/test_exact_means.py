@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -21,16 +20,29 @@ def assert_logs_close(first, second, rtol=5e-5):
         assert a == pytest.approx(b, rel=rtol)
 
 
-def train_on_two_processes(tmp_path, **options):
-    result = tmp_path / "result.json"
-    options = {**options, "output_dir": tempfile.mkdtemp(dir=tmp_path), "result": str(result)}
+CONTRASTIVE = {"kind": "student", "objectives": {"crd": 1.0, "infonce": 1.0}, "max_steps": 6}
+TWO_PROCESSES = {
+    "means": {"kind": "student", "objectives": MEAN_OBJECTIVES, "per_device_train_batch_size": 4, "max_steps": 8},
+    "gathered": {**CONTRASTIVE, "per_device_train_batch_size": 4, "gather_negatives": True},
+    "apart": {**CONTRASTIVE, "per_device_train_batch_size": 4},
+    "teacher": {"kind": "teacher", "learning_rate": 0.0},
+}
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    """What each run of `TWO_PROCESSES` logs, all of them in one launch."""
+    folder = tmp_path_factory.mktemp("two")
+    runs = [
+        {**options, "output_dir": str(folder / name), "result": str(folder / f"{name}.json")}
+        for name, options in TWO_PROCESSES.items()
+    ]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    run = subprocess.run(
-        [*command, str(TESTS / "distributed_run.py"), json.dumps(options)], capture_output=True, text=True, timeout=180
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    seen = json.loads(result.read_text())
-    assert seen["world_size"] == 2 and seen["distributed_type"] == "MULTI_CPU"
+    command += [str(TESTS / "distributed_run.py"), *map(json.dumps, runs)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    seen = {name: json.loads((folder / f"{name}.json").read_text()) for name in TWO_PROCESSES}
+    assert all(run["world_size"] == 2 and run["distributed_type"] == "MULTI_CPU" for run in seen.values())
     return seen
 
 
@@ -69,34 +81,28 @@ def test_logged_components_are_the_naive_means_of_the_step(tmp_path):
     )
 
 
-def test_two_processes_equal_one(tmp_path):
+def test_two_processes_equal_one(tmp_path, two_processes):
     one = train("student", tmp_path / "one", MEAN_OBJECTIVES, per_device_train_batch_size=8, max_steps=8)
-    evaluation = one.evaluate()
-    two = train_on_two_processes(
-        tmp_path, kind="student", objectives=MEAN_OBJECTIVES, per_device_train_batch_size=4, max_steps=8
-    )
+    evaluation, two = one.evaluate(), two_processes["means"]
     steps = [{n: e[n] for n in NAMES} for e in two["log_history"] if "loss" in e]
     assert_logs_close(logged(one, *NAMES), steps)
     for name in ("eval_mlm_loss", "eval_nst_loss", "eval_regression_loss", "eval_perplexity"):
         assert two["evaluation"][name] == pytest.approx(evaluation[name], rel=2e-5)
 
 
-def test_gathered_negatives_on_two_processes_equal_one_process_with_the_same_batch(tmp_path):
-    objectives = {"crd": 1.0, "infonce": 1.0}
+def test_gathered_negatives_on_two_processes_equal_one_process_with_the_same_batch(tmp_path, two_processes):
     names = ("loss", "grad_norm", "crd_loss", "infonce_loss")
-    one = train("student", tmp_path / "one", objectives, per_device_train_batch_size=8, max_steps=6)
-    options = {"kind": "student", "objectives": objectives, "per_device_train_batch_size": 4, "max_steps": 6}
-    two = train_on_two_processes(tmp_path, **options, gather_negatives=True)
-    assert_logs_close(logged(one, *names), [{n: e[n] for n in names} for e in two["log_history"] if "loss" in e])
-    apart = train_on_two_processes(tmp_path, **options)
-    first = next(e for e in apart["log_history"] if "loss" in e)
+    one = train(**CONTRASTIVE, output_dir=tmp_path, per_device_train_batch_size=8)
+    two = two_processes["gathered"]["log_history"]
+    assert_logs_close(logged(one, *names), [{n: e[n] for n in names} for e in two if "loss" in e])
+    first = next(e for e in two_processes["apart"]["log_history"] if "loss" in e)
     assert first["crd_loss"] < 0.9 * logged(one, *names)[0]["crd_loss"], "without gathering there are fewer negatives"
 
 
-def test_teacher_evaluation_on_two_processes_equals_one(tmp_path):
+def test_teacher_evaluation_on_two_processes_equals_one(tmp_path, two_processes):
     """13 samples on 2 x 4: repeated samples fill the last global batch and must not count."""
     one = train("teacher", tmp_path / "one", learning_rate=0.0).evaluate()
-    two = train_on_two_processes(tmp_path, kind="teacher", learning_rate=0.0)["evaluation"]
+    two = two_processes["teacher"]["evaluation"]
     names = ["eval_mlm_loss", *(f"eval_{d}_r@{k}" for d in ("text_to_video", "video_to_text") for k in (1, 5, 10))]
     assert {n: two[n] for n in names} == pytest.approx({n: one[n] for n in names}, rel=2e-5)
 

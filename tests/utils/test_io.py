@@ -141,9 +141,10 @@ def test_folder_made_by_another_process_in_the_meantime_is_kept(tmp_path):
 
 
 CONCURRENT = """
-import sys
+import sys, types
 from pathlib import Path
-sys.path.insert(0, sys.argv[3])
+package = sys.modules["vidlankd_hf"] = types.ModuleType("vidlankd_hf")  # the real one imports torch, for seconds
+package.__path__ = [sys.argv[3] + "/vidlankd_hf"]
 from vidlankd_hf.utils.io import atomic_dir, atomic_write
 folder, name = Path(sys.argv[1]), sys.argv[2]
 for number in range(30):
