@@ -64,15 +64,20 @@ def has_word_times(vtt: str) -> bool:
 
 
 def read_jsonl(text: str, path: Path) -> Rows:
+    for where, line in _lines(text, path):
+        try:
+            fields = json.loads(line)
+            row = fields["video"], fields.get("start", 0.0), fields.get("end"), fields["text"]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"{where}: not a JSON object with at least video and text ({error!r})") from error
+        yield where, *row
+
+
+def _lines(text: str, path: Path) -> Iterator[tuple[str, str]]:
+    """Yields the place of each line that is not blank, for messages, and the line."""
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            where = f"{path}, line {number}"
-            try:
-                fields = json.loads(line)
-                row = fields["video"], fields.get("start", 0.0), fields.get("end"), fields["text"]
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-                raise ValueError(f"{where}: not a JSON object with at least video and text ({error!r})") from error
-            yield where, *row
+            yield f"{path}, line {number}", line
 
 
 def _read_cues(text: str, path: Path, vtt: bool) -> Rows:
@@ -122,16 +127,13 @@ def read_howto100m(text: str, path: Path) -> Rows:
         yield from _read_csv(text, path)
         return
     for video, entry in _entries(text, path):
-        yield from _read_columns(entry, video, f"{path}, video {video!r}")
-
-
-def _read_columns(entry: Any, video: str, where: str) -> Rows:
-    columns = [entry.get(name) for name in ("start", "end", "text")] if isinstance(entry, dict) else [None]
-    if not all(isinstance(column, list) for column in columns) or len({len(column) for column in columns}) != 1:
-        raise ValueError(f"{where}: must hold the lists start, end and text of equal length")
-    # The published file has NaN where nothing was recognised.
-    texts = ["" if text is None or isinstance(text, float) else text for text in columns.pop()]
-    yield from _numbered(zip(*columns, texts), video, where)
+        where = f"{path}, video {video!r}"
+        columns = [entry.get(name) for name in ("start", "end", "text")] if isinstance(entry, dict) else [None]
+        if not all(isinstance(column, list) for column in columns) or len({len(column) for column in columns}) != 1:
+            raise ValueError(f"{where}: must hold the lists start, end and text of equal length")
+        # The published file has NaN where nothing was recognised.
+        texts = ["" if text is None or isinstance(text, float) else text for text in columns.pop()]
+        yield from _numbered(zip(*columns, texts), video, where)
 
 
 def _numbered(rows: Iterable[tuple[Any, Any, Any]], video: str, where: str) -> Rows:
@@ -179,29 +181,28 @@ def read_youcook2(text: str, path: Path) -> Rows:
         where = f"{path}, video {video!r}"
         try:
             # Videos of the test set have no annotations.
-            rows = [(*a["segment"], a["sentence"]) for a in entry.get("annotations", [])]
-            rows = [(start, end, sentence) for start, end, sentence in rows]
+            annotations = entry.get("annotations", [])
+            rows = [(start, end, a["sentence"]) for a in annotations for start, end in [a["segment"]]]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{where}: annotations must hold segment and sentence ({error!r})") from error
         yield from _numbered(rows, video, where)
 
 
 def read_msvd(text: str, path: Path) -> Rows:
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            where = f"{path}, line {number}"
-            video, tab, sentence = line.partition("\t")
-            if not tab:
-                raise ValueError(f"{where}: must be a video's id, a tab and a sentence, but is {line[:80]!r}")
-            yield where, video, 0.0, None, sentence
+    for where, line in _lines(text, path):
+        video, tab, sentence = line.partition("\t")
+        if not tab:
+            raise ValueError(f"{where}: must be a video's id, a tab and a sentence, but is {line[:80]!r}")
+        yield where, video, 0.0, None, sentence
 
 
 def _entries(text: str, path: Path) -> Iterator[tuple[str, Any]]:
     """Yields the entries of a JSON object one by one, since HowTo100M's file has gigabytes."""
     decoder = json.JSONDecoder(object_pairs_hook=lambda pairs: _unique(pairs, path))
-    place, names = _expect(r"\s*\{\s*", text, 0, path), set()
-    closed = re.compile(r"\}\s*$").match(text, place)
-    while closed is None:
+    place, end, names = _expect(r"\s*\{\s*", text, 0, path), re.compile(r"\s*\}\s*$"), set()
+    while not end.match(text, place):
+        if names:
+            place = _expect(r"\s*,\s*", text, place, path)
         try:
             name, place = decoder.raw_decode(text, place)
             place = _expect(r"\s*:\s*", text, place, path)
@@ -212,8 +213,6 @@ def _entries(text: str, path: Path) -> Iterator[tuple[str, Any]]:
             raise ValueError(f"{path}: {name!r} occurs twice: keep one of the two")
         names.add(name)
         yield name, value
-        closed = re.compile(r"\s*\}\s*$").match(text, place)
-        place = place if closed else _expect(r"\s*,\s*", text, place, path)
 
 
 def _unique(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:

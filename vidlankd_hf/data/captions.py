@@ -6,6 +6,7 @@ import itertools
 import logging
 import lzma
 import math
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -104,7 +105,7 @@ def remove_rolling_overlap(captions: Iterable[Caption]) -> list[Caption]:
     video, said, previous = None, [], []
     for caption in captions:
         words = caption.text.split()
-        keys = [_key(word) for word in words]
+        keys = ["".join(filter(str.isalnum, word)).casefold() or word for word in words]
         end = kept[-1].end if caption.video == video else None
         touches = None not in (caption.end, end) and caption.start <= end + MAX_GAP
         said = said if touches else []
@@ -120,10 +121,6 @@ def remove_rolling_overlap(captions: Iterable[Caption]) -> list[Caption]:
             kept.append(caption)
         video, previous, said = caption.video, keys, (said + keys[repeated:])[-MAX_REPEATED_WORDS:]
     return kept
-
-
-def _key(word: str) -> str:
-    return "".join(filter(str.isalnum, word)).casefold() or word
 
 
 def _longest_overlap(said: list[str], line: list[str]) -> int:
@@ -168,7 +165,7 @@ def _read_text(path: Path) -> str:
             return file.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 (byte {error.start}): convert it, for example with iconv") from error
-    except (lzma.LZMAError, EOFError, OSError) as error:
+    except (lzma.LZMAError, zlib.error, EOFError, OSError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
 
 

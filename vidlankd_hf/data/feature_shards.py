@@ -24,7 +24,6 @@ FORMAT_VERSION = 1
 INDEX, MANIFEST = "index.jsonl", "manifest.json"
 EXTRACTION = "extraction.json"  # in folders that extract_features writes
 COPY_BYTES = 2**22
-ADDED_TWICE = "Video {video!r} was added before: ids must be unique. Rename one of the two files."
 
 
 def read_manifest(folder: str | Path) -> dict | None:
@@ -116,16 +115,14 @@ class Shard:
         """Adds one video.
 
         Args:
-            video: Id of the video.
+            video: Id of the video, unique within the folder.
             duration: Seconds.
             features: For each stream ``(features [N, F], times [N])``, N >= 1, with increasing times.
 
         Raises:
-            ValueError: The id was added before, a stream is missing or unknown, lengths are zero or differ, the width
-                differs from earlier videos, values are not finite in float16, or times do not increase.
+            ValueError: A stream is missing or unknown, lengths are zero or differ, the width differs from earlier
+                videos, values are not finite in float16, or times do not increase.
         """
-        if video in self._entries:
-            raise ValueError(ADDED_TWICE.format(video=video))
         if set(features) != set(self.streams):
             raise ValueError(f"Video {video!r} has streams {sorted(features)}, but must have {sorted(self.streams)}.")
         checked = {name: _checked(video, name, self.widths.get(name), *features[name]) for name in self.streams}

@@ -1,14 +1,13 @@
 """Pre-extracted video features on disk: written in shards, read at random by video and time span."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from ..utils.io import sha256_of
-from .feature_shards import ADDED_TWICE, EXTRACTION, Shard, read_manifest, shard_name, write_manifest
+from .feature_shards import EXTRACTION, Shard, read_manifest, shard_name, write_manifest
 from .open_shard import OpenShard
 
 MAX_OPEN = 256  # shards, each with a file handle
@@ -52,7 +51,7 @@ class ShardWriter:
             ValueError: The id was added before, or the features do not fit.
         """
         if video in self._seen:
-            raise ValueError(ADDED_TWICE.format(video=video))
+            raise ValueError(f"Video {video!r} was added before: ids must be unique. Rename one of the two files.")
         self._shard.add(video, duration, features)
         self._seen.add(video)
         if self._shard.num_bytes >= self.shard_bytes:
@@ -71,7 +70,7 @@ class ShardWriter:
 class FeatureStore:
     """Random access to a finished folder of feature shards; reads only the requested steps.
 
-    DataLoader workers, forked or spawned, may use it: each process opens a shard when it first reads from it.
+    DataLoader workers, forked or spawned, may use it.
 
     Args:
         folder: Folder finished by :class:`ShardWriter`.
@@ -112,7 +111,7 @@ class FeatureStore:
                 self.feature_size: int = sum(settings["width"] for settings in self.streams.values())
             self._sha256: dict[str, str] = manifest["sha256"]
             with open(self.folder / "index.jsonl", encoding="utf-8") as file:
-                self._index = {entry["video"]: _checked_entry(entry, known) for entry in map(json.loads, file)}
+                self._index = {entry["video"]: self._checked(entry, known) for entry in map(json.loads, file)}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{self.folder}: its manifest or index is damaged ({error!r}). Remove the folder and extract again."
@@ -124,13 +123,9 @@ class FeatureStore:
             )
         self.video_ids: list[str] = list(self._index)
         self._open_shards: dict[str, OpenShard] = {}
-        self._pid = os.getpid()
 
     def __len__(self) -> int:
         return len(self._index)
-
-    def __contains__(self, video: str) -> bool:
-        return video in self._index
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_open_shards": {}}
@@ -198,38 +193,24 @@ class FeatureStore:
             )
         return self._index[video]
 
-    def shard_of(self, video: str) -> str:
-        """File name of the shard that holds a video.
+    def _checked(self, entry: dict, streams: dict) -> dict:
+        """An entry of the index.
 
         Raises:
-            ValueError: The manifest does not list this file.
+            ValueError: It is not what [`ShardWriter`] writes.
         """
-        name = self.entry(video)["shard"]
-        if name not in self._sha256:
-            raise ValueError(
-                f"{self.folder}: its index names {name!r}, which its manifest does not list. Extract it again."
-            )
-        return name
+        spans = [entry["streams"][name] for name in streams]
+        valid = all(type(n) is int and n >= 0 for offset, length in spans for n in (offset, length - 1))
+        if not (isinstance(entry["video"], str) and valid and entry["duration"] > 0):
+            raise ValueError(f"{entry} is not an entry of a video")
+        if entry["shard"] not in self._sha256:
+            raise ValueError(f"the index names {entry['shard']!r}, which the manifest does not list")
+        return entry
 
     def _shard(self, video: str) -> OpenShard:
-        name = self.shard_of(video)
-        if self._pid != os.getpid():
-            self._open_shards, self._pid = {}, os.getpid()
+        name = self.entry(video)["shard"]
         if name not in self._open_shards:
             if len(self._open_shards) == MAX_OPEN:
                 self._open_shards.pop(next(iter(self._open_shards)))
             self._open_shards[name] = OpenShard(self.folder / name)
         return self._open_shards[name]
-
-
-def _checked_entry(entry: dict, streams: dict) -> dict:
-    """An entry of the index.
-
-    Raises:
-        ValueError: It is not what [`ShardWriter`] writes.
-    """
-    spans = [entry["streams"][name] for name in streams]
-    valid = all(type(n) is int and n >= 0 for offset, length in spans for n in (offset, length - 1))
-    if not (isinstance(entry["video"], str) and isinstance(entry["shard"], str) and valid and entry["duration"] > 0):
-        raise ValueError(f"{entry} is not an entry of a video")
-    return entry

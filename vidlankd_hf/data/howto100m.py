@@ -6,7 +6,6 @@ nor durations: step i of a stream gets the time (i + 0.5) / rate, and a video wi
 """
 
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -156,16 +155,10 @@ class _Misses:
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
     """Yields (video, path) for the .npy files in a folder and its subfolders."""
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder: give the folder that holds a .npy file for each video")
-    found = False
-    for place, _, names in os.walk(folder):
-        for name in sorted(names):
-            if _SUFFIX.search(name):
-                found = True
-                yield _SUFFIX.sub("", name), Path(place) / name
-    if not found:
-        raise ValueError(f"{folder} holds no .npy file: give the folder that holds a .npy file for each video")
+    paths = sorted(path for path in folder.rglob("*") if _SUFFIX.search(path.name))
+    if not paths:
+        raise ValueError(f"{folder} is not a folder with a .npy file for each video: give the folder of the features")
+    yield from ((_SUFFIX.sub("", path.name), path) for path in paths)
 
 
 def _read(path: Path, stream: str, width: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,7 +63,6 @@ class VideoTextStream(Dataset):
         self._max_open = 2 * int(np.diff(self._first_files).max())
         self._select(np.zeros(len(self.names), np.int64), np.array([shard["windows"] for shard in info["shards"]]))
         self._open: dict[int, WindowShard] = {}
-        self._pid = os.getpid()
 
     def _select(self, begins: np.ndarray, ends: np.ndarray) -> None:
         """Restricts the data set to these windows of each file."""
@@ -93,8 +91,6 @@ class VideoTextStream(Dataset):
         return rows
 
     def _shard(self, file: int) -> WindowShard:
-        if self._pid != os.getpid():
-            self._open, self._pid = {}, os.getpid()
         if file not in self._open:
             while len(self._open) >= self._max_open:
                 self._open.pop(next(iter(self._open)))

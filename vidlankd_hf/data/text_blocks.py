@@ -67,8 +67,6 @@ class TextBlocks(TorchDataset):
         if path not in self._arrays:
             try:
                 array = np.load(path, mmap_mode="r", allow_pickle=False)
-            except FileNotFoundError:
-                raise
             except Exception as error:  # NumPy parses the header as Python, so any error may occur
                 raise ValueError(f"{path} is damaged ({error!r}): remove its folder to {remedy} again") from error
             if array.ndim != 2 or array.dtype.kind != "u" or len(array) < self.stop:
@@ -223,7 +221,7 @@ def _write_blocks(dataset: Any, tokenizer: Any, folder: Path, num_proc: int | No
     batches = (batch["text"] for batch in dataset.iter(batch_size=BATCH_TEXTS))
     progress = tqdm(desc="tokenising text", unit=" texts", disable=are_progress_bars_disabled(), leave=False)
     with open(folder / "blocks.npy", "wb") as file, progress:
-        begin = _write_header(file, dtype, 0, block_tokens)
+        _write_header(file, dtype, 0, block_tokens)
         for count, empty, ids in _tokenized(batches, tokenizer, dtype, num_proc):
             progress.update(count)
             texts, without_tokens = texts + count, without_tokens + empty
@@ -234,8 +232,7 @@ def _write_blocks(dataset: Any, tokenizer: Any, folder: Path, num_proc: int | No
             sha256.update(piece)
             blocks += whole
         file.seek(0)
-        if _write_header(file, dtype, blocks, block_tokens) != begin:
-            raise RuntimeError("the header of blocks.npy grew, because this version of NumPy leaves no room in it")
+        _write_header(file, dtype, blocks, block_tokens)
     total = blocks * block_tokens + len(rest)
     if blocks == 0:
         raise ValueError(f"the text has {total} tokens, fewer than one block of {block_tokens}: give more text")
@@ -250,11 +247,10 @@ def _write_blocks(dataset: Any, tokenizer: Any, folder: Path, num_proc: int | No
     }
 
 
-def _write_header(file: Any, dtype: np.dtype, blocks: int, block_tokens: int) -> int:
-    """Writes the header of a .npy file, equally long for any number of blocks; returns where the data start."""
+def _write_header(file: Any, dtype: np.dtype, blocks: int, block_tokens: int) -> None:
+    """Writes the header of a .npy file, which NumPy makes equally long for any number of rows."""
     header = {"descr": dtype.str, "fortran_order": False, "shape": (blocks, block_tokens)}
     np.lib.format.write_array_header_1_0(file, header)
-    return file.tell()
 
 
 def _tokenized(

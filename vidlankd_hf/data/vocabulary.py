@@ -46,7 +46,6 @@ def check_same_vocabulary(teacher: PreTrainedTokenizerBase, student: PreTrainedT
                 f"token {token!r} has id {index} in the teacher's vocabulary and {theirs.get(token)} in the "
                 f"student's: {remedy}"
             )
-    student_ids = _special_ids(student)
     for name, index in _special_ids(teacher).items():
-        if (other := student_ids[name]) != index:
+        if (other := _special_ids(student)[name]) != index:
             raise ValueError(f"the {name} token has id {index} for the teacher and {other} for the student: {remedy}")

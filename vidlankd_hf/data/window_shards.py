@@ -88,8 +88,6 @@ def _write_windows(
         unpaired = Unpaired(store, file)
         spilled = _spill_by_shard(folder / "spill", store, iterate_pairs(store, captions, unpaired))
     problems = unpaired.problems(store.folder, source)
-    if not unpaired.paired_videos:
-        check_share(problems, unpaired.share, 1.0)
     shards = []
     for path in spilled:
         videos, windows = _write_shard(folder, path, store, tokenizer, max_tokens)
@@ -120,7 +118,7 @@ def _spill_by_shard(folder: Path, store: FeatureStore, captions: Iterator[Captio
 
     for caption in captions:
         row = json.dumps(caption) + "\n"
-        pending[store.shard_of(caption.video)].append(row)
+        pending[store.entry(caption.video)["shard"]].append(row)
         held += len(row)
         if held > BUFFER_CHARACTERS:
             flush()

@@ -14,11 +14,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
 import fsspec
 import numpy as np
@@ -40,8 +39,7 @@ MAX_MESSAGE_BYTES = 2**20  # of an answer without its pixels
 START_SECONDS, EXIT_SECONDS = 300.0, 10.0  # timeouts for starting and ending a child, generous for busy machines
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """Limits for one video. A video that exceeds one fails, and the run continues.
 
     Args:
@@ -55,8 +53,7 @@ class Limits:
     memory_bytes: int = 4 * 2**30
 
 
-@dataclass(frozen=True)
-class Clip:
+class Clip(NamedTuple):
     """A decoded clip.
 
     Args:
@@ -72,16 +69,14 @@ class Clip:
     pixels: np.ndarray
 
 
-@dataclass(frozen=True)
-class Ended:
+class Ended(NamedTuple):
     """A video is completely decoded; `duration` is in seconds."""
 
     video: Video
     duration: float
 
 
-@dataclass(frozen=True)
-class Failed:
+class Failed(NamedTuple):
     """A video failed. Its clips that were yielded before must be discarded."""
 
     video: Video
