@@ -1,4 +1,7 @@
-"""Caption formats: each reader yields unchecked rows of (where, video, start, end, text)."""
+"""Caption formats: each reader yields unchecked rows of (where, video, start, end, text).
+
+`where` names the file and the place in it, for error messages.
+"""
 
 import csv
 import html
@@ -21,12 +24,12 @@ Rows = Iterator[tuple[str, Any, Any, Any, Any]]
 
 
 def video_name(path: Path) -> str:
-    """The video id of a subtitle file: its name without suffix."""
+    """The video id of a subtitle file: its name without suffix, `talk.en` for `talk.en.srt.gz`."""
     return path.with_suffix("").stem if path.suffix.lower() in _COMPRESSIONS else path.stem
 
 
 def suffix_of(path: Path) -> str:
-    """The suffix of a file, in lower case and without that of a compression; empty if there is none."""
+    """The suffix of a file in lower case, `.srt` for `talk.en.SRT.gz`; empty if there is none."""
     return next((s for s in map(str.lower, reversed(path.suffixes)) if s not in _COMPRESSIONS), "")
 
 
@@ -59,7 +62,7 @@ def detect_format(path: Path, text: str) -> str:
 
 
 def has_word_times(vtt: str) -> bool:
-    """Whether a WebVTT file has times of single words, as YouTube's recognised speech has."""
+    """Whether a WebVTT file has times of single words, as YouTube's recognized speech has."""
     return _WORD_TIME.search(vtt) is not None
 
 
@@ -81,7 +84,7 @@ def _lines(text: str, path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _read_cues(text: str, path: Path, vtt: bool) -> Rows:
-    """Reads cues: every line with an arrow must hold the times of a cue, and the lines up to the next one its text.
+    """Reads cues: each line with an arrow must hold the times of a cue; the lines up to the next arrow are its text.
 
     Parsers on PyPI hide errors: webvtt-py 0.6 drops cues that it cannot read, and text after a plain "<"; pysubs2 1.8
     appends such cues, and comments, to the text of the previous cue.
@@ -131,7 +134,7 @@ def read_howto100m(text: str, path: Path) -> Rows:
         columns = [entry.get(name) for name in ("start", "end", "text")] if isinstance(entry, dict) else [None]
         if not all(isinstance(column, list) for column in columns) or len({len(column) for column in columns}) != 1:
             raise ValueError(f"{where}: must hold the lists start, end and text of equal length")
-        # The published file has NaN where nothing was recognised.
+        # The published file has NaN where nothing was recognized.
         texts = ["" if text is None or isinstance(text, float) else text for text in columns.pop()]
         yield from _numbered(zip(*columns, texts), video, where)
 
@@ -156,6 +159,7 @@ def _read_csv(text: str, path: Path) -> Rows:
 
 
 def _number(text: str) -> float | str:
+    """The number in a field, or the field itself, which the check of the rows refuses."""
     try:
         return float(text)
     except ValueError:
@@ -197,16 +201,16 @@ def read_msvd(text: str, path: Path) -> Rows:
 
 
 def _entries(text: str, path: Path) -> Iterator[tuple[str, Any]]:
-    """Yields the entries of a JSON object one by one, since HowTo100M's file has gigabytes."""
+    """Parses the entries of a JSON object one by one, since HowTo100M's file has gigabytes."""
     decoder = json.JSONDecoder(object_pairs_hook=lambda pairs: _unique(pairs, path))
-    place, end, names = _expect(r"\s*\{\s*", text, 0, path), re.compile(r"\s*\}\s*$"), set()
-    while not end.match(text, place):
+    position, end, names = _expect(r"\s*\{\s*", text, 0, path), re.compile(r"\s*\}\s*$"), set()
+    while not end.match(text, position):
         if names:
-            place = _expect(r"\s*,\s*", text, place, path)
+            position = _expect(r"\s*,\s*", text, position, path)
         try:
-            name, place = decoder.raw_decode(text, place)
-            place = _expect(r"\s*:\s*", text, place, path)
-            value, place = decoder.raw_decode(text, place)
+            name, position = decoder.raw_decode(text, position)
+            position = _expect(r"\s*:\s*", text, position, path)
+            value, position = decoder.raw_decode(text, position)
         except (json.JSONDecodeError, RecursionError) as error:
             raise ValueError(f"{path} is not JSON: {error}") from error
         if name in names:
@@ -225,13 +229,13 @@ def _unique(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
     return fields
 
 
-def _expect(pattern: str, text: str, place: int, path: Path) -> int:
-    match = re.compile(pattern).match(text, place)
+def _expect(pattern: str, text: str, position: int, path: Path) -> int:
+    match = re.compile(pattern).match(text, position)
     if match is None:
-        line = text.count("\n", 0, place) + 1
+        line = text.count("\n", 0, position) + 1
         raise ValueError(
             f"{path}, line {line}: must hold a JSON object with an entry for each video, but has "
-            f"{text[place : place + 40]!r}"
+            f"{text[position : position + 40]!r}"
         )
     return match.end()
 

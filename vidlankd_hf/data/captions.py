@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 SPEECH_FORMATS = ("srt", "vtt", "howto100m")  # lines without text are common here: they clear the screen
 WRONG_TIMES = ("howto100m", "activitynet")  # as published, a few lines end when, or before, they start
 MAX_CHARACTERS = 1_000_000  # in one caption; about a long novel
-MAX_GAP = 0.5  # seconds between a line and the one that repeats its end
+MAX_GAP = 0.5  # seconds between the end of a line and the start of one that repeats its words
 MAX_REPEATED_WORDS = 200
 _OPENERS = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
 
@@ -54,7 +54,7 @@ def read_captions(path: str | Path, format: str | None = None, remove_overlap: b
         path: The file or folder.
         format: One of the formats above; by default detected from suffix and content.
         remove_overlap: Whether to apply [`remove_rolling_overlap`]. By default it is applied where the problem occurs:
-            to HowTo100M, and to WebVTT with times inside its lines, which is how YouTube writes recognised speech.
+            to HowTo100M, and to WebVTT with times inside its lines, which is how YouTube writes recognized speech.
 
     Raises:
         ValueError: The file does not exist, is not UTF-8, has an unknown format or does not follow its format, has no
@@ -100,6 +100,9 @@ def remove_rolling_overlap(captions: Iterable[Caption]) -> list[Caption]:
 
     Args:
         captions: One video after another; within a video, sorted by time.
+
+    Returns:
+        The captions that have text left, in the same order.
     """
     kept: list[Caption] = []
     video, said, previous = None, [], []
@@ -124,7 +127,10 @@ def remove_rolling_overlap(captions: Iterable[Caption]) -> list[Caption]:
 
 
 def _longest_overlap(said: list[str], line: list[str]) -> int:
-    """The largest n for which the last n of `said` are the first n of `line` (the prefix function of Knuth et al.)."""
+    """The largest n for which the last n of `said` are the first n of `line`.
+
+    Source: the prefix function of Knuth, Morris and Pratt (1977).
+    """
     joined = [*line[: len(said)], None, *said]
     borders = [0] * len(joined)
     for i in range(1, len(joined)):

@@ -2,10 +2,10 @@
 
 A folder holds
 
-- ``shard-00000.safetensors``, ...: for each stream ``{stream}.features`` ``[N, F]`` float16 and ``{stream}.times``
-  ``[N]`` float32 (seconds, the centre of each step), one video after another;
-- ``index.jsonl``: for each video its id, shard, duration, and the offset and length of each stream in the shard;
-- ``manifest.json``, written last: format version, streams (model, rate, clip length, width), counts, and the sha256 of
+- `shard-00000.safetensors`, ...: for each stream `{stream}.features` `[N, F]` float16 and `{stream}.times`
+  `[N]` float32 (seconds, the center of each step), one video after another;
+- `index.jsonl`: for each video its id, shard, duration, and the offset and length of each stream in the shard;
+- `manifest.json`, written last: format version, streams (model, rate, clip length, width), counts, and the sha256 of
   each shard. A folder without it is not finished.
 """
 
@@ -51,7 +51,7 @@ def write_manifest(folder: Path, streams: dict[str, dict], shards: Iterable[dict
     Args:
         folder: Folder of the shards.
         streams: Settings of each stream, without its width.
-        shards: Results of :meth:`Shard.close`, in order; iterated once.
+        shards: Results of [`Shard.close`], in order; iterated once.
         more: Additional entries of the manifest.
 
     Raises:
@@ -92,7 +92,7 @@ def shard_name(number: int) -> str:
 
 
 class Shard:
-    """Writes one shard: call :meth:`add` for each video, in any order, then :meth:`close`.
+    """Writes one shard: call [`add`] for each video, in any order, then [`close`].
 
     Features are collected in an unnamed temporary file in the shard's folder, so that memory does not grow with the
     shard and a killed process leaves nothing behind.
@@ -117,7 +117,7 @@ class Shard:
         Args:
             video: Id of the video, unique within the folder.
             duration: Seconds.
-            features: For each stream ``(features [N, F], times [N])``, N >= 1, with increasing times.
+            features: For each stream `(features [N, F], times [N])`, N >= 1, with increasing times.
 
         Raises:
             ValueError: A stream is missing or unknown, lengths are zero or differ, the width differs from earlier
@@ -143,8 +143,8 @@ class Shard:
                 added. Ids that were not added are skipped.
 
         Returns:
-            ``{"name", "bytes", "sha256", "widths", "videos": [{"video", "duration", "streams": {name: [offset,
-            steps]}}]}``. Without videos no file is written and sha256 is None.
+            `{"name", "bytes", "sha256", "widths", "videos": [{"video", "duration", "streams": {name: [offset,
+            steps]}}]}`. Without videos no file is written and sha256 is None.
         """
         videos = [video for video in order or self._entries if video in self._entries]
         header, chunks, index, end = {}, [], [], 0
@@ -194,7 +194,7 @@ def _checked(video, stream, width, values, times) -> tuple[torch.Tensor, torch.T
     """Features as float16 and times as float32.
 
     Raises:
-        ValueError: They are not as :meth:`Shard.add` requires.
+        ValueError: They are not as [`Shard.add`] requires.
     """
     values, times = torch.as_tensor(values).to("cpu", torch.float16), torch.as_tensor(times).to("cpu", torch.float32)
     where = f"Video {video!r}, stream {stream!r}"

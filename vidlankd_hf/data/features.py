@@ -14,13 +14,13 @@ MAX_OPEN = 256  # shards, each with a file handle
 
 
 class ShardWriter:
-    """Writes a folder of feature shards: call :meth:`add` for every video, then :meth:`close`.
+    """Writes a folder of feature shards: call [`add`] for every video, then [`close`].
 
     Args:
         folder: Created if it does not exist. Shards left by an interrupted run are removed; a finished folder is
             refused.
-        streams: Settings of each stream, ``{"frame": {"model": ..., "rate": ..., "clip_length": ...}, ...}``.
-            :class:`FeatureStore` reads all streams at the time stamps of the first one.
+        streams: Settings of each stream, `{"frame": {"model": ..., "rate": ..., "clip_length": ...}, ...}`.
+            [`FeatureStore`] reads all streams at the time stamps of the first one.
         shard_bytes: A shard is closed when it holds this many bytes of features.
 
     Raises:
@@ -45,7 +45,7 @@ class ShardWriter:
         self._shard = Shard(self.folder / shard_name(0), self.streams)
 
     def add(self, video: str, duration: float, features: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
-        """Adds one video; see :meth:`vidlankd_hf.data.feature_shards.Shard.add`.
+        """Adds one video; see [`Shard.add`].
 
         Raises:
             ValueError: The id was added before, or the features do not fit.
@@ -73,11 +73,11 @@ class FeatureStore:
     DataLoader workers, forked or spawned, may use it.
 
     Args:
-        folder: Folder finished by :class:`ShardWriter`.
+        folder: Folder finished by [`ShardWriter`].
         streams: Names of the streams to read; the first one gives the time stamps. All by default.
 
     Attributes:
-        streams: For each stream ``{"model", "rate", "clip_length", "width"}``, in the order of concatenation.
+        streams: For each stream `{"model", "rate", "clip_length", "width"}`, in the order of concatenation.
         feature_size: F, the sum of the streams' widths.
         video_ids: The ids, in the order of extraction.
 
@@ -146,7 +146,7 @@ class FeatureStore:
             start, end: Seconds. None, or an end after the end of the video, means the end of the video.
 
         Returns:
-            ``(features [T, F] float16, times [T] float32)``, T >= 1. The rows are the first stream's steps with start
+            `(features [T, F] float16, times [T] float32)`, T >= 1. The rows are the first stream's steps with start
             <= time <= end or, if there are none, its step nearest to the middle of the span. Each is joined with the
             nearest step in time of every other stream (the earlier of two equally near ones).
 
@@ -157,7 +157,14 @@ class FeatureStore:
         return self._shard(video).read_span(self.entry(video), list(self.streams), start, end)
 
     def statistics(self, max_videos: int = 1000) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and standard deviation, ``[F]`` float32 each, of the features of `max_videos` evenly spaced videos."""
+        """Computes mean and standard deviation of the features of evenly spaced videos.
+
+        Args:
+            max_videos: Maximum number of videos to read.
+
+        Returns:
+            Mean and standard deviation over all steps, `[F]` float32 each.
+        """
         count, total, squares = 0, 0.0, 0.0
         for video in self.video_ids[:: -(-len(self) // max_videos)]:
             features = self.read(video)[0].double()

@@ -49,7 +49,7 @@ def convert_howto100m(
             floating point `[N, F]`.
         captions: `caption.json`, `raw_caption.json` or a folder of csv files; see [`read_captions`].
         output_dir: Must not hold finished features.
-        max_missing: Largest share of videos that may be left out, among those that have any of the three.
+        max_missing: Largest share of videos that may be left out, among those that have features or captions.
         widths: F of 2D and of 3D features.
         remove_overlap: See [`read_captions`].
         shard_bytes: Bytes of features per shard.

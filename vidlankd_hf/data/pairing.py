@@ -142,7 +142,7 @@ class Unpaired:
         self._add = self.rows.append if file is None else lambda row: file.write(_json_line(row))
         self._names: set[str] = set()
         self._first_outside: tuple[Caption, float] | None = None
-        self._first_silent: str | None = None
+        self._first_without_captions: str | None = None
 
     def add_without_video(self, caption: Caption) -> None:
         self.counts["without_video"] += 1
@@ -155,9 +155,9 @@ class Unpaired:
         self._add({"what": "caption outside video", **caption._asdict(), "duration": duration})
 
     def add_videos_without_captions(self) -> None:
-        silent = sorted(set(self.store.video_ids) - self.paired_videos)
-        self.counts["videos_without_captions"], self._first_silent = len(silent), next(iter(silent), None)
-        for video in silent:
+        without = sorted(set(self.store.video_ids) - self.paired_videos)
+        self.counts["videos_without_captions"], self._first_without_captions = len(without), next(iter(without), None)
+        for video in without:
             self._add({"what": "video without captions", "video": video})
 
     @property
@@ -184,10 +184,10 @@ class Unpaired:
                 f"{counts['outside_video']} captions lie outside their video, such as {caption.text[:200]!r} of "
                 f"{caption.video}: it is from {caption.start} s to {end}, but the video ends at {duration:.2f} s"
             )
-        if self._first_silent:
+        if self._first_without_captions:
             found.append(
                 f"{counts['videos_without_captions']} videos in {features} have no caption in {captions}, such as "
-                f"{self._first_silent!r}"
+                f"{self._first_without_captions!r}"
             )
         return found
 
@@ -197,7 +197,12 @@ class Unpaired:
 
 
 def check_share(problems: list[str], share: float, max_unpaired: float) -> None:
-    """Warns about [`Unpaired.problems`].
+    """Warns about captions and videos without a counterpart, or refuses them.
+
+    Args:
+        problems: Sentences of [`Unpaired.problems`].
+        share: [`Unpaired.share`].
+        max_unpaired: Largest `share` that is only warned about, from 0 to 1.
 
     Raises:
         ValueError: `share` is larger than `max_unpaired`, or `max_unpaired` is not between 0 and 1.

@@ -11,16 +11,16 @@ from torch.utils.data import Dataset
 from .features import read_manifest
 from .window_shards import WindowShard
 
-MIN_VIDEOS = 64  # of a shard, so that a batch does not hold a single video
+MIN_VIDEOS = 64  # per shard, so that a batch has clips of several videos
 
 
 class VideoTextStream(Dataset):
     """The windows of [`load_video_text`] as a map-style data set on disk; returned with `streaming=True`.
 
-    Windows are numbered shard by shard. A shard is one feature shard, or several consecutive ones that have at least
-    64 videos together. A process keeps few shards open, so its memory does not depend on the amount of data, as long
-    as windows are read shard by shard, in the order of an [`EpochSampler`] with `shard_sizes`. Our trainers do this.
-    In your own loop:
+    Windows are numbered shard by shard. A shard has the windows of one feature shard (a "file" in the code below), or
+    of several consecutive ones, so that it has at least 64 videos. A process keeps few files open, so its memory does
+    not depend on the amount of data, as long as windows are read shard by shard, in the order of an [`EpochSampler`]
+    with `shard_sizes`. Our trainers do this. In your own loop:
 
         stream = load_video_text(..., seed=0, streaming=True)
         sampler = EpochSampler(len(stream), samples_per_step=32, seed=0, shard_sizes=stream.shard_sizes)
@@ -40,6 +40,7 @@ class VideoTextStream(Dataset):
     Attributes:
         feature_size: F, the width of the features.
         shard_sizes: `[shards]` number of windows of each shard.
+        names: File names of the feature shards.
 
     Raises:
         ValueError: The features have no such stream.

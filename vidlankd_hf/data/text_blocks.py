@@ -1,4 +1,4 @@
-"""Text as full blocks of token ids, tokenised once and memory-mapped."""
+"""Text as full blocks of token ids, tokenized once and memory-mapped."""
 
 import glob
 import hashlib
@@ -24,7 +24,7 @@ from ..utils.io import atomic_dir
 from .vocabulary import tokenizer_fingerprint, vocabulary_fingerprint
 
 BLOCK_TOKENS = 126  # with [CLS] and [SEP]: 128
-BATCH_TEXTS = 1000  # tokenised at a time
+BATCH_TEXTS = 1000  # tokenized at a time
 
 
 class TextBlocks(TorchDataset):
@@ -36,7 +36,7 @@ class TextBlocks(TorchDataset):
         vokens: Folder written by [`vokenize`] for these blocks; each block then has `voken_ids` too.
 
     Raises:
-        ValueError: The vokens belong to another text or tokenizer.
+        ValueError: The folder is damaged, or the vokens belong to another text or tokenizer.
     """
 
     def __init__(self, folder: str | Path, start: int = 0, stop: int | None = None, vokens: str | Path | None = None):
@@ -44,7 +44,7 @@ class TextBlocks(TorchDataset):
         self.info = json.loads((self.folder / "info.json").read_text())
         blocks = self.info.get("blocks") if isinstance(self.info, dict) else None
         if not isinstance(blocks, int) or not 0 < blocks < 2**63:
-            raise ValueError(f"{self.folder / 'info.json'} is damaged: remove its folder to tokenise again")
+            raise ValueError(f"{self.folder / 'info.json'} is damaged: remove its folder to tokenize again")
         self.start, self.stop = start, blocks if stop is None else stop
         self._arrays = {}
         if self.vokens is not None:
@@ -61,7 +61,7 @@ class TextBlocks(TorchDataset):
 
     @property
     def array(self) -> np.ndarray:
-        return self._map(self.folder / "blocks.npy", "tokenise")
+        return self._map(self.folder / "blocks.npy", "tokenize")
 
     def _map(self, path: Path, remedy: str) -> np.ndarray:
         if path not in self._arrays:
@@ -96,7 +96,17 @@ class TextBlocks(TorchDataset):
         return [{"input_ids": ids, "voken_ids": vokens} for ids, vokens in zip(self.array[rows], voken_ids)]
 
     def split(self, held_out: int) -> tuple["TextBlocks", "TextBlocks"]:
-        """The first blocks for training and the last `held_out` for evaluation."""
+        """Splits off the last blocks.
+
+        Args:
+            held_out: Number of blocks to hold out.
+
+        Returns:
+            Training data and held-out data.
+
+        Raises:
+            ValueError: No block, or every block, would be held out.
+        """
         if not 0 < held_out < len(self):
             raise ValueError(f"cannot hold out {held_out} of {len(self)} blocks: give 1 to {len(self) - 1}")
         middle = self.stop - held_out
@@ -192,7 +202,7 @@ def load_text_blocks(
         tokenizer: Tokenizer of student and teacher.
         cache_dir: Parent of the folder of blocks, which is named after the text and the vocabulary.
         split: See [`load_text`].
-        num_proc: Number of processes that tokenise; by default this process, with the tokenizer's threads.
+        num_proc: Number of processes that tokenize; by default this process, with the tokenizer's threads.
         block_tokens: Ordinary tokens per block.
         streaming: Read a named `source` without a copy of its text on disk, for large ones.
 
@@ -219,7 +229,7 @@ def _write_blocks(dataset: Any, tokenizer: Any, folder: Path, num_proc: int | No
     texts = without_tokens = blocks = 0
     rest, sha256 = np.zeros(0, dtype), hashlib.sha256()
     batches = (batch["text"] for batch in dataset.iter(batch_size=BATCH_TEXTS))
-    progress = tqdm(desc="tokenising text", unit=" texts", disable=are_progress_bars_disabled(), leave=False)
+    progress = tqdm(desc="tokenizing text", unit=" texts", disable=are_progress_bars_disabled(), leave=False)
     with open(folder / "blocks.npy", "wb") as file, progress:
         _write_header(file, dtype, 0, block_tokens)
         for count, empty, ids in _tokenized(batches, tokenizer, dtype, num_proc):

@@ -2,11 +2,11 @@
 
 A folder holds
 
-- ``<shard>.lines.arrow``: text, tokens, start and end (seconds) of the lines, one video after another;
-- ``<shard>.videos.arrow``: for each video its entry in the features' index (JSON), the hash of its name, its first
+- `<shard>.lines.arrow`: text, tokens, start and end (seconds) of the lines, one video after another;
+- `<shard>.videos.arrow`: for each video its entry in the features' index (JSON), the hash of its name, its first
   line and its first window. Videos are sorted by hash, so that those with small hashes can be held out;
-- ``unpaired.jsonl``: captions and videos without a counterpart;
-- ``info.json``: counts, in total and for each shard.
+- `unpaired.jsonl`: captions and videos without a counterpart;
+- `info.json`: counts, in total and for each shard.
 """
 
 import hashlib

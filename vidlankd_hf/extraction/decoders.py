@@ -118,7 +118,7 @@ def decode_videos(
                     video = next(waiting, None)
                 if video is None:
                     break
-                if number not in children or not children[number].is_fit():
+                if number not in children or not children[number].is_usable():
                     children[number] = DecodingChild(streams, limits)
                     if stop.is_set():  # the loop that kills the children may have missed this one
                         children[number].kill()
@@ -236,7 +236,7 @@ class DecodingChild:
             raise RuntimeError(f"The decoding child process does not start: {error.args[1]}") from error
         self._stall_seconds = limits.stall_seconds
 
-    def is_fit(self) -> bool:
+    def is_usable(self) -> bool:
         """Whether the child can take another video."""
         return self._process.poll() is None and self.served < VIDEOS_PER_CHILD
 
@@ -284,7 +284,7 @@ class DecodingChild:
         try:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
         except BrokenPipeError:
-            self._gone()
+            self._raise_exit()
 
     def _answer(self) -> dict:
         length = int.from_bytes(self._read(4), "little")
@@ -307,11 +307,11 @@ class DecodingChild:
             self.waited += time.monotonic() - began
             count = self._process.stdout.readinto(view)  # type: ignore[attr-defined]
             if not count:
-                self._gone()
+                self._raise_exit()
             view = view[count:]
         return content
 
-    def _gone(self) -> None:
+    def _raise_exit(self) -> None:
         """Raises an error that says how the child ended, once its pipe is closed."""
         try:
             code = self._process.wait(EXIT_SECONDS)

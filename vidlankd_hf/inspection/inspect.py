@@ -172,7 +172,7 @@ class FrameReader:
         Raises:
             ValueError: The file cannot be decoded, or has no frame at one of the times.
         """
-        if self._child is None or not self._child.is_fit():
+        if self._child is None or not self._child.is_usable():
             if self._child is not None:
                 self._child.kill()
             self._child = DecodingChild([FRAMES], Limits())

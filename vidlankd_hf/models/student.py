@@ -98,11 +98,12 @@ class DistillationStudent:
         self.config.__dict__.pop("distillation", None)
 
     def _build(self, recipe: dict, own: dict[str, nn.Module]) -> None:
-        lost = {name: o["class"] for name, o in recipe["objectives"].items() if "class" in o and name not in own}
-        if lost:
-            given = ", ".join(f"{name!r}: {path.rpartition('.')[2]}()" for name, path in lost.items())
+        """Creates objectives and heads from a recipe and, by name, the instances of the user's own classes."""
+        missing = {name: o["class"] for name, o in recipe["objectives"].items() if "class" in o and name not in own}
+        if missing:
+            given = ", ".join(f"{name!r}: {path.rpartition('.')[2]}()" for name, path in missing.items())
             raise ValueError(
-                f"this student was trained with objectives of your own ({', '.join(lost.values())}), which a "
+                f"this student was trained with objectives of your own ({', '.join(missing.values())}), which a "
                 f"checkpoint does not hold: load it with from_pretrained(..., objectives={{{given}}}), or load the "
                 "plain model with AutoModelForMaskedLM"
             )
