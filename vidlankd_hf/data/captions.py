@@ -56,6 +56,9 @@ def read_captions(path: str | Path, format: str | None = None, remove_overlap: b
         remove_overlap: Whether to apply [`remove_rolling_overlap`]. By default it is applied where the problem occurs:
             to HowTo100M, and to WebVTT with times inside its lines, which is how YouTube writes recognized speech.
 
+    Returns:
+        The captions, in the order of the file, or of the sorted files.
+
     Raises:
         ValueError: The file does not exist, is not UTF-8, has an unknown format or does not follow its format, has no
             captions, names a video twice or outside the folder, or has a caption that is empty, too long or whose

@@ -108,7 +108,7 @@ class Shard:
         self.widths = dict(widths or {})
         self.num_bytes = 0
         self._spool = tempfile.TemporaryFile(dir=path.parent)
-        # Duration of each video, and the steps and the place in the spool of each of its streams.
+        # Duration of each video, and for each of its streams the number of steps and the place in the spool.
         self._entries: dict[str, tuple[float, dict[str, tuple[int, int]]]] = {}
 
     def add(self, video: str, duration: float, features: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
@@ -182,6 +182,7 @@ class Shard:
         return {"bytes": written, "sha256": digest.hexdigest()}
 
     def _spooled(self, chunks: list[tuple[int, int]]) -> Iterator[bytes]:
+        """Yields the content of chunks (place, number of bytes) of the spool."""
         for place, size in chunks:
             self._spool.seek(place)
             while size:

@@ -84,7 +84,8 @@ class FeatureStore:
     Raises:
         FileNotFoundError: The folder or one of its shards does not exist, or it has no manifest (extraction did not
             finish).
-        ValueError: The folder has another format version, lacks a requested stream, or names files of other folders.
+        ValueError: The folder has another format version, is damaged, lacks a requested stream, or its manifest names
+            files of other folders.
     """
 
     def __init__(self, folder: str | Path, streams: Sequence[str] | None = None):

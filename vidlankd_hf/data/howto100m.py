@@ -55,7 +55,7 @@ def convert_howto100m(
         shard_bytes: Bytes of features per shard.
 
     Returns:
-        The number of `videos`, of `captions` and of misses for each reason.
+        The number of `videos`, of `captions`, and of what is left out for each reason.
 
     Raises:
         ValueError: More videos are missing than `max_missing` allows. `misses.jsonl` lists those found so far, and the

@@ -32,6 +32,13 @@ def pair_captions(store: FeatureStore, captions: Iterable[Caption]) -> Pairs:
     A caption lies outside its video if it starts at or after the end of the video, or ends more than a second after
     it. A caption that ends within that second is cut at the end of the video.
 
+    Args:
+        store: The features, whose videos are searched.
+        captions: Captions in any order.
+
+    Returns:
+        The captions that have a video, and what has no counterpart.
+
     Raises:
         ValueError: A name is ambiguous.
     """

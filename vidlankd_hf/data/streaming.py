@@ -83,7 +83,15 @@ class VideoTextStream(Dataset):
         return self.read([index], [0])[0]
 
     def read(self, indices: Sequence[int], epochs: Sequence[int]) -> list[dict]:
-        """Windows by index, each in its epoch, with the columns of [`load_video_text`]."""
+        """Reads windows, each as it is in an epoch.
+
+        Args:
+            indices: Indices of the windows.
+            epochs: The epoch of each window.
+
+        Returns:
+            Rows with the columns of [`load_video_text`].
+        """
         rows = []
         for index, epoch in zip(indices, epochs):
             file = int(np.searchsorted(self._before_file, index, side="right")) - 1
@@ -104,13 +112,16 @@ class VideoTextStream(Dataset):
         return [video for file, (begin, end) in ranges for video in self._shard(file).videos(begin, end)]
 
     def split_by_video(self, share: float) -> tuple["VideoTextStream", "VideoTextStream"]:
-        """Splits the windows; about `share` of the videos, those whose names have small hashes, are held out.
+        """Splits the windows; the videos whose names have small hashes are held out.
+
+        Args:
+            share: Approximate share of the videos to hold out, between 0 and 1.
 
         Returns:
             Training data and held-out data.
 
         Raises:
-            ValueError: No video, or every video, would be held out.
+            ValueError: `share` is not between 0 and 1, or every video would be held out.
         """
         if not 0 < share < 1:
             raise ValueError(f"cannot hold out {share} of the videos: give a share between 0 and 1, such as 0.05")
@@ -128,17 +139,20 @@ class VideoTextStream(Dataset):
 
 
 def _group_files(videos: Sequence[int]) -> np.ndarray:
-    """The first file of each shard, and the number of files.
+    """Divides files into shards of at least `MIN_VIDEOS` videos.
 
     Args:
         videos: Number of videos of each file.
+
+    Returns:
+        The first file of each shard, and the number of files.
     """
-    firsts, together = [0], 0
+    firsts, in_shard = [0], 0
     for number, count in enumerate(videos):
-        if together >= MIN_VIDEOS:
+        if in_shard >= MIN_VIDEOS:
             firsts.append(number)
-            together = 0
-        together += count
-    if together < MIN_VIDEOS and len(firsts) > 1:
+            in_shard = 0
+        in_shard += count
+    if in_shard < MIN_VIDEOS and len(firsts) > 1:
         firsts.pop()
     return np.array([*firsts, len(videos)])
