@@ -67,6 +67,7 @@ def has_word_times(vtt: str) -> bool:
 
 
 def read_jsonl(text: str, path: Path) -> Rows:
+    """Reads lines of `{"video", "start", "end", "text"}`."""
     for where, line in _lines(text, path):
         try:
             fields = json.loads(line)
@@ -126,6 +127,7 @@ def _seconds(hours: str | None, minutes: str, seconds: str) -> float:
 
 
 def read_howto100m(text: str, path: Path) -> Rows:
+    """Reads `{video: {"start": [], "end": [], "text": []}}`, or the csv file of one video."""
     if suffix_of(path) == ".csv":
         yield from _read_csv(text, path)
         return
@@ -167,6 +169,7 @@ def _number(text: str) -> float | str:
 
 
 def read_activitynet(text: str, path: Path) -> Rows:
+    """Reads `{video: {"timestamps": [[start, end]], "sentences": []}}`."""
     for video, entry in _entries(text, path):
         where = f"{path}, video {video!r}"
         try:
@@ -178,6 +181,7 @@ def read_activitynet(text: str, path: Path) -> Rows:
 
 
 def read_youcook2(text: str, path: Path) -> Rows:
+    """Reads `{"database": {video: {"annotations": [{"segment": [start, end], "sentence"}]}}}`."""
     database = dict(_entries(text, path)).get("database")
     if not isinstance(database, dict):
         raise ValueError(f"{path}: must hold an object `database` of videos")
@@ -193,6 +197,7 @@ def read_youcook2(text: str, path: Path) -> Rows:
 
 
 def read_msvd(text: str, path: Path) -> Rows:
+    """Reads lines of a video's id, a tab and a sentence."""
     for where, line in _lines(text, path):
         video, tab, sentence = line.partition("\t")
         if not tab:

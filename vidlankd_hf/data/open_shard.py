@@ -70,7 +70,19 @@ class OpenShard:
     def read_span(
         self, entry: dict, streams: Sequence[str], start: float, end: float | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Reads a span of a video, given its entry in the index; see [`FeatureStore.read`]."""
+        """Reads a span of a video.
+
+        Args:
+            entry: The video's entry in the index, from [`FeatureStore.entry`].
+            streams: Names of the streams; the first one gives the time stamps.
+            start, end: Seconds; an `end` of None is the end of the video.
+
+        Returns:
+            As [`FeatureStore.read`]: features `[T, F]` float16 and times `[T]` float32.
+
+        Raises:
+            ValueError: The span starts outside the video or is empty, or the index points outside the shard.
+        """
         video = entry["video"]
         end = entry["duration"] if end is None else min(end, entry["duration"])
         if not (0 <= start < entry["duration"] and end > start):

@@ -152,16 +152,19 @@ class Unpaired:
         self._first_without_captions: str | None = None
 
     def add_without_video(self, caption: Caption) -> None:
+        """Adds a caption whose video has no features."""
         self.counts["without_video"] += 1
         self._names.add(caption.video)
         self._add({"what": "caption without video", **caption._asdict()})
 
     def add_outside_video(self, caption: Caption, duration: float) -> None:
+        """Adds a caption that lies outside its video of `duration` seconds."""
         self.counts["outside_video"] += 1
         self._first_outside = self._first_outside or (caption, duration)
         self._add({"what": "caption outside video", **caption._asdict(), "duration": duration})
 
     def add_videos_without_captions(self) -> None:
+        """Adds the videos that no caption was paired with, after all captions."""
         without = sorted(set(self.store.video_ids) - self.paired_videos)
         self.counts["videos_without_captions"], self._first_without_captions = len(without), next(iter(without), None)
         for video in without:
@@ -176,7 +179,11 @@ class Unpaired:
         return max(lost / self.counts["captions"], self.counts["videos_without_captions"] / len(self.store))
 
     def problems(self, features: str | Path, captions: str | Path) -> list[str]:
-        """A sentence for each kind of problem, with the number of cases and an example."""
+        """Returns a sentence for each kind of problem, with the number of cases and an example.
+
+        Args:
+            features, captions: Paths of the features and captions, to be named in the sentences.
+        """
         found, counts = [], self.counts
         if counts["without_video"]:
             found.append(

@@ -61,6 +61,7 @@ class TextBlocks(TorchDataset):
 
     @property
     def array(self) -> np.ndarray:
+        """The token ids of all blocks in the folder, `[blocks, block_tokens]`, memory-mapped."""
         return self._map(self.folder / "blocks.npy", "tokenize")
 
     def _map(self, path: Path, remedy: str) -> np.ndarray:

@@ -140,7 +140,15 @@ class WindowReader:
         return self.read(rows, [0] * len(rows["id"]))
 
     def read(self, rows: dict[str, list], epochs: Sequence[int]) -> dict[str, list]:
-        """The columns of `rows`, each row in its epoch."""
+        """Reads windows, each as it is in an epoch.
+
+        Args:
+            rows: Columns of the rows, as lists.
+            epochs: The epoch of each row.
+
+        Returns:
+            The columns of [`load_video_text`], as lists.
+        """
         texts, starts, ends = list(rows["text"]), list(rows["start"]), list(rows["end"])
         for i, epoch in enumerate(epochs):
             if epoch and self.seed is not None:

@@ -31,6 +31,10 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 def check_same_vocabulary(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase) -> None:
     """Checks that two tokenizers have the same vocabulary and special ids.
 
+    Args:
+        teacher: The teacher's tokenizer.
+        student: The student's tokenizer.
+
     Raises:
         ValueError: They differ; the message names the first difference.
     """

@@ -172,7 +172,17 @@ class WindowShard(Windows):
         self.features = OpenShard(features / name)
 
     def sample(self, window: int, epoch: int, seed: int | None, streams: Sequence[str]) -> dict:
-        """A window in an epoch, with the columns of [`load_video_text`]."""
+        """Reads a window as it is in an epoch.
+
+        Args:
+            window: Number of the window in this shard.
+            epoch: The epoch.
+            seed: Determines where windows start in each epoch; None keeps them the same.
+            streams: Names of the feature streams to read.
+
+        Returns:
+            A row with the columns of [`load_video_text`].
+        """
         video, number = self.locate(window)
         entry = json.loads(self.entries[video].as_py())
         name = entry["video"]

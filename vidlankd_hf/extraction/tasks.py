@@ -94,6 +94,7 @@ def _difference(held: dict, asked: dict) -> str:
 
 
 def part_path(folder: Path, number: int) -> Path:
+    """Path of `shard-00000.json` of a task."""
     return (folder / shard_name(number)).with_suffix(".json")
 
 
@@ -252,6 +253,11 @@ class ShardTask:
 
 def finish(folder: Path, num_tasks: int, streams: dict[str, dict]) -> bool:
     """Writes index, manifest and the list of failed videos if the shards of all tasks exist.
+
+    Args:
+        folder: The output folder.
+        num_tasks: Number of tasks.
+        streams: The settings of each stream's backbone.
 
     Returns:
         Whether they exist.

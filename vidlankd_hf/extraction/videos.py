@@ -72,6 +72,7 @@ def find_videos(videos: str | Path | Iterable[str | Path]) -> list[Video]:
 
 
 def is_remote(path: str) -> bool:
+    """Whether a path is a URL that fsspec reads, and not the name of a local file."""
     return ("://" in path or "::" in path) and not Path(path).exists()
 
 

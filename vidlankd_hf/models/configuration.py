@@ -134,8 +134,10 @@ class VidLanKDTeacherConfig(PreTrainedConfig):
 
     @property
     def vocab_size(self) -> int:
+        """Vocabulary size V of the text encoder."""
         return self.text_config.vocab_size
 
     @property
     def hidden_size(self) -> int:
+        """Width H of the text encoder."""
         return self.text_config.hidden_size

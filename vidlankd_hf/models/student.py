@@ -222,7 +222,12 @@ class DistillationStudent:
         return plain
 
     def save_distillation(self, output_dir: str | Path, state_dict: dict[str, Tensor] | None = None) -> None:
-        """Writes heads and objectives to `output_dir/distillation/` for [`from_pretrained`], if there are any."""
+        """Writes heads and objectives for [`from_pretrained`], if there are any.
+
+        Args:
+            output_dir: Folder of the student. The files are written to its subfolder `distillation/`.
+            state_dict: As in [`export`].
+        """
         if not self.objectives:
             return
         state_dict = self.state_dict() if state_dict is None else state_dict
