@@ -8,7 +8,7 @@ import html
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -208,7 +208,7 @@ def read_msvd(text: str, path: Path) -> Rows:
 def _entries(text: str, path: Path) -> Iterator[tuple[str, Any]]:
     """Parses the entries of a JSON object one by one, since HowTo100M's file has gigabytes."""
     decoder = json.JSONDecoder(object_pairs_hook=lambda pairs: _unique(pairs, path))
-    position, end, names = _expect(r"\s*\{\s*", text, 0, path), re.compile(r"\s*\}\s*$"), set()
+    position, end, names = _expect(r"\s*\{\s*", text, 0, path), re.compile(r"\s*\}\s*$"), set[str]()
     while not end.match(text, position):
         if names:
             position = _expect(r"\s*,\s*", text, position, path)
@@ -245,7 +245,7 @@ def _expect(pattern: str, text: str, position: int, path: Path) -> int:
     return match.end()
 
 
-READERS = {
+READERS: dict[str, Callable[[str, Path], Rows]] = {
     "jsonl": read_jsonl,
     "srt": partial(_read_cues, vtt=False),
     "vtt": partial(_read_cues, vtt=True),

@@ -8,7 +8,7 @@ import lzma
 import math
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ WRONG_TIMES = ("howto100m", "activitynet")  # as published, a few lines end when
 MAX_CHARACTERS = 1_000_000  # in one caption; about a long novel
 MAX_GAP = 0.5  # seconds between the end of a line and the start of one that repeats its words
 MAX_REPEATED_WORDS = 200
-_OPENERS = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
+_OPENERS: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
 
 
 class Caption(NamedTuple):
@@ -74,7 +74,7 @@ def iterate_captions(
     path = Path(path)
     if format not in (None, *READERS):
         raise ValueError(f"format is {format!r}: choose one of {', '.join(READERS)}")
-    corrections, empty = Counter(), True
+    corrections, empty = Counter[str](), True
     for file in caption_files(path):
         text = _read_text(file)
         kind = format or detect_format(file, text)
@@ -108,7 +108,7 @@ def remove_rolling_overlap(captions: Iterable[Caption]) -> list[Caption]:
         The captions that have text left, in the same order.
     """
     kept: list[Caption] = []
-    video, said, previous = None, [], []
+    video, said, previous = None, list[str](), list[str]()
     for caption in captions:
         words = caption.text.split()
         keys = ["".join(filter(str.isalnum, word)).casefold() or word for word in words]

@@ -57,7 +57,7 @@ def write_manifest(folder: Path, streams: dict[str, dict], shards: Iterable[dict
     Raises:
         ValueError: Two shards have features of different widths, or no shard has a video.
     """
-    sha256, widths, steps, num_videos, seconds = {}, {}, dict.fromkeys(streams, 0), 0, 0.0
+    sha256, widths, steps, num_videos, seconds = {}, dict[str, int](), dict.fromkeys(streams, 0), 0, 0.0
     with atomic_file(folder / INDEX) as index:
         for shard in shards:
             if not shard["videos"]:

@@ -166,7 +166,7 @@ class FeatureStore:
         Returns:
             Mean and standard deviation over all steps, `[F]` float32 each.
         """
-        count, total, squares = 0, 0.0, 0.0
+        count, (total, squares) = 0, torch.zeros(2, self.feature_size, dtype=torch.float64)
         for video in self.video_ids[:: -(-len(self) // max_videos)]:
             features = self.read(video)[0].double()
             count, total, squares = count + len(features), total + features.sum(0), squares + features.square().sum(0)

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from .captions import Caption, iterate_captions
 from .features import ShardWriter
 from .pairing import place_caption
 
-STREAMS = {
+STREAMS: dict[str, dict[str, Any]] = {
     "frame": {"model": "HowTo100M 2D (ResNet-152)", "rate": 1.0, "clip_length": 1},
     "clip": {"model": "HowTo100M 3D (ResNeXt-101)", "rate": 1.5, "clip_length": 16},
 }
@@ -63,7 +63,7 @@ def convert_howto100m(
     """
     if not 0 <= max_missing <= 1:
         raise ValueError(f"max_missing is {max_missing}: give a share from 0 to 1, such as 0.05")
-    files, twice = {}, set()
+    files, twice = dict[str, dict[str, Path]](), set[str]()
     for name, folder in (("frame", features_2d), ("clip", features_3d)):
         files[name] = {}
         for video, path in _files(Path(folder)):

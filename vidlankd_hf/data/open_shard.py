@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
-DTYPES = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
+DTYPES: dict[str, np.dtype] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
 
 
 class OpenShard:
@@ -92,9 +92,10 @@ class OpenShard:
             )
         self._fetch_likely(entry, streams, start, end)
         times = self._times(entry, streams[0])
-        first, last = np.searchsorted(times, np.float32(start)), np.searchsorted(times, np.float32(end), "right")
+        first = int(np.searchsorted(times, np.float32(start)))
+        last = int(np.searchsorted(times, np.float32(end), "right"))
         if first == last:
-            first = int(_nearest(times, np.float32([(start + end) / 2]))[0])
+            first = int(_nearest(times, np.array([(start + end) / 2], np.float32))[0])
             last = first + 1
         times = times[first:last]
         parts = [(self._features(entry, streams[0], first, last), slice(None))]

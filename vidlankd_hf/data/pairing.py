@@ -145,7 +145,7 @@ class Unpaired:
     """
 
     def __init__(self, store: FeatureStore, file: TextIO | None = None):
-        self.store, self.counts, self.paired_videos, self.rows = store, Counter(), set(), []
+        self.store, self.counts, self.paired_videos, self.rows = store, Counter[str](), set[str](), list[dict]()
         self._add = self.rows.append if file is None else lambda row: file.write(_json_line(row))
         self._names: set[str] = set()
         self._first_outside: tuple[Caption, float] | None = None

@@ -46,7 +46,7 @@ class TextBlocks(TorchDataset):
         if not isinstance(blocks, int) or not 0 < blocks < 2**63:
             raise ValueError(f"{self.folder / 'info.json'} is damaged: remove its folder to tokenize again")
         self.start, self.stop = start, blocks if stop is None else stop
-        self._arrays = {}
+        self._arrays: dict[Path, np.ndarray] = {}
         if self.vokens is not None:
             info = read_vokens_info(self.vokens)
             self.num_vokens = info["num_vokens"]
@@ -161,8 +161,8 @@ def load_text(
             raise ValueError(f"{source} holds no text: {', '.join(p.name for p in files)} is empty")
         kinds = {_kind(p) for p in files}
         if len(kinds) > 1:
-            names = ", ".join(sorted(kinds))
-            raise ValueError(f"{source} holds files of several kinds ({names}): keep one kind per folder")
+            found = ", ".join(sorted(kinds))
+            raise ValueError(f"{source} holds files of several kinds ({found}): keep one kind per folder")
         for file in files if kinds == {"json"} else ():
             _check_json_lines(file)
         try:

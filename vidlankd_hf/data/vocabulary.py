@@ -20,7 +20,7 @@ def vocabulary_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """Hexadecimal sha256 of everything that determines the ids of a text."""
-    content = [vocabulary_fingerprint(tokenizer)]
+    content: list[str | dict] = [vocabulary_fingerprint(tokenizer)]
     if tokenizer.is_fast:
         rules = json.loads(tokenizer.backend_tokenizer.to_str())
         content.append({name: rule for name, rule in rules.items() if name not in ("truncation", "padding", "model")})

@@ -108,7 +108,7 @@ def _write_windows(
 def _spill_by_shard(folder: Path, store: FeatureStore, captions: Iterator[Caption]) -> list[Path]:
     """Writes captions to a file for each shard, in any order of videos; memory stays below `BUFFER_CHARACTERS`."""
     folder.mkdir()
-    pending, held = defaultdict(list), 0
+    pending, held = defaultdict[str, list[str]](list), 0
 
     def flush() -> None:
         for shard, rows in pending.items():

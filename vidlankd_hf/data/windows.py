@@ -81,7 +81,7 @@ def make_windows(
     Returns:
         The tables `lines` and `videos` for [`Windows`], and the number of windows.
     """
-    lines, first_lines, first_windows, windows = [], [], [], 0
+    lines, first_lines, first_windows, windows = list[tuple[Caption, int]](), [], [], 0
     for captions in by_video.values():
         divided = divide(captions, tokenizer, max_tokens)
         first_lines.append(len(lines))

@@ -142,7 +142,7 @@ def find_videos(folder: str | Path) -> dict[str, Path]:
     if not Path(folder).is_dir():
         raise ValueError(f"the folder of videos {folder} does not exist: give the one that was extracted")
     root = Path(folder).resolve()
-    files = {}
+    files: dict[str, Path] = {}
     for path in sorted(root.rglob("*")):
         if path.is_file():
             for name in (path.relative_to(root).as_posix(), path.name, path.stem):
