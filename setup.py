@@ -96,6 +96,7 @@ setup(
         "psutil>=5.9",
         "pyyaml>=6.0.1",
         "fsspec>=2024.6",
+        "jinja2>=3.1",
         "tqdm>=4.66.3",
     ],
     extras_require={

@@ -170,10 +170,9 @@ def test_what_is_no_such_folder_or_already_finished_is_refused(tmp_path):
     with pytest.raises(ValueError, match="max_missing is 3"):
         convert(tmp_path, max_missing=3)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="holds no .npy file"):
-        convert_howto100m(tmp_path / "empty", tmp_path / "3d", tmp_path / "caption.json", tmp_path / "out")
-    with pytest.raises(ValueError, match="is not a folder"):
-        convert_howto100m(tmp_path / "none", tmp_path / "3d", tmp_path / "caption.json", tmp_path / "out")
+    for name in ("empty", "none"):
+        with pytest.raises(ValueError, match=f"{name} is not a folder with a .npy file for each video"):
+            convert_howto100m(tmp_path / name, tmp_path / "3d", tmp_path / "caption.json", tmp_path / "out")
     convert(tmp_path)
     before = (tmp_path / "out" / "captions.jsonl").read_bytes()
     with pytest.raises(ValueError, match="already holds finished features"):

@@ -1,6 +1,5 @@
 """Windows on disk equal the windows in memory, once an epoch, in an order that workers and ranks do not change."""
 
-import json
 import pickle
 import subprocess
 import sys
@@ -11,7 +10,8 @@ import pytest
 import torch
 from accelerate import skip_first_batches
 from accelerate.data_loader import BatchSamplerShard
-from helpers import WORDS, make_config, make_tokenizer
+from captioned_videos import write_captioned_shards
+from helpers import make_config, make_tokenizer
 from torch.utils.data import BatchSampler, DataLoader
 
 from vidlankd_hf import (
@@ -23,13 +23,10 @@ from vidlankd_hf import (
     load_video_text,
 )
 from vidlankd_hf.data import streaming, window_shards
-from vidlankd_hf.data.features import ShardWriter
 from vidlankd_hf.data.video_text import split_by_video
 from vidlankd_hf.models.teacher import video_config_like
 from vidlankd_hf.training import sampler as sampler_module
 from vidlankd_hf.training.sampler import EpochDataset, EpochSampler
-
-SECONDS = 60
 
 
 @pytest.fixture(scope="module")
@@ -37,26 +34,9 @@ def tokenizer():
     return make_tokenizer()
 
 
-def write_data(folder, videos=12, shard_bytes=700):
-    """One-minute videos, two or three per shard; some have few captions, and one fills a shard with many."""
-    rng = np.random.default_rng(0)
-    writer = ShardWriter(folder / "features", {"frame": {"model": "m", "rate": 1.0, "clip_length": 1}}, shard_bytes)
-    rows = []
-    for number in range(videos):
-        times = torch.arange(SECONDS) + 0.5
-        values = torch.stack([times, torch.full((SECONDS,), float(number))], 1)
-        writer.add(f"v{number}.mp4", SECONDS, {"frame": (values.half(), times)})
-        for t in range(SECONDS if number == 3 else int(rng.integers(5, 30))):
-            text = " ".join(WORDS[i] for i in rng.integers(0, 60, rng.integers(2, 9)))
-            rows.append({"video": f"v{number}", "start": t, "end": t + 1, "text": text})
-    writer.close()
-    (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return write_data(tmp_path_factory.mktemp("data"))
+    return write_captioned_shards(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture
@@ -128,6 +108,11 @@ def test_stream_is_a_map_style_data_set(load):
     assert [row["video"] for row in rows] == stream.videos()
     with pytest.raises(IndexError, match=f"window {len(stream)} of {len(stream)}"):
         stream[len(stream)]
+
+
+def test_stream_of_features_that_does_not_exist_is_refused(load):
+    with pytest.raises(ValueError, match="has no stream 'sound'"):
+        load(streams=["sound"])
 
 
 def test_windows_stay_without_a_seed(load):
@@ -306,7 +291,7 @@ def test_training_resumed_inside_an_epoch_equals_the_uninterrupted_one_bit_for_b
 
 @pytest.mark.slow
 def test_training_of_two_processes_resumed_after_any_step_equals_the_uninterrupted_one(tmp_path):
-    write_data(tmp_path)
+    write_captioned_shards(tmp_path)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run([*command, __file__, str(tmp_path)], capture_output=True, text=True, timeout=580)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -345,102 +330,6 @@ def test_batches_of_a_stream_are_those_of_the_collator(load, tokenizer):
     videos = [stream.videos()[key] for key in keys]
     same = [[a == b for b in videos] for a in videos]
     assert (batch["video_ids"][:, None] == batch["video_ids"]).tolist() == same
-
-
-# ---- what is prepared ----
-
-
-def test_captions_are_divided_once_and_again_if_something_changed(tmp_path, tokenizer, monkeypatch):
-    data = write_data(tmp_path, videos=4)
-
-    def load(**options):
-        return load_video_text(
-            data / "features", data / "captions.jsonl", tokenizer,
-            streaming=True, **{"max_length": 14, "cache_dir": tmp_path / "cache", **options},
-        )  # fmt: skip
-
-    first = load()
-    monkeypatch.setattr(window_shards, "_write_windows", None)
-    assert load().folder == first.folder
-    monkeypatch.undo()
-    assert load(max_length=20).folder != first.folder
-    with open(data / "captions.jsonl", "a") as file:
-        file.write(json.dumps({"video": "v1", "start": 50, "end": 51, "text": "word1"}) + "\n")
-    assert load().folder != first.folder
-    assert {p.name.split("-")[0] for p in (tmp_path / "cache").iterdir()} == {"windows"}, "nothing half-written stays"
-
-
-def test_captions_in_any_order_and_of_any_amount_held_make_the_same_windows(tmp_path, tokenizer, monkeypatch):
-    data = write_data(tmp_path)
-    lines = (data / "captions.jsonl").read_text().splitlines(keepends=True)
-
-    def windows(cache):
-        stream = load_video_text(
-            data / "features", data / "captions.jsonl", tokenizer, streaming=True, cache_dir=tmp_path / cache
-        )
-        return [(row["id"], row["text"], row["start"]) for row in stream]
-
-    expected = windows("a")
-    monkeypatch.setattr(window_shards, "BUFFER_CHARACTERS", 200)
-    np.random.default_rng(1).shuffle(lines)
-    (data / "captions.jsonl").write_text("".join(lines))
-    assert windows("b") == expected
-
-
-def test_unpaired_are_counted_listed_and_refused_above_the_share(tmp_path, tokenizer, caplog):
-    data = write_data(tmp_path, videos=5)
-    rows = [json.loads(line) for line in (data / "captions.jsonl").read_text().splitlines()]
-    rows = [row for row in rows if row["video"] != "v4"] + [
-        {"video": "x", "start": 0, "end": 1, "text": "word1"},
-        {"video": "v1", "start": 59, "end": 70, "text": "word2"},
-    ]
-    (data / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-    def load(max_unpaired, streaming=True):
-        return load_video_text(
-            data / "features", data / "captions.jsonl", tokenizer,
-            max_unpaired=max_unpaired, streaming=streaming, cache_dir=tmp_path / "cache",
-        )  # fmt: skip
-
-    messages = []
-    for streamed in (True, False):
-        with pytest.raises(
-            ValueError, match="1 captions of 1 videos .*'x'.*1 captions lie outside.*'v4.mp4'"
-        ) as error:
-            load(0.1, streamed)
-        messages.append(str(error.value))
-    assert messages[0] == messages[1]
-    stream = load(0.2)
-    assert "Left out" in caplog.text and len(stream) == len(load(0.2, streaming=False))
-    listed = [json.loads(line) for line in (stream.folder / "unpaired.jsonl").read_text().splitlines()]
-    assert [(row["what"], row["video"]) for row in listed] == [
-        ("caption without video", "x"), ("caption outside video", "v1"), ("video without captions", "v4.mp4"),
-    ]  # fmt: skip
-    with pytest.raises(ValueError, match="cannot be shuffled with streaming"):
-        load_video_text(data / "features", data / "captions.jsonl", tokenizer, shuffle_videos_seed=0, streaming=True)
-
-
-def test_index_that_points_elsewhere_and_damaged_lines_are_refused(tmp_path, tokenizer):
-    data = write_data(tmp_path, videos=4)
-
-    def load():
-        return load_video_text(
-            data / "features", data / "captions.jsonl", tokenizer, streaming=True, cache_dir=tmp_path / "cache"
-        )
-
-    stream = load()
-    path = next(stream.folder.glob("*.lines.arrow"))
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(ValueError, match="is damaged"):
-        list(load())
-    with pytest.raises(ValueError, match="has no stream 'sound'"):
-        streaming.VideoTextStream(data / "features", stream.folder, ["sound"])
-    index = data / "features" / "index.jsonl"
-    index.write_text(index.read_text().replace("shard-00000", "../../outside"))
-    (stream.folder / "info.json").unlink()
-    with pytest.raises(ValueError, match="does not list"):
-        load()
-    assert not (tmp_path / "outside.safetensors").exists()
 
 
 if __name__ == "__main__":

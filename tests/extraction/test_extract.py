@@ -110,6 +110,7 @@ def test_a_finished_folder_is_unchanged_and_refuses_other_settings_or_videos(tmp
     assert "nothing to do" in caplog.text
     for streams, words in [
         ([frame], "streams .*clip.*, not"),
+        ([clip, frame], "the order of the streams"),
         ([frame, Stream("clip", clip.model, 12.0, 16)], "clip has frame_rate 24.0, not 12.0"),
         ([Stream("frame", shutil.copytree(frame.model, tmp_path / "other"), 1.0), clip], "frame has model .*other"),
     ]:

@@ -1,11 +1,14 @@
-"""Caption formats: each reader yields unchecked rows of (where, video, start, end, text)."""
+"""Caption formats: each reader yields unchecked rows of (where, video, start, end, text).
+
+`where` names the file and the place in it, for error messages.
+"""
 
 import csv
 import html
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,12 +24,12 @@ Rows = Iterator[tuple[str, Any, Any, Any, Any]]
 
 
 def video_name(path: Path) -> str:
-    """The video id of a subtitle file: its name without suffix."""
+    """The video id of a subtitle file: its name without suffix, `talk.en` for `talk.en.srt.gz`."""
     return path.with_suffix("").stem if path.suffix.lower() in _COMPRESSIONS else path.stem
 
 
 def suffix_of(path: Path) -> str:
-    """The suffix of a file, in lower case and without that of a compression; empty if there is none."""
+    """The suffix of a file in lower case, `.srt` for `talk.en.SRT.gz`; empty if there is none."""
     return next((s for s in map(str.lower, reversed(path.suffixes)) if s not in _COMPRESSIONS), "")
 
 
@@ -59,24 +62,30 @@ def detect_format(path: Path, text: str) -> str:
 
 
 def has_word_times(vtt: str) -> bool:
-    """Whether a WebVTT file has times of single words, as YouTube's recognised speech has."""
+    """Whether a WebVTT file has times of single words, as YouTube's recognized speech has."""
     return _WORD_TIME.search(vtt) is not None
 
 
 def read_jsonl(text: str, path: Path) -> Rows:
+    """Reads lines of `{"video", "start", "end", "text"}`."""
+    for where, line in _lines(text, path):
+        try:
+            fields = json.loads(line)
+            row = fields["video"], fields.get("start", 0.0), fields.get("end"), fields["text"]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"{where}: not a JSON object with at least video and text ({error!r})") from error
+        yield where, *row
+
+
+def _lines(text: str, path: Path) -> Iterator[tuple[str, str]]:
+    """Yields the place of each line that is not blank, for messages, and the line."""
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            where = f"{path}, line {number}"
-            try:
-                fields = json.loads(line)
-                row = fields["video"], fields.get("start", 0.0), fields.get("end"), fields["text"]
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-                raise ValueError(f"{where}: not a JSON object with at least video and text ({error!r})") from error
-            yield where, *row
+            yield f"{path}, line {number}", line
 
 
 def _read_cues(text: str, path: Path, vtt: bool) -> Rows:
-    """Reads cues: every line with an arrow must hold the times of a cue, and the lines up to the next one its text.
+    """Reads cues: each line with an arrow must hold the times of a cue; the lines up to the next arrow are its text.
 
     Parsers on PyPI hide errors: webvtt-py 0.6 drops cues that it cannot read, and text after a plain "<"; pysubs2 1.8
     appends such cues, and comments, to the text of the previous cue.
@@ -118,20 +127,18 @@ def _seconds(hours: str | None, minutes: str, seconds: str) -> float:
 
 
 def read_howto100m(text: str, path: Path) -> Rows:
+    """Reads `{video: {"start": [], "end": [], "text": []}}`, or the csv file of one video."""
     if suffix_of(path) == ".csv":
         yield from _read_csv(text, path)
         return
     for video, entry in _entries(text, path):
-        yield from _read_columns(entry, video, f"{path}, video {video!r}")
-
-
-def _read_columns(entry: Any, video: str, where: str) -> Rows:
-    columns = [entry.get(name) for name in ("start", "end", "text")] if isinstance(entry, dict) else [None]
-    if not all(isinstance(column, list) for column in columns) or len({len(column) for column in columns}) != 1:
-        raise ValueError(f"{where}: must hold the lists start, end and text of equal length")
-    # The published file has NaN where nothing was recognised.
-    texts = ["" if text is None or isinstance(text, float) else text for text in columns.pop()]
-    yield from _numbered(zip(*columns, texts), video, where)
+        where = f"{path}, video {video!r}"
+        columns = [entry.get(name) for name in ("start", "end", "text")] if isinstance(entry, dict) else [None]
+        if not all(isinstance(column, list) for column in columns) or len({len(column) for column in columns}) != 1:
+            raise ValueError(f"{where}: must hold the lists start, end and text of equal length")
+        # The published file has NaN where nothing was recognized.
+        texts = ["" if text is None or isinstance(text, float) else text for text in columns.pop()]
+        yield from _numbered(zip(*columns, texts), video, where)
 
 
 def _numbered(rows: Iterable[tuple[Any, Any, Any]], video: str, where: str) -> Rows:
@@ -154,6 +161,7 @@ def _read_csv(text: str, path: Path) -> Rows:
 
 
 def _number(text: str) -> float | str:
+    """The number in a field, or the field itself, which the check of the rows refuses."""
     try:
         return float(text)
     except ValueError:
@@ -161,6 +169,7 @@ def _number(text: str) -> float | str:
 
 
 def read_activitynet(text: str, path: Path) -> Rows:
+    """Reads `{video: {"timestamps": [[start, end]], "sentences": []}}`."""
     for video, entry in _entries(text, path):
         where = f"{path}, video {video!r}"
         try:
@@ -172,6 +181,7 @@ def read_activitynet(text: str, path: Path) -> Rows:
 
 
 def read_youcook2(text: str, path: Path) -> Rows:
+    """Reads `{"database": {video: {"annotations": [{"segment": [start, end], "sentence"}]}}}`."""
     database = dict(_entries(text, path)).get("database")
     if not isinstance(database, dict):
         raise ValueError(f"{path}: must hold an object `database` of videos")
@@ -179,41 +189,39 @@ def read_youcook2(text: str, path: Path) -> Rows:
         where = f"{path}, video {video!r}"
         try:
             # Videos of the test set have no annotations.
-            rows = [(*a["segment"], a["sentence"]) for a in entry.get("annotations", [])]
-            rows = [(start, end, sentence) for start, end, sentence in rows]
+            annotations = entry.get("annotations", [])
+            rows = [(start, end, a["sentence"]) for a in annotations for start, end in [a["segment"]]]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{where}: annotations must hold segment and sentence ({error!r})") from error
         yield from _numbered(rows, video, where)
 
 
 def read_msvd(text: str, path: Path) -> Rows:
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            where = f"{path}, line {number}"
-            video, tab, sentence = line.partition("\t")
-            if not tab:
-                raise ValueError(f"{where}: must be a video's id, a tab and a sentence, but is {line[:80]!r}")
-            yield where, video, 0.0, None, sentence
+    """Reads lines of a video's id, a tab and a sentence."""
+    for where, line in _lines(text, path):
+        video, tab, sentence = line.partition("\t")
+        if not tab:
+            raise ValueError(f"{where}: must be a video's id, a tab and a sentence, but is {line[:80]!r}")
+        yield where, video, 0.0, None, sentence
 
 
 def _entries(text: str, path: Path) -> Iterator[tuple[str, Any]]:
-    """Yields the entries of a JSON object one by one, since HowTo100M's file has gigabytes."""
+    """Parses the entries of a JSON object one by one, since HowTo100M's file has gigabytes."""
     decoder = json.JSONDecoder(object_pairs_hook=lambda pairs: _unique(pairs, path))
-    place, names = _expect(r"\s*\{\s*", text, 0, path), set()
-    closed = re.compile(r"\}\s*$").match(text, place)
-    while closed is None:
+    position, end, names = _expect(r"\s*\{\s*", text, 0, path), re.compile(r"\s*\}\s*$"), set[str]()
+    while not end.match(text, position):
+        if names:
+            position = _expect(r"\s*,\s*", text, position, path)
         try:
-            name, place = decoder.raw_decode(text, place)
-            place = _expect(r"\s*:\s*", text, place, path)
-            value, place = decoder.raw_decode(text, place)
+            name, position = decoder.raw_decode(text, position)
+            position = _expect(r"\s*:\s*", text, position, path)
+            value, position = decoder.raw_decode(text, position)
         except (json.JSONDecodeError, RecursionError) as error:
             raise ValueError(f"{path} is not JSON: {error}") from error
         if name in names:
             raise ValueError(f"{path}: {name!r} occurs twice: keep one of the two")
         names.add(name)
         yield name, value
-        closed = re.compile(r"\s*\}\s*$").match(text, place)
-        place = place if closed else _expect(r"\s*,\s*", text, place, path)
 
 
 def _unique(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
@@ -226,18 +234,18 @@ def _unique(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
     return fields
 
 
-def _expect(pattern: str, text: str, place: int, path: Path) -> int:
-    match = re.compile(pattern).match(text, place)
+def _expect(pattern: str, text: str, position: int, path: Path) -> int:
+    match = re.compile(pattern).match(text, position)
     if match is None:
-        line = text.count("\n", 0, place) + 1
+        line = text.count("\n", 0, position) + 1
         raise ValueError(
             f"{path}, line {line}: must hold a JSON object with an entry for each video, but has "
-            f"{text[place : place + 40]!r}"
+            f"{text[position : position + 40]!r}"
         )
     return match.end()
 
 
-READERS = {
+READERS: dict[str, Callable[[str, Path], Rows]] = {
     "jsonl": read_jsonl,
     "srt": partial(_read_cues, vtt=False),
     "vtt": partial(_read_cues, vtt=True),

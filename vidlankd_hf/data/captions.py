@@ -6,8 +6,9 @@ import itertools
 import logging
 import lzma
 import math
+import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -18,9 +19,9 @@ logger = logging.getLogger(__name__)
 SPEECH_FORMATS = ("srt", "vtt", "howto100m")  # lines without text are common here: they clear the screen
 WRONG_TIMES = ("howto100m", "activitynet")  # as published, a few lines end when, or before, they start
 MAX_CHARACTERS = 1_000_000  # in one caption; about a long novel
-MAX_GAP = 0.5  # seconds between a line and the one that repeats its end
+MAX_GAP = 0.5  # seconds between the end of a line and the start of one that repeats its words
 MAX_REPEATED_WORDS = 200
-_OPENERS = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
+_OPENERS: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
 
 
 class Caption(NamedTuple):
@@ -53,7 +54,10 @@ def read_captions(path: str | Path, format: str | None = None, remove_overlap: b
         path: The file or folder.
         format: One of the formats above; by default detected from suffix and content.
         remove_overlap: Whether to apply [`remove_rolling_overlap`]. By default it is applied where the problem occurs:
-            to HowTo100M, and to WebVTT with times inside its lines, which is how YouTube writes recognised speech.
+            to HowTo100M, and to WebVTT with times inside its lines, which is how YouTube writes recognized speech.
+
+    Returns:
+        The captions, in the order of the file, or of the sorted files.
 
     Raises:
         ValueError: The file does not exist, is not UTF-8, has an unknown format or does not follow its format, has no
@@ -70,7 +74,7 @@ def iterate_captions(
     path = Path(path)
     if format not in (None, *READERS):
         raise ValueError(f"format is {format!r}: choose one of {', '.join(READERS)}")
-    corrections, empty = Counter(), True
+    corrections, empty = Counter[str](), True
     for file in caption_files(path):
         text = _read_text(file)
         kind = format or detect_format(file, text)
@@ -99,12 +103,15 @@ def remove_rolling_overlap(captions: Iterable[Caption]) -> list[Caption]:
 
     Args:
         captions: One video after another; within a video, sorted by time.
+
+    Returns:
+        The captions that have text left, in the same order.
     """
     kept: list[Caption] = []
-    video, said, previous = None, [], []
+    video, said, previous = None, list[str](), list[str]()
     for caption in captions:
         words = caption.text.split()
-        keys = [_key(word) for word in words]
+        keys = ["".join(filter(str.isalnum, word)).casefold() or word for word in words]
         end = kept[-1].end if caption.video == video else None
         touches = None not in (caption.end, end) and caption.start <= end + MAX_GAP
         said = said if touches else []
@@ -122,12 +129,11 @@ def remove_rolling_overlap(captions: Iterable[Caption]) -> list[Caption]:
     return kept
 
 
-def _key(word: str) -> str:
-    return "".join(filter(str.isalnum, word)).casefold() or word
-
-
 def _longest_overlap(said: list[str], line: list[str]) -> int:
-    """The largest n for which the last n of `said` are the first n of `line` (the prefix function of Knuth et al.)."""
+    """The largest n for which the last n of `said` are the first n of `line`.
+
+    Source: the prefix function of Knuth, Morris and Pratt (1977).
+    """
     joined = [*line[: len(said)], None, *said]
     borders = [0] * len(joined)
     for i in range(1, len(joined)):
@@ -168,7 +174,7 @@ def _read_text(path: Path) -> str:
             return file.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 (byte {error.start}): convert it, for example with iconv") from error
-    except (lzma.LZMAError, EOFError, OSError) as error:
+    except (lzma.LZMAError, zlib.error, EOFError, OSError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
 
 

@@ -2,10 +2,10 @@
 
 A folder holds
 
-- ``shard-00000.safetensors``, ...: for each stream ``{stream}.features`` ``[N, F]`` float16 and ``{stream}.times``
-  ``[N]`` float32 (seconds, the centre of each step), one video after another;
-- ``index.jsonl``: for each video its id, shard, duration, and the offset and length of each stream in the shard;
-- ``manifest.json``, written last: format version, streams (model, rate, clip length, width), counts, and the sha256 of
+- `shard-00000.safetensors`, ...: for each stream `{stream}.features` `[N, F]` float16 and `{stream}.times`
+  `[N]` float32 (seconds, the center of each step), one video after another;
+- `index.jsonl`: for each video its id, shard, duration, and the offset and length of each stream in the shard;
+- `manifest.json`, written last: format version, streams (model, rate, clip length, width), counts, and the sha256 of
   each shard. A folder without it is not finished.
 """
 
@@ -24,7 +24,6 @@ FORMAT_VERSION = 1
 INDEX, MANIFEST = "index.jsonl", "manifest.json"
 EXTRACTION = "extraction.json"  # in folders that extract_features writes
 COPY_BYTES = 2**22
-ADDED_TWICE = "Video {video!r} was added before: ids must be unique. Rename one of the two files."
 
 
 def read_manifest(folder: str | Path) -> dict | None:
@@ -52,13 +51,13 @@ def write_manifest(folder: Path, streams: dict[str, dict], shards: Iterable[dict
     Args:
         folder: Folder of the shards.
         streams: Settings of each stream, without its width.
-        shards: Results of :meth:`Shard.close`, in order; iterated once.
+        shards: Results of [`Shard.close`], in order; iterated once.
         more: Additional entries of the manifest.
 
     Raises:
         ValueError: Two shards have features of different widths, or no shard has a video.
     """
-    sha256, widths, steps, num_videos, seconds = {}, {}, dict.fromkeys(streams, 0), 0, 0.0
+    sha256, widths, steps, num_videos, seconds = {}, dict[str, int](), dict.fromkeys(streams, 0), 0, 0.0
     with atomic_file(folder / INDEX) as index:
         for shard in shards:
             if not shard["videos"]:
@@ -93,7 +92,7 @@ def shard_name(number: int) -> str:
 
 
 class Shard:
-    """Writes one shard: call :meth:`add` for each video, in any order, then :meth:`close`.
+    """Writes one shard: call [`add`] for each video, in any order, then [`close`].
 
     Features are collected in an unnamed temporary file in the shard's folder, so that memory does not grow with the
     shard and a killed process leaves nothing behind.
@@ -109,23 +108,21 @@ class Shard:
         self.widths = dict(widths or {})
         self.num_bytes = 0
         self._spool = tempfile.TemporaryFile(dir=path.parent)
-        # Duration of each video, and the steps and the place in the spool of each of its streams.
+        # Duration of each video, and for each of its streams the number of steps and the place in the spool.
         self._entries: dict[str, tuple[float, dict[str, tuple[int, int]]]] = {}
 
     def add(self, video: str, duration: float, features: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
         """Adds one video.
 
         Args:
-            video: Id of the video.
+            video: Id of the video, unique within the folder.
             duration: Seconds.
-            features: For each stream ``(features [N, F], times [N])``, N >= 1, with increasing times.
+            features: For each stream `(features [N, F], times [N])`, N >= 1, with increasing times.
 
         Raises:
-            ValueError: The id was added before, a stream is missing or unknown, lengths are zero or differ, the width
-                differs from earlier videos, values are not finite in float16, or times do not increase.
+            ValueError: A stream is missing or unknown, lengths are zero or differ, the width differs from earlier
+                videos, values are not finite in float16, or times do not increase.
         """
-        if video in self._entries:
-            raise ValueError(ADDED_TWICE.format(video=video))
         if set(features) != set(self.streams):
             raise ValueError(f"Video {video!r} has streams {sorted(features)}, but must have {sorted(self.streams)}.")
         checked = {name: _checked(video, name, self.widths.get(name), *features[name]) for name in self.streams}
@@ -146,8 +143,8 @@ class Shard:
                 added. Ids that were not added are skipped.
 
         Returns:
-            ``{"name", "bytes", "sha256", "widths", "videos": [{"video", "duration", "streams": {name: [offset,
-            steps]}}]}``. Without videos no file is written and sha256 is None.
+            `{"name", "bytes", "sha256", "widths", "videos": [{"video", "duration", "streams": {name: [offset,
+            steps]}}]}`. Without videos no file is written and sha256 is None.
         """
         videos = [video for video in order or self._entries if video in self._entries]
         header, chunks, index, end = {}, [], [], 0
@@ -185,6 +182,7 @@ class Shard:
         return {"bytes": written, "sha256": digest.hexdigest()}
 
     def _spooled(self, chunks: list[tuple[int, int]]) -> Iterator[bytes]:
+        """Yields the content of chunks (place, number of bytes) of the spool."""
         for place, size in chunks:
             self._spool.seek(place)
             while size:
@@ -197,7 +195,7 @@ def _checked(video, stream, width, values, times) -> tuple[torch.Tensor, torch.T
     """Features as float16 and times as float32.
 
     Raises:
-        ValueError: They are not as :meth:`Shard.add` requires.
+        ValueError: They are not as [`Shard.add`] requires.
     """
     values, times = torch.as_tensor(values).to("cpu", torch.float16), torch.as_tensor(times).to("cpu", torch.float32)
     where = f"Video {video!r}, stream {stream!r}"

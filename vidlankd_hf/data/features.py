@@ -1,27 +1,26 @@
 """Pre-extracted video features on disk: written in shards, read at random by video and time span."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from ..utils.io import sha256_of
-from .feature_shards import ADDED_TWICE, EXTRACTION, Shard, read_manifest, shard_name, write_manifest
+from .feature_shards import EXTRACTION, Shard, read_manifest, shard_name, write_manifest
 from .open_shard import OpenShard
 
 MAX_OPEN = 256  # shards, each with a file handle
 
 
 class ShardWriter:
-    """Writes a folder of feature shards: call :meth:`add` for every video, then :meth:`close`.
+    """Writes a folder of feature shards: call [`add`] for every video, then [`close`].
 
     Args:
         folder: Created if it does not exist. Shards left by an interrupted run are removed; a finished folder is
             refused.
-        streams: Settings of each stream, ``{"frame": {"model": ..., "rate": ..., "clip_length": ...}, ...}``.
-            :class:`FeatureStore` reads all streams at the time stamps of the first one.
+        streams: Settings of each stream, `{"frame": {"model": ..., "rate": ..., "clip_length": ...}, ...}`.
+            [`FeatureStore`] reads all streams at the time stamps of the first one.
         shard_bytes: A shard is closed when it holds this many bytes of features.
 
     Raises:
@@ -46,13 +45,13 @@ class ShardWriter:
         self._shard = Shard(self.folder / shard_name(0), self.streams)
 
     def add(self, video: str, duration: float, features: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
-        """Adds one video; see :meth:`vidlankd_hf.data.feature_shards.Shard.add`.
+        """Adds one video; see [`Shard.add`].
 
         Raises:
             ValueError: The id was added before, or the features do not fit.
         """
         if video in self._seen:
-            raise ValueError(ADDED_TWICE.format(video=video))
+            raise ValueError(f"Video {video!r} was added before: ids must be unique. Rename one of the two files.")
         self._shard.add(video, duration, features)
         self._seen.add(video)
         if self._shard.num_bytes >= self.shard_bytes:
@@ -71,21 +70,22 @@ class ShardWriter:
 class FeatureStore:
     """Random access to a finished folder of feature shards; reads only the requested steps.
 
-    DataLoader workers, forked or spawned, may use it: each process opens a shard when it first reads from it.
+    DataLoader workers, forked or spawned, may use it.
 
     Args:
-        folder: Folder finished by :class:`ShardWriter`.
+        folder: Folder finished by [`ShardWriter`].
         streams: Names of the streams to read; the first one gives the time stamps. All by default.
 
     Attributes:
-        streams: For each stream ``{"model", "rate", "clip_length", "width"}``, in the order of concatenation.
+        streams: For each stream `{"model", "rate", "clip_length", "width"}`, in the order of concatenation.
         feature_size: F, the sum of the streams' widths.
         video_ids: The ids, in the order of extraction.
 
     Raises:
         FileNotFoundError: The folder or one of its shards does not exist, or it has no manifest (extraction did not
             finish).
-        ValueError: The folder has another format version, lacks a requested stream, or names files of other folders.
+        ValueError: The folder has another format version, is damaged, lacks a requested stream, or its manifest names
+            files of other folders.
     """
 
     def __init__(self, folder: str | Path, streams: Sequence[str] | None = None):
@@ -112,7 +112,7 @@ class FeatureStore:
                 self.feature_size: int = sum(settings["width"] for settings in self.streams.values())
             self._sha256: dict[str, str] = manifest["sha256"]
             with open(self.folder / "index.jsonl", encoding="utf-8") as file:
-                self._index = {entry["video"]: _checked_entry(entry, known) for entry in map(json.loads, file)}
+                self._index = {entry["video"]: self._checked(entry, known) for entry in map(json.loads, file)}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{self.folder}: its manifest or index is damaged ({error!r}). Remove the folder and extract again."
@@ -124,13 +124,9 @@ class FeatureStore:
             )
         self.video_ids: list[str] = list(self._index)
         self._open_shards: dict[str, OpenShard] = {}
-        self._pid = os.getpid()
 
     def __len__(self) -> int:
         return len(self._index)
-
-    def __contains__(self, video: str) -> bool:
-        return video in self._index
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_open_shards": {}}
@@ -151,7 +147,7 @@ class FeatureStore:
             start, end: Seconds. None, or an end after the end of the video, means the end of the video.
 
         Returns:
-            ``(features [T, F] float16, times [T] float32)``, T >= 1. The rows are the first stream's steps with start
+            `(features [T, F] float16, times [T] float32)`, T >= 1. The rows are the first stream's steps with start
             <= time <= end or, if there are none, its step nearest to the middle of the span. Each is joined with the
             nearest step in time of every other stream (the earlier of two equally near ones).
 
@@ -162,8 +158,15 @@ class FeatureStore:
         return self._shard(video).read_span(self.entry(video), list(self.streams), start, end)
 
     def statistics(self, max_videos: int = 1000) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and standard deviation, ``[F]`` float32 each, of the features of `max_videos` evenly spaced videos."""
-        count, total, squares = 0, 0.0, 0.0
+        """Computes mean and standard deviation of the features of evenly spaced videos.
+
+        Args:
+            max_videos: Maximum number of videos to read.
+
+        Returns:
+            Mean and standard deviation over all steps, `[F]` float32 each.
+        """
+        count, (total, squares) = 0, torch.zeros(2, self.feature_size, dtype=torch.float64)
         for video in self.video_ids[:: -(-len(self) // max_videos)]:
             features = self.read(video)[0].double()
             count, total, squares = count + len(features), total + features.sum(0), squares + features.square().sum(0)
@@ -198,38 +201,24 @@ class FeatureStore:
             )
         return self._index[video]
 
-    def shard_of(self, video: str) -> str:
-        """File name of the shard that holds a video.
+    def _checked(self, entry: dict, streams: dict) -> dict:
+        """An entry of the index.
 
         Raises:
-            ValueError: The manifest does not list this file.
+            ValueError: It is not what [`ShardWriter`] writes.
         """
-        name = self.entry(video)["shard"]
-        if name not in self._sha256:
-            raise ValueError(
-                f"{self.folder}: its index names {name!r}, which its manifest does not list. Extract it again."
-            )
-        return name
+        spans = [entry["streams"][name] for name in streams]
+        valid = all(type(n) is int and n >= 0 for offset, length in spans for n in (offset, length - 1))
+        if not (isinstance(entry["video"], str) and valid and entry["duration"] > 0):
+            raise ValueError(f"{entry} is not an entry of a video")
+        if entry["shard"] not in self._sha256:
+            raise ValueError(f"the index names {entry['shard']!r}, which the manifest does not list")
+        return entry
 
     def _shard(self, video: str) -> OpenShard:
-        name = self.shard_of(video)
-        if self._pid != os.getpid():
-            self._open_shards, self._pid = {}, os.getpid()
+        name = self.entry(video)["shard"]
         if name not in self._open_shards:
             if len(self._open_shards) == MAX_OPEN:
                 self._open_shards.pop(next(iter(self._open_shards)))
             self._open_shards[name] = OpenShard(self.folder / name)
         return self._open_shards[name]
-
-
-def _checked_entry(entry: dict, streams: dict) -> dict:
-    """An entry of the index.
-
-    Raises:
-        ValueError: It is not what [`ShardWriter`] writes.
-    """
-    spans = [entry["streams"][name] for name in streams]
-    valid = all(type(n) is int and n >= 0 for offset, length in spans for n in (offset, length - 1))
-    if not (isinstance(entry["video"], str) and isinstance(entry["shard"], str) and valid and entry["duration"] > 0):
-        raise ValueError(f"{entry} is not an entry of a video")
-    return entry

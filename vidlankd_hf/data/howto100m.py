@@ -6,13 +6,12 @@ nor durations: step i of a stream gets the time (i + 0.5) / rate, and a video wi
 """
 
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from .captions import Caption, iterate_captions
 from .features import ShardWriter
 from .pairing import place_caption
 
-STREAMS = {
+STREAMS: dict[str, dict[str, Any]] = {
     "frame": {"model": "HowTo100M 2D (ResNet-152)", "rate": 1.0, "clip_length": 1},
     "clip": {"model": "HowTo100M 3D (ResNeXt-101)", "rate": 1.5, "clip_length": 16},
 }
@@ -50,13 +49,13 @@ def convert_howto100m(
             floating point `[N, F]`.
         captions: `caption.json`, `raw_caption.json` or a folder of csv files; see [`read_captions`].
         output_dir: Must not hold finished features.
-        max_missing: Largest share of videos that may be left out, among those that have any of the three.
+        max_missing: Largest share of videos that may be left out, among those that have features or captions.
         widths: F of 2D and of 3D features.
         remove_overlap: See [`read_captions`].
         shard_bytes: Bytes of features per shard.
 
     Returns:
-        The number of `videos`, of `captions` and of misses for each reason.
+        The number of `videos`, of `captions`, and of what is left out for each reason.
 
     Raises:
         ValueError: More videos are missing than `max_missing` allows. `misses.jsonl` lists those found so far, and the
@@ -64,7 +63,7 @@ def convert_howto100m(
     """
     if not 0 <= max_missing <= 1:
         raise ValueError(f"max_missing is {max_missing}: give a share from 0 to 1, such as 0.05")
-    files, twice = {}, set()
+    files, twice = dict[str, dict[str, Path]](), set[str]()
     for name, folder in (("frame", features_2d), ("clip", features_3d)):
         files[name] = {}
         for video, path in _files(Path(folder)):
@@ -156,16 +155,10 @@ class _Misses:
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
     """Yields (video, path) for the .npy files in a folder and its subfolders."""
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder: give the folder that holds a .npy file for each video")
-    found = False
-    for place, _, names in os.walk(folder):
-        for name in sorted(names):
-            if _SUFFIX.search(name):
-                found = True
-                yield _SUFFIX.sub("", name), Path(place) / name
-    if not found:
-        raise ValueError(f"{folder} holds no .npy file: give the folder that holds a .npy file for each video")
+    paths = sorted(path for path in folder.rglob("*") if _SUFFIX.search(path.name))
+    if not paths:
+        raise ValueError(f"{folder} is not a folder with a .npy file for each video: give the folder of the features")
+    yield from ((_SUFFIX.sub("", path.name), path) for path in paths)
 
 
 def _read(path: Path, stream: str, width: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -48,7 +48,7 @@ def mask_tokens(
     ordinary_ids: np.ndarray,
     probability: float = 0.15,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Masks a batch for masked language modelling (Devlin et al. 2019, section 3.1).
+    """Masks a batch for masked language modeling (Devlin et al. 2019, section 3.1).
 
     Args:
         input_ids: `[B, L]` token ids.

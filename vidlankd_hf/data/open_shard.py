@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
-DTYPES = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
+DTYPES: dict[str, np.dtype] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
 
 
 class OpenShard:
@@ -70,7 +70,19 @@ class OpenShard:
     def read_span(
         self, entry: dict, streams: Sequence[str], start: float, end: float | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Reads a span of a video, given its entry in the index; see [`FeatureStore.read`]."""
+        """Reads a span of a video.
+
+        Args:
+            entry: The video's entry in the index, from [`FeatureStore.entry`].
+            streams: Names of the streams; the first one gives the time stamps.
+            start, end: Seconds; an `end` of None is the end of the video.
+
+        Returns:
+            As [`FeatureStore.read`]: features `[T, F]` float16 and times `[T]` float32.
+
+        Raises:
+            ValueError: The span starts outside the video or is empty, or the index points outside the shard.
+        """
         video = entry["video"]
         end = entry["duration"] if end is None else min(end, entry["duration"])
         if not (0 <= start < entry["duration"] and end > start):
@@ -80,9 +92,10 @@ class OpenShard:
             )
         self._fetch_likely(entry, streams, start, end)
         times = self._times(entry, streams[0])
-        first, last = np.searchsorted(times, np.float32(start)), np.searchsorted(times, np.float32(end), "right")
+        first = int(np.searchsorted(times, np.float32(start)))
+        last = int(np.searchsorted(times, np.float32(end), "right"))
         if first == last:
-            first = int(_nearest(times, np.float32([(start + end) / 2]))[0])
+            first = int(_nearest(times, np.array([(start + end) / 2], np.float32))[0])
             last = first + 1
         times = times[first:last]
         parts = [(self._features(entry, streams[0], first, last), slice(None))]

@@ -32,6 +32,13 @@ def pair_captions(store: FeatureStore, captions: Iterable[Caption]) -> Pairs:
     A caption lies outside its video if it starts at or after the end of the video, or ends more than a second after
     it. A caption that ends within that second is cut at the end of the video.
 
+    Args:
+        store: The features, whose videos are searched.
+        captions: Captions in any order.
+
+    Returns:
+        The captions that have a video, and what has no counterpart.
+
     Raises:
         ValueError: A name is ambiguous.
     """
@@ -138,26 +145,29 @@ class Unpaired:
     """
 
     def __init__(self, store: FeatureStore, file: TextIO | None = None):
-        self.store, self.counts, self.paired_videos, self.rows = store, Counter(), set(), []
+        self.store, self.counts, self.paired_videos, self.rows = store, Counter[str](), set[str](), list[dict]()
         self._add = self.rows.append if file is None else lambda row: file.write(_json_line(row))
         self._names: set[str] = set()
         self._first_outside: tuple[Caption, float] | None = None
-        self._first_silent: str | None = None
+        self._first_without_captions: str | None = None
 
     def add_without_video(self, caption: Caption) -> None:
+        """Adds a caption whose video has no features."""
         self.counts["without_video"] += 1
         self._names.add(caption.video)
         self._add({"what": "caption without video", **caption._asdict()})
 
     def add_outside_video(self, caption: Caption, duration: float) -> None:
+        """Adds a caption that lies outside its video of `duration` seconds."""
         self.counts["outside_video"] += 1
         self._first_outside = self._first_outside or (caption, duration)
         self._add({"what": "caption outside video", **caption._asdict(), "duration": duration})
 
     def add_videos_without_captions(self) -> None:
-        silent = sorted(set(self.store.video_ids) - self.paired_videos)
-        self.counts["videos_without_captions"], self._first_silent = len(silent), next(iter(silent), None)
-        for video in silent:
+        """Adds the videos that no caption was paired with, after all captions."""
+        without = sorted(set(self.store.video_ids) - self.paired_videos)
+        self.counts["videos_without_captions"], self._first_without_captions = len(without), next(iter(without), None)
+        for video in without:
             self._add({"what": "video without captions", "video": video})
 
     @property
@@ -169,7 +179,11 @@ class Unpaired:
         return max(lost / self.counts["captions"], self.counts["videos_without_captions"] / len(self.store))
 
     def problems(self, features: str | Path, captions: str | Path) -> list[str]:
-        """A sentence for each kind of problem, with the number of cases and an example."""
+        """Returns a sentence for each kind of problem, with the number of cases and an example.
+
+        Args:
+            features, captions: Paths of the features and captions, to be named in the sentences.
+        """
         found, counts = [], self.counts
         if counts["without_video"]:
             found.append(
@@ -184,10 +198,10 @@ class Unpaired:
                 f"{counts['outside_video']} captions lie outside their video, such as {caption.text[:200]!r} of "
                 f"{caption.video}: it is from {caption.start} s to {end}, but the video ends at {duration:.2f} s"
             )
-        if self._first_silent:
+        if self._first_without_captions:
             found.append(
                 f"{counts['videos_without_captions']} videos in {features} have no caption in {captions}, such as "
-                f"{self._first_silent!r}"
+                f"{self._first_without_captions!r}"
             )
         return found
 
@@ -197,7 +211,12 @@ class Unpaired:
 
 
 def check_share(problems: list[str], share: float, max_unpaired: float) -> None:
-    """Warns about [`Unpaired.problems`].
+    """Warns about captions and videos without a counterpart, or refuses them.
+
+    Args:
+        problems: Sentences of [`Unpaired.problems`].
+        share: [`Unpaired.share`].
+        max_unpaired: Largest `share` that is only warned about, from 0 to 1.
 
     Raises:
         ValueError: `share` is larger than `max_unpaired`, or `max_unpaired` is not between 0 and 1.

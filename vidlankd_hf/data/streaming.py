@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,16 +11,16 @@ from torch.utils.data import Dataset
 from .features import read_manifest
 from .window_shards import WindowShard
 
-MIN_VIDEOS = 64  # of a shard, so that a batch does not hold a single video
+MIN_VIDEOS = 64  # per shard, so that a batch has clips of several videos
 
 
 class VideoTextStream(Dataset):
     """The windows of [`load_video_text`] as a map-style data set on disk; returned with `streaming=True`.
 
-    Windows are numbered shard by shard. A shard is one feature shard, or several consecutive ones that have at least
-    64 videos together. A process keeps few shards open, so its memory does not depend on the amount of data, as long
-    as windows are read shard by shard, in the order of an [`EpochSampler`] with `shard_sizes`. Our trainers do this.
-    In your own loop:
+    Windows are numbered shard by shard. A shard has the windows of one feature shard (a "file" in the code below), or
+    of several consecutive ones, so that it has at least 64 videos. A process keeps few files open, so its memory does
+    not depend on the amount of data, as long as windows are read shard by shard, in the order of an [`EpochSampler`]
+    with `shard_sizes`. Our trainers do this. In your own loop:
 
         stream = load_video_text(..., seed=0, streaming=True)
         sampler = EpochSampler(len(stream), samples_per_step=32, seed=0, shard_sizes=stream.shard_sizes)
@@ -41,6 +40,7 @@ class VideoTextStream(Dataset):
     Attributes:
         feature_size: F, the width of the features.
         shard_sizes: `[shards]` number of windows of each shard.
+        names: File names of the feature shards.
 
     Raises:
         ValueError: The features have no such stream.
@@ -64,7 +64,6 @@ class VideoTextStream(Dataset):
         self._max_open = 2 * int(np.diff(self._first_files).max())
         self._select(np.zeros(len(self.names), np.int64), np.array([shard["windows"] for shard in info["shards"]]))
         self._open: dict[int, WindowShard] = {}
-        self._pid = os.getpid()
 
     def _select(self, begins: np.ndarray, ends: np.ndarray) -> None:
         """Restricts the data set to these windows of each file."""
@@ -84,7 +83,15 @@ class VideoTextStream(Dataset):
         return self.read([index], [0])[0]
 
     def read(self, indices: Sequence[int], epochs: Sequence[int]) -> list[dict]:
-        """Windows by index, each in its epoch, with the columns of [`load_video_text`]."""
+        """Reads windows, each as it is in an epoch.
+
+        Args:
+            indices: Indices of the windows.
+            epochs: The epoch of each window.
+
+        Returns:
+            Rows with the columns of [`load_video_text`].
+        """
         rows = []
         for index, epoch in zip(indices, epochs):
             file = int(np.searchsorted(self._before_file, index, side="right")) - 1
@@ -93,8 +100,6 @@ class VideoTextStream(Dataset):
         return rows
 
     def _shard(self, file: int) -> WindowShard:
-        if self._pid != os.getpid():
-            self._open, self._pid = {}, os.getpid()
         if file not in self._open:
             while len(self._open) >= self._max_open:
                 self._open.pop(next(iter(self._open)))
@@ -107,13 +112,16 @@ class VideoTextStream(Dataset):
         return [video for file, (begin, end) in ranges for video in self._shard(file).videos(begin, end)]
 
     def split_by_video(self, share: float) -> tuple["VideoTextStream", "VideoTextStream"]:
-        """Splits the windows; about `share` of the videos, those whose names have small hashes, are held out.
+        """Splits the windows; the videos whose names have small hashes are held out.
+
+        Args:
+            share: Approximate share of the videos to hold out, between 0 and 1.
 
         Returns:
             Training data and held-out data.
 
         Raises:
-            ValueError: No video, or every video, would be held out.
+            ValueError: `share` is not between 0 and 1, or every video would be held out.
         """
         if not 0 < share < 1:
             raise ValueError(f"cannot hold out {share} of the videos: give a share between 0 and 1, such as 0.05")
@@ -131,17 +139,20 @@ class VideoTextStream(Dataset):
 
 
 def _group_files(videos: Sequence[int]) -> np.ndarray:
-    """The first file of each shard, and the number of files.
+    """Divides files into shards of at least `MIN_VIDEOS` videos.
 
     Args:
         videos: Number of videos of each file.
+
+    Returns:
+        The first file of each shard, and the number of files.
     """
-    firsts, together = [0], 0
+    firsts, in_shard = [0], 0
     for number, count in enumerate(videos):
-        if together >= MIN_VIDEOS:
+        if in_shard >= MIN_VIDEOS:
             firsts.append(number)
-            together = 0
-        together += count
-    if together < MIN_VIDEOS and len(firsts) > 1:
+            in_shard = 0
+        in_shard += count
+    if in_shard < MIN_VIDEOS and len(firsts) > 1:
         firsts.pop()
     return np.array([*firsts, len(videos)])

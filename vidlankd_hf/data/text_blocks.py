@@ -1,4 +1,4 @@
-"""Text as full blocks of token ids, tokenised once and memory-mapped."""
+"""Text as full blocks of token ids, tokenized once and memory-mapped."""
 
 import glob
 import hashlib
@@ -24,7 +24,7 @@ from ..utils.io import atomic_dir
 from .vocabulary import tokenizer_fingerprint, vocabulary_fingerprint
 
 BLOCK_TOKENS = 126  # with [CLS] and [SEP]: 128
-BATCH_TEXTS = 1000  # tokenised at a time
+BATCH_TEXTS = 1000  # tokenized at a time
 
 
 class TextBlocks(TorchDataset):
@@ -36,7 +36,7 @@ class TextBlocks(TorchDataset):
         vokens: Folder written by [`vokenize`] for these blocks; each block then has `voken_ids` too.
 
     Raises:
-        ValueError: The vokens belong to another text or tokenizer.
+        ValueError: The folder is damaged, or the vokens belong to another text or tokenizer.
     """
 
     def __init__(self, folder: str | Path, start: int = 0, stop: int | None = None, vokens: str | Path | None = None):
@@ -44,9 +44,9 @@ class TextBlocks(TorchDataset):
         self.info = json.loads((self.folder / "info.json").read_text())
         blocks = self.info.get("blocks") if isinstance(self.info, dict) else None
         if not isinstance(blocks, int) or not 0 < blocks < 2**63:
-            raise ValueError(f"{self.folder / 'info.json'} is damaged: remove its folder to tokenise again")
+            raise ValueError(f"{self.folder / 'info.json'} is damaged: remove its folder to tokenize again")
         self.start, self.stop = start, blocks if stop is None else stop
-        self._arrays = {}
+        self._arrays: dict[Path, np.ndarray] = {}
         if self.vokens is not None:
             info = read_vokens_info(self.vokens)
             self.num_vokens = info["num_vokens"]
@@ -61,14 +61,13 @@ class TextBlocks(TorchDataset):
 
     @property
     def array(self) -> np.ndarray:
-        return self._map(self.folder / "blocks.npy", "tokenise")
+        """The token ids of all blocks in the folder, `[blocks, block_tokens]`, memory-mapped."""
+        return self._map(self.folder / "blocks.npy", "tokenize")
 
     def _map(self, path: Path, remedy: str) -> np.ndarray:
         if path not in self._arrays:
             try:
                 array = np.load(path, mmap_mode="r", allow_pickle=False)
-            except FileNotFoundError:
-                raise
             except Exception as error:  # NumPy parses the header as Python, so any error may occur
                 raise ValueError(f"{path} is damaged ({error!r}): remove its folder to {remedy} again") from error
             if array.ndim != 2 or array.dtype.kind != "u" or len(array) < self.stop:
@@ -98,7 +97,17 @@ class TextBlocks(TorchDataset):
         return [{"input_ids": ids, "voken_ids": vokens} for ids, vokens in zip(self.array[rows], voken_ids)]
 
     def split(self, held_out: int) -> tuple["TextBlocks", "TextBlocks"]:
-        """The first blocks for training and the last `held_out` for evaluation."""
+        """Splits off the last blocks.
+
+        Args:
+            held_out: Number of blocks to hold out.
+
+        Returns:
+            Training data and held-out data.
+
+        Raises:
+            ValueError: No block, or every block, would be held out.
+        """
         if not 0 < held_out < len(self):
             raise ValueError(f"cannot hold out {held_out} of {len(self)} blocks: give 1 to {len(self) - 1}")
         middle = self.stop - held_out
@@ -152,8 +161,8 @@ def load_text(
             raise ValueError(f"{source} holds no text: {', '.join(p.name for p in files)} is empty")
         kinds = {_kind(p) for p in files}
         if len(kinds) > 1:
-            names = ", ".join(sorted(kinds))
-            raise ValueError(f"{source} holds files of several kinds ({names}): keep one kind per folder")
+            found = ", ".join(sorted(kinds))
+            raise ValueError(f"{source} holds files of several kinds ({found}): keep one kind per folder")
         for file in files if kinds == {"json"} else ():
             _check_json_lines(file)
         try:
@@ -194,7 +203,7 @@ def load_text_blocks(
         tokenizer: Tokenizer of student and teacher.
         cache_dir: Parent of the folder of blocks, which is named after the text and the vocabulary.
         split: See [`load_text`].
-        num_proc: Number of processes that tokenise; by default this process, with the tokenizer's threads.
+        num_proc: Number of processes that tokenize; by default this process, with the tokenizer's threads.
         block_tokens: Ordinary tokens per block.
         streaming: Read a named `source` without a copy of its text on disk, for large ones.
 
@@ -221,9 +230,9 @@ def _write_blocks(dataset: Any, tokenizer: Any, folder: Path, num_proc: int | No
     texts = without_tokens = blocks = 0
     rest, sha256 = np.zeros(0, dtype), hashlib.sha256()
     batches = (batch["text"] for batch in dataset.iter(batch_size=BATCH_TEXTS))
-    progress = tqdm(desc="tokenising text", unit=" texts", disable=are_progress_bars_disabled(), leave=False)
+    progress = tqdm(desc="tokenizing text", unit=" texts", disable=are_progress_bars_disabled(), leave=False)
     with open(folder / "blocks.npy", "wb") as file, progress:
-        begin = _write_header(file, dtype, 0, block_tokens)
+        _write_header(file, dtype, 0, block_tokens)
         for count, empty, ids in _tokenized(batches, tokenizer, dtype, num_proc):
             progress.update(count)
             texts, without_tokens = texts + count, without_tokens + empty
@@ -234,8 +243,7 @@ def _write_blocks(dataset: Any, tokenizer: Any, folder: Path, num_proc: int | No
             sha256.update(piece)
             blocks += whole
         file.seek(0)
-        if _write_header(file, dtype, blocks, block_tokens) != begin:
-            raise RuntimeError("the header of blocks.npy grew, because this version of NumPy leaves no room in it")
+        _write_header(file, dtype, blocks, block_tokens)
     total = blocks * block_tokens + len(rest)
     if blocks == 0:
         raise ValueError(f"the text has {total} tokens, fewer than one block of {block_tokens}: give more text")
@@ -250,11 +258,10 @@ def _write_blocks(dataset: Any, tokenizer: Any, folder: Path, num_proc: int | No
     }
 
 
-def _write_header(file: Any, dtype: np.dtype, blocks: int, block_tokens: int) -> int:
-    """Writes the header of a .npy file, equally long for any number of blocks; returns where the data start."""
+def _write_header(file: Any, dtype: np.dtype, blocks: int, block_tokens: int) -> None:
+    """Writes the header of a .npy file, which NumPy makes equally long for any number of rows."""
     header = {"descr": dtype.str, "fortran_order": False, "shape": (blocks, block_tokens)}
     np.lib.format.write_array_header_1_0(file, header)
-    return file.tell()
 
 
 def _tokenized(

@@ -121,15 +121,16 @@ def split_by_video(dataset: Dataset | VideoTextStream, share: float, seed: int =
 class WindowReader:
     """Transform of the `datasets.Dataset` that [`load_video_text`] returns: adds features to rows of windows.
 
-    In epoch 0 a window is the one in the row. In other epochs [`EpochDataset`] calls [`read`], and the
-    video's lines are tiled with a shift that is a pure function of (seed, epoch, video). No state changes, so order,
-    workers and resuming have no influence.
+    In epoch 0 a window is the one in the row. In other epochs [`EpochDataset`] calls [`read`], which tiles the lines
+    of the video with a shift that is a pure function of (seed, epoch, video). No state changes, so order, workers and
+    resuming have no influence.
 
     Args:
         store: The features.
         windows: The windows of all rows; the column `window` holds a row's number.
         seed: Determines the shifts; None keeps the windows the same in every epoch.
-        own_clips: False if each row has the clip of another video, which does not move with the text.
+        own_clips: Whether clips are those of the texts, and so follow them; false for shuffled videos, whose clips
+            are complete videos.
     """
 
     def __init__(self, store: FeatureStore, windows: Windows, seed: int | None, own_clips: bool):
@@ -139,7 +140,15 @@ class WindowReader:
         return self.read(rows, [0] * len(rows["id"]))
 
     def read(self, rows: dict[str, list], epochs: Sequence[int]) -> dict[str, list]:
-        """The columns of `rows`, each row in its epoch."""
+        """Reads windows, each as it is in an epoch.
+
+        Args:
+            rows: Columns of the rows, as lists.
+            epochs: The epoch of each row.
+
+        Returns:
+            The columns of [`load_video_text`], as lists.
+        """
         texts, starts, ends = list(rows["text"]), list(rows["start"]), list(rows["end"])
         for i, epoch in enumerate(epochs):
             if epoch and self.seed is not None:

@@ -20,7 +20,7 @@ def vocabulary_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """Hexadecimal sha256 of everything that determines the ids of a text."""
-    content = [vocabulary_fingerprint(tokenizer)]
+    content: list[str | dict] = [vocabulary_fingerprint(tokenizer)]
     if tokenizer.is_fast:
         rules = json.loads(tokenizer.backend_tokenizer.to_str())
         content.append({name: rule for name, rule in rules.items() if name not in ("truncation", "padding", "model")})
@@ -30,6 +30,10 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def check_same_vocabulary(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase) -> None:
     """Checks that two tokenizers have the same vocabulary and special ids.
+
+    Args:
+        teacher: The teacher's tokenizer.
+        student: The student's tokenizer.
 
     Raises:
         ValueError: They differ; the message names the first difference.
@@ -46,7 +50,6 @@ def check_same_vocabulary(teacher: PreTrainedTokenizerBase, student: PreTrainedT
                 f"token {token!r} has id {index} in the teacher's vocabulary and {theirs.get(token)} in the "
                 f"student's: {remedy}"
             )
-    student_ids = _special_ids(student)
     for name, index in _special_ids(teacher).items():
-        if (other := student_ids[name]) != index:
+        if (other := _special_ids(student)[name]) != index:
             raise ValueError(f"the {name} token has id {index} for the teacher and {other} for the student: {remedy}")

@@ -2,11 +2,11 @@
 
 A folder holds
 
-- ``<shard>.lines.arrow``: text, tokens, start and end (seconds) of the lines, one video after another;
-- ``<shard>.videos.arrow``: for each video its entry in the features' index (JSON), the hash of its name, its first
+- `<shard>.lines.arrow`: text, tokens, start and end (seconds) of the lines, one video after another;
+- `<shard>.videos.arrow`: for each video its entry in the features' index (JSON), the hash of its name, its first
   line and its first window. Videos are sorted by hash, so that those with small hashes can be held out;
-- ``unpaired.jsonl``: captions and videos without a counterpart;
-- ``info.json``: counts, in total and for each shard.
+- `unpaired.jsonl`: captions and videos without a counterpart;
+- `info.json`: counts, in total and for each shard.
 """
 
 import hashlib
@@ -88,8 +88,6 @@ def _write_windows(
         unpaired = Unpaired(store, file)
         spilled = _spill_by_shard(folder / "spill", store, iterate_pairs(store, captions, unpaired))
     problems = unpaired.problems(store.folder, source)
-    if not unpaired.paired_videos:
-        check_share(problems, unpaired.share, 1.0)
     shards = []
     for path in spilled:
         videos, windows = _write_shard(folder, path, store, tokenizer, max_tokens)
@@ -110,7 +108,7 @@ def _write_windows(
 def _spill_by_shard(folder: Path, store: FeatureStore, captions: Iterator[Caption]) -> list[Path]:
     """Writes captions to a file for each shard, in any order of videos; memory stays below `BUFFER_CHARACTERS`."""
     folder.mkdir()
-    pending, held = defaultdict(list), 0
+    pending, held = defaultdict[str, list[str]](list), 0
 
     def flush() -> None:
         for shard, rows in pending.items():
@@ -120,7 +118,7 @@ def _spill_by_shard(folder: Path, store: FeatureStore, captions: Iterator[Captio
 
     for caption in captions:
         row = json.dumps(caption) + "\n"
-        pending[store.shard_of(caption.video)].append(row)
+        pending[store.entry(caption.video)["shard"]].append(row)
         held += len(row)
         if held > BUFFER_CHARACTERS:
             flush()
@@ -174,7 +172,17 @@ class WindowShard(Windows):
         self.features = OpenShard(features / name)
 
     def sample(self, window: int, epoch: int, seed: int | None, streams: Sequence[str]) -> dict:
-        """A window in an epoch, with the columns of [`load_video_text`]."""
+        """Reads a window as it is in an epoch.
+
+        Args:
+            window: Number of the window in this shard.
+            epoch: The epoch.
+            seed: Determines where windows start in each epoch; None keeps them the same.
+            streams: Names of the feature streams to read.
+
+        Returns:
+            A row with the columns of [`load_video_text`].
+        """
         video, number = self.locate(window)
         entry = json.loads(self.entries[video].as_py())
         name = entry["video"]

@@ -1,4 +1,7 @@
-"""Windows: consecutive captions of a video, joined to texts of limited length and tiled differently every epoch."""
+"""Windows: consecutive captions of a video, joined to texts of limited length and tiled differently every epoch.
+
+A line is a caption, or a piece of a caption that is longer than a window.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -32,7 +35,16 @@ class Windows:
         return video, window - int(self.first_windows[video])
 
     def read(self, video: int, number: int, shift: float) -> tuple[str, float, float]:
-        """Text, start and end (seconds) of a video's window in the tiling with this shift."""
+        """Reads a window.
+
+        Args:
+            video: Position of the video in `videos`.
+            number: Number of the window in the video.
+            shift: Shift of the tiling, from [`shift_of`].
+
+        Returns:
+            Text, start and end (seconds).
+        """
         first, bounds = self._tile(video, shift)
         return self._span(first + bounds[number], first + bounds[number + 1])
 
@@ -69,7 +81,7 @@ def make_windows(
     Returns:
         The tables `lines` and `videos` for [`Windows`], and the number of windows.
     """
-    lines, first_lines, first_windows, windows = [], [], [], 0
+    lines, first_lines, first_windows, windows = list[tuple[Caption, int]](), [], [], 0
     for captions in by_video.values():
         divided = divide(captions, tokenizer, max_tokens)
         first_lines.append(len(lines))
@@ -126,9 +138,15 @@ def shift_of(seed: int | None, epoch: int, video: str) -> float:
 def divide(
     captions: Sequence[Caption], tokenizer: PreTrainedTokenizerBase, max_tokens: int
 ) -> list[tuple[Caption, int]]:
-    """Captions with their number of tokens; captions of more than `max_tokens` are divided between words.
+    """Divides captions of more than `max_tokens` tokens between words, and their time in proportion to the tokens.
 
-    The time of a divided caption is divided in proportion to the tokens.
+    Args:
+        captions: Captions of one video, sorted by time.
+        tokenizer: Counts the tokens.
+        max_tokens: Maximum number of tokens of a caption.
+
+    Returns:
+        The captions, each with its number of tokens.
 
     Raises:
         ValueError: A caption has no token.

@@ -96,7 +96,7 @@ class VideoReader:
             yield image
 
     def _frame_at(self, time: float, seek: bool) -> np.ndarray:
-        with self._open() as container, self._naming(lambda: f"decoding fails at {time:.2f} s"):
+        with self._open() as container, self._explain(lambda: f"decoding fails at {time:.2f} s"):
             stream = container.streams.video[0]
             begin = float((stream.start_time or 0) * stream.time_base)
             shown = None
@@ -113,7 +113,7 @@ class VideoReader:
             return _to_rgb(shown, VideoReformatter())
 
     def _open(self) -> av.container.InputContainer:
-        with self._naming(lambda: "cannot be read as a video"):
+        with self._explain(lambda: "cannot be read as a video"):
             # Some files have titles that are not UTF-8, which does not affect their frames.
             path, options = str(self.path.absolute()), dict(LOCAL_ONLY)
             container = av.open(path, metadata_errors="ignore", container_options=options)
@@ -129,8 +129,12 @@ class VideoReader:
         return container
 
     @contextmanager
-    def _naming(self, problem: Callable[[], str]) -> Iterator[None]:
-        """Turns errors of FFmpeg into a ValueError that names the file, the problem and the remedy."""
+    def _explain(self, problem: Callable[[], str]) -> Iterator[None]:
+        """Turns errors of FFmpeg into a ValueError that names the file, the problem and the remedy.
+
+        Args:
+            problem: Describes the problem. Called after an error, so that it can tell the time that was reached.
+        """
         try:
             yield
         except MemoryError:
@@ -152,7 +156,7 @@ class VideoReader:
     def _decoded_frames(self) -> Iterator[tuple[float, float, av.VideoFrame]]:
         """Yields (start, nominal length, frame); start is counted from the first frame and never decreases."""
         origin, start = None, 0.0
-        damaged = self._naming(lambda: f"the file is damaged or truncated, since decoding fails after {start:.2f} s")
+        damaged = self._explain(lambda: f"the file is damaged or truncated, since decoding fails after {start:.2f} s")
         with self._open() as container, damaged:
             stream = container.streams.video[0]
             nominal = float(1 / stream.average_rate) if stream.average_rate else 1 / 25

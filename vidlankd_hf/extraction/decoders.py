@@ -14,11 +14,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
 import fsspec
 import numpy as np
@@ -40,8 +39,7 @@ MAX_MESSAGE_BYTES = 2**20  # of an answer without its pixels
 START_SECONDS, EXIT_SECONDS = 300.0, 10.0  # timeouts for starting and ending a child, generous for busy machines
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """Limits for one video. A video that exceeds one fails, and the run continues.
 
     Args:
@@ -55,8 +53,7 @@ class Limits:
     memory_bytes: int = 4 * 2**30
 
 
-@dataclass(frozen=True)
-class Clip:
+class Clip(NamedTuple):
     """A decoded clip.
 
     Args:
@@ -72,16 +69,14 @@ class Clip:
     pixels: np.ndarray
 
 
-@dataclass(frozen=True)
-class Ended:
+class Ended(NamedTuple):
     """A video is completely decoded; `duration` is in seconds."""
 
     video: Video
     duration: float
 
 
-@dataclass(frozen=True)
-class Failed:
+class Failed(NamedTuple):
     """A video failed. Its clips that were yielded before must be discarded."""
 
     video: Video
@@ -123,7 +118,7 @@ def decode_videos(
                     video = next(waiting, None)
                 if video is None:
                     break
-                if number not in children or not children[number].is_fit():
+                if number not in children or not children[number].is_usable():
                     children[number] = DecodingChild(streams, limits)
                     if stop.is_set():  # the loop that kills the children may have missed this one
                         children[number].kill()
@@ -241,7 +236,7 @@ class DecodingChild:
             raise RuntimeError(f"The decoding child process does not start: {error.args[1]}") from error
         self._stall_seconds = limits.stall_seconds
 
-    def is_fit(self) -> bool:
+    def is_usable(self) -> bool:
         """Whether the child can take another video."""
         return self._process.poll() is None and self.served < VIDEOS_PER_CHILD
 
@@ -289,7 +284,7 @@ class DecodingChild:
         try:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
         except BrokenPipeError:
-            self._gone()
+            self._raise_exit()
 
     def _answer(self) -> dict:
         length = int.from_bytes(self._read(4), "little")
@@ -312,11 +307,11 @@ class DecodingChild:
             self.waited += time.monotonic() - began
             count = self._process.stdout.readinto(view)  # type: ignore[attr-defined]
             if not count:
-                self._gone()
+                self._raise_exit()
             view = view[count:]
         return content
 
-    def _gone(self) -> None:
+    def _raise_exit(self) -> None:
         """Raises an error that says how the child ended, once its pipe is closed."""
         try:
             code = self._process.wait(EXIT_SECONDS)

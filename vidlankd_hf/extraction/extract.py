@@ -71,11 +71,11 @@ class Extraction:
             (self.folder / MANIFEST).unlink(missing_ok=True)  # until all shards are complete
         return todo
 
-    def make(self, number: int, progress: tqdm | None = None) -> None:
+    def extract_shard(self, number: int, progress: tqdm | None = None) -> None:
         """Extracts one shard.
 
         Args:
-            number: Number of the task.
+            number: Number of its task.
             progress: A tqdm bar that advances by one for each video.
 
         Raises:
@@ -178,7 +178,7 @@ def extract_features(
     num_videos = sum(len(work.tasks[number]) for number in missing)
     with tqdm(total=num_videos, desc="extracting features", unit="video", disable=not missing) as progress:
         for number in missing:
-            work.make(number, progress)
+            work.extract_shard(number, progress)
     return work.close(max_failed)
 
 

@@ -22,7 +22,7 @@ class ShardWorker:
     def __call__(self, row: dict[str, int]) -> dict[str, int]:
         number = int(row["task"])
         if not is_done(self.work.folder, number):  # a lost worker may have finished it
-            self.work.make(number)
+            self.work.extract_shard(number)
         return row
 
 
@@ -49,6 +49,6 @@ def extract_with_ray(
     if missing:
         rows = ray.data.from_items([{"task": number} for number in missing], override_num_blocks=len(missing))
         pool = ray.data.ActorPoolStrategy(size=min(workers, len(missing)))
-        made = rows.map(ShardWorker, fn_constructor_kwargs=options, compute=pool, num_cpus=cpus, num_gpus=gpus)
-        made.materialize()
+        rows = rows.map(ShardWorker, fn_constructor_kwargs=options, compute=pool, num_cpus=cpus, num_gpus=gpus)
+        rows.materialize()
     return work.close(max_failed)

@@ -57,23 +57,21 @@ def open_folder(
     """
     folder.mkdir(parents=True, exist_ok=True)
     path, plan = folder / EXTRACTION, folder / PLAN
-    if not path.is_file() and any(folder.glob("*.safetensors")):
-        raise ValueError(f"{folder} has shards from another tool. Choose another folder, or remove this one.")
     if path.is_file():
         held = json.loads(path.read_text(encoding="utf-8"))
-        if held != backbones:
+        if [*held.items()] != [*backbones.items()]:
             raise ValueError(
                 f"{folder} has features with other settings ({_difference(held, backbones)}). Choose another folder, "
                 "or remove this one."
             )
+    elif any(folder.glob("*.safetensors")):
+        raise ValueError(f"{folder} has shards from another tool. Choose another folder, or remove this one.")
     if not plan.is_file():
         tasks = plan_tasks(videos, bytes_per_second, shard_bytes)
-        lines = (json.dumps([video.id for video in task]) + "\n" for task in tasks)
-        atomic_write(plan, "".join(lines))
+        atomic_write(plan, "".join(json.dumps([video.id for video in task]) + "\n" for task in tasks))
     if not path.is_file():
         atomic_write(path, json.dumps(backbones, indent=2) + "\n")
-    with open(plan, encoding="utf-8") as file:
-        ids = [json.loads(line) for line in file]
+    ids = [json.loads(line) for line in plan.read_text(encoding="utf-8").splitlines()]
     by_id = {video.id: video for video in videos}
     other = by_id.keys() ^ {id for task in ids for id in task}
     if other:
@@ -96,6 +94,7 @@ def _difference(held: dict, asked: dict) -> str:
 
 
 def part_path(folder: Path, number: int) -> Path:
+    """Path of `shard-00000.json` of a task."""
     return (folder / shard_name(number)).with_suffix(".json")
 
 
@@ -103,11 +102,10 @@ def read_part(folder: Path, number: int) -> dict | None:
     """Reads `shard-00000.json` of a finished task; `None` if it is missing or the shard has another size."""
     try:
         part = json.loads(part_path(folder, number).read_text(encoding="utf-8"))
-        if part["sha256"] is None or (folder / part["name"]).stat().st_size == part["bytes"]:
-            return part
+        has_size = part["sha256"] is None or (folder / part["name"]).stat().st_size == part["bytes"]
     except (OSError, ValueError, KeyError, TypeError):
-        pass
-    return None
+        return None
+    return part if has_size else None
 
 
 def is_done(folder: Path, number: int) -> bool:
@@ -163,11 +161,8 @@ class ShardTask:
         self._gathered = {video.id: _Gathered([[] for _ in self.backbones]) for video in self.videos}
         self._batches: list[list[Clip]] = [[] for _ in self.backbones]
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> None:
         """Decodes the videos, runs the backbones, and writes the shard and then its part of the index.
-
-        Returns:
-            The content of `shard-00000.json`.
 
         Raises:
             OSError: The shard cannot be written, for example because the disk is full. Other shards are kept.
@@ -187,7 +182,6 @@ class ShardTask:
         part = {**self._shard.close([video.id for video in self.videos]), "failed": self._failed}
         atomic_write(part_path(self.folder, self.number), json.dumps(part) + "\n")
         self.seconds = time.perf_counter() - began
-        return part
 
     def _next(self, events: Iterator[Clip | Ended | Failed]) -> Clip | Ended | Failed | None:
         began = time.perf_counter()
@@ -259,6 +253,11 @@ class ShardTask:
 
 def finish(folder: Path, num_tasks: int, streams: dict[str, dict]) -> bool:
     """Writes index, manifest and the list of failed videos if the shards of all tasks exist.
+
+    Args:
+        folder: The output folder.
+        num_tasks: Number of tasks.
+        streams: The settings of each stream's backbone.
 
     Returns:
         Whether they exist.

@@ -5,8 +5,8 @@ import json
 import logging
 import posixpath
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 import fsspec
@@ -19,8 +19,7 @@ BYTES_PER_SECOND = 125_000  # 1 Mbit/s, to estimate the length of a video from i
 UNKNOWN_SECONDS = 300.0  # assumed for remote files
 
 
-@dataclass(frozen=True)
-class Video:
+class Video(NamedTuple):
     """A video to extract.
 
     Args:
@@ -73,6 +72,7 @@ def find_videos(videos: str | Path | Iterable[str | Path]) -> list[Video]:
 
 
 def is_remote(path: str) -> bool:
+    """Whether a path is a URL that fsspec reads, and not the name of a local file."""
     return ("://" in path or "::" in path) and not Path(path).exists()
 
 

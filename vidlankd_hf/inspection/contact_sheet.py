@@ -1,13 +1,13 @@
 """Contact sheets of clips with their captions: a PNG image, and a self-contained HTML page with statistics."""
 
 import base64
-import html
 import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from jinja2 import Environment
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from ..utils.io import atomic_write
 from .inspect import Clip
@@ -16,6 +16,7 @@ THUMBNAIL = (180, 135)
 TEMPLATE = Path(__file__).with_name("contact_sheet.html")
 GAP, MARGIN, COLUMNS, TEXT_LINES = 4, 28, 2, 4
 INK, FAINT, PAPER, BLANK = "#1b1b1b", "#6a6a6a", "#ffffff", "#ececec"
+AXES = {"left": 70, "right": 630, "top": 8, "bottom": 302}  # of the growth curves, in pixels
 SERIES = ("#2563a8", "#c2571a")  # colors of the growth curves
 
 
@@ -40,7 +41,10 @@ def write_image(path: str | Path, clips: Sequence[Clip]) -> None:
     for row, height in zip(rows, heights):
         for column, i in enumerate(row):
             x = MARGIN + column * (width + MARGIN)
-            _draw_frames(sheet, draw, clips[i], x, y, num_frames)
+            for place in range(num_frames):
+                frame = clips[i].frames[place] if place < len(clips[i].frames) else Image.new("RGB", THUMBNAIL, BLANK)
+                picture = ImageOps.pad(frame, THUMBNAIL, color=BLANK)
+                sheet.paste(picture, (x + place * (THUMBNAIL[0] + GAP), y))
             if clips[i].problem:
                 draw.text((x + 8, y + 8), _wrap(clips[i].problem, label, width - 16, 1)[0], FAINT, label)
             draw.text((x, y + THUMBNAIL[1] + 5), _wrap(_heading(clips[i]), label, width, 1)[0], FAINT, label)
@@ -50,16 +54,6 @@ def write_image(path: str | Path, clips: Sequence[Clip]) -> None:
     content = io.BytesIO()
     sheet.save(content, "PNG", optimize=True)
     atomic_write(path, content.getvalue())
-
-
-def _draw_frames(sheet: Image.Image, draw: ImageDraw.ImageDraw, clip: Clip, x: int, y: int, num_frames: int) -> None:
-    for place in range(num_frames):
-        left = x + place * (THUMBNAIL[0] + GAP)
-        draw.rectangle((left, y, left + THUMBNAIL[0] - 1, y + THUMBNAIL[1] - 1), BLANK)
-        if place < len(clip.frames):
-            frame = clip.frames[place].copy()
-            frame.thumbnail(THUMBNAIL)
-            sheet.paste(frame, (left + (THUMBNAIL[0] - frame.width) // 2, y + (THUMBNAIL[1] - frame.height) // 2))
 
 
 def _heading(clip: Clip) -> str:
@@ -92,7 +86,7 @@ def write_page(
 ) -> None:
     """Writes an HTML page with statistics, vocabulary growth and clips.
 
-    The page needs no other files, escapes all text from captions and file names, and runs no scripts.
+    The page needs no other files, escapes the text of captions and file names, and runs no scripts.
 
     Args:
         path: The HTML file.
@@ -101,16 +95,17 @@ def write_page(
         clips: The clips, from [`sample_clips`].
         growth: Outputs of [`vocabulary_growth`] by the name of their texts.
     """
-    numbers = "".join(f"<tr><th>{html.escape(name)}<td>{html.escape(value)}" for name, value in summary_rows(summary))
-    cards = "".join(
-        f"<article><div class=frames>{''.join(map(_embedded, clip.frames))}</div>"
-        f"<p class=faint>{html.escape(_heading(clip))}{html.escape(f': {clip.problem}') if clip.problem else ''}</p>"
-        f"<p dir=auto>{html.escape(clip.text)}</p></article>"
-        for clip in clips
+    template = Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
+    page = template.render(
+        title=title,
+        rows=summary_rows(summary),
+        bars=histogram_rows(summary),
+        clips=clips,
+        heading=_heading,
+        jpeg=_jpeg,
+        **_curves(growth),
     )
-    body = f"<h1>{html.escape(title)}</h1><table>{numbers}</table>{_histogram(summary)}{_curves(growth)}"
-    body += f"<h2>{len(clips)} random windows</h2><main>{cards}</main>" if clips else ""
-    atomic_write(path, TEMPLATE.read_text(encoding="utf-8").format(title=html.escape(title), body=body))
+    atomic_write(path, page)
 
 
 def summary_rows(summary: dict) -> list[tuple[str, str]]:
@@ -140,53 +135,23 @@ def histogram_rows(summary: dict) -> list[tuple[str, int]]:
     return list(zip(names, counts))[:used]
 
 
-def _histogram(summary: dict) -> str:
-    rows = histogram_rows(summary)
-    most = max(count for _, count in rows) or 1
-    bars = "".join(
-        f"<tr><th>{name}<td><div class=bar style='width:{400 * count / most:.0f}px'></div>{count:,}"
-        for name, count in rows
-    )
-    return f"<h2>Clip lengths</h2><table class=bars>{bars}</table>"
+def _curves(growth: dict[str, list[tuple[int, int]]]) -> dict:
+    """Computes curves of vocabulary growth and the marks of both logarithmic axes, in pixels of the page's SVG."""
+    logs = {name: np.log10(np.array(points, float)) for name, points in growth.items() if len(points) > 1}
+    if not logs:
+        return {}
+    most = np.ceil(np.max([points[-1] for points in logs.values()], axis=0)).clip(min=1)  # powers of ten of x and y
+    start, end = np.array([AXES["left"], AXES["bottom"]]), np.array([AXES["right"], AXES["top"]])
+    curves = []
+    for (name, points), color in zip(logs.items(), SERIES):
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in start + points / most * (end - start))
+        curves.append({"name": name, "color": color, "points": line, "last": growth[name][-1][::-1]})
+    x_marks, y_marks = (np.linspace(a, b, int(n) + 1).round(1).tolist() for a, b, n in zip(start, end, most))
+    return {**AXES, "curves": curves, "x_marks": x_marks, "y_marks": y_marks}
 
 
-def _curves(growth: dict[str, list[tuple[int, int]]]) -> str:
-    """Draws vocabulary growth as an inline SVG with logarithmic axes."""
-    growth = {name: points for name, points in growth.items() if len(points) > 1}
-    if not growth:
-        return ""
-    width, height, left, bottom = 640, 340, 70, 46
-    logs = {name: np.log10(np.array(points, float)) for name, points in growth.items()}
-    x_max, y_max = (np.ceil(max(points[:, axis].max() for points in logs.values())) for axis in (0, 1))
-
-    def place(point) -> str:
-        x, y = left + point[0] / x_max * (width - left - 10), (height - bottom) * (1 - point[1] / y_max) + 8
-        return f"{x:.1f},{y:.1f}"
-
-    marks = []
-    for power in range(int(x_max) + 1):
-        x, y = place((power, 0)).split(",")
-        marks.append(f"<text x={x} y={height - bottom + 28} text-anchor=middle>{10**power:,}</text>")
-        marks.append(f"<path class=grid d='M{x} {y}V8'/>")
-    for power in range(int(y_max) + 1):
-        x, y = place((0, power)).split(",")
-        marks.append(f"<text x={left - 8} y={float(y) + 4:.1f} text-anchor=end>{10**power:,}</text>")
-        marks.append(f"<path class=grid d='M{x} {y}H{width - 10}'/>")
-    lines = "".join(
-        f"<polyline points='{' '.join(map(place, points))}' stroke='{colour}'/>"
-        for points, colour in zip(logs.values(), SERIES)
-    )
-    keys = "".join(
-        f"<li style='color:{colour}'>{html.escape(name)}: {points[-1][1]:,} distinct words of {points[-1][0]:,}"
-        for (name, points), colour in zip(growth.items(), SERIES)
-    )
-    return (
-        f"<h2>Vocabulary: distinct words among the first n words</h2><ul>{keys}</ul>"
-        f"<svg width={width} height={height}>{''.join(marks)}{lines}</svg>"
-    )
-
-
-def _embedded(frame: Image.Image) -> str:
+def _jpeg(frame: Image.Image) -> str:
+    """Encodes a frame as base64."""
     content = io.BytesIO()
     frame.convert("RGB").save(content, "JPEG", quality=80)
-    return f"<img src='data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}' alt=''>"
+    return base64.b64encode(content.getvalue()).decode()

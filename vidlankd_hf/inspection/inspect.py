@@ -142,7 +142,7 @@ def find_videos(folder: str | Path) -> dict[str, Path]:
     if not Path(folder).is_dir():
         raise ValueError(f"the folder of videos {folder} does not exist: give the one that was extracted")
     root = Path(folder).resolve()
-    files = {}
+    files: dict[str, Path] = {}
     for path in sorted(root.rglob("*")):
         if path.is_file():
             for name in (path.relative_to(root).as_posix(), path.name, path.stem):
@@ -172,7 +172,7 @@ class FrameReader:
         Raises:
             ValueError: The file cannot be decoded, or has no frame at one of the times.
         """
-        if self._child is None or not self._child.is_fit():
+        if self._child is None or not self._child.is_usable():
             if self._child is not None:
                 self._child.kill()
             self._child = DecodingChild([FRAMES], Limits())

@@ -1,10 +1,12 @@
 """Configurations of student, video encoder and teacher, and the model sizes of the paper."""
 
+from typing import Any
+
 from transformers import AutoConfig, BertConfig, ModernBertConfig, PreTrainedConfig, RobertaConfig
 
 # `small` and `base` are the paper's models (section 4.1). `tiny` is for the grounded world and for tests; it has no
 # dropout because a model this small does not overfit.
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "tiny": {
         "num_hidden_layers": 2,
         "hidden_size": 128,
@@ -134,8 +136,10 @@ class VidLanKDTeacherConfig(PreTrainedConfig):
 
     @property
     def vocab_size(self) -> int:
+        """Vocabulary size V of the text encoder."""
         return self.text_config.vocab_size
 
     @property
     def hidden_size(self) -> int:
+        """Width H of the text encoder."""
         return self.text_config.hidden_size

@@ -118,6 +118,7 @@ class NSTLoss(nn.Module):
 
     @property
     def same_width(self) -> bool:
+        """Whether Ds must equal Dt."""
         return self.axis == "tokens"
 
     def forward(self, student_states: Tensor, teacher_states: Tensor, mask: Tensor) -> Tensor:

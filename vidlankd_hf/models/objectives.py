@@ -15,7 +15,7 @@ NEEDED = {
 
 
 def objectives_recipe(objectives: dict[str, Any]) -> dict[str, dict]:
-    """Objectives as a user gives them -> `{name: {"weight": w, **options}}`, which JSON can hold.
+    """Converts objectives as a user gives them to `{name: {"weight": w, **options}}`, which JSON can hold.
 
     An instance of your own class is recorded with its import path as `"class"`.
 
@@ -57,7 +57,7 @@ def objectives_recipe(objectives: dict[str, Any]) -> dict[str, dict]:
 
 
 def own_losses(objectives: dict[str, Any]) -> dict[str, nn.Module]:
-    """The instances among `objectives` whose class is not registered in `OBJECTIVES` under that name.
+    """Returns the losses of the user's own classes among `objectives`, by name.
 
     Raises:
         ValueError: For an instance that cannot be an objective.
@@ -85,7 +85,7 @@ def own_losses(objectives: dict[str, Any]) -> dict[str, nn.Module]:
 
 
 def _with_options(value: Any) -> dict[str, Any]:
-    """One objective's value in its full form: `{"weight": ..., "loss": instance, **options}`."""
+    """Converts one objective as a user gives it to `{"weight": ..., "loss": instance, **options}`."""
     if isinstance(value, (nn.Module, type)):
         return {"weight": 1.0, "loss": value}
     if isinstance(value, (tuple, list)):

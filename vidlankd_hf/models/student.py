@@ -98,11 +98,12 @@ class DistillationStudent:
         self.config.__dict__.pop("distillation", None)
 
     def _build(self, recipe: dict, own: dict[str, nn.Module]) -> None:
-        lost = {name: o["class"] for name, o in recipe["objectives"].items() if "class" in o and name not in own}
-        if lost:
-            given = ", ".join(f"{name!r}: {path.rpartition('.')[2]}()" for name, path in lost.items())
+        """Creates objectives and heads from a recipe and, by name, the instances of the user's own classes."""
+        missing = {name: o["class"] for name, o in recipe["objectives"].items() if "class" in o and name not in own}
+        if missing:
+            given = ", ".join(f"{name!r}: {path.rpartition('.')[2]}()" for name, path in missing.items())
             raise ValueError(
-                f"this student was trained with objectives of your own ({', '.join(lost.values())}), which a "
+                f"this student was trained with objectives of your own ({', '.join(missing.values())}), which a "
                 f"checkpoint does not hold: load it with from_pretrained(..., objectives={{{given}}}), or load the "
                 "plain model with AutoModelForMaskedLM"
             )
@@ -221,7 +222,12 @@ class DistillationStudent:
         return plain
 
     def save_distillation(self, output_dir: str | Path, state_dict: dict[str, Tensor] | None = None) -> None:
-        """Writes heads and objectives to `output_dir/distillation/` for [`from_pretrained`], if there are any."""
+        """Writes heads and objectives for [`from_pretrained`], if there are any.
+
+        Args:
+            output_dir: Folder of the student. The files are written to its subfolder `distillation/`.
+            state_dict: As in [`export`].
+        """
         if not self.objectives:
             return
         state_dict = self.state_dict() if state_dict is None else state_dict
@@ -249,26 +255,24 @@ class DistillationStudent:
             ValueError: The folder does not exist, the checkpoint has another model type, the weights of its heads are
                 missing, or the instances of its user-defined objectives are not given.
         """
-        if "subfolder" not in kwargs:
-            check_path(pretrained_model_name_or_path, "the student")
+        path, subfolder = pretrained_model_name_or_path, kwargs.get("subfolder") or ""
+        if not subfolder:
+            check_path(path, "the student")
         kwargs.setdefault("dtype", torch.float32)  # for training, even if the checkpoint is in half precision
         hub = {key: kwargs[key] for key in ("revision", "token", "cache_dir", "local_files_only") if key in kwargs}
-        config, _ = cls.config_class.get_config_dict(
-            pretrained_model_name_or_path, subfolder=kwargs.get("subfolder", ""), **hub
-        )
+        config, _ = cls.config_class.get_config_dict(path, subfolder=subfolder, **hub)
         model_type = config.get("model_type", cls.config_class.model_type)
         if model_type != cls.config_class.model_type:
             raise ValueError(
-                f"{pretrained_model_name_or_path} is a {model_type} checkpoint, but {cls.__name__} loads "
+                f"{path} is a {model_type} checkpoint, but {cls.__name__} loads "
                 f"{cls.config_class.model_type}: use {student_class(model_type).__name__}.from_pretrained"
             )
         if objectives and "distillation" in config:  # a checkpoint, whose heads are part of the model
             kwargs["objectives"] = objectives
-        student = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        student = super().from_pretrained(path, *args, **kwargs)
         model = student[0] if isinstance(student, tuple) else student
         if not model.objectives:
-            path = pretrained_model_name_or_path
-            hub["subfolder"] = str(PurePosixPath(kwargs.get("subfolder") or "", DISTILLATION_FOLDER))
+            hub["subfolder"] = str(PurePosixPath(subfolder, DISTILLATION_FOLDER))
             quiet = ("_raise_exceptions_for_missing_entries", "_raise_exceptions_for_connection_errors")
             hub |= dict.fromkeys(quiet, False)
             recipe_file, heads_file = (cached_file(path, name, **hub) for name in (RECIPE_FILE, HEADS_FILE))
@@ -286,7 +290,6 @@ class DistillationStudent:
                 learnt = {name: heads.pop(name) for name in list(heads) if name.startswith("objectives.")}
                 model.distillation_heads.load_state_dict(heads)
                 model.objectives.load_state_dict({n.removeprefix("objectives."): t for n, t in learnt.items()})
-                model.distillation_heads.to(model.device, model.dtype)
         return student
 
 

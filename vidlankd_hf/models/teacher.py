@@ -222,7 +222,8 @@ def load_teacher(path: str | Path, dtype: torch.dtype | str = torch.float32) -> 
     """Loads a teacher. Any text encoder can be one:
 
     - a [`VidLanKDTeacher`] is loaded completely;
-    - of a vision-language model with a separate text encoder `text_model` (FLAVA, ALIGN, ...), only that is loaded;
+    - a vision-language model with a separate text encoder `text_model` (FLAVA, ALIGN, ...): only the text encoder is
+      loaded;
     - a text encoder (BERT, or a `text_model` that was saved on its own) is loaded without its MLM head.
 
     Args:
@@ -261,9 +262,16 @@ def load_teacher(path: str | Path, dtype: torch.dtype | str = torch.float32) -> 
 
 
 def check_path(path: str | Path, what: str) -> None:
-    """Raises a `ValueError` if `path`, of `what`, is written like a path but no model is there.
+    """Checks that there is a model, if `path` looks like a path and not like a Hub id.
 
     Otherwise transformers would take it for a Hub id and fail after several requests, or name a missing tokenizer.
+
+    Args:
+        path: Hub id or folder.
+        what: What the folder should hold, for the message.
+
+    Raises:
+        ValueError: The folder does not exist, or holds no model.
     """
     text = str(path)
     is_path = text.startswith((".", "/", "~")) or text.count("/") > 1 or ("/" in text and Path(text).parent.exists())

@@ -13,7 +13,7 @@ def score_rows(axis, names: Sequence[str], scores: Sequence[dict[int, float]], c
     """Draws one row per name: a marker per seed, a bar at the mean, and the mean as a number in the right margin.
 
     Args:
-        axis: Matplotlib axis.
+        axis: Matplotlib `Axes`.
         names: Row labels, from top to bottom.
         scores: For each row `{seed: score}`; an empty dict leaves the row blank.
         colours: Colour of each row.
@@ -38,7 +38,13 @@ def score_rows(axis, names: Sequence[str], scores: Sequence[dict[int, float]], c
 
 
 def score_legend(figure, seeds: Sequence[int], lines: Sequence) -> None:
-    """Adds a legend below the figure: one row for the seeds' markers, one for `lines` (matplotlib artists)."""
+    """Adds a legend below the figure, with one row for the seeds' markers and one for lines.
+
+    Args:
+        figure: Matplotlib `Figure`.
+        seeds: Seeds of the rows; a single one gets no marker.
+        lines: Matplotlib artists with labels.
+    """
     from matplotlib.lines import Line2D
 
     points = []

@@ -4,7 +4,7 @@ import hashlib
 import os
 import platform
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,11 +43,10 @@ def atomic_dir(folder: str | Path) -> Iterator[Path]:
     folder is kept and this one is removed. After an error nothing is left.
     """
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    temporary = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
+    temporary.mkdir(parents=True)
     try:
         yield temporary
-        temporary.chmod(0o777 & ~_umask())  # mkdtemp makes folders that only the owner can read
         sync_tree(temporary)
         try:
             move(temporary, folder)
@@ -83,9 +82,3 @@ def sha256_of(path: str | Path) -> str:
     """Hexadecimal sha256 of a file."""
     with open(path, "rb", buffering=0) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

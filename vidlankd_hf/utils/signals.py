@@ -2,7 +2,7 @@
 
 import signal
 
-WORKER_SECONDS = 60
+WORKER_SECONDS = 60  # that a worker lives after SIGTERM
 
 
 def survive_stop_signals() -> None:
