@@ -21,7 +21,6 @@ from vidlankd_hf.experiments.ablations.report import write_table
 from vidlankd_hf.experiments.ablations.run_seed import run_seed
 from vidlankd_hf.experiments.ablations.runs import DATA, SeedRuns
 from vidlankd_hf.experiments.ablations.tables import TABLES
-from vidlankd_hf.utils.examples import EXAMPLES
 
 
 def main() -> None:
@@ -49,7 +48,7 @@ def main() -> None:
     started, results, failed = time.monotonic(), {}, []
     for seed in args.seeds:
         folders = args.output_dir / f"seed-{seed}", results_dir / f"seed-{seed}"
-        runs = SeedRuns(seed, *folders, EXAMPLES, config)
+        runs = SeedRuns(seed, *folders, config)
         results[seed], failures = run_seed(runs, names, jobs, launcher)
         failed += [f"seed {seed}, {failure}" for failure in failures]
 

@@ -32,9 +32,8 @@ from vidlankd_hf.training.script_arguments import OUTPUT, TRAINING
 GROUPS = {
     "task": ("model", "task", "data", "max_length", "train_rows", "eval_rows"),
     "training": {"seeds": None, "learning_rates": None, **{k: v for k, v in TRAINING.items() if k != "seed"}},
-    "output": {"output_dir": None, **OUTPUT, "submission": None, "no_card": None, "preempt_exit_code": None,
-               "hang_timeout": None},
-}  # fmt: skip
+    "output": {**OUTPUT, "submission": None, "no_card": None},
+}
 RECIPES = {name for task in TASKS.values() if isinstance(task, Task) for name in task.recipe}
 
 

@@ -36,13 +36,14 @@ def read_rows(task, source: str | None, split: str, limit: int | None = None, la
         if task.data is None:
             raise ValueError(f"{task.title} is not on the Hub: give --data, the folder with its files")
         name, configuration = task.data
-        rows = [{"id": i, **task.row(row)} for i, row in enumerate(load_dataset(name, configuration, split=split))]
+        rows = [task.row(row) for row in load_dataset(name, configuration, split=split)]
     else:
         path = find_file(task, source, split)
         with official_layout(path):
             rows = task.parse(path, split)
         if not rows:
             raise ValueError(f"{path} holds no rows")
+    rows = [{"id": i, **row} for i, row in enumerate(rows)]
     if limit is not None and limit < len(rows):
         kept = np.random.default_rng(0).permutation(len(rows))[:limit]
         rows = [rows[i] for i in sorted(kept)]

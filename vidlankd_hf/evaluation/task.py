@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 class Task:
     """A task: where its data are, which head it needs, how it is scored, and its recipe.
 
-    Rows are dicts with `id`, `label` (`None` in unlabelled data) and `texts`: one or two strings or, for multiple
-    choice, pairs `[context, candidate]`. Span tasks have `question`, `context` and `answers` instead of `texts`.
+    Rows are dicts with `label` (`None` in unlabelled data) and `texts`: one or two strings or, for multiple choice,
+    pairs `[context, candidate]`. Span tasks have `question`, `context` and `answers` instead of `texts`. Rows without
+    an `id` are numbered from 0.
 
     Args:
         title: Name in tables and model cards.

@@ -27,7 +27,7 @@ def read_tracie(path: Path, split: str) -> list[dict]:
                 )
             event = event.removeprefix("event:").strip()
             label = to_label(answer.strip().removeprefix("answer:").strip()) if tab else None
-            rows.append({"id": len(rows), "texts": [event, story.strip()], "story": story, "label": label})
+            rows.append({"texts": [event, story.strip()], "story": story, "label": label})
     return rows
 
 

@@ -151,7 +151,7 @@ class BaseTrainer(FaultTolerantTrainer):
         metrics["loss"] = sum(weight * means[name] for name, (weight, _) in self.loss_terms.items())
         if "mlm" in means:
             metrics["perplexity"] = float(torch.tensor(means["mlm"]).exp())
-        metrics |= self.collected_metrics(collected, size)
+        metrics |= self.collected_metrics(collected)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=size)
 
@@ -196,7 +196,7 @@ class BaseTrainer(FaultTolerantTrainer):
         """What to keep of a batch's first `real` samples for [`collected_metrics`]: nothing by default."""
         return {}
 
-    def collected_metrics(self, collected: list[dict[str, Tensor]], size: int) -> dict[str, float]:
+    def collected_metrics(self, collected: list[dict[str, Tensor]]) -> dict[str, float]:
         """Metrics over all evaluation data, from what [`collect`] kept on this rank."""
         return {}
 
@@ -254,10 +254,11 @@ class BaseTrainer(FaultTolerantTrainer):
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         private = self.args.hub_private_repo if private is None else private
-        self.hub_model_id = make_repository(self.args, self._repository, token or self.args.hub_token, private)
+        self.hub_model_id = make_repository(self.args, self.repository_name, token or self.args.hub_token, private)
 
     @property
-    def _repository(self) -> str:
+    def repository_name(self) -> str:
+        """`user/name` of the model on the Hub, or its name in the user's own namespace."""
         return self.hub_model_id or self.args.hub_model_id or Path(self.args.output_dir).resolve().name
 
     def push_to_hub(
@@ -298,7 +299,7 @@ class BaseTrainer(FaultTolerantTrainer):
         token, revision = token or args.hub_token, revision or args.hub_revision
         private = args.hub_private_repo if private is None else private
         try:
-            commit = push(args.output_dir, self._repository, commit_message, token, private, revision)
+            commit = push(args.output_dir, self.repository_name, commit_message, token, private, revision)
         except PushError as error:
             self.push_error = str(error)
             logger.error(self.push_error)

@@ -13,7 +13,7 @@ from ..models.objectives import objectives_recipe
 from ..models.teacher import check_path
 from ..reliability.run_dir import file_fingerprint
 
-# What the short help shows of transformers.TrainingArguments, in fewer words.
+# Groups of the training scripts' short help: option -> help in fewer words than that of `transformers`, or `None`.
 TRAINING = {
     "num_train_epochs": "passes over the data; --max_steps overrides it",
     "max_steps": "optimizer steps; -1: as many as --num_train_epochs needs",
@@ -29,7 +29,9 @@ TRAINING = {
     "seed": "seed of weights, order, masks and dropout",
     "use_cpu": "use the CPU even if there is a GPU",
 }
+PRETRAINING = {**TRAINING, "matmul_precision": None}
 OUTPUT = {
+    "output_dir": None,
     "save_strategy": "when to write checkpoints: steps, epoch or no",
     "save_steps": "steps between checkpoints; below 1: share of all steps",
     "save_total_limit": "checkpoints to keep; default: all",
@@ -38,6 +40,8 @@ OUTPUT = {
     "report_to": "loggers, such as tensorboard",
     "push_to_hub": "push the model to the Hub",
     "hub_model_id": "its name on the Hub; default: that of --output_dir",
+    "preempt_exit_code": None,
+    "hang_timeout": None,
 }
 
 

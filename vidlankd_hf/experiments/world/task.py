@@ -40,12 +40,11 @@ def read_world(path: Path, split: str) -> list[dict]:
     asked = [(nouns[i], attribute, text) for i in chosen for attribute, texts in QUESTIONS.items() for text in texts]
     return [
         {
-            "id": i,
             "texts": [text.format(noun=noun["noun"])],
             "label": LABELS.index(f"{attribute}: {noun[attribute]}"),
             "group": attribute,
         }
-        for i, (noun, attribute, text) in enumerate(asked)
+        for noun, attribute, text in asked
     ]
 
 
