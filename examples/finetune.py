@@ -20,7 +20,7 @@ from vidlankd_hf.cli import CommandLine
 from vidlankd_hf.evaluation import TASKS
 from vidlankd_hf.evaluation.arguments import FinetuningArguments
 from vidlankd_hf.evaluation.card import finetuning_results, update_card
-from vidlankd_hf.evaluation.finetune import find_task, finetune, recipe_arguments, recipe_options
+from vidlankd_hf.evaluation.finetune import find_task, finetune, folder_of, recipe_arguments, recipe_options
 from vidlankd_hf.evaluation.report import best_recipe
 from vidlankd_hf.evaluation.script_arguments import TaskArguments
 from vidlankd_hf.evaluation.task import Task
@@ -35,10 +35,6 @@ GROUPS = {
     "output": {**OUTPUT, "submission": None, "no_card": None},
 }
 RECIPES = {name for task in TASKS.values() if isinstance(task, Task) for name in task.recipe}
-
-
-def folder_of(root: Path, learning_rate: float, seed: int) -> Path:
-    return root / f"lr-{learning_rate:g}" / f"seed-{seed}"
 
 
 def main() -> None:

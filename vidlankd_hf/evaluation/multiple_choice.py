@@ -4,7 +4,7 @@
 from pathlib import Path
 
 from .heads import Choice
-from .reading import class_of, companion_file, open_text, read_json_lines, read_table
+from .reading import class_of, companion_file, numbered_lines, read_json_lines, read_table
 from .task import Task, make_recipe
 
 ENDINGS = tuple(f"ending{i}" for i in range(4))
@@ -25,8 +25,7 @@ def read_piqa(path: Path, split: str) -> list[dict]:
         return [_piqa_row(row, None) for row in rows]
     labels_path = companion_file(path, f"{path.name.partition('.')[0]}-labels.lst", "the labels, one per line,")
     to_label = class_of(SOLUTIONS, labels_path)
-    with open_text(labels_path) as file:
-        labels = [to_label(line.strip()) for line in file if line.strip()]
+    labels = [to_label(line) for _, line in numbered_lines(labels_path)]
     if len(labels) != len(rows):
         raise ValueError(f"{labels_path} has {len(labels)} labels, but {path.name} has {len(rows)} rows")
     return list(map(_piqa_row, rows, labels))

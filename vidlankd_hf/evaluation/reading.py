@@ -47,19 +47,13 @@ def read_rows(task, source: str | None, split: str, limit: int | None = None, la
     if limit is not None and limit < len(rows):
         kept = np.random.default_rng(0).permutation(len(rows))[:limit]
         rows = [rows[i] for i in sorted(kept)]
-    if labelled:
-        require_labels(task, rows, split, source)
-    return rows
-
-
-def require_labels(task, rows: list[dict], split: str, source: str | None) -> None:
-    """Raises a `ValueError` if a row has no label."""
     missing = sum(row["label"] is None for row in rows)
-    if missing:
+    if labelled and missing:
         raise ValueError(
             f"{missing} of {len(rows)} rows of {task.title}'s {split} split ({source or 'the Hub'}) have no label, so "
             "it cannot be used for training or scoring; --submission true writes the official submission file for it"
         )
+    return rows
 
 
 def find_file(task, source: str | Path, split: str) -> Path:
@@ -113,6 +107,14 @@ def open_text(path: Path) -> TextIO:
     return opened(path, "rt", encoding="utf-8-sig", newline="")
 
 
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yields the number, from 1, of each line that is not blank, and its text without white space around it."""
+    with open_text(path) as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield number, line.strip()
+
+
 def read_table(
     path: Path, columns: Iterable[str] = (), delimiter: str = "\t", quoted: bool = False, skip_ragged: bool = False
 ) -> list[dict]:
@@ -151,16 +153,13 @@ def read_json_lines(path: Path, columns: Iterable[str] = ()) -> list[dict]:
         ValueError: A line is not a JSON object, or one of the `columns` is missing.
     """
     rows = []
-    with open_text(path) as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"line {number} of {path} is not a JSON object: {error}") from error
-            check_fields(f"line {number} of {path}", row, columns)
-            rows.append(row)
+    for number, line in numbered_lines(path):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"line {number} of {path} is not a JSON object: {error}") from error
+        check_fields(f"line {number} of {path}", row, columns)
+        rows.append(row)
     return rows
 
 

@@ -70,8 +70,8 @@ def encode_spans(rows: list[dict], tokenizer: PreTrainedTokenizerBase, options) 
 
 def _target(row: dict, offsets: np.ndarray) -> tuple[int, int]:
     """Returns the first and last token of the first answer, or the first token twice."""
-    answers = row["answers"]
-    if not answers["text"]:
+    answers = row.get("answers")  # which unlabelled rows lack
+    if not answers or not answers["text"]:
         return 0, 0
     begin = answers["answer_start"][0]
     stop = begin + len(answers["text"][0])

@@ -3,7 +3,6 @@
 import json
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from ..reliability.checkpointing import checkpoints_of
 from ..utils.extras import requires_extra
@@ -72,10 +71,9 @@ def draw_curves(curves: dict[str, Curves], metrics: list[str], output: Path) -> 
 
     columns = 2 if len(metrics) == 4 else min(3, len(metrics))
     rows = -(-len(metrics) // columns)
-    size = (4.6 * columns, 3.3 * rows + 0.35 * len(curves))
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis, name in zip(axes.flat, metrics):
+    figure = Figure((4.6 * columns, 3.3 * rows + 0.35 * len(curves)), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axis, name in zip(axes, metrics):
         for number, (run, curve) in enumerate(curves.items()):
             colour = COLOURS[number % len(COLOURS)]
             if name in curve:
@@ -87,11 +85,9 @@ def draw_curves(curves: dict[str, Curves], metrics: list[str], output: Path) -> 
         axis.set_title(name, fontsize=11)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-    for axis in list(axes.flat)[len(metrics) :]:
+    for axis in axes[len(metrics) :]:
         axis.set_visible(False)
-    handles: dict[str, Any] = {}
-    for axis in axes.flat:
-        handles |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels())}
+    handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels())}
     figure.legend([*handles.values()], [*handles], loc="outside lower left", fontsize=9, frameon=False)
     figure.supxlabel("optimizer step; line: training, point: evaluation", fontsize=9)
     figure.savefig(output, dpi=120)

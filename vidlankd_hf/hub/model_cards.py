@@ -58,8 +58,7 @@ def write_student_card(folder: str | Path, trainer) -> None:
     _write(
         "student.md", folder, trainer, rows, data,
         model_class=student.plain_class.__name__,
-        layers=student.config.num_hidden_layers,
-        width=student.config.hidden_size,
+        config=student.config,
         objectives=objectives,
         source="vokens" if teacher is None else "video" if kind == "VidLanKDTeacher" else f"a {kind}",
         teacher=teacher is not None,
@@ -95,10 +94,8 @@ def write_teacher_card(folder: str | Path, trainer) -> None:
     _write(
         "teacher.md", folder, trainer, rows, data,
         text_class=type(teacher.text_model).__name__,
-        layers=text.num_hidden_layers,
-        width=text.hidden_size,
+        config=config,
         sees=sees,
-        feature_size=config.video_config.feature_size,
         losses=" and ".join(words for name, words in losses.items() if name in config.losses),
     )  # fmt: skip
 

@@ -1,22 +1,22 @@
 """The runs of one seed: the commands that train its teachers and students, and the result kept for each student."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoTokenizer
-
 from ...cli import read_config
-from ...models.configuration import SIZES, VidLanKDTeacherConfig, student_config
+from ...models.configuration import VidLanKDTeacherConfig
 from ...models.objectives import objectives_recipe
-from ...models.student import student_class
 from ...models.teacher import VidLanKDTeacher
 from ...reliability.run_dir import affects_results
+from ...training.build import build_student
 from ...training.script_arguments import StudentArguments
 from ...utils.examples import flags
 from ...utils.io import atomic_write
 from ..flops import step_flops
 from ..grid import ExperimentRun, probe
+from ..script_arguments import VokenizationArguments
 from ..world.recipe import STUDENT_RECIPE, TEACHER_RECIPE
 from .tables import ROWS, TEACHERS
 
@@ -77,11 +77,8 @@ class SeedRuns:
             options["world"] = self.world
         else:
             both = {**self.teacher_recipe, **TEACHERS[row.teacher], **self.student_recipe}
-            shared = (
-                "features", "captions", "caption_format", "remove_overlap", "max_unpaired", "streams", "text",
-                "cache_dir", "max_length", "max_video_length", "block_tokens",
-            )  # fmt: skip
-            options |= {option: both[option] for option in shared if option in both}
+            names = {field.name for field in fields(VokenizationArguments)}
+            options = {**{name: value for name, value in both.items() if name in names}, **options}
         return ExperimentRun(folder, "vokenize", flags(options), None)
 
     def student_run(self, name: str) -> ExperimentRun:
@@ -178,18 +175,11 @@ class SeedRuns:
 
     def _sequence_flops(self, name: str) -> float:
         """FLOPs of a student's training step per sequence."""
-        row, recipe = ROWS[name], self.student_recipe
-        teacher = VidLanKDTeacher(VidLanKDTeacherConfig.from_pretrained(self.folder / row.teacher))
-        size = recipe.get("student", "small")
-        if row.continues_teacher:
-            config = teacher.config.text_config
-        elif size in SIZES:
-            tokenizer = AutoTokenizer.from_pretrained(self.folder / row.teacher)
-            config = student_config(size, tokenizer, recipe.get("student_model_type") or "bert")
-        else:
-            config = AutoConfig.from_pretrained(size)
-            config = getattr(config, "text_config", config)
-        student = student_class(config.model_type)(config)
+        row, recipe, folder = ROWS[name], self.student_recipe, self.folder / ROWS[name].teacher
+        teacher = VidLanKDTeacher(VidLanKDTeacherConfig.from_pretrained(folder))
+        new = recipe.get("student", "small"), recipe.get("student_model_type")
+        start, model_type = (str(folder), None) if row.continues_teacher else new
+        student = build_student(start, str(folder), model_type)
         student.remove_objectives()
         if row.objectives:
             student.add_objectives(self._objectives(name), teacher.config.hidden_size)

@@ -90,13 +90,12 @@ def balanced_looks(num_nouns: int) -> list[Look]:
             f"num_nouns is {num_nouns}, but attributes balance over pairs only for multiples of "
             f"{NOUNS_PER_BALANCED_SET}: give 48, 96, 144, 192, ..."
         )
-    combinations = [(sum(indices) % 2, indices) for indices in product(*(range(len(v)) for v in ATTRIBUTES.values()))]
-    even, odd = ([indices for parity, indices in combinations if parity == wanted] for wanted in (0, 1))
-    sets = [even if i % 2 == 0 else odd for i in range(num_nouns // NOUNS_PER_BALANCED_SET)]
+    combinations = list(product(*(range(len(values)) for values in ATTRIBUTES.values())))
     return [
         Look(**{name: values[i] for (name, values), i in zip(ATTRIBUTES.items(), indices)})
-        for balanced_set in sets
-        for indices in balanced_set
+        for number in range(num_nouns // NOUNS_PER_BALANCED_SET)
+        for indices in combinations
+        if sum(indices) % 2 == number % 2
     ]
 
 
