@@ -255,15 +255,12 @@ def aligned_objective(
                 f"choose {', '.join(ALIGNED)}, or an objective of yours that compares states of the same token"
             )
     found = objective or next((name for name in ALIGNED if name in held), None)
-    if found is None and held:
-        return None, (
-            f"This student was trained with {', '.join(held)} alone, which does not map its states into the teacher's "
-            f"space, so they cannot be compared with clips. Also distil with one of {', '.join(ALIGNED)}."
-        )
     if found is None:
+        alone = f"was trained with {', '.join(held)} alone, which does not map its states into the teacher's space"
         return None, (
-            "This checkpoint has no distillation head, so its states cannot be compared with clips. Give a folder "
-            f"that contains distillation/, of a student that was distilled with one of {', '.join(ALIGNED)}."
+            f"This checkpoint {alone if held else 'has no distillation head'}, so its states cannot be compared with "
+            f"clips. Give the folder of a student that was distilled with one of {', '.join(ALIGNED)}; it contains "
+            "distillation/."
         )
     width = student.config.distillation["teacher_hidden_size"]
     for what, of_student, of_teacher in (
@@ -294,7 +291,7 @@ def check_video_encoder(teacher) -> None:
     """Raises a `ValueError` if the teacher cannot compare tokens with clips."""
     if not isinstance(teacher, VidLanKDTeacher) or teacher.video_encoder is None:
         raise ValueError(
-            f"grounding compares tokens with clips, but this {type(teacher).__name__} has no video encoder: give a "
+            f"this {type(teacher).__name__} has no video encoder, so it cannot compare tokens with clips: give a "
             "VidLanKDTeacher that was trained with losses='contrast+mlm' or 'contrast'"
         )
 

@@ -4,13 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .heads import Classification, Head
 from .metrics import load_metric
-
-if TYPE_CHECKING:
-    import evaluate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +45,7 @@ class Task:
     files: dict[str, str]
     parse: Callable[[Path, str], list[dict]]
     row: Callable[[dict], dict] | None = None
-    metric: "Callable[[], evaluate.Metric]" = partial(load_metric, "accuracy")
+    metric: Callable[[], Any] = partial(load_metric, "accuracy")
     main: str = "accuracy"
     recipe: dict[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] = ()

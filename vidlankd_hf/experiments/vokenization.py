@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from ..data.text_blocks import TextBlocks
 from ..data.vocabulary import vocabulary_fingerprint
-from ..evaluation.grounding import encode_clips
+from ..evaluation.grounding import check_video_encoder, encode_clips
 from ..models.teacher import VidLanKDTeacher
 from ..utils.io import atomic_file, atomic_write
 from .folders import begin_folder
@@ -68,11 +68,7 @@ def vokenize(
             tokenizer or are only a part of their folder, or the output folder was started with other settings.
     """
     folder, state = Path(folder), PartialState()
-    if vokenizer.video_encoder is None:
-        raise ValueError(
-            "this teacher has no video encoder, but a vokenizer compares tokens with clips: train a teacher with a "
-            "contrastive loss"
-        )
+    check_video_encoder(vokenizer)
     if not 2 <= num_vokens <= len(clips):
         raise ValueError(f"num_vokens is {num_vokens}, but there are {len(clips)} clips: give 2 to {len(clips)}")
     if (blocks.start, blocks.stop) != (0, blocks.info["blocks"]):

@@ -75,11 +75,9 @@ def draw_curves(curves: dict[str, Curves], metrics: list[str], output: Path) -> 
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis, name in zip(axes, metrics):
         for number, (run, curve) in enumerate(curves.items()):
-            colour = COLOURS[number % len(COLOURS)]
+            colour, line = COLOURS[number % len(COLOURS)], "-" if number < len(COLOURS) else "--"
             if name in curve:
-                axis.plot(
-                    *zip(*curve[name]), color=colour, lw=1.6, label=run, ls="-" if number < len(COLOURS) else "--"
-                )
+                axis.plot(*zip(*curve[name]), color=colour, lw=1.6, label=run, ls=line)
             if f"eval_{name}" in curve:
                 axis.plot(*zip(*curve[f"eval_{name}"]), color=colour, ls="", marker="o", ms=6, mec="white")
         axis.set_title(name, fontsize=11)
