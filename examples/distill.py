@@ -41,7 +41,7 @@ def main() -> None:
     if own.teacher is None:
         own.teacher = "outputs/teacher"
         bootstrap.make_teacher_if_missing(args, own.world, own.teacher)
-    args.objectives = own.complete(args.objectives)
+    args.objectives = own.with_num_vokens(args.objectives)
     checkpoint = open_run_dir(args, {**asdict(own), "fingerprints": own.fingerprints()})
     if args.process_index == 0:
         parser.save_settings(args.output_dir)

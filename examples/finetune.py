@@ -38,8 +38,7 @@ RECIPES = {name for task in TASKS.values() if isinstance(task, Task) for name in
 
 
 def main() -> None:
-    types = (FinetuningArguments, TaskArguments)
-    parser = CommandLine(__doc__, types, GROUPS, dict.fromkeys(RECIPES, "the task's"))
+    parser = CommandLine(__doc__, (FinetuningArguments, TaskArguments), GROUPS, dict.fromkeys(RECIPES, "the task's"))
     args, own = parser.parse(recipe=lambda given: recipe_arguments(find_task(given.task)))
     check_path(own.model, "a checkpoint")
     task = find_task(own.task)

@@ -23,7 +23,7 @@ def test_tables_hold_known_students_of_known_teachers_and_leave_none_out():
     named = {name for _, names in TABLES.values() for name in names}
     assert named == set(ROWS)
     assert {student.teacher for student in ROWS.values()} == set(TEACHERS)
-    assert len({student.what for student in ROWS.values()}) == len(ROWS)
+    assert len({student.label for student in ROWS.values()}) == len(ROWS)
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -223,6 +223,6 @@ def test_every_table_fills_on_own_data_but_for_rows_that_cannot_be_run(config, t
     kept = {p.stem: json.loads(p.read_text()) for p in (tmp_path / "all" / "results" / "seed-1").iterdir()}
     assert set(kept) == set(ROWS) - failed
     for title, names in TABLES.values():
-        assert title in output and all(ROWS[name].what in output for name in set(names) - failed)
+        assert title in output and all(ROWS[name].label in output for name in set(names) - failed)
     assert kept["text_only_equal_compute"]["steps"] > 4
     assert kept["text_only_equal_compute"]["tflop"] == pytest.approx(kept["crd"]["tflop"], rel=0.2)

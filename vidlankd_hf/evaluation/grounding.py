@@ -72,7 +72,7 @@ class Grounding:
         objective: Objective whose distillation head gave the student's scores.
         without_student: Why there are no scores of the student, as a sentence.
         heat_clip: Index of the clip in the heat maps.
-        heat_clip_is: Why this clip was chosen, in words.
+        heat_clip_reason: Why this clip was chosen, in words.
         times: `[T]` times of its steps in seconds.
     """
 
@@ -85,7 +85,7 @@ class Grounding:
     objective: str | None
     without_student: str | None
     heat_clip: int
-    heat_clip_is: str
+    heat_clip_reason: str
     times: Tensor
 
 
@@ -204,7 +204,7 @@ def ground(
         objective=name,
         without_student=reason,
         heat_clip=heat_clip,
-        heat_clip_is=chosen_because,
+        heat_clip_reason=chosen_because,
         times=times,
     )
 

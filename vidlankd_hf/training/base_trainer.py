@@ -105,9 +105,9 @@ class BaseTrainer(FaultTolerantTrainer):
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch: Tensor | None = None):
         items = count_items(inputs)
         means, outputs = self.compute_means(model, inputs)
-        # The stock evaluation counts labels: a scalar instead of `[4]`.
-        alone = num_items_in_batch is None or num_items_in_batch.dim() == 0
-        step_items = self.accelerator.reduce(items, "sum") if alone else num_items_in_batch
+        # Outside `get_batch_samples` (the stock evaluation gives a scalar), the batch is a step of its own.
+        own_step = num_items_in_batch is None or num_items_in_batch.dim() == 0
+        step_items = self.accelerator.reduce(items, "sum") if own_step else num_items_in_batch
         loss = scaled_loss(means, self.loss_terms, items, step_items, self.accelerator.num_processes)
         if model.training:
             self.record_losses(means)
@@ -203,7 +203,7 @@ class BaseTrainer(FaultTolerantTrainer):
     # ---- publishing ----
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the finished model with tokenizer and card; with `push_to_hub`, push the run's own folder.
+        """Save the finished model with tokenizer and card; with `push_to_hub`, also push `args.output_dir`.
 
         Args:
             output_dir: Where to save; default: `args.output_dir`.
@@ -221,6 +221,7 @@ class BaseTrainer(FaultTolerantTrainer):
             self._push("Model save")
 
     def _save_finished(self, folder: Path) -> None:
+        """Write model, tokenizer and card next to the files in `folder`, then move them into it."""
         self.claim_folder(folder)
         self.raise_if_non_finite(weights=True)
         part, error = folder / ".model.part", None

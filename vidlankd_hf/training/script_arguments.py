@@ -98,22 +98,22 @@ class StudentArguments:
     stream_text: bool = HfArg(default=False, help="tokenise the text while it downloads, without a copy on disk")
 
     def fingerprints(self) -> dict[str, str | None]:
-        """Checksums of the files that the student learns from; `None` for what is on the Hub.
+        """Checksums of the weights and vokens that the student learns from; `None` for what is on the Hub.
 
         Raises:
-            ValueError: A folder that does not exist, before anything asks the Hub for it.
+            ValueError: The folder of the teacher or of the student does not exist; the Hub is not asked for it.
         """
         if self.teacher is not None:
             check_path(self.teacher, "the teacher")
         if self.student not in SIZES:
             check_path(self.student, "the student")
-        made_of = {"teacher": file_fingerprint(Path(self.teacher or "") / "model.safetensors")}
+        checksums = {"teacher": file_fingerprint(Path(self.teacher or "") / "model.safetensors")}
         if self.vokens is not None:
-            made_of["vokens"] = file_fingerprint(Path(self.vokens) / "vokens.npy")
-        return made_of
+            checksums["vokens"] = file_fingerprint(Path(self.vokens) / "vokens.npy")
+        return checksums
 
-    def complete(self, objectives: dict[str, Any]) -> dict[str, Any]:
-        """Adds the number of vokens to the voken objective.
+    def with_num_vokens(self, objectives: dict[str, Any]) -> dict[str, Any]:
+        """Adds the number of vokens in --vokens to the voken objective, if there is one.
 
         Raises:
             ValueError: The voken objective is used without --vokens.

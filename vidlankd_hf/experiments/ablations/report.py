@@ -57,7 +57,7 @@ def table_rows(name: str, results: dict[int, dict[str, dict]]) -> list[dict]:
 
 def _row(student: str, results: dict[int, dict[str, dict]]) -> dict:
     runs = {seed: kept[student] for seed, kept in results.items() if student in kept}
-    row = {"student": student, "what": ROWS[student].what, "seeds": sorted(runs)}
+    row = {"student": student, "what": ROWS[student].label, "seeds": sorted(runs)}
     names = ("mlm_loss", "steps", "tflop", "mean", "teacher", "gap_closed", *ATTRIBUTES)
     values: dict[str, list[float]] = {name: [] for name in names}
     for seed, run in runs.items():

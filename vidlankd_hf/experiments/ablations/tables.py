@@ -22,7 +22,7 @@ class Row:
     """One student.
 
     Args:
-        what: Name of the row in tables and figures.
+        label: Name of the row in tables and figures.
         objectives: Objectives, as in [`DistillationConfig`].
         teacher: Name in `TEACHERS`.
         num_vokens: Number of vokens K; the teacher is then the vokenizer.
@@ -30,7 +30,7 @@ class Row:
         equal_compute: Whether the student trains for more steps, up to the FLOPs of the CRD student.
     """
 
-    what: str
+    label: str
     objectives: dict = field(default_factory=dict)
     teacher: str = "teacher"
     num_vokens: int | None = None

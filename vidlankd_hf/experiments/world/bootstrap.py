@@ -18,8 +18,8 @@ def use_world(args, own) -> None:
         args: Training arguments of the run; they must exist already, so that the ranks know of each other.
         own: Script arguments; paths that are `None` become those of the world.
     """
-    world = own.world
-    _make_if_missing(args, Path(world, "world.json"), "make_world", {"output_dir": world, "seed": WORLD_SEED})
+    options = {"output_dir": own.world, "seed": WORLD_SEED}
+    _make_if_missing(args, Path(own.world, "world.json"), "make_world", options)
     _fill_in(own)
 
 

@@ -71,11 +71,6 @@ def summarize(rows: list[dict]) -> list[dict]:
     return sorted(entries, key=lambda entry: (list(NAMES).index(entry["model"]), entry["mean"]))
 
 
-def interval(accuracy: float, count: int) -> float:
-    """Half the width of the 95 % binomial interval (normal approximation) of a score over `count` nouns."""
-    return 1.96 * math.sqrt(accuracy * (1 - accuracy) / count)
-
-
 def write_report(results: str | Path, output_dir: str | Path) -> None:
     """Writes `report.md` and `report.png` into `output_dir`.
 
@@ -101,10 +96,10 @@ def write_report(results: str | Path, output_dir: str | Path) -> None:
 
 
 def _chance(rows: list[dict]) -> tuple[dict[str, float], dict[str, float]]:
-    """For each attribute the accuracy of guessing, and half the width of its interval over all seeds."""
-    chance, count = {row["attribute"]: row["chance"] for row in rows}, rows[0]["num_nouns"]
-    count *= len({row["seed"] for row in rows})
-    return chance, {attribute: interval(value, count) for attribute, value in chance.items()}
+    """For each attribute the accuracy of guessing, and half the width of its 95 % binomial interval over all seeds."""
+    chance = {row["attribute"]: row["chance"] for row in rows}
+    count = rows[0]["num_nouns"] * len({row["seed"] for row in rows})
+    return chance, {name: 1.96 * math.sqrt(value * (1 - value) / count) for name, value in chance.items()}
 
 
 def markdown_table(rows: list[dict]) -> str:
