@@ -26,9 +26,8 @@ from vidlankd_hf.experiments.ablations.tables import TABLES
 def main() -> None:
     parser = CommandLine(__doc__)
     choices = [*TABLES, "all"]
-    parser.add_argument(
-        "--table", nargs="+", choices=choices, default=["all"], metavar="TABLE", help=f"of {', '.join(choices)}"
-    )
+    about = f"one or more of {', '.join(choices)}"
+    parser.add_argument("--table", nargs="+", choices=choices, default=["all"], metavar="TABLE", help=about)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="seeds of world and training")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/ablations"), help="folder for all output")
     parser.add_argument("--results", type=Path, help="folder of the results; default: OUTPUT_DIR/results")

@@ -18,7 +18,7 @@ class TaskArguments:
     data: str | None = HfArg(default=None, help="folder in the official layout; default: the Hub")
     seeds: int = HfArg(default=1, help="number of seeds: 1, 2, ...")
     learning_rates: list[float] | None = HfArg(
-        default=None, help="each is tried with all seeds; default: the recipe's"
+        default=None, help="learning rates to try, each with all seeds; default: the recipe's"
     )
     max_length: int | None = HfArg(default=None, help="tokens per text; default: the recipe's")
     train_rows: int | None = HfArg(default=None, help="train on this many rows; default: all")
@@ -32,7 +32,7 @@ class TaskArguments:
 class GroundingArguments(PairingArguments):
     """Sentences, models and clips."""
 
-    sentences: list[str] | None = HfArg(default=None, help="default: three that the world's student has not read")
+    sentences: list[str] | None = HfArg(default=None, help="sentences; default: three held-out ones of the world")
     teacher: str = HfArg(default="outputs/teacher", help="teacher trained with a contrastive loss")
     student: str = HfArg(default="outputs/student", help="student with its distillation heads")
     no_student: bool = HfArg(default=False, help="show only the teacher")
@@ -51,7 +51,7 @@ class ComparisonArguments:
     """Which models are compared on which tasks."""
 
     models: list[str] = HfArg(help="Hub ids or folders, with tokenizers; the first is the baseline")
-    tasks: list[str] = HfArg(help=f"of {', '.join(TASKS)}")
+    tasks: list[str] = HfArg(help=f"one or more of {', '.join(TASKS)}")
     names: list[str] | None = HfArg(default=None, help="names in the report; default: last parts of the models' paths")
     seeds: int = HfArg(default=3, help="seeds of every fine-tuned task")
     data: str | None = HfArg(default=None, help="folder with one folder per task; default: the Hub")
@@ -59,7 +59,7 @@ class ComparisonArguments:
     train_rows: list[str] | None = HfArg(default=None, help="TASK=ROWS: train on this many rows; default: all")
     output_dir: str = HfArg(default="outputs/downstream", help="folder for results and report")
     launcher: str | None = HfArg(
-        default=None, help="what starts each run, such as 'accelerate launch'; default: python"
+        default=None, help="command that starts each fine-tuning run, such as 'accelerate launch'; default: python"
     )
     no_card: bool = HfArg(default=False, help="do not add results to the models' README.md")
     finetune_options: str | None = HfArg(

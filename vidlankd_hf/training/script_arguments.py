@@ -57,7 +57,7 @@ class TeacherArguments(PairingArguments):
     shuffle_videos: bool = HfArg(default=False, help="control: pair every video's captions with another video's clips")
     text_model: str = HfArg(default="small", help=f"size of a new one ({', '.join(SIZES)}), or a BERT to start from")
     contrast: str = HfArg(default="infonce", help=f"one of {', '.join(CONTRASTS)}; the paper uses hinge")
-    losses: str = HfArg(default="contrast+mlm", help=f"{', '.join(TEACHER_LOSSES)}; mlm: a control without video")
+    losses: str = HfArg(default="contrast+mlm", help=f"one of {', '.join(TEACHER_LOSSES)}; mlm: control without video")
     margin: float = HfArg(default=1.0, help="margin of the hinge losses: 1 in the paper, 0.5 for a vokenizer")
     joint_size: int | None = HfArg(default=None, help="width of tokens and clips in the contrast; 64 for a vokenizer")
 
@@ -92,7 +92,7 @@ class StudentArguments:
     no_probe: bool = HfArg(default=False, help="do not probe the student of the grounded world")
     block_tokens: int = HfArg(default=126, help="text tokens per block; at most as many as the teacher's texts had")
     held_out_text: float = HfArg(default=0.02, help="share of the blocks kept for evaluation; 0: none")
-    vokens: str | None = HfArg(default=None, help="folder of `vidlankd vokenize`, for the voken objective")
+    vokens: str | None = HfArg(default=None, help="folder that `vidlankd vokenize` wrote, for the voken objective")
     cache_dir: str = HfArg(default="outputs/cache", help="where tokenised text is kept")
     num_proc: int = HfArg(default=1, help="processes that tokenise")
     stream_text: bool = HfArg(default=False, help="tokenise the text while it downloads, without a copy on disk")
