@@ -9,6 +9,7 @@ report.png. Finished runs are not repeated.
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -65,21 +66,21 @@ def main() -> None:
         for stage in stages_of(seed, folder, args.thorough)
     ]
     started, rows = time.monotonic(), []
+
+    def make(world: Path, entry: tuple[ExperimentRun, dict | None], quiet: bool) -> str:
+        run, row = entry
+        run.make(quiet)
+        if row is None:
+            return f"{run.folder} is ready."
+        scores = probe(run.folder, world, run.log if quiet else None)
+        rows.extend({**row, **score} for score in scores)
+        accuracies = " ".join(f"{score['accuracy']:.2f}" for score in scores)
+        return f"{run.folder} colour, shape, motion: {accuracies}"
+
     with tqdm(total=sum(len(stage) for _, stage in stages), desc="runs", unit="run", smoothing=0) as progress:
         for world, stage in stages:
-
-            def make(entry, quiet):
-                run, row = entry
-                run.make(quiet)
-                if row is None:
-                    return f"{run.folder} is ready."
-                scores = probe(run.folder, world, run.log if quiet else None)  # noqa: B023
-                rows.extend({**row, **score} for score in scores)
-                accuracies = " ".join(f"{score['accuracy']:.2f}" for score in scores)
-                return f"{run.folder} colour, shape, motion: {accuracies}"
-
             # Models this small do not gain from more threads: two runs at a time, one thread each.
-            run_in_parallel(make, stage, 2, progress)
+            run_in_parallel(partial(make, world), stage, 2, progress)
     rows.sort(key=lambda row: (row["seed"], row["model"], str(row["weights"])))
     (args.output_dir / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
     write_report(args.output_dir / "results.json", args.output_dir)

@@ -7,8 +7,6 @@ from typing import Any
 
 from ..utils.io import atomic_write
 
-SETTINGS_FILE = "settings.json"
-
 
 def begin_folder(folder: Path, settings: dict[str, Any], content: str) -> None:
     """Writes settings into a new folder, or checks that a folder was started with the same ones.
@@ -21,7 +19,7 @@ def begin_folder(folder: Path, settings: dict[str, Any], content: str) -> None:
     Raises:
         ValueError: The folder was started with other settings, or holds other files.
     """
-    path = folder / SETTINGS_FILE
+    path = folder / "settings.json"
     if path.is_file():
         held = json.loads(path.read_text(encoding="utf-8"))
         changed = [
