@@ -90,6 +90,9 @@ class Comparison:
     def scored(self, name: str, model: str, task: str) -> dict:
         """Returns the result of a task without fine-tuning; computes it if it is missing.
 
+        Args:
+            name, model, task: As in [`finetuned`].
+
         Raises:
             ValueError: The kept result was made from another model or other data.
         """

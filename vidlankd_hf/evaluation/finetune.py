@@ -217,6 +217,12 @@ def _load(model: str, task: Task) -> torch.nn.Module:
 def collapse(task: Task, rows: list[dict], predictions: Sequence, score: float) -> dict:
     """Compares a run with constant predictions.
 
+    Args:
+        task: The task.
+        rows: Rows of its first scored split.
+        predictions: The predictions for these rows.
+        score: Main metric of the predictions; may be NaN.
+
     Returns:
         `collapsed` (`"constant"`, `"chance"` or `None`) and `constant_score` (score of the best constant prediction).
     """

@@ -49,7 +49,11 @@ def read_glue(
 
 
 def read_cola(path: Path, split: str) -> list[dict]:
-    """Reads CoLA's tables: only that of the test split has a header."""
+    """Reads CoLA's tables: only that of the test split has a header.
+
+    Raises:
+        ValueError: A line does not have four fields, or its label is unknown.
+    """
     if split.startswith("test"):
         return read_glue(path, split, ("sentence",), "label", BINARY)
     to_label, rows = class_of(BINARY, path), []

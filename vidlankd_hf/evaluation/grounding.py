@@ -210,10 +210,13 @@ def ground(
 
 
 def nearest_clips(queries: Tensor, bank: Tensor, k: int, rows: int = 8192) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Finds the k rows of `bank` `[K, J]` with the largest inner product with each of the `queries` `[N, J]`.
+    """Finds the rows of `bank` with the largest inner product with each query; among equal products, the first row.
 
-    The product is computed for `rows` rows of the bank at a time, so that memory does not grow with K. Among equal
-    products, the first row wins.
+    Args:
+        queries: `[N, J]`.
+        bank: `[K, J]`.
+        k: Number of rows to find for each query.
+        rows: Rows of the bank per product, so that memory does not grow with K.
 
     Returns:
         The products `[N, k]`, largest first, their row indices `[N, k]`, and the mean and standard deviation `[N]`
@@ -238,6 +241,11 @@ def aligned_objective(
     student: DistillationStudent, teacher: VidLanKDTeacher, objective: str | None = None
 ) -> tuple[str | None, str | None]:
     """Chooses the objective whose head maps the student's states into the teacher's space.
+
+    Args:
+        student: Student with its objectives.
+        teacher: The teacher that it was distilled from.
+        objective: The objective to use. Default: the first of `ALIGNED` that the student has.
 
     Returns:
         Its name and `None`, or `None` and the reason, as a sentence, why there is none.

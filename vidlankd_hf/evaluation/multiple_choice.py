@@ -19,7 +19,12 @@ def read_swag(path: Path, split: str) -> list[dict]:
 
 
 def read_piqa(path: Path, split: str) -> list[dict]:
-    """Reads `train.jsonl` and `train-labels.lst` next to it; the test split, `tests.jsonl`, has no labels."""
+    """Reads `train.jsonl` and `train-labels.lst` next to it; the test split, `tests.jsonl`, has no labels.
+
+    Raises:
+        FileNotFoundError: The file of labels is missing.
+        ValueError: A line is malformed, or there are not as many labels as rows.
+    """
     rows = read_json_lines(path, ("goal", *SOLUTIONS))
     if split == "test":
         return [_piqa_row(row, None) for row in rows]

@@ -59,6 +59,11 @@ def read_rows(task, source: str | None, split: str, limit: int | None = None, la
 def find_file(task, source: str | Path, split: str) -> Path:
     """Returns the path of a split's official file.
 
+    Args:
+        task: A [`Task`] or [`ZeroShot`].
+        source: Folder of the task, or a folder that contains it under its official name.
+        split: One of `task.files`.
+
     Raises:
         FileNotFoundError: The folder or file does not exist; the message says what the folder contains.
     """
@@ -80,7 +85,16 @@ def find_file(task, source: str | Path, split: str) -> Path:
 
 
 def companion_file(path: Path, name: str, what: str) -> Path:
-    """Returns the file `name` in the folder of `path`, or `name.xz`; `what` says in the error what it contains."""
+    """Returns the file `name` in the folder of `path`, or `name.xz`.
+
+    Args:
+        path: File of the task.
+        name: Name of the file that belongs to it.
+        what: What that file contains, for the message.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
     found = _existing(path.with_name(name))
     if found is None:
         raise FileNotFoundError(f"{path.with_name(name)} is missing: it contains {what} of {path.name}")
@@ -174,7 +188,10 @@ def check_fields(where, found: Iterable[str], needed: Iterable[str]) -> None:
 
 
 def class_of(labels: tuple[str, ...], path: Path) -> Callable[[str], int]:
-    """Returns a function from a label, given by name or number, to its class index."""
+    """Returns a function from a label, given by name or number, to its class index.
+
+    The function raises a `ValueError` that names the file `path` if there is no such label.
+    """
     known = {name: i for i, name in enumerate(labels)} | {str(i): i for i in range(len(labels))}
 
     def find(label: str) -> int:

@@ -70,7 +70,14 @@ class Task:
 
 
 def make_recipe(learning_rate: float, epochs: float, batch_size: int, max_length: int) -> dict[str, Any]:
-    """Returns a recipe with 10 % warm-up steps."""
+    """Returns a recipe with 10 % warm-up steps.
+
+    Args:
+        learning_rate: Peak learning rate.
+        epochs: Passes over the training data.
+        batch_size: Sequences per process and micro-batch.
+        max_length: Maximum length of a sequence in tokens, with special tokens.
+    """
     return {
         "learning_rate": learning_rate,
         "num_train_epochs": epochs,

@@ -12,7 +12,11 @@ LABELS = ("negative", "positive")
 
 
 def read_tracie(path: Path, split: str) -> list[dict]:
-    """Reads lines `event: ... story: ...<tab>answer: positive`; a line without a tab has no label."""
+    """Reads lines `event: ... story: ...<tab>answer: positive`; a line without a tab has no label.
+
+    Raises:
+        ValueError: A line has another layout or an unknown answer.
+    """
     to_label, rows = class_of(LABELS, path), []
     for number, line in numbered_lines(path):
         query, tab, answer = line.partition("\t")

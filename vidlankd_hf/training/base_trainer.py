@@ -193,11 +193,20 @@ class BaseTrainer(FaultTolerantTrainer):
         self.args.per_device_eval_batch_size = size
 
     def collect(self, outputs, batch: dict[str, Tensor], real: int) -> dict[str, Tensor]:
-        """What to keep of a batch's first `real` samples for [`collected_metrics`]: nothing by default."""
+        """Keep what [`collected_metrics`] needs of an evaluation batch: nothing by default.
+
+        Args:
+            outputs: Outputs of the model.
+            batch: The batch, as the collator returned it.
+            real: Number of samples at the beginning to keep; the others repeat samples of another batch.
+
+        Returns:
+            Name to tensor of `real` rows.
+        """
         return {}
 
     def collected_metrics(self, collected: list[dict[str, Tensor]]) -> dict[str, float]:
-        """Metrics over all evaluation data, from what [`collect`] kept on this rank."""
+        """Compute metrics over all evaluation data, from what [`collect`] returned for each batch of this rank."""
         return {}
 
     # ---- publishing ----

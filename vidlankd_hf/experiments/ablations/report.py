@@ -44,7 +44,10 @@ def write_table(name: str, results: dict[int, dict[str, dict]], folder: Path) ->
 
 
 def table_rows(name: str, results: dict[int, dict[str, dict]]) -> list[dict]:
-    """The rows of a table: mean and standard deviation over seeds of every value; see [`write_table`]."""
+    """Computes the rows of a table: mean and standard deviation over seeds of every value.
+
+    Arguments and errors are those of [`write_table`].
+    """
     students = TABLES[name][1]
     sizes = {kept[s]["sequences_per_step"] for kept in results.values() for s in students if s in kept}
     if len(sizes) > 1:

@@ -60,15 +60,18 @@ class SeedRuns:
         )
 
     def world_run(self) -> ExperimentRun:
+        """Returns the run that builds the seed's grounded world."""
         options = {"output_dir": self.world, "seed": self.seed}
         return ExperimentRun(self.world, "make_world", flags(options), {"seed": self.seed})
 
     def teacher_run(self, name: str) -> ExperimentRun:
+        """Returns the run that trains a teacher of `TEACHERS`."""
         folder, design = self.folder / name, TEACHERS[name]
         settings = {**self.teacher_recipe, **design, "seed": self.seed}
         return ExperimentRun(folder, "pretrain_teacher", self._arguments(folder, design), settings)
 
     def vokens_run(self, name: str) -> ExperimentRun:
+        """Returns the run that makes the vokens of a row of `ROWS`; its vokenizer must exist."""
         row = ROWS[name]
         folder = self.folder / f"{row.teacher}_{row.num_vokens}"
         options = {"vokenizer": self.folder / row.teacher, "output_dir": folder, "num_vokens": row.num_vokens}
@@ -82,7 +85,7 @@ class SeedRuns:
         return ExperimentRun(folder, "vokenize", flags(options), None)
 
     def student_run(self, name: str) -> ExperimentRun:
-        """Its teacher, and its vokens if it learns any, must exist."""
+        """Returns the run that trains the student of a row of `ROWS`; its teacher, and any vokens, must exist."""
         row, folder = ROWS[name], self.folder / "students" / name
         teacher = self.folder / row.teacher
         options = {"objectives": row.objectives, "teacher": str(teacher), **self._length(name)}

@@ -123,6 +123,11 @@ def invent_nouns(num_nouns: int, seed: int) -> dict[str, Look]:
 def cast_videos(nouns: Sequence[str], num_videos: int, seed: int) -> list[list[str]]:
     """Chooses the one to three nouns that each video shows; all nouns are about equally frequent.
 
+    Args:
+        nouns: The nouns of the world.
+        num_videos: Number of videos.
+        seed: Seed of the world.
+
     Raises:
         ValueError: There are too few videos to show every noun.
     """
@@ -153,6 +158,11 @@ def narrate(nouns: Sequence[str], duration: float, rng: np.random.Generator) -> 
     """Writes three to five consecutive captions `(start, end, text)` of a video, times in seconds.
 
     Every noun that is shown is named; a caption names one or two.
+
+    Args:
+        nouns: The nouns that the video shows.
+        duration: Length of the video in seconds.
+        rng: Source of all choices.
     """
     num_lines = int(rng.integers(3, 6))
     cuts = np.linspace(0, duration, num_lines + 1)
