@@ -39,7 +39,7 @@ def check_commands() -> None:
 
 
 def check_missing_extra() -> None:
-    from vidlankd_hf.training.curves import draw_curves
+    from vidlankd_hf.hub.curves import draw_curves
 
     try:
         draw_curves({"run": {"loss": [(1, 1.0)]}}, ["loss"], Path("curves.png"))

@@ -21,15 +21,13 @@ from vidlankd_hf.experiments.ablations.report import write_table
 from vidlankd_hf.experiments.ablations.run_seed import run_seed
 from vidlankd_hf.experiments.ablations.runs import DATA, SeedRuns
 from vidlankd_hf.experiments.ablations.tables import TABLES
-from vidlankd_hf.utils.examples import EXAMPLES
 
 
 def main() -> None:
     parser = CommandLine(__doc__)
     choices = [*TABLES, "all"]
-    parser.add_argument(
-        "--table", nargs="+", choices=choices, default=["all"], metavar="TABLE", help=f"of {', '.join(choices)}"
-    )
+    about = f"one or more of {', '.join(choices)}"
+    parser.add_argument("--table", nargs="+", choices=choices, default=["all"], metavar="TABLE", help=about)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="seeds of world and training")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/ablations"), help="folder for all output")
     parser.add_argument("--results", type=Path, help="folder of the results; default: OUTPUT_DIR/results")
@@ -49,7 +47,7 @@ def main() -> None:
     started, results, failed = time.monotonic(), {}, []
     for seed in args.seeds:
         folders = args.output_dir / f"seed-{seed}", results_dir / f"seed-{seed}"
-        runs = SeedRuns(seed, *folders, EXAMPLES, config)
+        runs = SeedRuns(seed, *folders, config)
         results[seed], failures = run_seed(runs, names, jobs, launcher)
         failed += [f"seed {seed}, {failure}" for failure in failures]
 

@@ -9,6 +9,7 @@ report.png. Finished runs are not repeated.
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -18,36 +19,29 @@ from vidlankd_hf.experiments.grid import ExperimentRun, probe, run_in_parallel
 from vidlankd_hf.experiments.world.recipe import OBJECTIVES, STUDENT_RECIPE, TEACHER_RECIPE, WORLD_SEED
 from vidlankd_hf.experiments.world.report import write_report
 from vidlankd_hf.models.objectives import objectives_recipe
-from vidlankd_hf.utils.examples import EXAMPLES, flags
+from vidlankd_hf.utils.examples import flags
 
 
 def stages_of(seed: int, folder: Path, thorough: bool) -> list[list[tuple[ExperimentRun, dict | None]]]:
     """Returns the runs of one seed in stages that need only earlier ones, each with its row in the report, if any."""
     world = folder / "world"
-    common = ["--world", str(world), "--seed", str(seed), "--report_to", "none"]
 
-    def teacher(run: str, model: str | None, contrast: str = "infonce", shuffle: bool = False):
+    def training(run: Path, example: str, options: dict, settings: dict) -> ExperimentRun:
+        common = {"world": world, "output_dir": run, "seed": seed, "report_to": "none"}
+        return ExperimentRun(run, example, flags({**common, **options}), {**settings, "seed": seed})
+
+    def teacher(name: str, model: str | None, contrast: str = "infonce", shuffle: bool = False):
         options = {"contrast": contrast, "shuffle_videos": shuffle}
-        settings = {**TEACHER_RECIPE, **options, "seed": seed}
-        experiment = ExperimentRun(
-            folder / run,
-            EXAMPLES / "pretrain_teacher.py",
-            [*common, *flags({"output_dir": folder / run, **options})],
-            settings,
-        )
-        return experiment, model and {"model": model, "weights": {}, "seed": seed}
+        run = training(folder / name, "pretrain_teacher", options, {**TEACHER_RECIPE, **options})
+        return run, model and {"model": model, "weights": {}, "seed": seed}
 
     def student(name: str, model: str, weights: dict, taught_by: str = "teacher"):
-        run = folder / "students" / name
         options = {"teacher": str(folder / taught_by), "objectives": weights}
-        settings = {**STUDENT_RECIPE, **options, "seed": seed, "objectives": objectives_recipe(weights)}
-        experiment = ExperimentRun(
-            run, EXAMPLES / "distill.py", [*common, "--no_probe", *flags({"output_dir": run, **options})], settings
-        )
-        return experiment, {"model": model, "weights": weights, "seed": seed}
+        settings = {**STUDENT_RECIPE, **options, "objectives": objectives_recipe(weights)}
+        run = training(folder / "students" / name, "distill", {**options, "no_probe": True}, settings)
+        return run, {"model": model, "weights": weights, "seed": seed}
 
-    options = ["--output_dir", str(world), "--seed", str(seed)]
-    make_world = ExperimentRun(world, EXAMPLES / "make_world.py", options, {"seed": seed})
+    make_world = ExperimentRun(world, "make_world", flags({"output_dir": world, "seed": seed}), {"seed": seed})
     teachers = [teacher("teacher", "teacher"), teacher("shuffled_teacher", None, shuffle=True)]
     students = [student(model, model, weights) for model, weights in OBJECTIVES.items()]
     students.append(student("shuffled", "shuffled", OBJECTIVES["infonce"], taught_by="shuffled_teacher"))
@@ -72,21 +66,21 @@ def main() -> None:
         for stage in stages_of(seed, folder, args.thorough)
     ]
     started, rows = time.monotonic(), []
+
+    def make(world: Path, entry: tuple[ExperimentRun, dict | None], quiet: bool) -> str:
+        run, row = entry
+        run.make(quiet)
+        if row is None:
+            return f"{run.folder} is ready."
+        scores = probe(run.folder, world, run.log if quiet else None)
+        rows.extend({**row, **score} for score in scores)
+        accuracies = " ".join(f"{score['accuracy']:.2f}" for score in scores)
+        return f"{run.folder} colour, shape, motion: {accuracies}"
+
     with tqdm(total=sum(len(stage) for _, stage in stages), desc="runs", unit="run", smoothing=0) as progress:
         for world, stage in stages:
-
-            def make(entry, quiet):
-                run, row = entry
-                run.make(quiet)
-                if row is None:
-                    return f"{run.folder} is ready."
-                scores = probe(run.folder, world, EXAMPLES / "probe.py", run.log if quiet else None)  # noqa: B023
-                rows.extend({**row, **score} for score in scores)
-                accuracies = " ".join(f"{score['accuracy']:.2f}" for score in scores)
-                return f"{run.folder} colour, shape, motion: {accuracies}"
-
             # Models this small do not gain from more threads: two runs at a time, one thread each.
-            run_in_parallel(make, stage, 2, progress)
+            run_in_parallel(partial(make, world), stage, 2, progress)
     rows.sort(key=lambda row: (row["seed"], row["model"], str(row["weights"])))
     (args.output_dir / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
     write_report(args.output_dir / "results.json", args.output_dir)

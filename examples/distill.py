@@ -18,14 +18,14 @@ from vidlankd_hf.experiments.world.recipe import STUDENT_RECIPE, in_help
 from vidlankd_hf.reliability.launch import describe_launch, end_run
 from vidlankd_hf.reliability.run_dir import log_on_main, open_run_dir
 from vidlankd_hf.training.build import build_student, evaluate_and_save, split_blocks
-from vidlankd_hf.training.script_arguments import OUTPUT, TRAINING, StudentArguments
+from vidlankd_hf.training.script_arguments import OUTPUT, PRETRAINING, StudentArguments
 
 GROUPS = {
     "data": ("text", "block_tokens", "held_out_text", "vokens", "world", "cache_dir", "num_proc"),
     "model": ("teacher", "student", "student_model_type", "teacher_dtype"),
     "objectives": ("objectives", "gather_negatives", "mlm_probability"),
-    "training": {**TRAINING, "matmul_precision": None},
-    "output": {"output_dir": None, **OUTPUT, "no_probe": None, "preempt_exit_code": None, "hang_timeout": None},
+    "training": PRETRAINING,
+    "output": {**OUTPUT, "no_probe": None},
 }
 
 
@@ -35,14 +35,13 @@ def main() -> None:
     log_on_main(args, f"Student: {describe_launch(args)}.")
     on_world = own.text is None
     if on_world:
-        bootstrap.make_world_if_missing(args, own.world)
-        bootstrap.use_world(own)
+        bootstrap.use_world(args, own)
     elif own.teacher is None:
         raise ValueError("--text needs --teacher: the teacher that the student learns from, whose vocabulary it takes")
     if own.teacher is None:
         own.teacher = "outputs/teacher"
         bootstrap.make_teacher_if_missing(args, own.world, own.teacher)
-    args.objectives = own.complete(args.objectives)
+    args.objectives = own.with_num_vokens(args.objectives)
     checkpoint = open_run_dir(args, {**asdict(own), "fingerprints": own.fingerprints()})
     if args.process_index == 0:
         parser.save_settings(args.output_dir)

@@ -20,7 +20,7 @@ from vidlankd_hf.cli import CommandLine
 from vidlankd_hf.evaluation import TASKS
 from vidlankd_hf.evaluation.arguments import FinetuningArguments
 from vidlankd_hf.evaluation.card import finetuning_results, update_card
-from vidlankd_hf.evaluation.finetune import find_task, finetune, recipe_arguments, recipe_options
+from vidlankd_hf.evaluation.finetune import find_task, finetune, folder_of, recipe_arguments, recipe_options
 from vidlankd_hf.evaluation.report import best_recipe
 from vidlankd_hf.evaluation.script_arguments import TaskArguments
 from vidlankd_hf.evaluation.task import Task
@@ -32,19 +32,13 @@ from vidlankd_hf.training.script_arguments import OUTPUT, TRAINING
 GROUPS = {
     "task": ("model", "task", "data", "max_length", "train_rows", "eval_rows"),
     "training": {"seeds": None, "learning_rates": None, **{k: v for k, v in TRAINING.items() if k != "seed"}},
-    "output": {"output_dir": None, **OUTPUT, "submission": None, "no_card": None, "preempt_exit_code": None,
-               "hang_timeout": None},
-}  # fmt: skip
+    "output": {**OUTPUT, "submission": None, "no_card": None},
+}
 RECIPES = {name for task in TASKS.values() if isinstance(task, Task) for name in task.recipe}
 
 
-def folder_of(root: Path, learning_rate: float, seed: int) -> Path:
-    return root / f"lr-{learning_rate:g}" / f"seed-{seed}"
-
-
 def main() -> None:
-    types = (FinetuningArguments, TaskArguments)
-    parser = CommandLine(__doc__, types, GROUPS, dict.fromkeys(RECIPES, "the task's"))
+    parser = CommandLine(__doc__, (FinetuningArguments, TaskArguments), GROUPS, dict.fromkeys(RECIPES, "the task's"))
     args, own = parser.parse(recipe=lambda given: recipe_arguments(find_task(given.task)))
     check_path(own.model, "a checkpoint")
     task = find_task(own.task)

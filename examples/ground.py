@@ -19,7 +19,6 @@ from vidlankd_hf.evaluation.grounding_page import write_heat_picture, write_near
 from vidlankd_hf.evaluation.grounding_text import check_same_teacher, describe
 from vidlankd_hf.evaluation.script_arguments import GroundingArguments
 from vidlankd_hf.experiments.world.bootstrap import use_existing_world
-from vidlankd_hf.experiments.world.recipe import LENGTH
 from vidlankd_hf.models.teacher import check_path
 
 GROUPS = {
@@ -34,10 +33,8 @@ def main() -> None:
     parser = CommandLine(__doc__, GroundingArguments, GROUPS)
     (args,) = parser.parse()
     check(args, parser)
-    length = 128
     if args.features is None:
         use_existing_world(args, parser, "--features")
-        length = LENGTH
         held_out = Path(args.world, "text", "validation.txt").read_text(encoding="utf-8").splitlines()
         args.sentences = args.sentences or held_out[:3]
     folder = Path(args.output_dir)
@@ -48,7 +45,7 @@ def main() -> None:
         check_same_vocabulary(tokenizer, AutoTokenizer.from_pretrained(args.student))
         student = student_class(AutoConfig.from_pretrained(args.student).model_type).from_pretrained(args.student)
         check_same_teacher(args.student, args.teacher)
-    clips = args.load(tokenizer, args.max_length or length, streams=args.streams, max_unpaired=args.max_unpaired)
+    clips = args.load(tokenizer, args.max_length or 128, streams=args.streams, max_unpaired=args.max_unpaired)
     ids = clips.with_format(None)["id"]
     if args.heat_clip is not None and args.heat_clip not in ids:
         parser.error(f"there is no clip {args.heat_clip!r}: clips have ids such as {ids[0]!r}")

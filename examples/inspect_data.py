@@ -22,7 +22,6 @@ from vidlankd_hf.data.features import FeatureStore
 from vidlankd_hf.data.pairing import pair_captions
 from vidlankd_hf.data.text_blocks import load_text
 from vidlankd_hf.experiments.world.bootstrap import use_existing_world
-from vidlankd_hf.experiments.world.recipe import LENGTH
 from vidlankd_hf.inspection.contact_sheet import histogram_rows, summary_rows, write_image, write_page
 from vidlankd_hf.inspection.inspect import sample_clips, summarize, vocabulary_growth, vocabulary_size_at
 from vidlankd_hf.inspection.script_arguments import InspectionArguments
@@ -32,10 +31,8 @@ from vidlankd_hf.utils.io import atomic_write
 def main() -> None:
     parser = CommandLine(__doc__, InspectionArguments)
     (args,) = parser.parse()
-    length = 128
     if args.features is None:
         use_existing_world(args, parser, "--features")
-        length = LENGTH
     elif not args.captions or not args.tokenizer:
         parser.error("--features needs --captions and --tokenizer: give all three")
     if args.num_clips < 1:
@@ -51,7 +48,7 @@ def main() -> None:
     pairs = pair_captions(store, captions)
     folder.mkdir(parents=True, exist_ok=True)
     pairs.unpaired.write(folder / "unpaired.jsonl")
-    dataset = args.load(tokenizer, args.max_length or length, max_unpaired=1.0)
+    dataset = args.load(tokenizer, args.max_length or 128, max_unpaired=1.0)
     summary = summarize(store, pairs, dataset)
     for name, value in summary_rows(summary):
         print(f"{name:30}{value}")

@@ -11,7 +11,7 @@ Without arguments: outputs/teacher and outputs/student.
 from pathlib import Path
 
 from vidlankd_hf.cli import CommandLine
-from vidlankd_hf.training.curves import draw_curves, read_curves
+from vidlankd_hf.hub.curves import draw_curves, losses_in, read_curves
 
 DEFAULT_RUNS = ("outputs/teacher", "outputs/student")
 
@@ -34,8 +34,7 @@ def main() -> None:
     except ValueError as error:
         parser.error(str(error))
     logged = list(dict.fromkeys(name for curve in curves.values() for name in curve))
-    components = [name for name in logged if name.endswith("_loss") and not name.startswith(("eval_", "train_"))]
-    metrics = args.metrics or [name for name in ("loss", *components) if name in logged]
+    metrics = args.metrics or losses_in(dict.fromkeys(logged))
     unknown = [name for name in metrics if name not in logged and f"eval_{name}" not in logged]
     if unknown:
         parser.error(f"no run logged {unknown[0]!r}: they have {', '.join(logged)}")

@@ -20,15 +20,15 @@ from vidlankd_hf.experiments.world.recipe import TEACHER_RECIPE, in_help
 from vidlankd_hf.reliability.launch import describe_launch, end_run
 from vidlankd_hf.reliability.run_dir import log_on_main, open_run_dir
 from vidlankd_hf.training.build import build_teacher, evaluate_and_save
-from vidlankd_hf.training.script_arguments import OUTPUT, TRAINING, TeacherArguments
+from vidlankd_hf.training.script_arguments import OUTPUT, PRETRAINING, TeacherArguments
 
 GROUPS = {
     "data": ("features", "captions", "tokenizer", "caption_format", "remove_overlap", "max_unpaired", "fixed_windows",
              "streams", "max_length", "max_video_length", "held_out_videos", "shuffle_videos", "world"),
     "model": ("text_model", "joint_size"),
     "objectives": ("losses", "contrast", "margin", "mlm_probability"),
-    "training": {**TRAINING, "matmul_precision": None},
-    "output": {"output_dir": None, **OUTPUT, "preempt_exit_code": None, "hang_timeout": None},
+    "training": PRETRAINING,
+    "output": OUTPUT,
 }  # fmt: skip
 
 
@@ -38,8 +38,7 @@ def main() -> None:
     log_on_main(args, f"Teacher: {describe_launch(args)}.")
     on_world = own.features is None
     if on_world:
-        bootstrap.make_world_if_missing(args, own.world)
-        bootstrap.use_world(own)
+        bootstrap.use_world(args, own)
     elif not own.captions or not own.tokenizer:
         raise ValueError("--features needs --captions and --tokenizer: give all three")
     checkpoint = open_run_dir(args, asdict(own))

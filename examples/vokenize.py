@@ -16,10 +16,10 @@ from transformers import AutoTokenizer
 
 from vidlankd_hf import VidLanKDTeacher, load_text_blocks
 from vidlankd_hf.cli import CommandLine
+from vidlankd_hf.data.text_blocks import BLOCK_TOKENS
 from vidlankd_hf.experiments.script_arguments import VokenizationArguments
 from vidlankd_hf.experiments.vokenization import vokenize
 from vidlankd_hf.experiments.world.bootstrap import use_existing_world
-from vidlankd_hf.experiments.world.recipe import LENGTH
 from vidlankd_hf.models.teacher import check_path
 
 
@@ -27,12 +27,10 @@ def main() -> None:
     parser = CommandLine(__doc__, VokenizationArguments)
     (args,) = parser.parse()
     check_path(args.vokenizer, "a trained teacher")
-    length = 128
     if args.text is None:
         if args.features or args.captions:
             parser.error("--features and --captions need --text: give all three")
         use_existing_world(args, parser, "--text")
-        length = LENGTH
     elif not args.features or not args.captions:
         parser.error("--text needs --features and --captions: give all three")
 
@@ -40,9 +38,9 @@ def main() -> None:
     state = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=1))
     tokenizer = AutoTokenizer.from_pretrained(args.vokenizer)
     vokenizer = VidLanKDTeacher.from_pretrained(args.vokenizer)
-    clips = args.load(tokenizer, args.max_length or length, streams=args.streams, max_unpaired=args.max_unpaired)
+    clips = args.load(tokenizer, args.max_length or 128, streams=args.streams, max_unpaired=args.max_unpaired)
     with state.main_process_first():
-        blocks = load_text_blocks(args.text, tokenizer, args.cache_dir, block_tokens=args.block_tokens or length - 2)
+        blocks = load_text_blocks(args.text, tokenizer, args.cache_dir, block_tokens=args.block_tokens or BLOCK_TOKENS)
     info = vokenize(
         vokenizer,
         tokenizer,

@@ -2,36 +2,18 @@
 
 import json
 import lzma
-from pathlib import Path
 
 import pytest
-import torch
-from downstream_data import ROWS, arguments, make_data, make_pair_tokenizer
-from helpers import WORDS, make_config
-from transformers import BertForMaskedLM
+from downstream_data import ROWS, arguments
+from helpers import WORDS
 
 from vidlankd_hf.evaluation import TASKS, reading
 from vidlankd_hf.evaluation.finetune import finetune
 from vidlankd_hf.evaluation.glue import DIAGNOSTICS
-from vidlankd_hf.evaluation.reading import read_rows, require_labels
+from vidlankd_hf.evaluation.reading import read_rows
 from vidlankd_hf.evaluation.task import Task
 
 TUNED = [name for name, task in TASKS.items() if isinstance(task, Task) and name != "world"]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return make_data(tmp_path_factory.mktemp("tasks"))
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> str:
-    folder = tmp_path_factory.mktemp("model")
-    tokenizer = make_pair_tokenizer()
-    torch.manual_seed(0)
-    BertForMaskedLM(make_config(tokenizer)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
 
 
 SUBMISSIONS = {
@@ -220,9 +202,8 @@ def test_missing_split_folder_and_labels_are_errors(data, model, tmp_path):
         read_rows(TASKS["tracie"], str(tmp_path), "train")
     with pytest.raises(ValueError, match="no split 'dev'"):
         read_rows(TASKS["rte"], str(data), "dev")
-    rows = read_rows(TASKS["rte"], str(data), "test")
     with pytest.raises(ValueError, match="3 of 3 rows of RTE's test split .* have no label"):
-        require_labels(TASKS["rte"], rows, "test", str(data))
+        read_rows(TASKS["rte"], str(data), "test", labelled=True)
     with pytest.raises(ValueError, match="there is no task 'sst3'"):
         finetune(model, "sst3", arguments(tmp_path / "run"), str(data))
     with pytest.raises(ValueError, match="scored without fine-tuning"):

@@ -23,7 +23,7 @@ def test_tables_hold_known_students_of_known_teachers_and_leave_none_out():
     named = {name for _, names in TABLES.values() for name in names}
     assert named == set(ROWS)
     assert {student.teacher for student in ROWS.values()} == set(TEACHERS)
-    assert len({student.what for student in ROWS.values()}) == len(ROWS)
+    assert len({student.label for student in ROWS.values()}) == len(ROWS)
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -96,7 +96,7 @@ def test_rows_of_other_batches_do_not_stand_in_one_table(tmp_path):
 
 
 def seed_runs(folder, config=None):
-    return SeedRuns(1, folder / "models", folder / "results", ROOT / "examples", config)
+    return SeedRuns(1, folder / "models", folder / "results", config)
 
 
 def test_results_of_other_settings_are_refused(tmp_path):
@@ -130,10 +130,10 @@ def test_student_of_a_teacher_that_was_trained_again_is_refused(tmp_path):
     held = {"learning_rate": 2e-4, "fingerprints": {"teacher": "a"}, "logging_steps": 5}
     (folder / "run.json").write_text(json.dumps({"finished": True, "settings": held}))
     ExperimentRun(
-        folder, Path("none.py"), [], {"learning_rate": "2e-4", "fingerprints": {"teacher": "a"}, "logging_steps": 9}
+        folder, "none", [], {"learning_rate": "2e-4", "fingerprints": {"teacher": "a"}, "logging_steps": 9}
     ).make(quiet=True)
     with pytest.raises(ValueError, match="fingerprints.*remove it"):
-        ExperimentRun(folder, Path("none.py"), [], {"fingerprints": {"teacher": "b"}}).make(quiet=True)
+        ExperimentRun(folder, "none", [], {"fingerprints": {"teacher": "b"}}).make(quiet=True)
 
 
 def test_config_without_data_is_refused(tmp_path, config):
@@ -181,7 +181,7 @@ def test_cells_on_own_data_run_once_and_their_results_suffice_for_the_table(conf
     )
     results = {p.stem: json.loads(p.read_text()) for p in (tmp_path / "kept" / "seed-3").iterdir()}
     assert results["crd"]["sequences_per_step"] == 16, "8 sequences, accumulated twice"
-    runs = SeedRuns(3, tmp_path / "a" / "seed-3", tmp_path / "kept" / "seed-3", ROOT / "examples", str(config))
+    runs = SeedRuns(3, tmp_path / "a" / "seed-3", tmp_path / "kept" / "seed-3", str(config))
     assert results["crd"]["tflop"] == pytest.approx(4 * 16 * runs._sequence_flops("crd") / 1e12)
     assert (
         set(results) == {"text_only", "continue", "crd"}
@@ -202,7 +202,7 @@ def test_vokens_are_made_of_the_captions_that_the_teachers_read(config, tmp_path
     given = {"caption_format": "jsonl", "remove_overlap": True, "max_unpaired": 0.25}
     sections["pretrain_teacher"] |= given
     config.write_text(yaml.safe_dump(sections))
-    run = SeedRuns(3, tmp_path, tmp_path / "kept", ROOT / "examples", str(config)).vokens_run("voken_30")
+    run = SeedRuns(3, tmp_path, tmp_path / "kept", str(config)).vokens_run("voken_30")
     values = dict(zip(run.arguments[::2], run.arguments[1::2]))
     assert {name: values[f"--{name}"] for name in given} == {name: str(value) for name, value in given.items()}
     assert values["--captions"] == sections["pretrain_teacher"]["captions"]
@@ -223,6 +223,6 @@ def test_every_table_fills_on_own_data_but_for_rows_that_cannot_be_run(config, t
     kept = {p.stem: json.loads(p.read_text()) for p in (tmp_path / "all" / "results" / "seed-1").iterdir()}
     assert set(kept) == set(ROWS) - failed
     for title, names in TABLES.values():
-        assert title in output and all(ROWS[name].what in output for name in set(names) - failed)
+        assert title in output and all(ROWS[name].label in output for name in set(names) - failed)
     assert kept["text_only_equal_compute"]["steps"] > 4
     assert kept["text_only_equal_compute"]["tflop"] == pytest.approx(kept["crd"]["tflop"], rel=0.2)

@@ -100,7 +100,7 @@ def test_interrupted_vokenization_makes_only_what_is_missing(tmp_path, tokenizer
 def test_folder_of_other_settings_and_too_few_clips_are_refused(tmp_path, tokenizer, vokenizer, clips):
     blocks = blocks_of(tmp_path, tokenizer)
     vokenize(vokenizer, tokenizer, blocks, clips, tmp_path / "v", num_vokens=9)
-    for change, named in (({"num_vokens": 8}, "num_vokens, clips"), ({"seed": 5}, "clips")):
+    for change, named in (({"num_vokens": 8}, "num_vokens was 9 and is now 8; clips"), ({"seed": 5}, "clips")):
         with pytest.raises(ValueError, match=f"other settings \\({named}"):
             vokenize(vokenizer, tokenizer, blocks, clips, tmp_path / "v", **{"num_vokens": 9, **change})
     with pytest.raises(ValueError, match="other settings \\(vokenizer"):

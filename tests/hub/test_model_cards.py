@@ -17,7 +17,7 @@ from transformers import BertForMaskedLM
 from vidlankd_hf import VidLanKDTeacher
 from vidlankd_hf.evaluation.card import update_card, zero_shot_results
 from vidlankd_hf.evaluation.finetune import finetune
-from vidlankd_hf.hub.loss_figure import draw_losses
+from vidlankd_hf.hub.curves import draw_losses
 from vidlankd_hf.hub.run_metadata import is_hub_id, public_command, public_name
 
 PROBE = [{"attribute": "motion", "accuracy": 0.5, "chance": 0.25, "low": 0.4, "high": 0.6, "num_nouns": 48}]
@@ -150,10 +150,10 @@ def test_commands_and_names_tell_nothing_of_the_machine(tmp_path):
 
 
 def test_figure_is_drawn_of_what_was_logged_alone(tmp_path):
-    assert not draw_losses([{"train_runtime": 3.0, "train_loss": 1.0, "step": 3}], tmp_path / "none.png")
+    assert not draw_losses("student", [{"train_runtime": 3.0, "train_loss": 1.0, "step": 3}], tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
     history = [{"loss": 3.0, "mlm_loss": 2.0, "step": 1}, {"eval_mlm_loss": 2.5, "step": 1}]
-    assert draw_losses(history, tmp_path / "some.png") and Image.open(tmp_path / "some.png").format == "PNG"
+    assert draw_losses("student", history, tmp_path / "some.png") and Image.open(tmp_path / "some.png").format == "PNG"
 
 
 def test_published_command_tells_no_folder_and_no_password():

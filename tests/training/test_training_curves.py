@@ -9,7 +9,7 @@ import pytest
 from helpers import example, train
 from PIL import Image
 
-from vidlankd_hf.training.curves import read_curves
+from vidlankd_hf.hub.curves import read_curves
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,6 +1,8 @@
 """`TrainingArguments` of fine-tuning."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from transformers.hf_argparser import HfArg
 
 from ..reliability.arguments import FaultTolerantArguments
 
@@ -9,6 +11,6 @@ from ..reliability.arguments import FaultTolerantArguments
 class FinetuningArguments(FaultTolerantArguments):
     """[`FaultTolerantArguments`] with the defaults for fine-tuning; a task's recipe replaces some of them."""
 
-    output_dir: str = field(default="outputs/finetuned", metadata={"help": "Where results are written."})
-    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Sequences in an evaluation batch."})
-    save_strategy: str = field(default="no", metadata={"help": "When a checkpoint is saved; default: never."})
+    output_dir: str = HfArg(default="outputs/finetuned", help="Where results are written.")
+    per_device_eval_batch_size: int = HfArg(default=64, help="Sequences in an evaluation batch.")
+    save_strategy: str = HfArg(default="no", help="When a checkpoint is saved; default: never.")

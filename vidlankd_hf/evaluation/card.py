@@ -31,7 +31,13 @@ def _identity(result: EvalResult) -> tuple:
 
 
 def finetuning_results(task: Task, name: str, runs: list[dict]) -> list[EvalResult]:
-    """Returns an entry for every value of every split: the median over the seeds of one learning rate."""
+    """Returns an entry for every value of every split: the median over the seeds of one learning rate.
+
+    Args:
+        task: The task.
+        name: Its key in `TASKS`.
+        runs: Results of [`finetune`], one per seed.
+    """
     first = runs[0]
     parts = [f"{first[f'{part}_rows']} {part} rows" for part in ("train", "eval") if first[f"{part}_rows"]]
     subset = f" ({', '.join(parts)})" if parts else ""
@@ -63,7 +69,13 @@ def finetuning_results(task: Task, name: str, runs: list[dict]) -> list[EvalResu
 
 
 def zero_shot_results(task: ZeroShot, name: str, result: dict) -> list[EvalResult]:
-    """Returns an entry for the probe and, if the model has a language-model head, one for masked scoring."""
+    """Returns an entry for the probe and, if the model has a language-model head, one for masked scoring.
+
+    Args:
+        task: The set of questions.
+        name: Its key in `TASKS`.
+        result: Result of [`evaluate_zero_shot`].
+    """
     methods = {"masked": "masked scoring", "probe": "linear probe on held-out objects"}
     return [
         EvalResult(

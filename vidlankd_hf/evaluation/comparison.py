@@ -15,6 +15,7 @@ from ..utils.io import atomic_write
 from . import TASKS
 from .card import update_card, zero_shot_results
 from .checkpoints import fingerprint, load_for_scoring
+from .finetune import RESULT_FILE, folder_of
 from .reading import find_file
 from .script_arguments import ComparisonArguments
 from .task import Task
@@ -82,17 +83,20 @@ class Comparison:
             words = [*flags({**options, "report_to": "none"}), *more]
             run_script(EXAMPLES / "finetune.py", *words, launcher=launcher)
             atomic_write(made, arguments)
-        rates = [f"lr-{rate:g}" for rate in args.learning_rates or [TASKS[task].recipe["learning_rate"]]]
-        cells = [folder / rate / f"seed-{seed}" for rate in rates for seed in range(1, args.seeds + 1)]
-        return [json.loads((cell / "result.json").read_text()) for cell in cells]
+        rates = args.learning_rates or [TASKS[task].recipe["learning_rate"]]
+        runs = [folder_of(folder, rate, seed) for rate in rates for seed in range(1, args.seeds + 1)]
+        return [json.loads((run / RESULT_FILE).read_text()) for run in runs]
 
     def scored(self, name: str, model: str, task: str) -> dict:
         """Returns the result of a task without fine-tuning; computes it if it is missing.
 
+        Args:
+            name, model, task: As in [`finetuned`].
+
         Raises:
             ValueError: The kept result was made from another model or other data.
         """
-        path = Path(self.args.output_dir) / name / task / "result.json"
+        path = Path(self.args.output_dir) / name / task / RESULT_FILE
         made_from = {"model": model, "weights": fingerprint(model), "data": self.args.data}
         compared = ("weights" if made_from["weights"] else "model", "data")  # a folder may move
         if not path.exists():

@@ -36,7 +36,7 @@ RESULT_FILE = "result.json"
 # A run has collapsed if its predictions are constant, or if its score is not better than that of the best constant
 # prediction by more than this share of the distance to a perfect score.
 COLLAPSE_MARGIN = 0.05
-NO_ANSWER = {"text": [], "answer_start": []}
+OPTIONS = {field.name for field in fields(Options)}
 
 
 def finetune(
@@ -100,11 +100,9 @@ def finetune(
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - started
     steps = trainer.state.global_step - (int(checkpoint.rpartition("-")[2]) if checkpoint else 0)
-    samples = steps * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
 
     def predict(rows: list[dict]) -> list:
-        answered = [{**row, "answers": row.get("answers", NO_ANSWER)} for row in rows]
-        features = chosen.head.encode(answered, tokenizer, options)
+        features = chosen.head.encode(rows, tokenizer, options)
         return chosen.head.decode(trainer.predict_features(features), features, rows, options)
 
     predictions = {split: predict(rows) for split, rows in held_out.items()}
@@ -130,7 +128,7 @@ def finetune(
         "score": _finite(scores[first][chosen.main]) or 0.0,
         **collapse(chosen, held_out[first], predictions[first], scores[first][chosen.main]),
         "seconds": seconds,
-        "samples_per_second": samples / seconds,
+        "samples_per_second": steps * trainer.samples_per_step / seconds,
         "examples": chosen.examples(held_out[first], predictions[first]),
     }
     if args.process_index == 0:
@@ -143,6 +141,11 @@ def finetune(
     mark_finished(args)
     trainer.accelerator.wait_for_everyone()
     return result
+
+
+def folder_of(root: str | Path, learning_rate: float, seed: int) -> Path:
+    """Folder of one run of a model on a task, below the folder of all its runs."""
+    return Path(root) / f"lr-{learning_rate:g}" / f"seed-{seed}"
 
 
 def _finished_result(folder: Path, args: FinetuningArguments, settings: dict, keep_model: bool) -> dict:
@@ -172,14 +175,12 @@ def find_task(name: str) -> Task:
 
 def recipe_options(task: Task) -> Options:
     """Returns the lengths of a task's recipe."""
-    names = {field.name for field in fields(Options)}
-    return Options(**{name: value for name, value in task.recipe.items() if name in names})
+    return Options(**{name: value for name, value in task.recipe.items() if name in OPTIONS})
 
 
 def recipe_arguments(task: Task) -> dict[str, float]:
     """Returns the training arguments of a task's recipe."""
-    names = {field.name for field in fields(Options)}
-    return {name: value for name, value in task.recipe.items() if name not in names}
+    return {name: value for name, value in task.recipe.items() if name not in OPTIONS}
 
 
 def _extra_rows(task: Task, data: str | None, submission: bool) -> Iterator[tuple[Task, str, list[dict]]]:
@@ -216,6 +217,12 @@ def _load(model: str, task: Task) -> torch.nn.Module:
 def collapse(task: Task, rows: list[dict], predictions: Sequence, score: float) -> dict:
     """Compares a run with constant predictions.
 
+    Args:
+        task: The task.
+        rows: Rows of its first scored split.
+        predictions: The predictions for these rows.
+        score: Main metric of the predictions; may be NaN.
+
     Returns:
         `collapsed` (`"constant"`, `"chance"` or `None`) and `constant_score` (score of the best constant prediction).
     """
@@ -223,11 +230,8 @@ def collapse(task: Task, rows: list[dict], predictions: Sequence, score: float) 
     scored = [task.score(rows, values)[task.main] for values in task.constants(rows)]
     best = max((value for value in scored if math.isfinite(value)), default=0.0)
     top = 100.0 if task.percent else 1.0
-    if same or not math.isfinite(score):
-        collapsed = "constant"
-    else:
-        collapsed = "chance" if score < best + COLLAPSE_MARGIN * (top - best) else None
-    return {"collapsed": collapsed, "constant_score": best}
+    constant, low = same or not math.isfinite(score), score < best + COLLAPSE_MARGIN * (top - best)
+    return {"collapsed": "constant" if constant else "chance" if low else None, "constant_score": best}
 
 
 def _finite(value: float) -> float | None:

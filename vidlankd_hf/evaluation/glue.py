@@ -49,7 +49,11 @@ def read_glue(
 
 
 def read_cola(path: Path, split: str) -> list[dict]:
-    """Reads CoLA's tables: only that of the test split has a header."""
+    """Reads CoLA's tables: only that of the test split has a header.
+
+    Raises:
+        ValueError: A line does not have four fields, or its label is unknown.
+    """
     if split.startswith("test"):
         return read_glue(path, split, ("sentence",), "label", BINARY)
     to_label, rows = class_of(BINARY, path), []
@@ -58,7 +62,7 @@ def read_cola(path: Path, split: str) -> list[dict]:
             fields = line.rstrip("\r\n").split("\t")
             if len(fields) != 4:
                 raise ValueError(f"line {number} of {path} has {len(fields)} fields; CoLA's have 4, without a header")
-            rows.append({"id": number - 1, "texts": [fields[3]], "label": to_label(fields[1])})
+            rows.append({"texts": [fields[3]], "label": to_label(fields[1])})
     return rows
 
 
@@ -69,12 +73,11 @@ def read_diagnostics(path: Path, split: str) -> list[dict]:
     to_label = class_of(NLI, path)
     return [
         {
-            "id": i,
             "texts": [row["Premise"], row["Hypothesis"]],
             "label": to_label(row["Label"]),
             "categories": ";".join(_categories(row)),
         }
-        for i, row in enumerate(read_table(path, (*CATEGORIES, "Premise", "Hypothesis", "Label")))
+        for row in read_table(path, (*CATEGORIES, "Premise", "Hypothesis", "Label"))
     ]
 
 
@@ -101,6 +104,7 @@ def _glue(
     labels: tuple[str, ...] = BINARY,
     label: str = "label",
     hub_texts: tuple[str, ...] = (),
+    files: dict[str, str] = FILES,
     skip_ragged: bool = False,
     **options,
 ) -> Task:
@@ -111,22 +115,20 @@ def _glue(
         columns = hub_texts or texts
         return {"id": row["idx"], "texts": [row[text] for text in columns], "label": row["label"] if known else None}
 
-    defaults = {
-        "files": FILES,
-        "parse": partial(read_glue, texts=texts, label=label, labels=labels, skip_ragged=skip_ragged),
-        "test": {"test": f"{title}.tsv"},
-    }
+    options.setdefault("parse", partial(read_glue, texts=texts, label=label, labels=labels, skip_ragged=skip_ragged))
+    options.setdefault("test", {"test": f"{title}.tsv"})
     return Task(
         title=title,
         head=Classification() if labels else Regression(),
         data=("nyu-mll/glue", name),
         folder=f"glue/{title}",
+        files=files,
         row=from_hub,
         metric=partial(load_metric, "glue", name),
         recipe=RECIPE,
         labels=labels,
         write_submission=write_glue,
-        **{**defaults, **options},
+        **options,
     )
 
 

@@ -72,7 +72,7 @@ class Grounding:
         objective: Objective whose distillation head gave the student's scores.
         without_student: Why there are no scores of the student, as a sentence.
         heat_clip: Index of the clip in the heat maps.
-        heat_clip_is: Why this clip was chosen, in words.
+        heat_clip_reason: Why this clip was chosen, in words.
         times: `[T]` times of its steps in seconds.
     """
 
@@ -85,7 +85,7 @@ class Grounding:
     objective: str | None
     without_student: str | None
     heat_clip: int
-    heat_clip_is: str
+    heat_clip_reason: str
     times: Tensor
 
 
@@ -204,16 +204,19 @@ def ground(
         objective=name,
         without_student=reason,
         heat_clip=heat_clip,
-        heat_clip_is=chosen_because,
+        heat_clip_reason=chosen_because,
         times=times,
     )
 
 
 def nearest_clips(queries: Tensor, bank: Tensor, k: int, rows: int = 8192) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Finds the k rows of `bank` `[K, J]` with the largest inner product with each of the `queries` `[N, J]`.
+    """Finds the rows of `bank` with the largest inner product with each query; among equal products, the first row.
 
-    The product is computed for `rows` rows of the bank at a time, so that memory does not grow with K. Among equal
-    products, the first row wins.
+    Args:
+        queries: `[N, J]`.
+        bank: `[K, J]`.
+        k: Number of rows to find for each query.
+        rows: Rows of the bank per product, so that memory does not grow with K.
 
     Returns:
         The products `[N, k]`, largest first, their row indices `[N, k]`, and the mean and standard deviation `[N]`
@@ -239,6 +242,11 @@ def aligned_objective(
 ) -> tuple[str | None, str | None]:
     """Chooses the objective whose head maps the student's states into the teacher's space.
 
+    Args:
+        student: Student with its objectives.
+        teacher: The teacher that it was distilled from.
+        objective: The objective to use. Default: the first of `ALIGNED` that the student has.
+
     Returns:
         Its name and `None`, or `None` and the reason, as a sentence, why there is none.
 
@@ -255,15 +263,12 @@ def aligned_objective(
                 f"choose {', '.join(ALIGNED)}, or an objective of yours that compares states of the same token"
             )
     found = objective or next((name for name in ALIGNED if name in held), None)
-    if found is None and held:
-        return None, (
-            f"This student was trained with {', '.join(held)} alone, which does not map its states into the teacher's "
-            f"space, so they cannot be compared with clips. Also distil with one of {', '.join(ALIGNED)}."
-        )
     if found is None:
+        alone = f"was trained with {', '.join(held)} alone, which does not map its states into the teacher's space"
         return None, (
-            "This checkpoint has no distillation head, so its states cannot be compared with clips. Give a folder "
-            f"that contains distillation/, of a student that was distilled with one of {', '.join(ALIGNED)}."
+            f"This checkpoint {alone if held else 'has no distillation head'}, so its states cannot be compared with "
+            f"clips. Give the folder of a student that was distilled with one of {', '.join(ALIGNED)}; it contains "
+            "distillation/."
         )
     width = student.config.distillation["teacher_hidden_size"]
     for what, of_student, of_teacher in (
@@ -294,7 +299,7 @@ def check_video_encoder(teacher) -> None:
     """Raises a `ValueError` if the teacher cannot compare tokens with clips."""
     if not isinstance(teacher, VidLanKDTeacher) or teacher.video_encoder is None:
         raise ValueError(
-            f"grounding compares tokens with clips, but this {type(teacher).__name__} has no video encoder: give a "
+            f"this {type(teacher).__name__} has no video encoder, so it cannot compare tokens with clips: give a "
             "VidLanKDTeacher that was trained with losses='contrast+mlm' or 'contrast'"
         )
 

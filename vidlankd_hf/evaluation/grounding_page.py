@@ -128,7 +128,7 @@ def _sentence(grounding: Grounding, pictures: ClipPictures, shares: dict[str, fl
         "tokens": tokens,
         "models": {name: scores and _scores_data(scores, steps) for name, scores in models.items()},
         "without_student": grounding.without_student,
-        "heat": {"clip": grounding.heat_clip, "why": grounding.heat_clip_is, "times": times, "frames": frames},
+        "heat": {"clip": grounding.heat_clip, "why": grounding.heat_clip_reason, "times": times, "frames": frames},
     }
 
 

@@ -47,18 +47,22 @@ class Head:
     task_type = "text-classification"
 
     def model_options(self, labels: Sequence[str]) -> dict:
+        """Returns options for `from_pretrained`, such as the number of labels."""
         return {}
 
     def encode(self, rows: list[dict], tokenizer: PreTrainedTokenizerBase, options: Options) -> list[dict]:
+        """Tokenizes rows into features: the model's inputs, and `labels` if all rows have one."""
         texts = [[row["texts"][i] for row in rows] for i in range(len(rows[0]["texts"]))]
         ids = tokenizer(*texts, truncation=True, max_length=options.max_length)
         features = [{name: values[i] for name, values in ids.items()} for i in range(len(rows))]
         return _with_labels(features, rows)
 
     def losses(self, outputs, batch: dict[str, Tensor]) -> Tensor:
+        """Returns the loss of each feature, `[B]`."""
         return functional.cross_entropy(outputs.logits.float(), batch["labels"], reduction="none")
 
     def decode(self, logits: np.ndarray, features: list[dict], rows: list[dict], options: Options) -> list:
+        """Returns the prediction for each row, from the logits `[N, C]` of its features."""
         return logits.argmax(-1).tolist()
 
 

@@ -4,7 +4,7 @@
 from pathlib import Path
 
 from .heads import Choice
-from .reading import class_of, companion_file, open_text, read_json_lines, read_table
+from .reading import class_of, companion_file, numbered_lines, read_json_lines, read_table
 from .task import Task, make_recipe
 
 ENDINGS = tuple(f"ending{i}" for i in range(4))
@@ -15,23 +15,25 @@ def read_swag(path: Path, split: str) -> list[dict]:
     """Reads the official CSV; that of the test split has no labels."""
     to_label = class_of(ENDINGS, path)
     rows = read_table(path, ("sent1", "sent2", *ENDINGS), delimiter=",", quoted=True)
-    return [
-        {"id": i, **_swag_row(row, to_label(row["label"]) if "label" in row else None)} for i, row in enumerate(rows)
-    ]
+    return [_swag_row(row, to_label(row["label"]) if "label" in row else None) for row in rows]
 
 
 def read_piqa(path: Path, split: str) -> list[dict]:
-    """Reads `train.jsonl` and `train-labels.lst` next to it; the test split, `tests.jsonl`, has no labels."""
+    """Reads `train.jsonl` and `train-labels.lst` next to it; the test split, `tests.jsonl`, has no labels.
+
+    Raises:
+        FileNotFoundError: The file of labels is missing.
+        ValueError: A line is malformed, or there are not as many labels as rows.
+    """
     rows = read_json_lines(path, ("goal", *SOLUTIONS))
     if split == "test":
-        return [{"id": i, **_piqa_row(row, None)} for i, row in enumerate(rows)]
+        return [_piqa_row(row, None) for row in rows]
     labels_path = companion_file(path, f"{path.name.partition('.')[0]}-labels.lst", "the labels, one per line,")
     to_label = class_of(SOLUTIONS, labels_path)
-    with open_text(labels_path) as file:
-        labels = [to_label(line.strip()) for line in file if line.strip()]
+    labels = [to_label(line) for _, line in numbered_lines(labels_path)]
     if len(labels) != len(rows):
         raise ValueError(f"{labels_path} has {len(labels)} labels, but {path.name} has {len(rows)} rows")
-    return [{"id": i, **_piqa_row(row, label)} for i, (row, label) in enumerate(zip(rows, labels))]
+    return list(map(_piqa_row, rows, labels))
 
 
 def _swag_row(row: dict, label: int | None) -> dict:

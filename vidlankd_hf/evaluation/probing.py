@@ -90,7 +90,16 @@ def _fill(template: str, item: dict, word: str) -> tuple[str, list[tuple[int, in
 
 
 def probe_attributes(model, tokenizer, items: list[dict], train: list[dict] | None) -> np.ndarray:
-    """Predicts the labels `[N]` of objects with a probe of the objects in `train`, or by cross-validation."""
+    """Predicts the labels of objects with a probe of other objects.
+
+    Args:
+        model, tokenizer: As in [`noun_states`].
+        items: The N items, with `object` and `label`.
+        train: Items to fit the probe to, without the objects in `items`. `None`: cross-validation over `items`.
+
+    Returns:
+        `[N]` labels.
+    """
     states, labels = noun_states(model, tokenizer, [item["object"] for item in items]), _labels(items)
     if train is None:
         with requires_extra("downstream"):
@@ -105,9 +114,17 @@ def probe_attributes(model, tokenizer, items: list[dict], train: list[dict] | No
 
 
 def probe_pairs(model, tokenizer, items: list[dict], train: None = None) -> np.ndarray:
-    """Predicts the labels `[N]` of comparisons from differences of states.
+    """Predicts the labels of comparisons from differences of states.
 
     Each pair of objects is predicted by a probe that was fitted without any comparison of either object.
+
+    Args:
+        model, tokenizer: As in [`noun_states`].
+        items: The N items, with `object`, `other` and `label`.
+        train: Always `None`: these sets have no training split.
+
+    Returns:
+        `[N]` labels.
     """
     names = sorted({item[side] for item in items for side in ("object", "other")})
     states = dict(zip(names, noun_states(model, tokenizer, names)))
@@ -121,7 +138,17 @@ def probe_pairs(model, tokenizer, items: list[dict], train: None = None) -> np.n
 
 
 def probe_sentences(model, tokenizer, items: list[dict], train: None = None) -> np.ndarray:
-    """Predicts the labels `[N]` of sentences from their tokens' mean state, cross-validated over the second object."""
+    """Predicts the labels of sentences from their tokens' mean state, cross-validated over the second object.
+
+    Args:
+        model: BERT-like model, with or without head.
+        tokenizer: The model's tokenizer.
+        items: The N items, with `sentence`, `other` (the second object) and `label`.
+        train: Always `None`: these sets have no training split.
+
+    Returns:
+        `[N]` labels.
+    """
     with requires_extra("downstream"):
         from sklearn.model_selection import GroupKFold
     states = _sentence_states(model, tokenizer, [item["sentence"] for item in items])

@@ -36,33 +36,33 @@ def read_rows(task, source: str | None, split: str, limit: int | None = None, la
         if task.data is None:
             raise ValueError(f"{task.title} is not on the Hub: give --data, the folder with its files")
         name, configuration = task.data
-        rows = [{"id": i, **task.row(row)} for i, row in enumerate(load_dataset(name, configuration, split=split))]
+        rows = [task.row(row) for row in load_dataset(name, configuration, split=split)]
     else:
         path = find_file(task, source, split)
         with official_layout(path):
             rows = task.parse(path, split)
         if not rows:
             raise ValueError(f"{path} holds no rows")
+    rows = [{"id": i, **row} for i, row in enumerate(rows)]
     if limit is not None and limit < len(rows):
         kept = np.random.default_rng(0).permutation(len(rows))[:limit]
         rows = [rows[i] for i in sorted(kept)]
-    if labelled:
-        require_labels(task, rows, split, source)
-    return rows
-
-
-def require_labels(task, rows: list[dict], split: str, source: str | None) -> None:
-    """Raises a `ValueError` if a row has no label."""
     missing = sum(row["label"] is None for row in rows)
-    if missing:
+    if labelled and missing:
         raise ValueError(
             f"{missing} of {len(rows)} rows of {task.title}'s {split} split ({source or 'the Hub'}) have no label, so "
             "it cannot be used for training or scoring; --submission true writes the official submission file for it"
         )
+    return rows
 
 
 def find_file(task, source: str | Path, split: str) -> Path:
     """Returns the path of a split's official file.
+
+    Args:
+        task: A [`Task`] or [`ZeroShot`].
+        source: Folder of the task, or a folder that contains it under its official name.
+        split: One of `task.files`.
 
     Raises:
         FileNotFoundError: The folder or file does not exist; the message says what the folder contains.
@@ -85,7 +85,16 @@ def find_file(task, source: str | Path, split: str) -> Path:
 
 
 def companion_file(path: Path, name: str, what: str) -> Path:
-    """Returns the file `name` in the folder of `path`, or `name.xz`; `what` says in the error what it contains."""
+    """Returns the file `name` in the folder of `path`, or `name.xz`.
+
+    Args:
+        path: File of the task.
+        name: Name of the file that belongs to it.
+        what: What that file contains, for the message.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
     found = _existing(path.with_name(name))
     if found is None:
         raise FileNotFoundError(f"{path.with_name(name)} is missing: it contains {what} of {path.name}")
@@ -110,6 +119,14 @@ def open_text(path: Path) -> TextIO:
     """Opens a UTF-8 file, which may be compressed (`.xz`)."""
     opened = lzma.open if path.suffix == ".xz" else open
     return opened(path, "rt", encoding="utf-8-sig", newline="")
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yields the number, from 1, of each line that is not blank, and its text without white space around it."""
+    with open_text(path) as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield number, line.strip()
 
 
 def read_table(
@@ -150,16 +167,13 @@ def read_json_lines(path: Path, columns: Iterable[str] = ()) -> list[dict]:
         ValueError: A line is not a JSON object, or one of the `columns` is missing.
     """
     rows = []
-    with open_text(path) as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"line {number} of {path} is not a JSON object: {error}") from error
-            check_fields(f"line {number} of {path}", row, columns)
-            rows.append(row)
+    for number, line in numbered_lines(path):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"line {number} of {path} is not a JSON object: {error}") from error
+        check_fields(f"line {number} of {path}", row, columns)
+        rows.append(row)
     return rows
 
 
@@ -174,7 +188,10 @@ def check_fields(where, found: Iterable[str], needed: Iterable[str]) -> None:
 
 
 def class_of(labels: tuple[str, ...], path: Path) -> Callable[[str], int]:
-    """Returns a function from a label, given by name or number, to its class index."""
+    """Returns a function from a label, given by name or number, to its class index.
+
+    The function raises a `ValueError` that names the file `path` if there is no such label.
+    """
     known = {name: i for i, name in enumerate(labels)} | {str(i): i for i in range(len(labels))}
 
     def find(label: str) -> int:

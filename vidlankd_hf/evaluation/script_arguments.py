@@ -32,19 +32,15 @@ class TaskArguments:
 class GroundingArguments(PairingArguments):
     """Sentences, models and clips."""
 
-    sentences: list[str] | None = HfArg(default=None, help="default: three that the world's student has not read")
+    sentences: list[str] | None = HfArg(default=None, help="sentences; default: three held-out ones of the world")
     teacher: str = HfArg(default="outputs/teacher", help="teacher trained with a contrastive loss")
     student: str = HfArg(default="outputs/student", help="student with its distillation heads")
     no_student: bool = HfArg(default=False, help="show only the teacher")
-    objective: str | None = HfArg(
-        default=None, help=f"objective whose head to use; default: the first of {', '.join(ALIGNED)}"
-    )
+    objective: str | None = HfArg(default=None, help=f"whose head to use; default: the first of {', '.join(ALIGNED)}")
     videos: str | None = HfArg(default=None, help="folder of the video files, for the frames; default: the world's")
     max_length: int | None = HfArg(default=None, help="tokens per window; default: 128, for the world 32")
     num_nearest: int = HfArg(default=6, help="clips shown for each token")
-    heat_clip: str | None = HfArg(
-        default=None, help="id of the heat map's clip; default: the one nearest to the sentence"
-    )
+    heat_clip: str | None = HfArg(default=None, help="id of the heat map's clip; default: one near the sentence")
     window: int = HfArg(default=1, help="video steps seen at each time of the heat map")
     output_dir: str = HfArg(default="outputs/grounding", help="new folder for the page and pictures")
     batch_size: int = HfArg(default=64, help="clips per batch")
@@ -55,10 +51,8 @@ class ComparisonArguments:
     """Which models are compared on which tasks."""
 
     models: list[str] = HfArg(help="Hub ids or folders, with tokenizers; the first is the baseline")
-    tasks: list[str] = HfArg(help=f"of {', '.join(TASKS)}")
-    names: list[str] | None = HfArg(
-        default=None, help="names in the report; default: the last part of each model's path"
-    )
+    tasks: list[str] = HfArg(help=f"one or more of {', '.join(TASKS)}")
+    names: list[str] | None = HfArg(default=None, help="names in the report; default: last parts of the models' paths")
     seeds: int = HfArg(default=3, help="seeds of every fine-tuned task")
     data: str | None = HfArg(default=None, help="folder with one folder per task; default: the Hub")
     learning_rates: list[float] | None = HfArg(default=None, help="learning rates to try; default: each task's recipe")

@@ -27,6 +27,11 @@ class Span(NamedTuple):
 def encode_spans(rows: list[dict], tokenizer: PreTrainedTokenizerBase, options) -> list[dict]:
     """Encodes every row's question with overlapping windows of its context.
 
+    Args:
+        rows: Rows with `question`, `context` and, for training, `answers`.
+        tokenizer: A fast tokenizer.
+        options: The [`Options`]: length of a window and number of tokens that neighbouring windows share.
+
     Returns:
         One feature per window: the model inputs, `row` (index of its row), `offsets` (`[L, 2]` characters of the
         context, -1 for other tokens), and the target `start_positions` and `end_positions`: the first answer if the
@@ -70,8 +75,8 @@ def encode_spans(rows: list[dict], tokenizer: PreTrainedTokenizerBase, options) 
 
 def _target(row: dict, offsets: np.ndarray) -> tuple[int, int]:
     """Returns the first and last token of the first answer, or the first token twice."""
-    answers = row["answers"]
-    if not answers["text"]:
+    answers = row.get("answers")  # which unlabelled rows lack
+    if not answers or not answers["text"]:
         return 0, 0
     begin = answers["answer_start"][0]
     stop = begin + len(answers["text"][0])
@@ -93,6 +98,13 @@ def best_spans(
 
     A window's score of "no answer" is that of its first token. The minimum over a row's windows counts, as in the
     original BERT code.
+
+    Args:
+        start_logits, end_logits: `[N, L]` for the N features.
+        features: Features from [`encode_spans`].
+        rows: The rows that were encoded.
+        options: The [`Options`]: length of an answer and threshold of "no answer".
+        may_be_unanswerable: Whether "no answer" is a possible answer.
     """
     candidates: list[list[tuple]] = [[] for _ in rows]
     null_scores = np.full(len(rows), np.inf)

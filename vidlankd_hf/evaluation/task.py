@@ -4,21 +4,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .heads import Classification, Head
 from .metrics import load_metric
-
-if TYPE_CHECKING:
-    import evaluate
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """A task: where its data are, which head it needs, how it is scored, and its recipe.
 
-    Rows are dicts with `id`, `label` (`None` in unlabelled data) and `texts`: one or two strings or, for multiple
-    choice, pairs `[context, candidate]`. Span tasks have `question`, `context` and `answers` instead of `texts`.
+    Rows are dicts with `label` (`None` in unlabelled data) and `texts`: one or two strings or, for multiple choice,
+    pairs `[context, candidate]`. Span tasks have `question`, `context` and `answers` instead of `texts`. Rows without
+    an `id` are numbered from 0.
 
     Args:
         title: Name in tables and model cards.
@@ -47,7 +45,7 @@ class Task:
     files: dict[str, str]
     parse: Callable[[Path, str], list[dict]]
     row: Callable[[dict], dict] | None = None
-    metric: "Callable[[], evaluate.Metric]" = partial(load_metric, "accuracy")
+    metric: Callable[[], Any] = partial(load_metric, "accuracy")
     main: str = "accuracy"
     recipe: dict[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
@@ -72,7 +70,14 @@ class Task:
 
 
 def make_recipe(learning_rate: float, epochs: float, batch_size: int, max_length: int) -> dict[str, Any]:
-    """Returns a recipe with 10 % warm-up steps."""
+    """Returns a recipe with 10 % warm-up steps.
+
+    Args:
+        learning_rate: Peak learning rate.
+        epochs: Passes over the training data.
+        batch_size: Sequences per process and micro-batch.
+        max_length: Maximum length of a sequence in tokens, with special tokens.
+    """
     return {
         "learning_rate": learning_rate,
         "num_train_epochs": epochs,

@@ -5,29 +5,30 @@ from pathlib import Path
 
 from .glue import RECIPE
 from .metrics import load_metric
-from .reading import class_of, open_text
+from .reading import class_of, numbered_lines
 from .task import Task
 
 LABELS = ("negative", "positive")
 
 
 def read_tracie(path: Path, split: str) -> list[dict]:
-    """Reads lines `event: ... story: ...<tab>answer: positive`; a line without a tab has no label."""
+    """Reads lines `event: ... story: ...<tab>answer: positive`; a line without a tab has no label.
+
+    Raises:
+        ValueError: A line has another layout or an unknown answer.
+    """
     to_label, rows = class_of(LABELS, path), []
-    with open_text(path) as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            query, tab, answer = line.strip().partition("\t")
-            event, marker, story = query.partition("story:")
-            if not event.startswith("event:") or not marker or (tab and not answer.strip().startswith("answer:")):
-                raise ValueError(
-                    f"line {number} of {path} is not in TRACIE's layout, `event: ... story: ...<tab>answer: ...`: "
-                    f"{line.strip()[:80]!r}"
-                )
-            event = event.removeprefix("event:").strip()
-            label = to_label(answer.strip().removeprefix("answer:").strip()) if tab else None
-            rows.append({"id": len(rows), "texts": [event, story.strip()], "story": story, "label": label})
+    for number, line in numbered_lines(path):
+        query, tab, answer = line.partition("\t")
+        event, marker, story = query.partition("story:")
+        if not event.startswith("event:") or not marker or (tab and not answer.strip().startswith("answer:")):
+            raise ValueError(
+                f"line {number} of {path} is not in TRACIE's layout, `event: ... story: ...<tab>answer: ...`: "
+                f"{line[:80]!r}"
+            )
+        event = event.removeprefix("event:").strip()
+        label = to_label(answer.strip().removeprefix("answer:").strip()) if tab else None
+        rows.append({"texts": [event, story.strip()], "story": story, "label": label})
     return rows
 
 

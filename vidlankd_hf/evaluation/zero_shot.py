@@ -124,11 +124,15 @@ def _masked_result(scores: np.ndarray, items: list[dict]) -> dict:
 
 def read_memory_colors(path: Path) -> list[dict]:
     """Reads Memory Colors (Norlund et al., 2021)."""
-    to_label, items = class_of(COLOURS, path), []
-    for row in read_json_lines(path, ("descriptor", "item", "label")):
-        phrase = f"{row['descriptor']} {row['item']}".strip()
-        items.append({"object": row["item"], "phrase": phrase, "label": to_label(row["label"])})
-    return items
+    to_label = class_of(COLOURS, path)
+    return [
+        {
+            "object": row["item"],
+            "phrase": f"{row['descriptor']} {row['item']}".strip(),
+            "label": to_label(row["label"]),
+        }
+        for row in read_json_lines(path, ("descriptor", "item", "label"))
+    ]
 
 
 def read_coda(path: Path) -> list[dict]:

@@ -1,4 +1,4 @@
-"""Experiment grids: each run is one script that fills one folder, and finished runs are skipped."""
+"""Experiment grids: each run is one example that fills one folder, and finished runs are skipped."""
 
 import json
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ..reliability.run_dir import RUN_FILE, affects_results, is_finished, run_script
+from ..utils.examples import EXAMPLES, flags
 
 
 @dataclass
@@ -18,13 +19,13 @@ class ExperimentRun:
 
     Args:
         folder: Output folder of the run.
-        script: Example script that fills the folder.
-        arguments: Command-line arguments of the script.
-        settings: Settings that a finished folder must have been made with; `None` if the script checks this itself.
+        example: Name of the example that fills the folder, such as `"distill"`.
+        arguments: Command-line arguments of the example.
+        settings: Settings that a finished folder must have been made with; `None` if the example checks this itself.
     """
 
     folder: Path
-    script: Path
+    example: str
     arguments: list[str]
     settings: dict[str, Any] | None
 
@@ -33,18 +34,19 @@ class ExperimentRun:
         return self.folder.with_name(f"{self.folder.name}.log")
 
     def make(self, quiet: bool, launcher: list[str] | None = None) -> None:
-        """Runs the script unless the folder is finished.
+        """Runs the example unless the folder is finished.
 
         Args:
             quiet: Use one thread and append the output to `log` instead of showing it.
-            launcher: Command that starts the script, such as `["accelerate", "launch"]`.
+            launcher: Command that starts the example, such as `["accelerate", "launch"]`.
 
         Raises:
             ValueError: The folder is finished but was made with other settings.
         """
         held = None if self.settings is None else _settings_of(self.folder)
         if held is None:
-            run_script(self.script, *self.arguments, log=self.log if quiet else None, launcher=launcher)
+            script, log = EXAMPLES / f"{self.example}.py", self.log if quiet else None
+            run_script(script, *self.arguments, log=log, launcher=launcher)
             return
         wrong = {n: v for n, v in self.settings.items() if affects_results(n) and not _same(held.get(n), v)}
         if wrong:
@@ -76,9 +78,10 @@ def run_in_parallel(work: Callable[[Any, bool], str], items: list, jobs: int, pr
             progress.update()
 
 
-def probe(model: Path, world: Path, script: Path, log: Path | None = None) -> list[dict]:
-    """Probes a model with the example `script` and caches the scores in `probe.json` in the model's folder."""
+def probe(model: Path, world: Path, log: Path | None = None) -> list[dict]:
+    """Probes a model of the grounded world and keeps the scores in `probe.json` in the model's folder."""
     path = model / "probe.json"
     if not path.exists() or path.stat().st_mtime < (model / "model.safetensors").stat().st_mtime:
-        run_script(script, "--model", str(model), "--world", str(world), "--output_json", str(path), log=log)
+        options = flags({"model": model, "world": world, "output_json": path})
+        run_script(EXAMPLES / "probe.py", *options, log=log)
     return json.loads(path.read_text())

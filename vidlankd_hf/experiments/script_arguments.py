@@ -12,9 +12,7 @@ class VokenizationArguments(PairingArguments):
     """Vokenizer, clips and text."""
 
     vokenizer: str = HfArg(default="outputs/vokenizer", help="trained teacher")
-    num_vokens: int | None = HfArg(
-        default=None, help="clips to choose from; default: 50000, or all if there are fewer"
-    )
+    num_vokens: int | None = HfArg(default=None, help="clips to choose from; default: 50000, or all if fewer")
     output_dir: str = HfArg(default="outputs/vokens", help="new folder, or an unfinished one to continue")
     text: str | None = HfArg(default=None, help="text file, folder or Hub data set (id:config); default: the world's")
     block_tokens: int | None = HfArg(default=None, help="text tokens per block; default: 126, for the world 30")

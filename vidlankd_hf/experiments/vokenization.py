@@ -23,9 +23,10 @@ from tqdm.auto import tqdm
 
 from ..data.text_blocks import TextBlocks
 from ..data.vocabulary import vocabulary_fingerprint
-from ..evaluation.grounding import encode_clips
+from ..evaluation.grounding import check_video_encoder, encode_clips
 from ..models.teacher import VidLanKDTeacher
 from ..utils.io import atomic_file, atomic_write
+from .folders import begin_folder
 
 # An interrupted vokenization repeats at most one shard per process; processes share the work by shards.
 MOST_SHARD_BLOCKS, LEAST_SHARDS = 8192, 16
@@ -67,11 +68,7 @@ def vokenize(
             tokenizer or are only a part of their folder, or the output folder was started with other settings.
     """
     folder, state = Path(folder), PartialState()
-    if vokenizer.video_encoder is None:
-        raise ValueError(
-            "this teacher has no video encoder, but a vokenizer compares tokens with clips: train a teacher with a "
-            "contrastive loss"
-        )
+    check_video_encoder(vokenizer)
     if not 2 <= num_vokens <= len(clips):
         raise ValueError(f"num_vokens is {num_vokens}, but there are {len(clips)} clips: give 2 to {len(clips)}")
     if (blocks.start, blocks.stop) != (0, blocks.info["blocks"]):
@@ -82,8 +79,8 @@ def vokenize(
     chosen = np.sort(np.random.default_rng(seed).permutation(len(clips))[:num_vokens])
     clips = clips.select(chosen)
     with state.main_process_first():
-        info = _open(folder, vokenizer, blocks, clips, num_vokens)
-        if info is None:
+        info = _begin(folder, vokenizer, blocks, clips, num_vokens)
+        if (folder / "info.json").exists():
             return json.loads((folder / "info.json").read_text())
         if not (folder / "bank.safetensors").exists():
             vectors = encode_clips(vokenizer, tokenizer, clips, max_video_length, batch_size)
@@ -127,10 +124,8 @@ def nearest(queries: Tensor, bank: Tensor, rows: int = 8192) -> Tensor:
     return index
 
 
-def _open(
-    folder: Path, vokenizer: VidLanKDTeacher, blocks: TextBlocks, clips: Dataset, num_vokens: int
-) -> dict | None:
-    """Starts or continues a folder and returns its `info.json` so far; `None` if the folder is finished."""
+def _begin(folder: Path, vokenizer: VidLanKDTeacher, blocks: TextBlocks, clips: Dataset, num_vokens: int) -> dict:
+    """Begins or continues a folder with its `bank.json`; returns its `info.json` so far."""
     rows = clips.with_format(None).select_columns(["id", "video", "start", "end"])
     bank = json.dumps(list(rows), indent=0) + "\n"
     info = {
@@ -139,21 +134,9 @@ def _open(
         "vokenizer": _weights_fingerprint(vokenizer),
         "clips": hashlib.sha256(bank.encode()).hexdigest(),
     }
-    settings = folder / "settings.json"
-    if settings.exists():
-        held = json.loads(settings.read_text())
-        changed = [name for name in info if info[name] != held[name]]
-        if changed:
-            raise ValueError(
-                f"{folder} was started with other settings ({', '.join(changed)}): choose another folder, or remove it"
-            )
-    elif folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty and holds no vokens: choose another folder")
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        atomic_write(settings, json.dumps(info, indent=2) + "\n")
+    begin_folder(folder, info, "vokens")
     atomic_write(folder / "bank.json", bank)
-    return None if (folder / "info.json").exists() else info
+    return info
 
 
 @torch.inference_mode()

@@ -7,7 +7,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..models.configuration import SIZES
-from .loss_figure import draw_losses
+from .curves import draw_losses
 from .run_metadata import held_out_metrics, is_hub_id, public_name, settings_of, training_rows
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -58,8 +58,7 @@ def write_student_card(folder: str | Path, trainer) -> None:
     _write(
         "student.md", folder, trainer, rows, data,
         model_class=student.plain_class.__name__,
-        layers=student.config.num_hidden_layers,
-        width=student.config.hidden_size,
+        config=student.config,
         objectives=objectives,
         source="vokens" if teacher is None else "video" if kind == "VidLanKDTeacher" else f"a {kind}",
         teacher=teacher is not None,
@@ -95,10 +94,8 @@ def write_teacher_card(folder: str | Path, trainer) -> None:
     _write(
         "teacher.md", folder, trainer, rows, data,
         text_class=type(teacher.text_model).__name__,
-        layers=text.num_hidden_layers,
-        width=text.hidden_size,
+        config=config,
         sees=sees,
-        feature_size=config.video_config.feature_size,
         losses=" and ".join(words for name, words in losses.items() if name in config.losses),
     )  # fmt: skip
 
@@ -163,19 +160,17 @@ def probe_results(folder: str | Path) -> list[EvalResult]:
 
 def _write(template: str, folder, trainer, rows: dict, data: dict[str, Any], **values) -> None:
     """Fills a template with `values`, the run's settings (`rows`) and metadata (`data`), and draws the losses."""
-    folder, args, history = Path(folder), trainer.args, trainer.state.log_history
-    repo = trainer.hub_model_id or args.hub_model_id or Path(args.output_dir).resolve().name
+    folder, history, repo = Path(folder), trainer.state.log_history, trainer.repository_name
+    base, name = data.pop("base_model"), repo.rpartition("/")[2]
     last: dict = next((entry for entry in reversed(history) if "loss" in entry), {})
     losses = {f"Last {key}": f"{value:.4f}" for key, value in last.items() if key == "loss" or key.endswith("_loss")}
     rows = {key: value for key, value in {**rows, **training_rows(trainer), **losses}.items() if value}
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = draw_losses(history, folder / FIGURE_FILE)
     measured = {f"{key}, held out": f"{value:.4f}" for key, value in held_out_metrics(history).items()}
     for result in data["eval_results"]:
         chance = (result.metric_args or {}).get("chance")
         guessing = "" if chance is None else f" (chance {chance:.4g})"
         measured[f"{result.dataset_name}: {result.metric_name}"] = f"{result.metric_value:.4g}{guessing}"
-    base, name = data.pop("base_model"), repo.rpartition("/")[2]
     metadata = ModelCardData(
         library_name="transformers",
         base_model=base if base and base not in SIZES and is_hub_id(base) else None,
@@ -190,7 +185,7 @@ def _write(template: str, folder, trainer, rows: dict, data: dict[str, Any], **v
         name=name,
         repo=repo,
         training=_table(rows),
-        figure=FIGURE_FILE if drawn else None,
+        figure=FIGURE_FILE if draw_losses(name, history, folder / FIGURE_FILE) else None,
         results=_table(measured),
         **values,
     ).save(folder / CARD_FILE)

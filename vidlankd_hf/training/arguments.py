@@ -32,9 +32,7 @@ class PretrainingArguments(FaultTolerantArguments):
         ),
     }
 
-    mlm_probability: float = HfArg(
-        default=0.15, help="Share of the ordinary tokens of a sequence that is masked, strictly between 0 and 1."
-    )
+    mlm_probability: float = HfArg(default=0.15, help="Share of a sequence's ordinary tokens that is masked.")
     matmul_precision: str = HfArg(
         default="highest",
         help="Precision of float32 matrix products: highest, high or medium (TF32 on GPUs, bf16 on AMX CPUs).",

@@ -105,9 +105,9 @@ class BaseTrainer(FaultTolerantTrainer):
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch: Tensor | None = None):
         items = count_items(inputs)
         means, outputs = self.compute_means(model, inputs)
-        # The stock evaluation counts labels: a scalar instead of `[4]`.
-        alone = num_items_in_batch is None or num_items_in_batch.dim() == 0
-        step_items = self.accelerator.reduce(items, "sum") if alone else num_items_in_batch
+        # Outside `get_batch_samples` (the stock evaluation gives a scalar), the batch is a step of its own.
+        own_step = num_items_in_batch is None or num_items_in_batch.dim() == 0
+        step_items = self.accelerator.reduce(items, "sum") if own_step else num_items_in_batch
         loss = scaled_loss(means, self.loss_terms, items, step_items, self.accelerator.num_processes)
         if model.training:
             self.record_losses(means)
@@ -151,7 +151,7 @@ class BaseTrainer(FaultTolerantTrainer):
         metrics["loss"] = sum(weight * means[name] for name, (weight, _) in self.loss_terms.items())
         if "mlm" in means:
             metrics["perplexity"] = float(torch.tensor(means["mlm"]).exp())
-        metrics |= self.collected_metrics(collected, size)
+        metrics |= self.collected_metrics(collected)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=size)
 
@@ -193,17 +193,26 @@ class BaseTrainer(FaultTolerantTrainer):
         self.args.per_device_eval_batch_size = size
 
     def collect(self, outputs, batch: dict[str, Tensor], real: int) -> dict[str, Tensor]:
-        """What to keep of a batch's first `real` samples for [`collected_metrics`]: nothing by default."""
+        """Keep what [`collected_metrics`] needs of an evaluation batch: nothing by default.
+
+        Args:
+            outputs: Outputs of the model.
+            batch: The batch, as the collator returned it.
+            real: Number of samples at the beginning to keep; the others repeat samples of another batch.
+
+        Returns:
+            Name to tensor of `real` rows.
+        """
         return {}
 
-    def collected_metrics(self, collected: list[dict[str, Tensor]], size: int) -> dict[str, float]:
-        """Metrics over all evaluation data, from what [`collect`] kept on this rank."""
+    def collected_metrics(self, collected: list[dict[str, Tensor]]) -> dict[str, float]:
+        """Compute metrics over all evaluation data, from what [`collect`] returned for each batch of this rank."""
         return {}
 
     # ---- publishing ----
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the finished model with tokenizer and card; with `push_to_hub`, push the run's own folder.
+        """Save the finished model with tokenizer and card; with `push_to_hub`, also push `args.output_dir`.
 
         Args:
             output_dir: Where to save; default: `args.output_dir`.
@@ -221,6 +230,7 @@ class BaseTrainer(FaultTolerantTrainer):
             self._push("Model save")
 
     def _save_finished(self, folder: Path) -> None:
+        """Write model, tokenizer and card next to the files in `folder`, then move them into it."""
         self.claim_folder(folder)
         self.raise_if_non_finite(weights=True)
         part, error = folder / ".model.part", None
@@ -254,10 +264,11 @@ class BaseTrainer(FaultTolerantTrainer):
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         private = self.args.hub_private_repo if private is None else private
-        self.hub_model_id = make_repository(self.args, self._repository, token or self.args.hub_token, private)
+        self.hub_model_id = make_repository(self.args, self.repository_name, token or self.args.hub_token, private)
 
     @property
-    def _repository(self) -> str:
+    def repository_name(self) -> str:
+        """`user/name` of the model on the Hub, or its name in the user's own namespace."""
         return self.hub_model_id or self.args.hub_model_id or Path(self.args.output_dir).resolve().name
 
     def push_to_hub(
@@ -298,7 +309,7 @@ class BaseTrainer(FaultTolerantTrainer):
         token, revision = token or args.hub_token, revision or args.hub_revision
         private = args.hub_private_repo if private is None else private
         try:
-            commit = push(args.output_dir, self._repository, commit_message, token, private, revision)
+            commit = push(args.output_dir, self.repository_name, commit_message, token, private, revision)
         except PushError as error:
             self.push_error = str(error)
             logger.error(self.push_error)

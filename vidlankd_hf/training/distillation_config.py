@@ -34,9 +34,7 @@ class DistillationConfig(PretrainingArguments):
         help="""What to learn from the teacher, name to weight, as JSON: '{"nst": 1000, "crd": 1}'. """
         "{} trains on text only.",
     )
-    gather_negatives: bool = HfArg(
-        default=False, help="CRD and InfoNCE also take the negatives of the other processes' batches."
-    )
+    gather_negatives: bool = HfArg(default=False, help="CRD and InfoNCE also see the other processes' negatives.")
 
     def __post_init__(self):
         super().__post_init__()

@@ -97,17 +97,17 @@ class DistillationTrainer(BaseTrainer):
             model.add_objectives(args.objectives, width)
         if model.objectives:
             check_objectives(model, args)
-        read_by = [model]
+        readers = [model]
         if model.teacher_needs:
             check_pair(model, teacher_model, processing_class)
-            read_by.append(getattr(teacher_model, "text_model", teacher_model))
-        train_dataset = as_blocks(train_dataset, processing_class, read_by, args)
-        eval_dataset = as_blocks(eval_dataset, processing_class, read_by, args)
+            readers.append(getattr(teacher_model, "text_model", teacher_model))
+        train_dataset = as_blocks(train_dataset, processing_class, readers, args)
+        eval_dataset = as_blocks(eval_dataset, processing_class, readers, args)
         check_texts("train_dataset", train_dataset, processing_class)
         check_texts("eval_dataset", eval_dataset, processing_class)
         check_vokens(model, train_dataset, eval_dataset)
         if train_dataset is not None:
-            for reader, name in zip(read_by, ("student", "teacher")):
+            for reader, name in zip(readers, ("student", "teacher")):
                 check_length(reader, name, train_dataset)
         collator = TextCollator(processing_class, seed=args.seed, mlm_probability=args.mlm_probability)
         kwargs.setdefault("data_collator", collator)

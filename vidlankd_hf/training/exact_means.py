@@ -50,7 +50,14 @@ def scaled_loss(means: dict[str, Tensor], terms: Terms, items: Tensor, step_item
 
 
 def add_to_totals(totals: dict[str, Tensor], means: dict[str, Tensor], terms: Terms, items: Tensor) -> None:
-    """Add each component's (sum, items) to `totals` on the device."""
+    """Add the sums of a micro-batch to `totals`, on the device.
+
+    Args:
+        totals: Component to `[2]` float64: the sum of its values, and the number of its items.
+        means: Component to its mean over the micro-batch.
+        terms: Component to its weight and unit.
+        items: `[4]` items of the micro-batch.
+    """
     for name, (_, unit) in terms.items():
         count = items[ITEMS.index(unit)]
         pair = torch.stack([means[name].detach().double() * count, count.double()])

@@ -13,7 +13,7 @@ from ..models.objectives import objectives_recipe
 from ..models.teacher import check_path
 from ..reliability.run_dir import file_fingerprint
 
-# What the short help shows of transformers.TrainingArguments, in fewer words.
+# Groups of the training scripts' short help: option -> help in fewer words than that of `transformers`, or `None`.
 TRAINING = {
     "num_train_epochs": "passes over the data; --max_steps overrides it",
     "max_steps": "optimizer steps; -1: as many as --num_train_epochs needs",
@@ -29,7 +29,9 @@ TRAINING = {
     "seed": "seed of weights, order, masks and dropout",
     "use_cpu": "use the CPU even if there is a GPU",
 }
+PRETRAINING = {**TRAINING, "matmul_precision": None}
 OUTPUT = {
+    "output_dir": None,
     "save_strategy": "when to write checkpoints: steps, epoch or no",
     "save_steps": "steps between checkpoints; below 1: share of all steps",
     "save_total_limit": "checkpoints to keep; default: all",
@@ -38,6 +40,8 @@ OUTPUT = {
     "report_to": "loggers, such as tensorboard",
     "push_to_hub": "push the model to the Hub",
     "hub_model_id": "its name on the Hub; default: that of --output_dir",
+    "preempt_exit_code": None,
+    "hang_timeout": None,
 }
 
 
@@ -51,17 +55,11 @@ class TeacherArguments(PairingArguments):
     cache_dir: str = HfArg(default="outputs/cache", help="where prepared captions are kept")
     held_out_videos: float = HfArg(default=0.05, help="share of the videos kept for evaluation; 0: none")
     shuffle_videos: bool = HfArg(default=False, help="control: pair every video's captions with another video's clips")
-    text_model: str = HfArg(
-        default="small", help=f"size of a new text encoder ({', '.join(SIZES)}), or a BERT to start from"
-    )
+    text_model: str = HfArg(default="small", help=f"size of a new one ({', '.join(SIZES)}), or a BERT to start from")
     contrast: str = HfArg(default="infonce", help=f"one of {', '.join(CONTRASTS)}; the paper uses hinge")
-    losses: str = HfArg(
-        default="contrast+mlm", help=f"one of {', '.join(TEACHER_LOSSES)}; mlm is a control without video"
-    )
+    losses: str = HfArg(default="contrast+mlm", help=f"one of {', '.join(TEACHER_LOSSES)}; mlm: control without video")
     margin: float = HfArg(default=1.0, help="margin of the hinge losses: 1 in the paper, 0.5 for a vokenizer")
-    joint_size: int | None = HfArg(
-        default=None, help="width of the space that compares tokens and clips; 64 for a vokenizer"
-    )
+    joint_size: int | None = HfArg(default=None, help="width of tokens and clips in the contrast; 64 for a vokenizer")
 
     @property
     def design(self) -> dict[str, Any]:
@@ -94,32 +92,28 @@ class StudentArguments:
     no_probe: bool = HfArg(default=False, help="do not probe the student of the grounded world")
     block_tokens: int = HfArg(default=126, help="text tokens per block; at most as many as the teacher's texts had")
     held_out_text: float = HfArg(default=0.02, help="share of the blocks kept for evaluation; 0: none")
-    vokens: str | None = HfArg(
-        default=None, help="folder written by `vidlankd vokenize`; the voken objective needs it"
-    )
+    vokens: str | None = HfArg(default=None, help="folder that `vidlankd vokenize` wrote, for the voken objective")
     cache_dir: str = HfArg(default="outputs/cache", help="where tokenised text is kept")
     num_proc: int = HfArg(default=1, help="processes that tokenise")
-    stream_text: bool = HfArg(
-        default=False, help="tokenise the text as it is downloaded, without a copy of it on disk"
-    )
+    stream_text: bool = HfArg(default=False, help="tokenise the text while it downloads, without a copy on disk")
 
     def fingerprints(self) -> dict[str, str | None]:
-        """Checksums of the files that the student learns from; `None` for what is on the Hub.
+        """Checksums of the weights and vokens that the student learns from; `None` for what is on the Hub.
 
         Raises:
-            ValueError: A folder that does not exist, before anything asks the Hub for it.
+            ValueError: The folder of the teacher or of the student does not exist; the Hub is not asked for it.
         """
         if self.teacher is not None:
             check_path(self.teacher, "the teacher")
         if self.student not in SIZES:
             check_path(self.student, "the student")
-        made_of = {"teacher": file_fingerprint(Path(self.teacher or "") / "model.safetensors")}
+        checksums = {"teacher": file_fingerprint(Path(self.teacher or "") / "model.safetensors")}
         if self.vokens is not None:
-            made_of["vokens"] = file_fingerprint(Path(self.vokens) / "vokens.npy")
-        return made_of
+            checksums["vokens"] = file_fingerprint(Path(self.vokens) / "vokens.npy")
+        return checksums
 
-    def complete(self, objectives: dict[str, Any]) -> dict[str, Any]:
-        """Adds the number of vokens to the voken objective.
+    def with_num_vokens(self, objectives: dict[str, Any]) -> dict[str, Any]:
+        """Adds the number of vokens in --vokens to the voken objective, if there is one.
 
         Raises:
             ValueError: The voken objective is used without --vokens.

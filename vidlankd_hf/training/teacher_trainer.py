@@ -110,11 +110,12 @@ class TeacherTrainer(BaseTrainer):
         text, video = outputs.text_embeds[:real].float(), outputs.video_embeds[:real].float()
         return {"text": text, "video": video, "ids": batch["video_ids"][:real, None]}
 
-    def collected_metrics(self, collected: list[dict[str, Tensor]], size: int) -> dict[str, float]:
+    def collected_metrics(self, collected: list[dict[str, Tensor]]) -> dict[str, float]:
         if "contrast" not in self.model.loss_terms:
             return {}
         text, video, ids = (
-            self.accelerator.gather(self._pad_to_equal(torch.cat([c[name] for c in collected]), size))
+            # Ranks may hold different numbers of samples; the zeros that pad them are dropped below.
+            self.accelerator.gather(self.accelerator.pad_across_processes(torch.cat([c[name] for c in collected])))
             for name in ("text", "video", "ids")
         )
         real = text.abs().sum(-1) > 0
@@ -129,12 +130,6 @@ class TeacherTrainer(BaseTrainer):
 
     def write_card(self, folder: Path) -> None:
         write_teacher_card(folder, self)
-
-    def _pad_to_equal(self, rows: Tensor, size: int) -> Tensor:
-        """`rows` padded with zeros to the same number on every rank, so that they can be gathered."""
-        batch = self.args.eval_batch_size
-        per_rank = -(-size // (batch * self.args.world_size)) * batch
-        return torch.cat([rows, rows.new_zeros(per_rank - len(rows), rows.shape[1])])
 
 
 def recall_at(scores: Tensor, ranks: tuple[int, ...] = (1, 5, 10)) -> dict[int, float]:

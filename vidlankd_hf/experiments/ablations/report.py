@@ -44,7 +44,10 @@ def write_table(name: str, results: dict[int, dict[str, dict]], folder: Path) ->
 
 
 def table_rows(name: str, results: dict[int, dict[str, dict]]) -> list[dict]:
-    """The rows of a table: mean and standard deviation over seeds of every value; see [`write_table`]."""
+    """Computes the rows of a table: mean and standard deviation over seeds of every value.
+
+    Arguments and errors are those of [`write_table`].
+    """
     students = TABLES[name][1]
     sizes = {kept[s]["sequences_per_step"] for kept in results.values() for s in students if s in kept}
     if len(sizes) > 1:
@@ -57,7 +60,7 @@ def table_rows(name: str, results: dict[int, dict[str, dict]]) -> list[dict]:
 
 def _row(student: str, results: dict[int, dict[str, dict]]) -> dict:
     runs = {seed: kept[student] for seed, kept in results.items() if student in kept}
-    row = {"student": student, "what": ROWS[student].what, "seeds": sorted(runs)}
+    row = {"student": student, "what": ROWS[student].label, "seeds": sorted(runs)}
     names = ("mlm_loss", "steps", "tflop", "mean", "teacher", "gap_closed", *ATTRIBUTES)
     values: dict[str, list[float]] = {name: [] for name in names}
     for seed, run in runs.items():

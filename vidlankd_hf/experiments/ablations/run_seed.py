@@ -4,7 +4,7 @@ import subprocess
 
 from tqdm.auto import tqdm
 
-from ..grid import run_in_parallel
+from ..grid import probe, run_in_parallel
 from .report import accuracy
 from .runs import SeedRuns
 from .tables import ROWS
@@ -43,7 +43,7 @@ def run_seed(runs: SeedRuns, names: list[str], jobs: int, launcher: list[str] | 
 
     def make_teacher(name, quiet):
         folder, log = make(runs.teacher_run(name), quiet)
-        return str(folder) if runs.world is None else f"{folder}: probe {accuracy(runs.probe(folder, log)):.2f}"
+        return str(folder) if runs.world is None else f"{folder}: probe {accuracy(probe(folder, runs.world, log)):.2f}"
 
     def vokenize(name, quiet):
         return str(make(runs.vokens_run(name), quiet)[0])

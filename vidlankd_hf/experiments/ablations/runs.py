@@ -1,21 +1,22 @@
 """The runs of one seed: the commands that train its teachers and students, and the result kept for each student."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoTokenizer
-
 from ...cli import read_config
-from ...models.configuration import SIZES, VidLanKDTeacherConfig, student_config
+from ...models.configuration import VidLanKDTeacherConfig
 from ...models.objectives import objectives_recipe
-from ...models.student import student_class
 from ...models.teacher import VidLanKDTeacher
-from ...reliability.run_dir import affects_results, file_fingerprint
+from ...reliability.run_dir import affects_results
+from ...training.build import build_student
+from ...training.script_arguments import StudentArguments
 from ...utils.examples import flags
 from ...utils.io import atomic_write
 from ..flops import step_flops
 from ..grid import ExperimentRun, probe
+from ..script_arguments import VokenizationArguments
 from ..world.recipe import STUDENT_RECIPE, TEACHER_RECIPE
 from .tables import ROWS, TEACHERS
 
@@ -48,27 +49,29 @@ class SeedRuns:
         seed: Seed of world and training.
         folder: Folder for the seed's models.
         results: Folder for the seed's JSON files.
-        examples: Folder of the example scripts.
         config: YAML file for [`read_recipes`]; `None` for the grounded world.
     """
 
-    def __init__(self, seed: int, folder: Path, results: Path, examples: Path, config: str | None = None):
-        self.seed, self.folder, self.results, self.examples, self.config = seed, folder, results, examples, config
+    def __init__(self, seed: int, folder: Path, results: Path, config: str | None = None):
+        self.seed, self.folder, self.results, self.config = seed, folder, results, config
         self.world = folder / "world" if config is None else None
         self.teacher_recipe, self.student_recipe = (
             (TEACHER_RECIPE, STUDENT_RECIPE) if config is None else read_recipes(config)
         )
 
     def world_run(self) -> ExperimentRun:
-        arguments = ["--output_dir", str(self.world), "--seed", str(self.seed)]
-        return ExperimentRun(self.world, self.examples / "make_world.py", arguments, {"seed": self.seed})
+        """Returns the run that builds the seed's grounded world."""
+        options = {"output_dir": self.world, "seed": self.seed}
+        return ExperimentRun(self.world, "make_world", flags(options), {"seed": self.seed})
 
     def teacher_run(self, name: str) -> ExperimentRun:
+        """Returns the run that trains a teacher of `TEACHERS`."""
         folder, design = self.folder / name, TEACHERS[name]
         settings = {**self.teacher_recipe, **design, "seed": self.seed}
-        return ExperimentRun(folder, self.examples / "pretrain_teacher.py", self._arguments(folder, design), settings)
+        return ExperimentRun(folder, "pretrain_teacher", self._arguments(folder, design), settings)
 
     def vokens_run(self, name: str) -> ExperimentRun:
+        """Returns the run that makes the vokens of a row of `ROWS`; its vokenizer must exist."""
         row = ROWS[name]
         folder = self.folder / f"{row.teacher}_{row.num_vokens}"
         options = {"vokenizer": self.folder / row.teacher, "output_dir": folder, "num_vokens": row.num_vokens}
@@ -77,30 +80,26 @@ class SeedRuns:
             options["world"] = self.world
         else:
             both = {**self.teacher_recipe, **TEACHERS[row.teacher], **self.student_recipe}
-            shared = (
-                "features", "captions", "caption_format", "remove_overlap", "max_unpaired", "streams", "text",
-                "cache_dir", "max_length", "max_video_length", "block_tokens",
-            )  # fmt: skip
-            options |= {option: both[option] for option in shared if option in both}
-        return ExperimentRun(folder, self.examples / "vokenize.py", flags(options), None)
+            names = {field.name for field in fields(VokenizationArguments)}
+            options = {**{name: value for name, value in both.items() if name in names}, **options}
+        return ExperimentRun(folder, "vokenize", flags(options), None)
 
     def student_run(self, name: str) -> ExperimentRun:
-        """Its teacher, and its vokens if it learns any, must exist."""
+        """Returns the run that trains the student of a row of `ROWS`; its teacher, and any vokens, must exist."""
         row, folder = ROWS[name], self.folder / "students" / name
         teacher = self.folder / row.teacher
         options = {"objectives": row.objectives, "teacher": str(teacher), **self._length(name)}
-        made_of = {"teacher": file_fingerprint(teacher / "model.safetensors")}
         if row.continues_teacher:
             options["student"] = str(teacher)
             if "student_model_type" in self.student_recipe:
                 options["student_model_type"] = VidLanKDTeacherConfig.from_pretrained(teacher).text_config.model_type
         if row.num_vokens:
             options["vokens"] = str(self.vokens_run(name).folder)
-            made_of["vokens"] = file_fingerprint(Path(options["vokens"]) / "vokens.npy")
-        settings = {**self.student_recipe, **options, "seed": self.seed, "fingerprints": made_of}
+        files = StudentArguments(teacher=options["teacher"], vokens=options.get("vokens"))
+        settings = {**self.student_recipe, **options, "seed": self.seed, "fingerprints": files.fingerprints()}
         settings["objectives"] = self._objectives(name)
-        arguments = self._arguments(folder, options) + (["--no_probe"] if self.world is not None else [])
-        return ExperimentRun(folder, self.examples / "distill.py", arguments, settings)
+        arguments = self._arguments(folder, {**options, "no_probe": True})
+        return ExperimentRun(folder, "distill", arguments, settings)
 
     def result(self, name: str) -> dict | None:
         """Reads the kept result of a student; `None` if there is none.
@@ -137,15 +136,11 @@ class SeedRuns:
             "command": run["command"],
         }
         if self.world is not None:
-            result["probe"] = self.probe(folder, log)
-            result["teacher_probe"] = self.probe(self.folder / ROWS[name].teacher, log)
+            result["probe"] = probe(folder, self.world, log)
+            result["teacher_probe"] = probe(self.folder / ROWS[name].teacher, self.world, log)
         self.results.mkdir(parents=True, exist_ok=True)
         atomic_write(self.results / f"{name}.json", json.dumps(result, indent=1) + "\n")
         return result
-
-    def probe(self, model: Path, log: Path | None = None) -> list[dict]:
-        """Probes a student or a teacher of the grounded world."""
-        return probe(model, self.world, self.examples / "probe.py", log)
 
     def identity(self, name: str) -> dict:
         """Settings that a kept result must share with this run."""
@@ -162,8 +157,8 @@ class SeedRuns:
         }
 
     def _arguments(self, folder: Path, options: dict) -> list[str]:
-        data = ["--world", str(self.world)] if self.config is None else ["--config", self.config]
-        return [*data, "--output_dir", str(folder), "--seed", str(self.seed), "--report_to", "none", *flags(options)]
+        data = {"world": self.world} if self.config is None else {"config": self.config}
+        return flags({**data, "output_dir": folder, "seed": self.seed, "report_to": "none", **options})
 
     def _objectives(self, name: str) -> dict[str, dict]:
         objectives = objectives_recipe(ROWS[name].objectives)
@@ -183,18 +178,11 @@ class SeedRuns:
 
     def _sequence_flops(self, name: str) -> float:
         """FLOPs of a student's training step per sequence."""
-        row, recipe = ROWS[name], self.student_recipe
-        teacher = VidLanKDTeacher(VidLanKDTeacherConfig.from_pretrained(self.folder / row.teacher))
-        size = recipe.get("student", "small")
-        if row.continues_teacher:
-            config = teacher.config.text_config
-        elif size in SIZES:
-            tokenizer = AutoTokenizer.from_pretrained(self.folder / row.teacher)
-            config = student_config(size, tokenizer, recipe.get("student_model_type") or "bert")
-        else:
-            config = AutoConfig.from_pretrained(size)
-            config = getattr(config, "text_config", config)
-        student = student_class(config.model_type)(config)
+        row, recipe, folder = ROWS[name], self.student_recipe, self.folder / ROWS[name].teacher
+        teacher = VidLanKDTeacher(VidLanKDTeacherConfig.from_pretrained(folder))
+        new = recipe.get("student", "small"), recipe.get("student_model_type")
+        start, model_type = (str(folder), None) if row.continues_teacher else new
+        student = build_student(start, str(folder), model_type)
         student.remove_objectives()
         if row.objectives:
             student.add_objectives(self._objectives(name), teacher.config.hidden_size)

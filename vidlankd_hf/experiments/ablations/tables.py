@@ -22,7 +22,7 @@ class Row:
     """One student.
 
     Args:
-        what: Name of the row in tables and figures.
+        label: Name of the row in tables and figures.
         objectives: Objectives, as in [`DistillationConfig`].
         teacher: Name in `TEACHERS`.
         num_vokens: Number of vokens K; the teacher is then the vokenizer.
@@ -30,7 +30,7 @@ class Row:
         equal_compute: Whether the student trains for more steps, up to the FLOPs of the CRD student.
     """
 
-    what: str
+    label: str
     objectives: dict = field(default_factory=dict)
     teacher: str = "teacher"
     num_vokens: int | None = None
@@ -70,9 +70,7 @@ ROWS = {
     "by_image_teacher": Row("CRD, teacher: one frame per clip", CRD, "image_teacher"),
     "by_frame_teacher": Row("CRD, teacher: frame features (2D)", CRD, "frame_teacher"),
     "by_clip_teacher": Row("CRD, teacher: clip features (3D)", CRD, "clip_teacher"),
-    "voken_30": Row("vokens, K = 30", VOKEN, "vokenizer", num_vokens=30),
-    "voken_300": Row("vokens, K = 300", VOKEN, "vokenizer", num_vokens=300),
-    "voken_3000": Row("vokens, K = 3000", VOKEN, "vokenizer", num_vokens=3000),
+    **{f"voken_{k}": Row(f"vokens, K = {k}", VOKEN, "vokenizer", num_vokens=k) for k in (30, 300, 3000)},
     "by_vokenizer": Row("CRD, teacher: the vokenizer", CRD, "vokenizer"),
     "voken_hinge": Row("vokens, K = 300, hinge vokenizer", VOKEN, "vokenizer_hinge", num_vokens=300),
 }

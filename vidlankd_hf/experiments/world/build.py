@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, BertTokenizerFast
 from ...extraction.extract import extract_features
 from ...extraction.streams import paper_streams
 from ...utils.io import atomic_dir, atomic_write
+from ..folders import begin_folder
 from .backbones import pretrain_backbones
 from .language import cast_videos, invent_nouns, narrate, write_sentences
 from .render import FPS, Look, render_scene, write_video
@@ -65,7 +66,7 @@ def build_world(
     videos, backbones = output_dir / "videos", output_dir / "backbones"
     nouns = invent_nouns(num_nouns, seed)
     cast = cast_videos(list(nouns), num_videos, seed)
-    _begin(output_dir, settings)
+    begin_folder(output_dir, settings, "world")
     if (output_dir / "world.json").is_file():
         print(f"{output_dir} already holds this world: nothing to do.")
         return output_dir
@@ -97,24 +98,6 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(num_threads)
-
-
-def _begin(output_dir: Path, settings: dict) -> None:
-    """Writes the settings into a new folder, or checks those of an existing one."""
-    path = output_dir / "settings.json"
-    if path.is_file():
-        held = json.loads(path.read_text(encoding="utf-8"))
-        if held != settings:
-            differ = {name: (held.get(name), settings[name]) for name in settings if held.get(name) != settings[name]}
-            raise ValueError(
-                f"{output_dir} holds a world with other settings (name: (existing, requested)): {differ}. Use "
-                "another folder, or remove this one."
-            )
-        return
-    if output_dir.is_dir() and any(output_dir.iterdir()):
-        raise ValueError(f"{output_dir} is not empty and is not a world. Give another folder, or remove this one.")
-    output_dir.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, json.dumps(settings, indent=2) + "\n")
 
 
 def _make_folder(folder: Path, fill: Callable[[Path], None]) -> None:

@@ -90,13 +90,12 @@ def balanced_looks(num_nouns: int) -> list[Look]:
             f"num_nouns is {num_nouns}, but attributes balance over pairs only for multiples of "
             f"{NOUNS_PER_BALANCED_SET}: give 48, 96, 144, 192, ..."
         )
-    combinations = [(sum(indices) % 2, indices) for indices in product(*(range(len(v)) for v in ATTRIBUTES.values()))]
-    even, odd = ([indices for parity, indices in combinations if parity == wanted] for wanted in (0, 1))
-    sets = [even if i % 2 == 0 else odd for i in range(num_nouns // NOUNS_PER_BALANCED_SET)]
+    combinations = list(product(*(range(len(values)) for values in ATTRIBUTES.values())))
     return [
         Look(**{name: values[i] for (name, values), i in zip(ATTRIBUTES.items(), indices)})
-        for balanced_set in sets
-        for indices in balanced_set
+        for number in range(num_nouns // NOUNS_PER_BALANCED_SET)
+        for indices in combinations
+        if sum(indices) % 2 == number % 2
     ]
 
 
@@ -123,6 +122,11 @@ def invent_nouns(num_nouns: int, seed: int) -> dict[str, Look]:
 
 def cast_videos(nouns: Sequence[str], num_videos: int, seed: int) -> list[list[str]]:
     """Chooses the one to three nouns that each video shows; all nouns are about equally frequent.
+
+    Args:
+        nouns: The nouns of the world.
+        num_videos: Number of videos.
+        seed: Seed of the world.
 
     Raises:
         ValueError: There are too few videos to show every noun.
@@ -154,6 +158,11 @@ def narrate(nouns: Sequence[str], duration: float, rng: np.random.Generator) -> 
     """Writes three to five consecutive captions `(start, end, text)` of a video, times in seconds.
 
     Every noun that is shown is named; a caption names one or two.
+
+    Args:
+        nouns: The nouns that the video shows.
+        duration: Length of the video in seconds.
+        rng: Source of all choices.
     """
     num_lines = int(rng.integers(3, 6))
     cuts = np.linspace(0, duration, num_lines + 1)

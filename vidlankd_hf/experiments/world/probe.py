@@ -50,9 +50,16 @@ def probe_model(
 
 
 def probe_states(states: np.ndarray, values: list[str], folds: int = 4, seed: int = 0) -> dict:
-    """Returns the cross-validated accuracy of a linear probe from `states` `[N, H]` to the N `values`.
+    """Scores a linear probe from states to values, cross-validated.
 
-    The result is one entry of [`probe_model`], without `attribute`.
+    Args:
+        states: `[N, H]`.
+        values: The N values of an attribute.
+        folds: Number of folds.
+        seed: Seed of the folds.
+
+    Returns:
+        One entry of [`probe_model`], without `attribute`.
     """
     with requires_extra("world"):
         from scipy.stats import binomtest

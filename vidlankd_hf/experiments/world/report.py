@@ -22,22 +22,7 @@ NAMES = {
     "teacher": "teacher",
 }
 CONTROLS = ("text_only", "shuffled")
-FIELDS = ("model", "weights", "seed", "attribute", "accuracy", "chance", "num_nouns")
 TITLE = "Linear probe: what the student knows about visual attributes that never occur in its training text"
-
-
-def read_results(path: str | Path) -> list[dict]:
-    """Reads `results.json`: rows with `model, weights, seed, attribute, accuracy, chance, num_nouns`.
-
-    Raises:
-        ValueError: A row lacks a field.
-    """
-    rows = json.loads(Path(path).read_text())
-    for row in rows:
-        missing = [name for name in FIELDS if name not in row]
-        if missing:
-            raise ValueError(f"a row of {path} lacks {', '.join(missing)}: {row}")
-    return rows
 
 
 def label(model: str, weights: dict[str, float]) -> str:
@@ -86,14 +71,14 @@ def summarize(rows: list[dict]) -> list[dict]:
     return sorted(entries, key=lambda entry: (list(NAMES).index(entry["model"]), entry["mean"]))
 
 
-def interval(accuracy: float, count: int) -> float:
-    """Half the width of the 95 % binomial interval (normal approximation) of a score over `count` nouns."""
-    return 1.96 * math.sqrt(accuracy * (1 - accuracy) / count)
-
-
 def write_report(results: str | Path, output_dir: str | Path) -> None:
-    """Writes `report.md` and `report.png` into `output_dir`."""
-    rows, folder = read_results(results), Path(output_dir)
+    """Writes `report.md` and `report.png` into `output_dir`.
+
+    Args:
+        results: `results.json`: rows with `model, weights, seed, attribute, accuracy, chance, num_nouns`.
+        output_dir: An existing folder.
+    """
+    rows, folder = json.loads(Path(results).read_text()), Path(output_dir)
     lines = [
         f"# {TITLE}",
         "",
@@ -111,10 +96,10 @@ def write_report(results: str | Path, output_dir: str | Path) -> None:
 
 
 def _chance(rows: list[dict]) -> tuple[dict[str, float], dict[str, float]]:
-    """For each attribute the accuracy of guessing, and half the width of its interval over all seeds."""
-    chance, count = {row["attribute"]: row["chance"] for row in rows}, rows[0]["num_nouns"]
-    count *= len({row["seed"] for row in rows})
-    return chance, {attribute: interval(value, count) for attribute, value in chance.items()}
+    """For each attribute the accuracy of guessing, and half the width of its 95 % binomial interval over all seeds."""
+    chance = {row["attribute"]: row["chance"] for row in rows}
+    count = rows[0]["num_nouns"] * len({row["seed"] for row in rows})
+    return chance, {name: 1.96 * math.sqrt(value * (1 - value) / count) for name, value in chance.items()}
 
 
 def markdown_table(rows: list[dict]) -> str:
