@@ -70,13 +70,14 @@ setup(
         "vidlankd_hf.examples",
         "vidlankd_hf.accelerate_configs",
     ],
+    py_modules=["vidlankd_command"],
     package_dir={"vidlankd_hf.examples": "examples", "vidlankd_hf.accelerate_configs": "accelerate_configs"},
     package_data={
         "vidlankd_hf": ["py.typed", "**/*.html", "**/*.md"],
         "vidlankd_hf.examples": ["recipes/*.yaml"],
         "vidlankd_hf.accelerate_configs": ["*.yaml"],
     },
-    entry_points={"console_scripts": ["vidlankd = vidlankd_hf.cli:main"]},
+    entry_points={"console_scripts": ["vidlankd = vidlankd_command:main"]},
     install_requires=[
         "torch>=2.6",
         # The trainers use private names of `Trainer` (reliability/trainer_hooks.py), which minor releases do change:

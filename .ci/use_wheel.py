@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import vidlankd_hf
-from vidlankd_hf.cli import COMMANDS, main
+from vidlankd_command import main
+from vidlankd_hf.cli import COMMANDS
 from vidlankd_hf.utils.examples import ACCELERATE_CONFIGS, EXAMPLES
 
 

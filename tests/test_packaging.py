@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from vidlankd_hf.cli import COMMANDS, main
+from vidlankd_command import main
+from vidlankd_hf.cli import COMMANDS
 from vidlankd_hf.reliability import run_dir
 from vidlankd_hf.utils.examples import ACCELERATE_CONFIGS, EXAMPLES
 from vidlankd_hf.utils.extras import requires_extra
