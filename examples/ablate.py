@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from vidlankd_hf.cli import CommandLine
+from vidlankd_hf.cli import CommandLine, run_example
 from vidlankd_hf.experiments.ablations.report import write_table
 from vidlankd_hf.experiments.ablations.run_seed import run_seed
 from vidlankd_hf.experiments.ablations.runs import DATA, SeedRuns
@@ -60,4 +60,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_example(main)

@@ -7,12 +7,11 @@ It is published as one .npy file of features per video, and captions as json
 or csv.
 """
 
-import sys
 from pathlib import Path
 
 from transformers.hf_argparser import string_to_bool
 
-from vidlankd_hf.cli import CommandLine
+from vidlankd_hf.cli import CommandLine, run_example
 from vidlankd_hf.data.howto100m import convert_howto100m
 
 
@@ -29,21 +28,18 @@ def main() -> None:
         "--remove_overlap", type=string_to_bool, help="remove text that rolling captions repeat; default: yes"
     )
     args = parser.parse()
-    try:
-        features, widths = (args.features_2d, args.features_3d), (args.width_2d, args.width_3d)
-        counts = convert_howto100m(
-            *features, args.captions, args.output_dir, args.max_missing, widths, args.remove_overlap
-        )
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    features, widths = (args.features_2d, args.features_3d), (args.width_2d, args.width_3d)
+    counts = convert_howto100m(
+        *features, args.captions, args.output_dir, args.max_missing, widths, args.remove_overlap
+    )
     for name, count in counts.items():
         print(f"{name:30}{count:,}")
     made = Path(args.output_dir)
     print(
-        f"Next: accelerate launch -m vidlankd_hf.examples.pretrain_teacher --streaming true --features {made} "
+        f"Next: vidlankd teacher --streaming true --features {made} "
         f"--captions {made / 'captions.jsonl'} --tokenizer google-bert/bert-base-uncased"
     )
 
 
 if __name__ == "__main__":
-    main()
+    run_example(main)

@@ -11,7 +11,7 @@ them is run.
 
 from pathlib import Path
 
-from vidlankd_hf.cli import CommandLine
+from vidlankd_hf.cli import CommandLine, run_example
 from vidlankd_hf.hub.convert import convert
 
 
@@ -31,4 +31,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_example(main)

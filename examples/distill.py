@@ -8,11 +8,12 @@ or a checkpoint).
 
 from dataclasses import asdict
 
-from transformers import AutoTokenizer, set_seed
+from transformers import set_seed
 
 from vidlankd_hf import DistillationConfig, DistillationTrainer, load_teacher, load_text_blocks
-from vidlankd_hf.cli import CommandLine
+from vidlankd_hf.cli import CommandLine, run_example
 from vidlankd_hf.data.text_blocks import TextBlocks
+from vidlankd_hf.data.vocabulary import load_tokenizer
 from vidlankd_hf.experiments.world import bootstrap
 from vidlankd_hf.experiments.world.recipe import STUDENT_RECIPE, in_help
 from vidlankd_hf.reliability.launch import describe_launch, end_run
@@ -47,7 +48,7 @@ def main() -> None:
         parser.save_settings(args.output_dir)
 
     set_seed(args.seed)
-    tokenizer = AutoTokenizer.from_pretrained(own.teacher)
+    tokenizer = load_tokenizer(own.teacher)
     student = build_student(own.student, own.teacher, own.student_model_type)
     if student.objectives:
         log_on_main(args, f"{own.student} has heads for {', '.join(student.objectives)}: new ones replace them.")
@@ -87,4 +88,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_example(main)

@@ -15,7 +15,7 @@ import shlex
 from transformers.utils import logging
 
 import vidlankd_hf.experiments.world  # noqa: F401  (adds its task to TASKS)
-from vidlankd_hf.cli import CommandLine
+from vidlankd_hf.cli import CommandLine, run_example
 from vidlankd_hf.evaluation.comparison import Comparison, options_in
 from vidlankd_hf.evaluation.report import summarize, write_report
 from vidlankd_hf.evaluation.script_arguments import ComparisonArguments
@@ -47,4 +47,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_example(main)

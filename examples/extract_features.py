@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
-from vidlankd_hf.cli import CommandLine
+from vidlankd_hf.cli import CommandLine, run_example
 from vidlankd_hf.experiments.world import build_world
 from vidlankd_hf.experiments.world.recipe import WORLD_SEED
 from vidlankd_hf.extraction import Limits, Stream, extract_features
@@ -67,7 +67,8 @@ def main() -> None:
     if args.output_dir is None or not (args.streams or args.frame_model):
         parser.error("--videos needs --output_dir and --streams (or --frame_model)")
 
-    logging.basicConfig(level=logging.WARNING)
+    # Only this package's: the Hub's client shows its warnings itself.
+    logging.getLogger("vidlankd_hf").addHandler(logging.StreamHandler())
     logging.getLogger("vidlankd_hf").setLevel(logging.INFO)
     on_gpu = torch.cuda.is_available() and args.device != "cpu"
     state = PartialState(cpu=not on_gpu)
@@ -76,17 +77,14 @@ def main() -> None:
         parser.error(
             f"{processes} processes were asked for, but this run has {state.num_processes}: on CPU use torchrun"
         )
-    try:
-        streams = paper_streams(args.frame_model, args.clip_model) if args.frame_model else []
-        streams += map(Stream.parse, args.streams)
-        store = extract_features(
-            args.videos, args.output_dir, streams, args.precision, args.batch_size, args.decoders,
-            args.device or state.device, args.max_failed, args.retry_failed, args.shard_bytes,
-            Limits(args.stall_seconds, args.video_seconds, args.decoder_memory),
-            state.process_index, state.num_processes,
-        )  # fmt: skip
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"extract_features.py: {error}") from error
+    streams = paper_streams(args.frame_model, args.clip_model) if args.frame_model else []
+    streams += map(Stream.parse, args.streams)
+    store = extract_features(
+        args.videos, args.output_dir, streams, args.precision, args.batch_size, args.decoders,
+        args.device or state.device, args.max_failed, args.retry_failed, args.shard_bytes,
+        Limits(args.stall_seconds, args.video_seconds, args.decoder_memory),
+        state.process_index, state.num_processes,
+    )  # fmt: skip
     state.destroy_process_group()
     if store is None:
         print(f"This process has made its shards in {args.output_dir}; other processes are still working.")
@@ -99,4 +97,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_example(main)

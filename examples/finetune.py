@@ -16,7 +16,7 @@ from pathlib import Path
 from accelerate import PartialState
 
 import vidlankd_hf.experiments.world  # noqa: F401  (adds its task to TASKS)
-from vidlankd_hf.cli import CommandLine
+from vidlankd_hf.cli import CommandLine, run_example
 from vidlankd_hf.evaluation import TASKS
 from vidlankd_hf.evaluation.arguments import FinetuningArguments
 from vidlankd_hf.evaluation.card import finetuning_results, update_card
@@ -80,4 +80,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_example(main)

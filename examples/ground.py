@@ -9,11 +9,11 @@ held-out sentences. The student is read through its saved distillation head.
 
 from pathlib import Path
 
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig
 
 from vidlankd_hf import load_teacher, student_class
-from vidlankd_hf.cli import CommandLine
-from vidlankd_hf.data.vocabulary import check_same_vocabulary
+from vidlankd_hf.cli import CommandLine, run_example
+from vidlankd_hf.data.vocabulary import check_same_vocabulary, load_tokenizer
 from vidlankd_hf.evaluation.grounding import check_video_encoder, encode_clips, ground
 from vidlankd_hf.evaluation.grounding_page import write_heat_picture, write_nearest_picture, write_page
 from vidlankd_hf.evaluation.grounding_text import check_same_teacher, describe
@@ -39,10 +39,10 @@ def main() -> None:
         args.sentences = args.sentences or held_out[:3]
     folder = Path(args.output_dir)
 
-    tokenizer, teacher, student = AutoTokenizer.from_pretrained(args.teacher), load_teacher(args.teacher), None
+    tokenizer, teacher, student = load_tokenizer(args.teacher), load_teacher(args.teacher), None
     check_video_encoder(teacher)
     if not args.no_student:
-        check_same_vocabulary(tokenizer, AutoTokenizer.from_pretrained(args.student))
+        check_same_vocabulary(tokenizer, load_tokenizer(args.student))
         student = student_class(AutoConfig.from_pretrained(args.student).model_type).from_pretrained(args.student)
         check_same_teacher(args.student, args.teacher)
     clips = args.load(tokenizer, args.max_length or 128, streams=args.streams, max_unpaired=args.max_unpaired)
@@ -94,4 +94,4 @@ def check(args: GroundingArguments, parser: CommandLine) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_example(main)

@@ -14,13 +14,12 @@ videos without a counterpart). Without arguments it shows the grounded world.
 import json
 from pathlib import Path
 
-from transformers import AutoTokenizer
-
-from vidlankd_hf.cli import CommandLine
+from vidlankd_hf.cli import CommandLine, run_example
 from vidlankd_hf.data.captions import read_captions
 from vidlankd_hf.data.features import FeatureStore
 from vidlankd_hf.data.pairing import pair_captions
 from vidlankd_hf.data.text_blocks import load_text
+from vidlankd_hf.data.vocabulary import load_tokenizer
 from vidlankd_hf.experiments.world.bootstrap import use_existing_world
 from vidlankd_hf.inspection.contact_sheet import histogram_rows, summary_rows, write_image, write_page
 from vidlankd_hf.inspection.inspect import sample_clips, summarize, vocabulary_growth, vocabulary_size_at
@@ -42,7 +41,7 @@ def main() -> None:
         parser.error(f"{folder} is not empty: choose another --output_dir, or remove it")
 
     text = load_text(args.text)["text"] if args.text else None
-    tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
+    tokenizer = load_tokenizer(args.tokenizer)
     store = FeatureStore(args.features)
     captions = read_captions(args.captions, args.caption_format, args.remove_overlap)
     pairs = pair_captions(store, captions)
@@ -84,4 +83,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_example(main)

@@ -10,7 +10,7 @@ continue an interrupted build.
 import inspect
 import time
 
-from vidlankd_hf.cli import CommandLine
+from vidlankd_hf.cli import CommandLine, run_example
 from vidlankd_hf.experiments.world import build_world
 from vidlankd_hf.experiments.world.recipe import WORLD_SEED
 
@@ -41,4 +41,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_example(main)

@@ -10,7 +10,7 @@ Without arguments: outputs/teacher and outputs/student.
 
 from pathlib import Path
 
-from vidlankd_hf.cli import CommandLine
+from vidlankd_hf.cli import CommandLine, run_example
 from vidlankd_hf.hub.curves import draw_curves, losses_in, read_curves
 
 DEFAULT_RUNS = ("outputs/teacher", "outputs/student")
@@ -55,4 +55,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_example(main)

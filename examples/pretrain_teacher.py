@@ -9,12 +9,13 @@ if it is missing. With your own data, give --features (from `vidlankd extract`),
 from contextlib import nullcontext
 from dataclasses import asdict
 
-from transformers import AutoTokenizer, set_seed
+from transformers import set_seed
 
 from vidlankd_hf import TeacherConfig, TeacherTrainer
-from vidlankd_hf.cli import CommandLine
+from vidlankd_hf.cli import CommandLine, run_example
 from vidlankd_hf.data.features import FeatureStore
 from vidlankd_hf.data.video_text import split_by_video
+from vidlankd_hf.data.vocabulary import load_tokenizer
 from vidlankd_hf.experiments.world import bootstrap
 from vidlankd_hf.experiments.world.recipe import TEACHER_RECIPE, in_help
 from vidlankd_hf.reliability.launch import describe_launch, end_run
@@ -46,7 +47,7 @@ def main() -> None:
         parser.save_settings(args.output_dir)
 
     set_seed(args.seed)
-    tokenizer = AutoTokenizer.from_pretrained(own.tokenizer)
+    tokenizer = load_tokenizer(own.tokenizer)
     with args.main_process_first(local=False) if own.streaming else nullcontext():
         dataset = own.load(
             tokenizer,
@@ -74,4 +75,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_example(main)

@@ -10,11 +10,12 @@ by a linear probe that never saw it.
 import json
 from pathlib import Path
 
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel
 from transformers.utils import logging
 
 import vidlankd_hf  # noqa: F401  (so that AutoModel knows the teacher)
-from vidlankd_hf.cli import CommandLine
+from vidlankd_hf.cli import CommandLine, run_example
+from vidlankd_hf.data.vocabulary import load_tokenizer
 from vidlankd_hf.experiments.world import probe_model
 from vidlankd_hf.models.teacher import check_path
 from vidlankd_hf.utils.io import atomic_write
@@ -31,7 +32,7 @@ def main() -> None:
     check_path(args.model, "a student, a teacher or any BERT")
 
     logging.set_verbosity_error()  # the masked-language-model head is left out on purpose
-    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    tokenizer = load_tokenizer(args.model)
     model = AutoModel.from_pretrained(args.model)
     scores = probe_model(model, tokenizer, args.world, folds=args.folds, seed=args.seed)
 
@@ -49,4 +50,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_example(main)

@@ -12,11 +12,11 @@ from datetime import timedelta
 
 import torch
 from accelerate import PartialState
-from transformers import AutoTokenizer
 
 from vidlankd_hf import VidLanKDTeacher, load_text_blocks
-from vidlankd_hf.cli import CommandLine
+from vidlankd_hf.cli import CommandLine, run_example
 from vidlankd_hf.data.text_blocks import BLOCK_TOKENS
+from vidlankd_hf.data.vocabulary import load_tokenizer
 from vidlankd_hf.experiments.script_arguments import VokenizationArguments
 from vidlankd_hf.experiments.vokenization import vokenize
 from vidlankd_hf.experiments.world.bootstrap import use_existing_world
@@ -36,7 +36,7 @@ def main() -> None:
 
     # The other processes wait while one tokenises and encodes the clips.
     state = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=1))
-    tokenizer = AutoTokenizer.from_pretrained(args.vokenizer)
+    tokenizer = load_tokenizer(args.vokenizer)
     vokenizer = VidLanKDTeacher.from_pretrained(args.vokenizer)
     clips = args.load(tokenizer, args.max_length or 128, streams=args.streams, max_unpaired=args.max_unpaired)
     with state.main_process_first():
@@ -65,4 +65,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_example(main)

@@ -170,6 +170,20 @@ def example(name: str):
     return sys.modules[key]
 
 
+def refusal(monkeypatch, name: str, *words) -> str:
+    """The message with which an example refuses its command line, run in this process."""
+    import sys
+
+    import pytest
+
+    from vidlankd_hf.cli import run_example
+
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        run_example(example(name).main)
+    return str(ended.value.code)
+
+
 class Parsed(Exception):
     """Ends an example's `main` after parsing; its arguments are what was parsed and the parser."""
 

@@ -137,7 +137,7 @@ def test_values_in_a_file_are_checked_like_those_on_the_command_line(monkeypatch
         parsed("{model: m, fast: yes please}")
     with pytest.raises(SystemExit):
         parsed("model: m", "--sedes", "4")
-    assert "no option --sedes; did you mean seeds?" in capsys.readouterr().err
+    assert "no option --sedes; did you mean --seeds?" in capsys.readouterr().err
 
 
 def test_ablations_take_recipes_and_their_own_options_from_one_file(monkeypatch, tmp_path):

@@ -8,7 +8,6 @@ The command line overrides the file given with `--config`, which overrides a rec
 """
 
 import argparse
-import difflib
 import json
 import runpy
 import sys
@@ -17,21 +16,15 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.hf_argparser import string_to_bool
 
-from .utils.examples import ACCELERATE_CONFIGS, EXAMPLES
+from .utils.errors import let_main_speak, run_example
+from .utils.examples import COMMANDS, EXAMPLES, nearest, overview
 
-# Command -> example. The examples' names are also the sections of a settings file.
-COMMANDS = {
-    "make-world": "make_world", "extract": "extract_features", "inspect": "inspect_data",
-    "teacher": "pretrain_teacher", "vokenize": "vokenize", "distill": "distill", "probe": "probe", "ground": "ground",
-    "finetune": "finetune", "evaluate": "evaluate_all", "ablate": "ablate", "demo": "demo", "plot": "plot_run",
-    "convert": "convert_original", "convert-howto100m": "convert_howto100m",
-}  # fmt: skip
 CONFIG_FILE = "config.yaml"
 ABOUT = ("config", "help", "help_all")
 NOT_SETTINGS = (*ABOUT, "local_rank")
@@ -41,20 +34,15 @@ TYPES = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH", string_to_bool: 
 
 
 def main() -> None:
-    """Runs the console script `vidlankd COMMAND ...`."""
+    """Runs the console script `vidlankd COMMAND ...`; without a command, lists them."""
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help"):
-        print("usage: vidlankd COMMAND [--option value ...]\n")
-        for command, name in COMMANDS.items():
-            print(f"  {command:<19}{(EXAMPLES / name).with_suffix('.py').read_text().splitlines()[0][3:]}")
-        print("\n`vidlankd COMMAND --help` shows a command's options. On several processes or GPUs:\n"
-              "    accelerate launch -m vidlankd_hf.examples.distill\n\n"
-              f"Recipes: {EXAMPLES / 'recipes'}. Launch configurations: {ACCELERATE_CONFIGS}.")  # fmt: skip
+        print(overview())
     elif words[0] not in COMMANDS:
-        sys.exit(f"vidlankd: there is no command {words[0]!r}{_nearest(words[0], COMMANDS)}; `vidlankd` lists them")
+        sys.exit(f"vidlankd: there is no command {words[0]!r}{nearest(words[0], COMMANDS)}; `vidlankd` lists them")
     else:
         sys.argv = [f"vidlankd {words[0]}", *words[1:]]
-        runpy.run_path(str(EXAMPLES / f"{COMMANDS[words[0]]}.py"))["main"]()
+        run_example(lambda: runpy.run_path(str(EXAMPLES / f"{COMMANDS[words[0]]}.py"))["main"]())
 
 
 class CommandLine(HfArgumentParser):
@@ -146,7 +134,8 @@ class CommandLine(HfArgumentParser):
         words = [*_as_words(given, options), *words]
         namespace, self.unknown = self.parse_known_args(words)
         if self.unknown and not keep_unknown:
-            self.error(f"there is no option {self.unknown[0]}{_nearest(self.unknown[0].partition('=')[0], known)}")
+            near = nearest(self.unknown[0].partition("=")[0], known, prefix="--")
+            self.error(f"there is no option {self.unknown[0]}{near}")
         named, replaced = self._given_by(words) | set(given), recipe(namespace) if recipe is not None else {}
         if "num_train_epochs" in named:
             named.add("max_steps")
@@ -157,8 +146,15 @@ class CommandLine(HfArgumentParser):
         if not self.dataclass_types:
             del namespace.config
             return namespace
-        parsed = self.parse_args_into_dataclasses(words, return_remaining_strings=True, look_for_args_file=False)
+        try:
+            parsed = self.parse_args_into_dataclasses(words, return_remaining_strings=True, look_for_args_file=False)
+        except (ValueError, ImportError) as error:  # the Trainer's checks of its arguments are refusals too
+            raise ValueError(str(error)) from error
         return parsed[: len([*self.dataclass_types])]
+
+    def error(self, message: str) -> NoReturn:
+        let_main_speak()
+        super().error(message)
 
     def _given_by(self, words: list[str]) -> set[str]:
         unset = Namespace(**dict.fromkeys(self.options, UNSET))
@@ -208,15 +204,9 @@ def read_config(
         raise ValueError(f"{path} holds no settings: write lines such as `learning_rate: 2e-4`")
     unknown = [] if known is None else sorted(str(name) for name in content if name not in known)
     if unknown:
-        near = _nearest(unknown[0], known or ())
+        near = nearest(unknown[0], known or ())
         raise ValueError(f"{path} has a setting {unknown[0]!r}, which {section}.py lacks{near}: see its --help")
     return content
-
-
-def _nearest(name: str, known: Collection[str]) -> str:
-    """Returns the known name most like an unknown one, as the end of a message."""
-    near = difflib.get_close_matches(name.lstrip("-").replace("-", "_"), list(known), 1)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _as_words(given: dict[str, Any], options: dict[str, argparse.Action]) -> list[str]:

@@ -213,7 +213,7 @@ CUE = "1\n00:00:01,000 --> 00:00:02,000\nhello\n\n"
         ("a.srt", "1\n00:00:01,000 --> 00:00:02,000\ncaf\u00e9\n".encode("latin-1"), "not UTF-8 .byte 35.: convert"),
         ("a.srt", CUE.encode("utf-16"), "not UTF-8"),
         ("a.srt.xz", b"not packed", "a.srt.xz cannot be read"),
-        ("a.srt.gz", gzip.compress(b"packed")[:10] + b"\xff" * 20, "a.srt.gz cannot be read"),
+        ("a.srt.gz", gzip.compress(b"packed", mtime=0)[:10] + b"\xff" * 20, "a.srt.gz cannot be read"),
         ("a.csv", "begin,end,text\n1,2,x\n", "must name the columns start, end and text"),
         ("a.csv", "start,end,text\n1,soon,x\n", "a.csv, line 2: start 1.0 and end 'soon' must be numbers of seconds"),
         ("a.csv", "start,end,text\n1\n", "a.csv, line 2: has fewer columns than line 1"),

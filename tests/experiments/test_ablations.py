@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import make_student, make_teacher, make_tokenizer
+from helpers import make_student, make_teacher, make_tokenizer, refusal
 
 from vidlankd_hf import VidLanKDStudent, VidLanKDTeacher, VidLanKDTeacherConfig, bert_config
 from vidlankd_hf.experiments.ablations.report import write_table
@@ -208,10 +208,12 @@ def test_vokens_are_made_of_the_captions_that_the_teachers_read(config, tmp_path
     assert values["--captions"] == sections["pretrain_teacher"]["captions"]
 
 
-def test_unknown_table_and_config_without_sections_are_errors(config, tmp_path):
-    assert "invalid choice: 'speed'" in ablate("--table", "speed", expect=2)
+def test_unknown_table_and_config_without_sections_are_errors(tmp_path, monkeypatch, capsys):
+    assert refusal(monkeypatch, "ablate", "--table", "speed") == "2"
+    assert "invalid choice: 'speed'" in capsys.readouterr().err
     (tmp_path / "flat.yaml").write_text("learning_rate: 0.1\n")
-    assert "'learning_rate', which ablate.py lacks" in ablate("--config", tmp_path / "flat.yaml", expect=1)
+    message = refusal(monkeypatch, "ablate", "--config", tmp_path / "flat.yaml")
+    assert "'learning_rate', which ablate.py lacks" in message
 
 
 @pytest.mark.slow

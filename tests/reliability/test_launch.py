@@ -14,6 +14,7 @@ from transformers import AutoModelForMaskedLM
 
 from vidlankd_hf import DistillationConfig, VidLanKDStudent, VidLanKDTeacher, bert_config
 from vidlankd_hf.reliability import arguments, launch
+from vidlankd_hf.reliability.launch import describe_launch
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "accelerate_configs"
@@ -119,6 +120,11 @@ def test_every_configuration_is_what_its_name_says():
     assert [kinds[name].distributed_type.value for name in ON_GPUS] == ["NO", "MULTI_GPU", "FSDP", "MULTI_GPU"]
     assert kinds["fsdp2.yaml"].fsdp_config["fsdp_version"] == 2
     assert kinds["multi_node.yaml"].num_machines == 2
+
+
+def test_one_process_is_described_without_a_kind_of_parallelism(tmp_path):
+    args = DistillationConfig(output_dir=str(tmp_path), report_to="none", use_cpu=True)
+    assert describe_launch(args) == "1 process(es), cpu, fp32"
 
 
 PRINTS_LAUNCH = """

@@ -21,6 +21,7 @@ from vidlankd_hf.reliability.trainer_options import (
     WORKS,
 )
 from vidlankd_hf.training.arguments import PretrainingArguments
+from vidlankd_hf.training.build import split_blocks
 
 CLASSES = (TeacherConfig, DistillationConfig, FinetuningArguments)
 FIELDS = {field.name for field in fields(TrainingArguments)}
@@ -200,3 +201,10 @@ def test_refused_trainer_argument_raises_with_the_remedy(name, tmp_path):
 def test_hyperparameter_search_is_refused(tmp_path):
     with pytest.raises(ValueError, match="hyperparameter_search is not supported: .*a new trainer for each trial"):
         train("student", tmp_path, max_steps=1).hyperparameter_search(n_trials=2)
+
+
+def test_text_of_one_block_cannot_be_split_and_the_message_names_the_option():
+    blocks = [{"input_ids": [5]}]
+    assert split_blocks(blocks, 0, 8) == (blocks, None)
+    with pytest.raises(ValueError, match="fills one block, .* --held_out_text 0"):
+        split_blocks(blocks, 0.02, 8)

@@ -130,7 +130,7 @@ class VideoTextStream(Dataset):
         counts = [int(np.searchsorted(hashes, np.uint64(limit))) for hashes, _ in files]
         videos = sum(len(hashes) for hashes, _ in files)
         if sum(counts) == videos:
-            raise ValueError(f"cannot hold out {videos} of {videos} videos: add videos or lower the share")
+            raise ValueError(f"cannot hold out {videos} of {videos} videos: add videos or lower --held_out_videos")
         bounds = np.array([np.append(firsts, end)[n] for (_, firsts), n, end in zip(files, counts, self._ends)])
         train, held_out = copy.copy(self), copy.copy(self)
         train._select(bounds, self._ends)

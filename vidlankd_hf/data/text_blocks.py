@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ..utils.io import atomic_dir
+from ..utils.loading import loading
 from .vocabulary import tokenizer_fingerprint, vocabulary_fingerprint
 
 if TYPE_CHECKING:  # stored blocks are read without `datasets`
@@ -177,7 +178,8 @@ def load_text(
         raise ValueError(f"{source} does not exist: give a file, a folder or a Hub data set id")
     else:
         name, _, configuration = source.partition(":")
-        dataset = load_dataset(name, configuration or None, split=split, streaming=streaming)
+        with loading(name, "a file, a folder or a Hub data set id"):
+            dataset = load_dataset(name, configuration or None, split=split, streaming=streaming)
     columns = dataset.column_names or list(next(iter(dataset), ()))  # a stream may not know them yet
     if text_column not in columns:
         raise ValueError(f"{source} has no column {text_column!r}: it has {', '.join(columns) or 'none'}")

@@ -112,7 +112,10 @@ def split_by_video(dataset: Dataset | VideoTextStream, share: float, seed: int =
     # With one held-out video, no evaluation batch of a contrastive teacher has a negative.
     count = max(1, min(2, len(names) - 1), round(share * len(names)))
     if count >= len(names):
-        raise ValueError(f"cannot hold out {count} of {len(names)} videos: add videos, or give 0 to train on all")
+        raise ValueError(
+            f"cannot hold out {count} of {len(names)} videos: add videos, or train on all of them with "
+            "--held_out_videos 0"
+        )
     held_out = set(random.Random(seed).sample(names, count))
     indices = [[i for i, v in enumerate(videos) if (v in held_out) == flag] for flag in (False, True)]
     return dataset.select(indices[0]), dataset.select(indices[1])

@@ -1,11 +1,23 @@
-"""Fingerprints of tokenizers, and a check that teacher and student map tokens to the same ids."""
+"""Tokenizers: loading, fingerprints, and a check that teacher and student map tokens to the same ids."""
 
 import hashlib
 import json
 
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from ..utils.loading import loading
 
 SPECIAL_TOKENS = ("pad", "unk", "cls", "sep", "mask")
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Loads a tokenizer from a folder or the Hub.
+
+    Raises:
+        ValueError: It is not there, or cannot be read.
+    """
+    with loading(name):
+        return AutoTokenizer.from_pretrained(name)
 
 
 def _special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | None]:

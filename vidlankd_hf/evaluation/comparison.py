@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
-
+from ..data.vocabulary import load_tokenizer
 from ..models.teacher import check_path
 from ..reliability.run_dir import run_script
 from ..utils.examples import EXAMPLES, flags
@@ -101,7 +100,7 @@ class Comparison:
         compared = ("weights" if made_from["weights"] else "model", "data")  # a folder may move
         if not path.exists():
             encoder, masked_lm = load_for_scoring(model)
-            tokenizer = AutoTokenizer.from_pretrained(model)
+            tokenizer = load_tokenizer(model)
             result = evaluate_zero_shot(TASKS[task], encoder, tokenizer, self.args.data, masked_lm)
             path.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(path, json.dumps({**made_from, **result}, indent=1) + "\n")

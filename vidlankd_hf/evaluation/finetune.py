@@ -8,8 +8,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, set_seed
+from transformers import set_seed
 
+from ..data.vocabulary import load_tokenizer
 from ..hub.model_cards import write_finetuned_card
 from ..models.attention import longest_sequence
 from ..models.teacher import only_errors
@@ -87,7 +88,7 @@ def finetune(
     checkpoint = open_run_dir(args, settings)
 
     set_seed(args.seed)
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = load_tokenizer(model)
     network = _load(model, chosen)
     limit = longest_sequence(network)
     if limit is not None and options.max_length > limit:

@@ -12,6 +12,8 @@ import numpy as np
 from datasets import load_dataset
 from transformers.utils import logging
 
+from ..utils.loading import loading
+
 logger = logging.get_logger(__name__)
 
 
@@ -36,7 +38,8 @@ def read_rows(task, source: str | None, split: str, limit: int | None = None, la
         if task.data is None:
             raise ValueError(f"{task.title} is not on the Hub: give --data, the folder with its files")
         name, configuration = task.data
-        rows = [task.row(row) for row in load_dataset(name, configuration, split=split)]
+        with loading(name, "--data, the folder of the task's official files"):
+            rows = [task.row(row) for row in load_dataset(name, configuration, split=split)]
     else:
         path = find_file(task, source, split)
         with official_layout(path):

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from transformers import AutoImageProcessor, AutoModel
 
+from ..utils.loading import loading
 from .pixels import pixel_settings, resized
 from .streams import Stream
 
@@ -35,9 +36,10 @@ class Backbone:
         if precision not in PRECISIONS:
             raise ValueError(f"Unknown precision {precision!r}. Choose one of {', '.join(PRECISIONS)}.")
         self.stream, self.device, self.dtype = stream, torch.device(device), PRECISIONS[precision]
-        processor = AutoImageProcessor.from_pretrained(stream.model, trust_remote_code=False)
+        with loading(stream.model):
+            processor = AutoImageProcessor.from_pretrained(stream.model, trust_remote_code=False)
+            model = AutoModel.from_pretrained(stream.model, dtype=torch.float32, trust_remote_code=False).eval()
         self.pixels = pixel_settings(processor)
-        model = AutoModel.from_pretrained(stream.model, dtype=torch.float32, trust_remote_code=False).eval()
         takes = getattr(model.config, "num_frames", 1)
         if takes != stream.clip_length:
             kind = "image" if stream.clip_length == 1 else f"{stream.clip_length}-frame video"

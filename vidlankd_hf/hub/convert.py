@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from huggingface_hub import ModelCard, ModelCardData
 from torch import Tensor
-from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, PreTrainedModel
+from transformers import BertConfig, BertForMaskedLM, PreTrainedModel
 
-from ..data.vocabulary import vocabulary_fingerprint
+from ..data.vocabulary import load_tokenizer, vocabulary_fingerprint
 from ..models.configuration import VidLanKDTeacherConfig
 from ..models.teacher import VidLanKDTeacher, video_config_like
 from .model_cards import CARD_FILE, TEMPLATES
@@ -204,7 +204,7 @@ def _fill(module: torch.nn.Module, names: dict[str, str], weights: dict[str, Ten
 def _save(model: PreTrainedModel, conversion: Conversion, output_dir: Path, tokenizer, required: bool) -> None:
     output_dir.mkdir(parents=True, exist_ok=True)
     if required or any((Path(tokenizer) / name).is_file() for name in ("vocab.txt", "tokenizer.json")):
-        loaded = AutoTokenizer.from_pretrained(tokenizer)
+        loaded = load_tokenizer(tokenizer)
         if len(loaded) > model.config.vocab_size:
             raise ValueError(
                 f"{tokenizer} has {len(loaded)} tokens, but the checkpoint has embeddings for "

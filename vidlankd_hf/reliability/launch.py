@@ -22,7 +22,8 @@ def describe_launch(args: TrainingArguments) -> str:
     elif _fsdp_asked_for() and args.device.type != "cpu":
         kind = "FSDP"
     precision = {"no": "fp32"}.get(args.mixed_precision, args.mixed_precision)
-    return f"{args.world_size} process(es), {kind}, {args.device.type}, {precision}"
+    parallelism = [] if kind == "NO" else [kind]
+    return ", ".join([f"{args.world_size} process(es)", *parallelism, args.device.type, precision])
 
 
 def check_launch(args: TrainingArguments, processes: int | None, on_gpus: bool) -> None:

@@ -11,6 +11,7 @@ from ..models.configuration import SIZES, VidLanKDTeacherConfig, bert_config, st
 from ..models.student import student_class
 from ..models.teacher import VidLanKDTeacher, load_teacher, text_config, video_config_like
 from ..reliability.run_dir import log_on_main, mark_finished
+from ..utils.loading import loading
 
 NOT_SCORES = ("runtime", "per_second", "epoch")  # endings of what `Trainer.evaluate` also returns
 
@@ -29,7 +30,8 @@ def build_teacher(text_model: str, tokenizer, store: FeatureStore, **design: Any
         video = video_config_like(text, store.feature_size)
         teacher = VidLanKDTeacher(VidLanKDTeacherConfig(text_config=text, video_config=video, **design))
     else:
-        teacher = VidLanKDTeacher.from_text_pretrained(text_model, store.feature_size, **design)
+        with loading(text_model, f"a size ({', '.join(SIZES)}), or the folder or Hub id of a BERT"):
+            teacher = VidLanKDTeacher.from_text_pretrained(text_model, store.feature_size, **design)
     if teacher.video_encoder is not None:
         teacher.set_feature_statistics(*store.statistics())
     return teacher
@@ -52,8 +54,9 @@ def build_student(student: str, teacher: str, model_type: str | None = None):
         model_type = model_type or "bert"
         vocab_size = text_config(AutoConfig.from_pretrained(teacher)).vocab_size
         return student_class(model_type)(student_config(student, tokenizer, model_type, vocab_size=vocab_size))
-    check_same_vocabulary(tokenizer, AutoTokenizer.from_pretrained(student))
-    start = AutoConfig.from_pretrained(student)
+    with loading(student, f"a size ({', '.join(SIZES)}), or the folder or Hub id of a checkpoint"):
+        own_tokenizer, start = AutoTokenizer.from_pretrained(student), AutoConfig.from_pretrained(student)
+    check_same_vocabulary(tokenizer, own_tokenizer)
     found = text_config(start).model_type
     if model_type not in (None, found):
         raise ValueError(
@@ -75,9 +78,17 @@ def split_blocks(blocks: TextBlocks, share: float, batch: int):
 
     Returns:
         Training blocks and evaluation blocks; the latter are `None` if `share` is 0.
+
+    Raises:
+        ValueError: There are too few blocks.
     """
     if share == 0:
         return blocks, None
+    if len(blocks) < 2:
+        raise ValueError(
+            "the text fills one block, too few to hold one out: give more text, or train on all of it with "
+            "--held_out_text 0"
+        )
     held_out = max(1, round(share * len(blocks) / batch)) * batch
     return blocks.split(held_out if held_out < len(blocks) else max(1, round(share * len(blocks))))
 

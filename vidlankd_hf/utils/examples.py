@@ -1,14 +1,44 @@
-"""Where the example scripts and the launch configurations are, and how settings become their options."""
+"""The example scripts: where they are, which command runs which, and how settings become their options."""
 
+import difflib
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-_PACKAGE = Path(__file__).parents[1]
+PACKAGE = Path(__file__).parents[1]
 # A wheel holds them inside the package; in a checkout they are next to it.
-_ROOT = _PACKAGE if (_PACKAGE / "examples").is_dir() else _PACKAGE.parent
+_ROOT = PACKAGE if (PACKAGE / "examples").is_dir() else PACKAGE.parent
 EXAMPLES = _ROOT / "examples"
 ACCELERATE_CONFIGS = _ROOT / "accelerate_configs"
+# Command -> example. The examples' names are also the sections of a settings file.
+COMMANDS = {
+    "make-world": "make_world", "extract": "extract_features", "inspect": "inspect_data",
+    "teacher": "pretrain_teacher", "vokenize": "vokenize", "distill": "distill", "probe": "probe", "ground": "ground",
+    "finetune": "finetune", "evaluate": "evaluate_all", "ablate": "ablate", "demo": "demo", "plot": "plot_run",
+    "convert": "convert_original", "convert-howto100m": "convert_howto100m",
+}  # fmt: skip
+
+
+def overview() -> str:
+    """What `vidlankd` alone shows: every command with the first line of its example."""
+    lines = [
+        f"  {command:<19}{(EXAMPLES / name).with_suffix('.py').read_text().splitlines()[0][3:]}"
+        for command, name in COMMANDS.items()
+    ]
+    return "\n".join([
+        "usage: vidlankd COMMAND [--option value ...]\n", *lines,
+        "\n`vidlankd COMMAND --help` shows a command's options. On several processes or GPUs:",
+        "    accelerate launch -m vidlankd_hf.examples.distill\n",
+        f"Recipes: {EXAMPLES / 'recipes'}. Launch configurations: {ACCELERATE_CONFIGS}.",
+        "An error that names wrong input has no traceback; VIDLANKD_TRACEBACK=1 shows it.",
+    ])  # fmt: skip
+
+
+def nearest(name: str, known: Collection[str], prefix: str = "") -> str:
+    """Returns the known name most like an unknown one, as the end of a message."""
+    near = difflib.get_close_matches(name.lstrip("-").replace("-", "_"), list(known), 1)
+    return f"; did you mean {prefix}{near[0]}?" if near else ""
 
 
 def flags(settings: dict[str, Any]) -> list[str]:

@@ -1,0 +1,111 @@
+"""How a command ends: refused input with one message, an unexpected error with its traceback."""
+
+import json
+import logging
+import subprocess
+import sys
+
+import pytest
+import torch
+from helpers import example, parse_command
+
+from vidlankd_hf.cli import read_config, run_example
+from vidlankd_hf.utils import errors
+from vidlankd_hf.utils.examples import PACKAGE
+
+
+def ends_with(monkeypatch, main):
+    """The message or status with which `vidlankd distill` ends."""
+    monkeypatch.setattr(sys, "argv", ["vidlankd distill"])
+    with pytest.raises(SystemExit) as ended:
+        run_example(main)
+    return ended.value.code
+
+
+def test_refused_input_is_one_message(monkeypatch, tmp_path):
+    message = ends_with(monkeypatch, lambda: read_config(tmp_path / "none.yaml", "distill"))
+    assert message.startswith(f"vidlankd distill: error: --config {tmp_path / 'none.yaml'} is no file: give ")
+
+
+def test_file_that_the_system_refuses_is_one_message(monkeypatch, tmp_path):
+    message = ends_with(monkeypatch, (tmp_path / "none" / "x").touch)
+    assert message == f"vidlankd distill: error: [Errno 2] No such file or directory: '{tmp_path / 'none' / 'x'}'"
+
+
+@pytest.mark.parametrize(
+    "main, error",
+    [
+        (lambda: exec(compile("int('x')", str(PACKAGE / "cli.py"), "exec")), ValueError),  # a slip in this package
+        (lambda: json.loads("{"), ValueError),
+        (lambda: [][0], IndexError),
+        (lambda: torch.ones(2) @ torch.ones(3), RuntimeError),
+    ],
+)
+def test_unexpected_error_keeps_its_traceback(main, error):
+    with pytest.raises(error):
+        run_example(main)
+
+
+def test_traceback_of_refused_input_can_be_asked_for(monkeypatch, tmp_path):
+    monkeypatch.setenv("VIDLANKD_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="is no file"):
+        run_example(lambda: read_config(tmp_path / "none.yaml", "distill"))
+
+
+def test_what_the_trainer_refuses_is_refused(monkeypatch):
+    words = ["--load_best_model_at_end", "true", "--eval_strategy", "no", "--output_dir", "x"]
+    message = ends_with(monkeypatch, lambda: parse_command(monkeypatch, "distill", words))
+    assert "load_best_model_at_end" in message
+
+
+@pytest.mark.parametrize("rank, waits", [(None, []), ("0", []), ("1", [5])])
+def test_other_processes_let_the_main_one_speak(monkeypatch, tmp_path, rank, waits):
+    waited = []
+    monkeypatch.setattr(errors.time, "sleep", waited.append)
+    monkeypatch.delenv("RANK", raising=False) if rank is None else monkeypatch.setenv("RANK", rank)
+    ends_with(monkeypatch, lambda: read_config(tmp_path / "none.yaml", "distill"))
+    assert waited == waits
+    with pytest.raises(SystemExit):
+        parse_command(monkeypatch, "distill", ["--sedes", "1"])
+    assert waited == 2 * waits
+
+
+def test_error_of_a_command_that_another_one_started_is_not_repeated(monkeypatch):
+    code = "import sys; sys.exit('shown')"
+    message = ends_with(monkeypatch, lambda: subprocess.run([sys.executable, "-c", code], check=True))
+    assert message == "vidlankd distill: error: -c failed, see above"
+
+
+def test_interrupt_is_one_line(monkeypatch, capsys):
+    def main():
+        raise KeyboardInterrupt
+
+    assert ends_with(monkeypatch, main) == 130
+    assert capsys.readouterr().err == "\nvidlankd distill: interrupted\n"
+
+
+def test_deepspeed_does_not_warn_of_a_missing_gpu():
+    run_example(lambda: None)
+    logger = logging.getLogger("DeepSpeed")
+    shown = [
+        bool(logger.filter(logger.makeRecord("DeepSpeed", logging.WARNING, "x.py", 1, words, (), None)))
+        for words in ("Setting accelerator to CPU. If you have GPU", "Invalidate trace cache")
+    ]
+    assert shown == [False, True]
+
+
+def test_extract_shows_only_its_own_log(monkeypatch):
+    """A handler of the root logger would repeat the warnings that the Hub's client shows itself."""
+    module = example("extract_features")
+
+    def stop(*arguments):
+        raise InterruptedError
+
+    ours = logging.getLogger("vidlankd_hf")
+    monkeypatch.setattr(ours, "handlers", [])
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    monkeypatch.setattr(module, "extract_features", stop)
+    monkeypatch.setattr(sys, "argv", "extract --videos v --output_dir o --frame_model m --device cpu".split())
+    with pytest.raises(InterruptedError):
+        module.main()
+    assert not logging.getLogger().handlers and len(ours.handlers) == 1 and ours.isEnabledFor(logging.INFO)

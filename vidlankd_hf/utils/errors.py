@@ -1,0 +1,47 @@
+"""How a command ends when something is wrong: an expected error is one message, any other has its traceback."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from .examples import EXAMPLES, PACKAGE
+
+
+def run_example(main: Callable[[], None]) -> None:
+    """Runs an example's `main`. An expected error ends it with its message and exit status 1, without a traceback.
+
+    Expected is what a `raise` in this package raises, and what the operating system says about a file. Any other error
+    keeps its traceback; with VIDLANKD_TRACEBACK=1, an expected one has it too.
+    """
+    # accelerate imports DeepSpeed, if it is installed, to save any model; it then warns that there is no GPU.
+    logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
+    try:
+        main()
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        if os.environ.get("VIDLANKD_TRACEBACK") or not _is_expected(error):
+            raise
+        let_main_speak()
+        sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
+    except KeyboardInterrupt:
+        print(f"\n{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    except subprocess.CalledProcessError as error:  # of an example started by this one, which has shown its error
+        sys.exit(f"{Path(sys.argv[0]).name}: error: {Path(error.cmd[1]).name} failed, see above")
+
+
+def _is_expected(error: Exception) -> bool:
+    raised = traceback.extract_tb(error.__traceback__)[-1]
+    ours = any(Path(raised.filename).resolve().is_relative_to(folder.resolve()) for folder in (PACKAGE, EXAMPLES))
+    return (ours and raised.line.startswith("raise ")) or getattr(error, "filename", None) is not None
+
+
+def let_main_speak() -> None:
+    """Waits in all processes but the main one, so that an error of all is shown once: the launcher ends the others."""
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(5)

@@ -1,0 +1,30 @@
+"""One clear message where a model, tokenizer or data set, local or of the Hub, cannot be loaded."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def loading(name: str | Path, allowed: str = "its folder, or a Hub id such as owner/name") -> Iterator[None]:
+    """Names what could not be loaded if loading it inside the `with` block fails.
+
+    Without network, the libraries name neither the model nor the possibility that a path is mistyped.
+
+    Args:
+        name: Folder or Hub id.
+        allowed: What may be given instead.
+
+    Raises:
+        ValueError: It is not there, or cannot be read.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if Path(name).exists():
+            raise ValueError(f"{name} cannot be loaded: {reason}") from error
+        raise ValueError(
+            f"{name} does not exist here, and was not loaded from the Hub or its cache: give {allowed}. "
+            f"The Hub's client says: {reason}"
+        ) from error
