@@ -68,9 +68,8 @@ def main() -> None:
     trainer.train(resume_from_checkpoint=checkpoint)
     evaluate_and_save(trainer)
     text = f"--world {own.world}" if on_world else "--text TEXT"
-    log_on_main(
-        args, f"The teacher is in {args.output_dir}. Next: vidlankd distill --teacher {args.output_dir} {text}"
-    )
+    next_command = f"vidlankd distill --teacher {args.output_dir} {text}"
+    log_on_main(args, f"The teacher is in {args.output_dir}. Next: {next_command}")
     end_run(trainer)
 
 

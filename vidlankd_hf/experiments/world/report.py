@@ -21,7 +21,6 @@ NAMES = {
     "teacher_hinge": "teacher, paper's hinge loss",
     "teacher": "teacher",
 }
-CONTROLS = ("text_only", "shuffled")
 FIELDS = ("model", "weights", "seed", "attribute", "accuracy", "chance", "num_nouns")
 TITLE = "Linear probe: what the student knows about visual attributes that never occur in its training text"
 
