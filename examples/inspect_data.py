@@ -78,8 +78,7 @@ def main() -> None:
     problems = pairs.unpaired.problems(args.features, args.captions)
     if problems:
         print("To train without them, give --max_unpaired. " + ". ".join(problems) + ".")
-    data = f"--features {args.features} --captions {args.captions} --tokenizer {args.tokenizer}"
-    print(f"Next: vidlankd teacher {data}")
+    print(f"Next: vidlankd teacher --features {args.features} --captions {args.captions} --tokenizer {args.tokenizer}")
 
 
 if __name__ == "__main__":

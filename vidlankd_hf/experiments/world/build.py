@@ -102,10 +102,9 @@ def _one_thread() -> Iterator[None]:
 
 def _make_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     """Fills a folder atomically; an existing folder is left unchanged."""
-    if folder.is_dir():
-        return
-    with atomic_dir(folder) as part:
-        fill(part)
+    if not folder.is_dir():
+        with atomic_dir(folder) as part:
+            fill(part)
 
 
 def _make_words(

@@ -21,7 +21,7 @@ NAMES = {
     "teacher_hinge": "teacher, paper's hinge loss",
     "teacher": "teacher",
 }
-CONTROLS = ("text_only", "shuffled")
+FIELDS = ("model", "weights", "seed", "attribute", "accuracy", "chance", "num_nouns")
 TITLE = "Linear probe: what the student knows about visual attributes that never occur in its training text"
 
 
@@ -75,10 +75,17 @@ def write_report(results: str | Path, output_dir: str | Path) -> None:
     """Writes `report.md` and `report.png` into `output_dir`.
 
     Args:
-        results: `results.json`: rows with `model, weights, seed, attribute, accuracy, chance, num_nouns`.
+        results: `results.json`: a list of rows with `FIELDS`.
         output_dir: An existing folder.
+
+    Raises:
+        ValueError: A row lacks a field.
     """
     rows, folder = json.loads(Path(results).read_text()), Path(output_dir)
+    for row in rows:
+        missing = [name for name in FIELDS if name not in row]
+        if missing:
+            raise ValueError(f"a row of {results} lacks {', '.join(missing)}: {row}")
     lines = [
         f"# {TITLE}",
         "",
