@@ -125,6 +125,7 @@ class DistillationTrainer(BaseTrainer):
             use_cpu_attention(teacher)
         if is_deepspeed_zero3_enabled():
             return _zero3_engine(teacher, self.accelerator.state.deepspeed_plugin.deepspeed_config)
+        teacher.to(self.args.device)  # accelerate does not place a frozen model under FSDP
         return self.accelerator.prepare_model(teacher, evaluation_mode=True)
 
     def model_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -168,7 +169,7 @@ class DistillationTrainer(BaseTrainer):
         if not self._exporting:
             super()._save(output_dir, state_dict)
         elif self.args.should_save:
-            student: DistillationStudent = self.accelerator.unwrap_model(self.model)
+            student = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
             student.export(state_dict).save_pretrained(output_dir)
             student.save_distillation(output_dir, state_dict)
             self.processing_class.save_pretrained(output_dir)
