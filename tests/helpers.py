@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AlignConfig,
@@ -83,7 +82,10 @@ def make_texts(count: int, seed: int = 0, lengths=(1, 20)) -> list[dict]:
     return [{"input_ids": rng.integers(5, 5 + len(WORDS), rng.integers(*lengths))} for _ in range(count)]
 
 
-def make_video_text(count: int, seed: int = 0) -> Dataset:
+def make_video_text(count: int, seed: int = 0):
+    """Creates a `datasets.Dataset` of captioned clips."""
+    from datasets import Dataset
+
     rng = np.random.default_rng(seed)
     rows = []
     for i in range(count):

@@ -2,13 +2,10 @@
 
 import json
 import lzma
-from pathlib import Path
 
 import pytest
-import torch
-from downstream_data import ROWS, arguments, make_data, make_pair_tokenizer
-from helpers import WORDS, make_config
-from transformers import BertForMaskedLM
+from downstream_data import ROWS, arguments
+from helpers import WORDS
 
 from vidlankd_hf.evaluation import TASKS, reading
 from vidlankd_hf.evaluation.finetune import finetune
@@ -17,21 +14,6 @@ from vidlankd_hf.evaluation.reading import read_rows, require_labels
 from vidlankd_hf.evaluation.task import Task
 
 TUNED = [name for name, task in TASKS.items() if isinstance(task, Task) and name != "world"]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return make_data(tmp_path_factory.mktemp("tasks"))
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> str:
-    folder = tmp_path_factory.mktemp("model")
-    tokenizer = make_pair_tokenizer()
-    torch.manual_seed(0)
-    BertForMaskedLM(make_config(tokenizer)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
 
 
 SUBMISSIONS = {

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from downstream_data import VOCABULARY, make_data, make_pair_tokenizer
+from downstream_data import VOCABULARY, make_pair_tokenizer
 from helpers import WORDS, make_config
 from transformers import AutoTokenizer, BertForMaskedLM, BertModel, RobertaConfig, RobertaForMaskedLM
 
@@ -13,11 +13,6 @@ from vidlankd_hf.evaluation import TASKS
 from vidlankd_hf.evaluation.checkpoints import load_for_scoring
 from vidlankd_hf.evaluation.probing import masked_scores, probe_pairs, probe_sentences
 from vidlankd_hf.evaluation.zero_shot import CODA_COLOURS, COLOURS, ZERO_SHOT, evaluate_zero_shot
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_data(tmp_path_factory.mktemp("tasks"))
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,10 @@
 """What users of `transformers`, `datasets` and `peft` try first in Python works, or is refused with the remedy."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -136,6 +140,45 @@ def test_ids_without_special_tokens_train_as_plain_lists_do(tmp_path):
 def test_data_of_another_form_are_refused(tmp_path, data, message):
     with pytest.raises(ValueError, match=message):
         distil(tmp_path, train_dataset=data)
+
+
+WITHOUT_DATASETS = """
+import sys
+for name in ("datasets", "pyarrow", "evaluate", "deepspeed", "av", "PIL"):
+    sys.modules[name] = None  # an import of it fails
+
+from helpers import make_student, make_teacher, make_texts, make_tokenizer
+from vidlankd_hf import DistillationConfig, DistillationTrainer, TeacherConfig, TeacherTrainer
+
+tokenizer = make_tokenizer()
+common = dict(use_cpu=True, report_to="none", save_strategy="no", max_steps=1, per_device_train_batch_size=4)
+trainer = DistillationTrainer(
+    model=make_student(tokenizer), teacher_model=make_teacher(tokenizer), train_dataset=make_texts(8),
+    args=DistillationConfig(sys.argv[1], objectives={"nst": 1.0}, **common), processing_class=tokenizer,
+)
+trainer.train()
+clips = [
+    {"id": f"v{i}", "text": "word1 word2", "video_features": [[0.5] * 6] * (i + 1)} for i in range(8)
+]
+trainer = TeacherTrainer(make_teacher(tokenizer), TeacherConfig(sys.argv[1], **common), clips,
+                         processing_class=tokenizer)
+trainer.train()
+print("trained", trainer.state.global_step)
+"""
+
+
+@pytest.mark.slow
+def test_trainers_need_neither_datasets_nor_decoders(tmp_path):
+    """A machine for training may have torch and transformers alone."""
+    tests = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_DATASETS, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": f"{tests.parent}:{tests}"},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "trained 1" in done.stdout
 
 
 # ---- arguments and models ----

@@ -8,20 +8,19 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 import numpy as np
-from datasets import Dataset, IterableDataset, load_dataset
-from datasets.exceptions import DatasetGenerationError
-from datasets.fingerprint import Hasher
-from datasets.utils import are_progress_bars_disabled
 from torch.utils.data import Dataset as TorchDataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ..utils.io import atomic_dir
 from .vocabulary import tokenizer_fingerprint, vocabulary_fingerprint
+
+if TYPE_CHECKING:  # stored blocks are read without `datasets`
+    from datasets import Dataset, IterableDataset
 
 BLOCK_TOKENS = 126  # with [CLS] and [SEP]: 128
 BATCH_TEXTS = 1000  # tokenised at a time
@@ -121,7 +120,7 @@ def read_vokens_info(folder: str | Path) -> dict:
 
 def load_text(
     source: str, split: str = "train", text_column: str = "text", streaming: bool = False
-) -> Dataset | IterableDataset:
+) -> "Dataset | IterableDataset":
     """Opens a text source as a data set with the single column `text`.
 
     Args:
@@ -139,6 +138,9 @@ def load_text(
     Raises:
         ValueError: The source does not exist, is damaged, has no such column or holds no text.
     """
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetGenerationError
+
     path = Path(source)
     if path.exists():
         files = sorted(p for p in ([path] if path.is_file() else path.iterdir()) if _kind(p))
@@ -175,7 +177,7 @@ def load_text(
 
 
 def load_text_blocks(
-    source: str | Path | Dataset | IterableDataset,
+    source: "str | Path | Dataset | IterableDataset",
     tokenizer: PreTrainedTokenizerBase,
     cache_dir: str | Path = "outputs/cache",
     split: str = "train",
@@ -201,6 +203,9 @@ def load_text_blocks(
     Raises:
         ValueError: The source does not exist, or holds too little text for one block.
     """
+    from datasets import Dataset
+    from datasets.fingerprint import Hasher
+
     source = str(source) if isinstance(source, Path) else source
     dataset = load_text(source, split, streaming=streaming) if isinstance(source, str) else source
     # Identifies the contents, or all that a stream will read and do (including a Hub revision).
@@ -217,6 +222,8 @@ def load_text_blocks(
 
 
 def _write_blocks(dataset: Any, tokenizer: Any, folder: Path, num_proc: int | None, block_tokens: int) -> dict:
+    from datasets.utils import are_progress_bars_disabled
+
     dtype = np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
     texts = without_tokens = blocks = 0
     rest, sha256 = np.zeros(0, dtype), hashlib.sha256()

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import datasets
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -111,16 +110,22 @@ def as_blocks(data: Any, tokenizer: PreTrainedTokenizerBase, models: list[PreTra
         models: Student and teacher, which limit the length of a block.
         args: Arguments of the run; the main process tokenises first.
     """
-    if isinstance(data, dict) and not isinstance(data, datasets.DatasetDict):
+    if _is_dict_of_several(data):
         return {name: as_blocks(one, tokenizer, models, args) for name, one in data.items()}
     columns = getattr(data, "column_names", None)
-    is_text = isinstance(data, (datasets.Dataset, datasets.IterableDataset)) and "input_ids" not in (columns or ())
-    if not is_text or "text" not in (columns or ()):
+    if not isinstance(columns, list) or "text" not in columns or "input_ids" in columns:
         return data
+    import datasets  # only here: data of other kinds train where it is not installed
+
     limits = [limit - 2 for limit in map(longest_sequence, models) if limit is not None]
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "vidlankd"
     with args.main_process_first(local=False):
         return load_text_blocks(data, tokenizer, folder, block_tokens=min([BLOCK_TOKENS, *limits]))
+
+
+def _is_dict_of_several(data: Any) -> bool:
+    """Whether `data` is a dict of data sets, and not the `DatasetDict` of splits that `load_dataset` returns."""
+    return isinstance(data, dict) and not hasattr(data, "column_names")
 
 
 def check_texts(name: str, data: Any, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -137,14 +142,14 @@ def check_texts(name: str, data: Any, tokenizer: PreTrainedTokenizerBase) -> Non
         ValueError: Says what was found, where, and how to give the texts.
     """
     remedy = "a datasets.Dataset with a column `text`, or load_text_blocks(source, tokenizer)"
-    if isinstance(data, dict) and not isinstance(data, datasets.DatasetDict):
+    if _is_dict_of_several(data):
         for key, one in data.items():
             check_texts(f"{name}[{key!r}]", one, tokenizer)
         return
     if data is None or isinstance(data, TextBlocks):
         return
     if not (hasattr(data, "__getitem__") and hasattr(data, "__len__")) or isinstance(data, (str, dict)):
-        split = " one split," if isinstance(data, datasets.DatasetDict) else ""
+        split = " one split," if isinstance(data, dict) else ""
         raise ValueError(f"{name} is a {type(data).__name__}, which cannot be read by index: give{split} {remedy}")
     for index in range(0, len(data), max(1, -(-len(data) // CHECKED_SAMPLES))):
         sample = data[index]
