@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from results import Results, SkippedError, arguments  # isort: skip  (first: it finds the benchmarks' other modules)
+from results import Results, SkippedError, arguments, parser_of  # isort: skip  (finds the others)
 import torch
 from training import Setup, difference, folder_of, gradients, logs
 from transformers import TrainerCallback
@@ -140,9 +140,9 @@ def grounding(setup: Setup) -> dict:
     torch.manual_seed(0)
     tokens, bank = (torch.nn.functional.normalize(torch.randn(n, 64), dim=-1) for n in (12, 20_000))
     ours = [part.cpu() for part in nearest_clips(tokens.to(setup.device), bank.to(setup.device), 6)]
-    similarity, _, mean, std = nearest_clips(tokens, bank, 6)
-    return bounded(FP32, **{name: float((a - b).abs().max()) for name, a, b in
-                            (("similarity", ours[0], similarity), ("mean", ours[2], mean), ("std", ours[3], std))})  # fmt: skip
+    theirs = nearest_clips(tokens, bank, 6)
+    pairs = {"similarity": 0, "mean": 2, "std": 3}
+    return bounded(FP32, **{name: float((ours[i] - theirs[i]).abs().max()) for name, i in pairs.items()})
 
 
 # ---- several processes, each check in processes of its own ----
@@ -154,12 +154,7 @@ def launched(setup: Setup, ranks: int, **options) -> list[dict]:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     folder = Path(tempfile.mkdtemp())
-    given = {
-        "rehearse": setup.rehearse,
-        "device": setup.device,
-        "options": options,
-        "result": str(folder / "logs.json"),
-    }
+    given = {"rehearse": setup.rehearse, "device": setup.device, "options": options, "folder": str(folder)}
     environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(ranks)}
     if setup.device == "cpu":
         environment["DS_ACCELERATOR"] = "cpu"
@@ -184,7 +179,7 @@ def child(given: dict) -> None:
     trainer = Setup(given["rehearse"], given["device"]).trainer("student", **given["options"])
     trainer.train()
     if trainer.is_world_process_zero():
-        Path(given["result"]).write_text(json.dumps(logs(trainer)))
+        (Path(given["folder"]) / "logs.json").write_text(json.dumps(logs(trainer)))
     end_run(trainer)
 
 
@@ -215,8 +210,8 @@ def main() -> None:
     if sys.argv[1:2] == ["--child"]:
         child(json.loads(sys.argv[2]))
         return
-    args = arguments(__doc__)
-    setup, results = Setup(args.rehearse, args.device), Results(args.output_dir / "correctness.json", args.device)
+    args = arguments(parser_of(__doc__))
+    setup, results = Setup(args.rehearse, args.device), Results("correctness", args)
     checks = {
         "student_fp32": lambda: fp32(setup, "student"),
         "teacher_fp32": lambda: fp32(setup, "teacher"),

@@ -14,9 +14,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # measuring.py,
 import torch
 from measuring import describe_machine
 
-WRONG = (AssertionError, ArithmeticError, LookupError, OSError, RuntimeError, SystemExit, TypeError, ValueError,
-         AttributeError, ImportError)  # fmt: skip
-
 
 class SkippedError(Exception):
     """A check that this machine cannot do; the message says why."""
@@ -26,20 +23,29 @@ class Results:
     """Results of one part, by name of the check.
 
     Args:
-        path: The file. A check that it holds already, and that did not fail, is not repeated.
-        device: `"cuda"` or `"cpu"`.
+        part: Name of the part and of its file. A check that the file holds already, and that did not fail, is not
+            repeated.
+        args: The part's arguments.
     """
 
-    def __init__(self, path: Path, device: str):
-        self.path, self.failed = path, []
-        held = json.loads(path.read_text())["checks"] if path.is_file() else {}
+    def __init__(self, part: str, args: argparse.Namespace):
+        self.path, self.failed = args.output_dir / f"{part}.json", []
+        held = json.loads(self.path.read_text())["checks"] if self.path.is_file() else {}
         self.checks = {name: check for name, check in held.items() if "failed" not in check}
-        self.machine = describe_machine(device)
+        self.machine = describe_machine(args.device)
+        self.ends = time.monotonic() + args.seconds
+
+    def seconds_left(self) -> float:
+        return self.ends - time.monotonic()
 
     def run(self, name: str, check: Callable[[], dict]) -> None:
         """Run a check that returns what it measured; keep that, or how it failed, and go on."""
         if name in self.checks:
             print(f"{name}: done before", flush=True)
+            return
+        if self.seconds_left() <= 0:
+            print(f"{name}: no time left", flush=True)
+            self.failed.append(name)
             return
         print(f"{name} ...", flush=True)
         began = time.perf_counter()
@@ -47,7 +53,7 @@ class Results:
             found = check()
         except SkippedError as reason:
             found = {"skipped": str(reason)}
-        except WRONG as error:
+        except (Exception, SystemExit) as error:
             traceback.print_exc()
             found = {"failed": f"{type(error).__name__}: {error}"[-2000:]}
             self.failed.append(name)
@@ -63,12 +69,22 @@ class Results:
         os.replace(part, self.path)
 
 
-def arguments(description: str) -> argparse.Namespace:
-    """Options that all parts have."""
+def parser_of(description: str) -> argparse.ArgumentParser:
+    """The options that all parts have."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rehearse", action="store_true", help="tiny sizes, on CPU if there is no GPU")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for the part's JSON file")
+    parser.add_argument("--seconds", type=float, default=1e9, help="begin no check after this time")
     parser.add_argument("--only", nargs="+", help="names of the checks to run (default: all)")
+    return parser
+
+
+def arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parse the command line, and choose the device.
+
+    Raises:
+        SystemExit: There is no GPU, and this is no rehearsal.
+    """
     args = parser.parse_args()
     args.output_dir.mkdir(parents=True, exist_ok=True)
     args.device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -3,8 +3,8 @@
     python benchmarks/gpu/speed.py --output_dir results
     python benchmarks/gpu/speed.py --output_dir results --rehearse
 
-Times the variants of benchmarks/step.py: first ours against the stock Trainer, then torch.compile and CUDA graphs, batch
-sizes, and the original's arithmetic. Each row of speed.json has tokens/s, model FLOPs by the formula of
+Times the variants of benchmarks/step.py: first ours against the stock Trainer, then torch.compile and CUDA graphs,
+batch sizes, and the original's arithmetic. Each row of speed.json has tokens/s, model FLOPs by the formula of
 docs/scaling.md, their share of 790 TFLOP/s (`mfu`), peak memory, the share of time in matrix products, the kernels of
 attention, and the ten longest kernels.
 """
@@ -12,7 +12,7 @@ attention, and the ten longest kernels.
 import sys
 from argparse import Namespace
 
-from results import Results, arguments  # isort: skip  (first: it finds the benchmarks' other modules)
+from results import Results, arguments, parser_of  # isort: skip  (finds the others)
 import numpy as np
 import step
 import torch
@@ -89,8 +89,8 @@ def targets(results: Results) -> dict:
 
 
 def main() -> None:
-    args = arguments(__doc__)
-    results, tokenizer = Results(args.output_dir / "speed.json", args.device), step.make_tokenizer()
+    args = arguments(parser_of(__doc__))
+    results, tokenizer = Results("speed", args), step.make_tokenizer()
     side = 8192 if args.device == "cuda" else 512
     peaks = {precision: step.peak_rate(precision, args.device, side) for precision in step.PRECISIONS}
     results.run("peaks", lambda: {"flops": peaks})

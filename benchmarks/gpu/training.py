@@ -51,9 +51,7 @@ class Setup:
             rows.append({"id": f"v{i}", "video": f"v{i // 2}", "text": text, "video_features": features})
         return rows
 
-    def trainer(
-        self, kind: str, device: str | None = None, dropout: float = 0.0, ragged=True, objectives=None, **given
-    ):
+    def trainer(self, kind: str, device: str | None = None, dropout=0.0, ragged=True, objectives=None, **given):
         """Build the trainer of a new `"student"` or `"teacher"`, always with the same weights and data.
 
         Args:
@@ -101,7 +99,7 @@ def difference(ours: list[dict], expected: list[dict]) -> float:
     return max(abs(a - b) / max(abs(b), 1e-8) for a, b in pairs)
 
 
-def gradients(trainer, **batch_options) -> tuple[dict[str, float], torch.Tensor]:
+def gradients(trainer) -> tuple[dict[str, float], torch.Tensor]:
     """Losses and gradient (all parameters in one vector, on the CPU) of the first batch."""
     model = trainer.accelerator.prepare_model(trainer.model)
     model.train()
