@@ -39,6 +39,7 @@ OUTPUT = {
     "push_to_hub": "push the model to the Hub",
     "hub_model_id": "its name on the Hub; default: that of --output_dir",
 }
+ATTENTION = "sdpa, eager or flash_attention_2 (needs flash-attn and --bf16 true); default: the model's, sdpa"
 
 
 @dataclass
@@ -62,6 +63,7 @@ class TeacherArguments(PairingArguments):
     joint_size: int | None = HfArg(
         default=None, help="width of the space that compares tokens and clips; 64 for a vokenizer"
     )
+    attn_implementation: str | None = HfArg(default=None, help=ATTENTION)
 
     @property
     def design(self) -> dict[str, Any]:
@@ -89,6 +91,7 @@ class StudentArguments:
     student_model_type: str | None = HfArg(
         default=None, help=f"model type of a new student: {', '.join(MODEL_TYPES)}; default: bert"
     )
+    attn_implementation: str | None = HfArg(default=None, help=ATTENTION)
     text: str | None = HfArg(default=None, help="text file, folder or Hub data set (id:config); default: the world's")
     world: str = HfArg(default="outputs/world", help="grounded world, used if --text is not given")
     no_probe: bool = HfArg(default=False, help="do not probe the student of the grounded world")
