@@ -105,9 +105,15 @@ def test_part_that_fails_does_not_stop_the_next_one(tmp_path):
     assert all(line.endswith("--rehearse") or "--rehearse --part" in line for line in called)
 
 
-def test_parts_end_in_time_and_none_begins_without_time(tmp_path):
-    run = run_all(tmp_path, "exec sleep 50", LIMIT="17")
-    assert run.returncode == 1 and run.stdout.count("no time left") == 3
+def test_no_part_begins_without_time(tmp_path):
+    run = run_all(tmp_path, f"touch {tmp_path}/called", LIMIT="5")
+    assert run.returncode == 1 and run.stdout.count("no time left") == 4 and not (tmp_path / "called").exists()
+
+
+@pytest.mark.slow
+def test_part_that_takes_too_long_is_stopped(tmp_path):
+    run = run_all(tmp_path, "exec sleep 50", LIMIT="16")
+    assert run.returncode == 1 and "correctness: not complete" in run.stdout and run.stdout.count("no time left") == 3
 
 
 @pytest.mark.slow
