@@ -40,8 +40,8 @@ part() { # part NAME SECONDS SCRIPT [OPTIONS]: runs a part for at most SECONDS o
     [ "${PIPESTATUS[0]}" = 0 ] || { echo "== $name: not complete" && status=1; }
 }
 
-CUBLAS_WORKSPACE_CONFIG=:4096:8 part correctness 150 correctness.py
-part speed 170 speed.py
+CUBLAS_WORKSPACE_CONFIG=:4096:8 part correctness 170 correctness.py
+part speed 160 speed.py
 part main_job 250 jobs.py --part main_job --work_dir "$work"
 part evidence 200 jobs.py --part evidence --work_dir "$work"
 echo "== after $SECONDS s: $(ls "$output")"
