@@ -9,11 +9,12 @@
 # are installed into the work folder (WORK, default /tmp/vidlankd_gpu) and used; nothing else is downloaded or changed.
 set -u
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-rehearse=() && [ "${1:-}" = --rehearse ] && rehearse=(--rehearse) && shift
+rehearse=() && slow=1
+[ "${1:-}" = --rehearse ] && rehearse=(--rehearse) && slow=6 && shift  # a rehearsal's CPUs are slow
 output=${1:-gpu_results}
 work=${WORK:-/tmp/vidlankd_gpu}
 python=${PYTHON:-python3}
-limit=${LIMIT:-540}  # seconds for everything
+limit=${LIMIT:-$((540 * slow))}  # seconds for everything
 mkdir -p "$output" "$work"
 output=$(cd "$output" && pwd)
 
@@ -29,7 +30,7 @@ cd "$work" || exit 1
 
 status=0
 part() { # part NAME SECONDS SCRIPT [OPTIONS]: runs a part for at most SECONDS of what is left
-    local name=$1 most=$2 left=$((limit - SECONDS))
+    local name=$1 most=$(($2 * slow)) left=$((limit - SECONDS))
     [ "$left" -lt "$most" ] && most=$left
     if [ "$most" -lt 15 ]; then
         echo "== $name: no time left" && status=1 && return
