@@ -25,7 +25,8 @@ WHEELS = {
     "transformers": LOWEST,
     "datasets": LOWEST, "dill": "0.3.8", "multiprocess": "0.70.16",
     "av": TESTED,
-    "hjson": "3.1.0", "pydantic": "2.14.4", "pydantic-core": "2.50.5", "annotated-types": "0.8.0", "typing-inspection": "0.4.5",
+    "hjson": "3.1.0", "pydantic": "2.14.4", "pydantic-core": "2.50.5", "annotated-types": "0.8.0",
+    "typing-inspection": "0.4.5",
 }  # fmt: skip
 BUILT = {"deepspeed": TESTED}  # published as source alone; without its kernels the wheel fits every Python
 
