@@ -20,8 +20,8 @@ import torch
 from training import Setup, difference, folder_of, gradients, logs
 from transformers import TrainerCallback
 
-FP32, HALF = 1e-4, 0.05  # largest relative differences of losses
-BF16_ANGLE = 0.98  # smallest cosine of the bf16 and the fp32 gradient
+FP32, HALF = 1e-4, 0.02  # largest relative differences of losses
+BF16_ANGLE = 0.99  # smallest cosine of the bf16 and the fp32 gradient
 
 
 def bounded(bound: float, **measured: float) -> dict:
@@ -35,11 +35,10 @@ def fp32(setup: Setup, kind: str) -> dict:
     (ours, ours_gradient), (theirs, their_gradient) = (
         gradients(setup.trainer(kind, device)) for device in (setup.device, "cpu")
     )
-    runs = [setup.trainer(kind, device) for device in (setup.device, "cpu")]
-    evaluations = []
-    for run in runs:
-        run.train()
-        evaluations.append({name: v for name, v in run.evaluate().items() if name.endswith("_loss")})
+    runs, evaluations = [], []
+    for device in (setup.device, "cpu"):
+        runs.append(setup.trained(kind, device))
+        evaluations.append({name: v for name, v in runs[-1].evaluate().items() if name.endswith("_loss")})
     return bounded(
         FP32,
         losses=difference([ours], [theirs]),
@@ -54,9 +53,7 @@ def bf16(setup: Setup, kind: str) -> dict:
     (ours, gradient), (exact, exact_gradient) = (gradients(setup.trainer(kind, bf16=on)) for on in (True, False))
     cosine = float(torch.cosine_similarity(gradient.double(), exact_gradient.double(), dim=0))
     assert cosine >= BF16_ANGLE, f"the gradients have a cosine of {cosine}, below {BF16_ANGLE}"
-    runs = [setup.trainer(kind, bf16=on) for on in (True, False)]
-    for run in runs:
-        run.train()
+    runs = [setup.trained(kind, bf16=on) for on in (True, False)]
     losses = [[{k: v for k, v in row.items() if k != "grad_norm"} for row in logs(run)] for run in runs]
     return {**bounded(HALF, losses=difference([ours], [exact]), training=difference(*losses)), "cosine": cosine}
 
@@ -65,9 +62,7 @@ def fp16(setup: Setup) -> dict:
     """20 steps with a gradient scaler, compared with fp32 on the device."""
     if setup.device == "cpu":
         raise SkippedError("fp16 with a gradient scaler needs a GPU")
-    runs = [setup.trainer("student", fp16=on) for on in (True, False)]
-    for run in runs:
-        run.train()
+    runs = [setup.trained("student", fp16=on) for on in (True, False)]
     losses = [[{k: v for k, v in row.items() if k != "grad_norm"} for row in logs(run)] for run in runs]
     return {**bounded(HALF, training=difference(*losses)), "scale": runs[0].accelerator.scaler.get_scale()}
 
@@ -78,8 +73,7 @@ def resume(setup: Setup) -> dict:
     for name, deterministic in (("default_difference", False), ("deterministic_difference", True)):
         half = setup.steps // 2
         options = {"dropout": 0.1, "full_determinism": deterministic, "save_steps": half}
-        whole = setup.trainer("student", save_strategy="steps", **options)
-        whole.train()
+        whole = setup.trained("student", save_strategy="steps", **options)
         resumed = setup.trainer("student", **options)
         resumed.train(resume_from_checkpoint=str(folder_of(whole) / f"checkpoint-{half}"))
         found[name] = difference(logs(resumed), logs(whole))
@@ -89,9 +83,7 @@ def resume(setup: Setup) -> dict:
 
 
 def gradient_checkpointing(setup: Setup) -> dict:
-    runs = [setup.trainer("student", dropout=0.1, gradient_checkpointing=on) for on in (True, False)]
-    for run in runs:
-        run.train()
+    runs = [setup.trained("student", dropout=0.1, gradient_checkpointing=on) for on in (True, False)]
     return bounded(FP32, training=difference(logs(runs[0]), logs(runs[1])))
 
 
@@ -99,9 +91,7 @@ def compiled(setup: Setup) -> dict:
     """`--torch_compile true` has no graph breaks, equal losses, and saves the finished model."""
     torch.compiler.reset()
     torch._dynamo.utils.counters.clear()
-    runs = [setup.trainer("student", ragged=False, torch_compile=on) for on in (True, False)]
-    for run in runs:
-        run.train()
+    runs = [setup.trained("student", ragged=False, torch_compile=on) for on in (True, False)]
     counters = torch._dynamo.utils.counters
     breaks, graphs = dict(counters["graph_break"]), counters["stats"]["unique_graphs"]
     assert graphs and not breaks, f"{graphs} graphs, and breaks: {breaks}"
@@ -185,8 +175,7 @@ def child(given: dict) -> None:
 
 def gather_negatives(setup: Setup) -> dict:
     """Two processes with gathered negatives have the losses of one process with both batches."""
-    alone = setup.trainer("student", objectives={"crd": 1.0})
-    alone.train()
+    alone = setup.trained("student", objectives={"crd": 1.0})
     options = {"objectives": {"crd": 1.0}, "gather_negatives": True, "ddp_backend": "gloo"}
     logged = launched(setup, 2, per_device_train_batch_size=setup.batch // 2, **options)
     return bounded(FP32, training=difference(logged, logs(alone)))
@@ -198,8 +187,7 @@ def zero(setup: Setup, stage: int) -> dict:
         import deepspeed  # noqa: F401
     except ImportError as error:
         raise SkippedError(f"DeepSpeed is not installed: {error}") from error
-    plain = setup.trainer("student")
-    plain.train()
+    plain = setup.trained("student")
     settings = {name: "auto" for name in ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps",
                                           "gradient_clipping", "train_batch_size")}  # fmt: skip
     config = {**settings, "zero_optimization": {"stage": stage}, "zero_allow_untested_optimizer": True}

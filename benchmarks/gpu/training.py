@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from step_variants import make_models
 from transformers import BertTokenizer
+from transformers.trainer_callback import PrinterCallback
 
 from vidlankd_hf import (
     DistillationConfig,
@@ -51,6 +52,12 @@ class Setup:
             rows.append({"id": f"v{i}", "video": f"v{i // 2}", "text": text, "video_features": features})
         return rows
 
+    def trained(self, kind: str, *args, **given):
+        """Build a trainer as below, and train."""
+        trainer = self.trainer(kind, *args, **given)
+        trainer.train()
+        return trainer
+
     def trainer(self, kind: str, device: str | None = None, dropout=0.0, ragged=True, objectives=None, **given):
         """Build the trainer of a new `"student"` or `"teacher"`, always with the same weights and data.
 
@@ -75,14 +82,18 @@ class Setup:
             args = DistillationConfig(objectives=objectives, **options)
             teacher, student = make_models(self.size, self.size, objectives, self.tokenizer, dropout, "cpu")
             data = {"train_dataset": self.texts(count, 0, ragged), "eval_dataset": self.texts(held_out, 1, ragged)}
-            return DistillationTrainer(model=student, teacher_model=teacher, args=args, **data, **common)
+            trainer = DistillationTrainer(model=student, teacher_model=teacher, args=args, **data, **common)
+            trainer.remove_callback(PrinterCallback)
+            return trainer
         args = TeacherConfig(**options)
         torch.manual_seed(0)
         drop = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
         text = bert_config(self.size, self.tokenizer, **drop)
         config = VidLanKDTeacherConfig(text_config=text, video_config=video_config_like(text, FEATURES))
         data = {"train_dataset": self.clips(count, 0), "eval_dataset": self.clips(held_out, 1)}
-        return TeacherTrainer(model=VidLanKDTeacher(config), args=args, **data, **common)
+        trainer = TeacherTrainer(model=VidLanKDTeacher(config), args=args, **data, **common)
+        trainer.remove_callback(PrinterCallback)
+        return trainer
 
 
 def logs(trainer) -> list[dict]:
