@@ -60,7 +60,6 @@ def test_compiled_training_equals_eager_to_the_finished_model(tmp_path, plain):
     assert_close_logs(trainer, plain, rel=1e-4)
     assert 0 < torch._dynamo.utils.counters["stats"]["unique_graphs"]
     assert trainer.evaluate()["eval_mlm_loss"] == pytest.approx(plain.evaluate()["eval_mlm_loss"], rel=1e-4)
-    assert len(trainer.accelerator._models) == 2, "evaluating compiles the student once more"
     trainer.save_model()
     saved = AutoModelForMaskedLM.from_pretrained(tmp_path).state_dict()
     assert saved.keys() == plain.model.export().state_dict().keys()

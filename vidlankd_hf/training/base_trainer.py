@@ -168,8 +168,7 @@ class BaseTrainer(FaultTolerantTrainer):
 
     def _prepare_for_evaluation(self):
         """The model as training wrapped it, or wrapped for evaluation alone, in eval mode."""
-        prepared = (self.accelerator.unwrap_model(m, keep_torch_compile=False) for m in self.accelerator._models)
-        if not any(model is self.model for model in prepared):
+        if not any(self.accelerator.unwrap_model(model) is self.model for model in self.accelerator._models):
             if is_deepspeed_zero3_enabled():
                 raise ValueError("ZeRO-3 cannot evaluate before training: train first, or evaluate without DeepSpeed")
             self.model.to(self.args.device)  # accelerate does not under FSDP
