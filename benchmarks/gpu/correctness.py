@@ -155,7 +155,7 @@ def launched(setup: Setup, ranks: int, **options) -> list[dict]:
         for rank in range(ranks)
     ]  # fmt: skip
     try:
-        codes = [process.wait(timeout=240) for process in processes]
+        codes = [process.wait(timeout=600) for process in processes]
     finally:
         for process in processes:
             process.kill()
