@@ -14,8 +14,10 @@ from vidlankd_hf import (
     VidLanKDTeacher,
     VidLanKDTeacherConfig,
     bert_config,
+    student_class,
+    student_config,
 )
-from vidlankd_hf.models.heads import masked_logits, mlm_loss
+from vidlankd_hf.models.heads import masked_logits, mlm_head, mlm_loss
 from vidlankd_hf.models.student import unit_states
 from vidlankd_hf.models.teacher import video_config_like
 
@@ -34,15 +36,17 @@ class Way:
 
     def collate(self, rows: np.ndarray, epoch: int) -> dict:
         cls, sep = self.special
-        batch = self.make_batch([{"input_ids": [cls, *row.tolist(), sep]} for row in rows])
-        return {name: value.to(self.device) for name, value in batch.items()}
+        return dict(self.make_batch([{"input_ids": [cls, *row.tolist(), sep]} for row in rows]))
+
+    def on_device(self, batch: dict) -> dict:
+        return {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
 
     def encode(self, batch: dict) -> torch.Tensor:
-        return self.student.bert(batch["input_ids"], batch["attention_mask"]).last_hidden_state
+        return self.student.base_model(batch["input_ids"], batch["attention_mask"]).last_hidden_state
 
     def head(self, states: torch.Tensor, batch: dict) -> torch.Tensor:
         """Logits at every position and cross-entropy at the masked ones, as in `BertForMaskedLM(labels=)`."""
-        logits = self.student.cls(states)
+        logits = mlm_head(self.student)(states)
         return F.cross_entropy(logits.flatten(0, 1).float(), batch["labels"].flatten())
 
     def distil(self, states: torch.Tensor, taught: torch.Tensor, batch: dict) -> torch.Tensor:
@@ -55,8 +59,9 @@ class Way:
     def autocast(self):
         return torch.autocast(self.device, torch.bfloat16, enabled=self.bf16)
 
-    def step(self, rows: np.ndarray, epoch: int) -> torch.Tensor:
-        batch = self.collate(rows, epoch)
+    def step(self, batch: dict) -> torch.Tensor:
+        """One training step on a batch that `collate` made."""
+        batch = self.on_device(batch)
         with self.autocast():
             loss = self.loss(batch)
         loss.backward()
@@ -129,7 +134,7 @@ class Stock(Way):
 
 
 class Ours(Way):
-    compiled = False
+    compile_mode: str | None = None
 
     def __init__(self, teacher, student, tokenizer, objectives, device, bf16):
         self.teacher, self.student, self.objectives, self.device = teacher, student, objectives, device
@@ -143,10 +148,10 @@ class Ours(Way):
             model=student, teacher_model=teacher if objectives else None, args=args, train_dataset=rows,
             processing_class=tokenizer,
         )  # fmt: skip
-        if self.compiled:
-            student.bert = torch.compile(student.bert)
-            if objectives:
-                teacher.text_model.bert = torch.compile(teacher.text_model.bert)
+        if self.compile_mode:
+            for model in (student, *([teacher.text_model] if objectives else [])):
+                encoder = torch.compile(model.base_model, mode=self.compile_mode)
+                setattr(model, model.base_model_prefix, encoder)
         self.trainer.create_optimizer_and_scheduler(1)
         self.make_batch = self.trainer.data_collator
         self.model, self.optimizer = self.trainer.accelerator.prepare(student, self.trainer.optimizer)
@@ -154,8 +159,10 @@ class Ours(Way):
     def collate(self, rows, epoch):
         return self.make_batch([{"input_ids": row, "sample_id": i, "epoch": epoch} for i, row in enumerate(rows)])
 
-    def step(self, rows, epoch):
-        batch = self.collate(rows, epoch)
+    def step(self, batch):
+        if self.compile_mode:
+            torch.compiler.cudagraph_mark_step_begin()
+        batch = self.on_device(batch)
         (batch,), items = self.trainer.get_batch_samples(iter([batch]), 1, self.trainer.args.device)
         loss = self.trainer.training_step(self.model, batch, items)
         self.trainer.accelerator.clip_grad_norm_(self.student.parameters(), self.trainer.args.max_grad_norm)
@@ -170,7 +177,7 @@ class Ours(Way):
         return self.trainer.model_inputs(batch)["teacher_states"]
 
     def encode(self, batch):
-        return self.student.bert(batch["input_ids"]).last_hidden_state
+        return self.student.base_model(batch["input_ids"]).last_hidden_state
 
     def head(self, states, batch):
         return mlm_loss(masked_logits(self.student, states, batch["masked_positions"]), batch["masked_labels"])
@@ -186,21 +193,35 @@ class Ours(Way):
 
 
 class Compiled(Ours):
-    compiled = True
+    compile_mode = "default"
 
 
-WAYS = {"original": Original, "stock": Stock, "ours": Ours, "compiled": Compiled, "alone": Ours}
+class Graphs(Ours):
+    compile_mode = "reduce-overhead"
 
 
-def make_models(teacher_size: str, size: str, objectives: dict, tokenizer, dropout: float, device: str):
-    """Builds teacher and student, always with the same random weights."""
+WAYS = {
+    "original": Original,
+    "stock": Stock,
+    "ours": Ours,
+    "compiled": Compiled,
+    "graphs": Graphs,
+    "alone": Ours,
+}
+
+
+def make_models(
+    teacher_size: str, size: str, objectives: dict, tokenizer, dropout: float, device: str, model_type: str = "bert"
+):
+    """Builds teacher and student, always with the same random weights. ModernBERT has no dropout."""
     torch.manual_seed(0)
     drop = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
     text = bert_config(teacher_size, tokenizer, **drop)
     video = video_config_like(text, feature_size=8)
     video.num_hidden_layers = 1
     teacher = VidLanKDTeacher(VidLanKDTeacherConfig(text_config=text, video_config=video)).requires_grad_(False).eval()
-    student = VidLanKDStudent(bert_config(size, tokenizer, **drop))
+    drop = {} if model_type == "modernbert" else drop
+    student = student_class(model_type)(student_config(size, tokenizer, model_type, **drop))
     if objectives:
         student.add_objectives(objectives, text.hidden_size)
     return teacher.to(device), student.to(device).train()

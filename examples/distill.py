@@ -16,6 +16,7 @@ from vidlankd_hf.data.text_blocks import TextBlocks
 from vidlankd_hf.data.vocabulary import load_tokenizer
 from vidlankd_hf.experiments.world import bootstrap
 from vidlankd_hf.experiments.world.recipe import STUDENT_RECIPE, in_help
+from vidlankd_hf.models.attention import set_attention
 from vidlankd_hf.reliability.launch import describe_launch, end_run
 from vidlankd_hf.reliability.run_dir import log_on_main, open_run_dir
 from vidlankd_hf.training.build import build_student, evaluate_and_save, split_blocks
@@ -23,7 +24,7 @@ from vidlankd_hf.training.script_arguments import OUTPUT, PRETRAINING, StudentAr
 
 GROUPS = {
     "data": ("text", "block_tokens", "held_out_text", "vokens", "world", "cache_dir", "num_proc"),
-    "model": ("teacher", "student", "student_model_type", "teacher_dtype"),
+    "model": ("teacher", "student", "student_model_type", "teacher_dtype", "attn_implementation"),
     "objectives": ("objectives", "gather_negatives", "mlm_probability"),
     "training": PRETRAINING,
     "output": {**OUTPUT, "no_probe": None},
@@ -54,6 +55,7 @@ def main() -> None:
         log_on_main(args, f"{own.student} has heads for {', '.join(student.objectives)}: new ones replace them.")
         student.remove_objectives()
     teacher = load_teacher(own.teacher, dtype=own.teacher_dtype) if args.teacher_needs else None
+    set_attention(own.attn_implementation, student, teacher)
     with args.main_process_first(local=False):
         options = {"num_proc": own.num_proc, "block_tokens": own.block_tokens, "streaming": own.stream_text}
         blocks = load_text_blocks(own.text, tokenizer, own.cache_dir, **options)

@@ -18,6 +18,7 @@ from vidlankd_hf.data.video_text import split_by_video
 from vidlankd_hf.data.vocabulary import load_tokenizer
 from vidlankd_hf.experiments.world import bootstrap
 from vidlankd_hf.experiments.world.recipe import TEACHER_RECIPE, in_help
+from vidlankd_hf.models.attention import set_attention
 from vidlankd_hf.reliability.launch import describe_launch, end_run
 from vidlankd_hf.reliability.run_dir import log_on_main, open_run_dir
 from vidlankd_hf.training.build import build_teacher, evaluate_and_save
@@ -26,7 +27,7 @@ from vidlankd_hf.training.script_arguments import OUTPUT, PRETRAINING, TeacherAr
 GROUPS = {
     "data": ("features", "captions", "tokenizer", "caption_format", "remove_overlap", "max_unpaired", "fixed_windows",
              "streams", "max_length", "max_video_length", "held_out_videos", "shuffle_videos", "world"),
-    "model": ("text_model", "joint_size"),
+    "model": ("text_model", "joint_size", "attn_implementation"),
     "objectives": ("losses", "contrast", "margin", "mlm_probability"),
     "training": PRETRAINING,
     "output": OUTPUT,
@@ -61,6 +62,7 @@ def main() -> None:
         )
     train, held_out = split_by_video(dataset, own.held_out_videos)
     teacher = build_teacher(own.text_model, tokenizer, FeatureStore(own.features, own.streams), **own.design)
+    set_attention(own.attn_implementation, teacher)
 
     trainer = TeacherTrainer(
         model=teacher, args=args, train_dataset=train, eval_dataset=held_out, processing_class=tokenizer

@@ -61,6 +61,7 @@ def run(options: dict):
     seen = {
         "world_size": trainer.args.world_size,
         "distributed_type": trainer.accelerator.distributed_type.value,
+        "mixed_precision": trainer.args.mixed_precision,
         "zero_stage": getattr(trainer.args.deepspeed_plugin, "zero_stage", None),
         "log_history": trainer.state.log_history,
         "evaluation": evaluation,

@@ -26,7 +26,7 @@ INLINE = re.compile(r"`((?:(?:(?:python|accelerate launch) )?examples/\w+\.py|vi
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 LANGUAGES = ("python", "bash", "yaml", "text")
 # First words of commands whose arguments are not checked.
-OTHERS = ("git", "cd", "pip", "export", "srun", "sbatch", "tensorboard", "hf", "source")
+OTHERS = ("bash", "git", "cd", "pip", "export", "srun", "sbatch", "tensorboard", "hf", "source")
 
 # Options of pip, pytest, Slurm and the launchers that the text names.
 OTHER_OPTIONS = {"--num_processes", "--config_file", "--index-url", "--signal", "--signals-to-handle"}

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from helpers import make_config, make_student, make_tokenizer
+from helpers import make_config, make_student, make_teacher, make_tokenizer
 from transformers import AlignTextConfig
+from transformers.utils import is_flash_attn_2_available
 
-from vidlankd_hf.models.attention import key_mask
+from vidlankd_hf.models.attention import key_mask, set_attention
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "modernbert"])
@@ -19,6 +20,24 @@ def test_key_mask_gives_the_states_of_a_plain_padding_mask(implementation, kind)
     torch.testing.assert_close(states[mask], expected[mask])
     with_other_padding = encoder(ids.masked_fill(~mask, 9), attention_mask=key_mask(mask.long(), encoder.config))
     torch.testing.assert_close(with_other_padding.last_hidden_state[mask], states[mask])
+
+
+def test_attention_is_that_which_was_asked_for():
+    teacher, student = make_teacher(make_tokenizer()), make_student(make_tokenizer())
+    set_attention(None, student, None)
+    assert student.config._attn_implementation == "sdpa"
+    set_attention("eager", student, teacher)
+    video = teacher.video_encoder.transformer
+    assert {m.config._attn_implementation for m in (student, student.bert, teacher.text_model, video)} == {"eager"}
+    with pytest.raises(ValueError, match="attn_implementation is 'flash': choose one of sdpa, eager, flash"):
+        set_attention("flash", student)
+
+
+def test_flash_attention_that_is_not_installed_is_refused():
+    if is_flash_attn_2_available():
+        pytest.skip("flash_attn is installed")
+    with pytest.raises(ValueError, match="flash_attn is not installed, or there is no GPU"):
+        set_attention("flash_attention_2", make_student(make_tokenizer()))
 
 
 def test_other_models_get_their_mask_unchanged():

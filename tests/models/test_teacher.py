@@ -45,6 +45,24 @@ def test_clip_vector_is_the_mean_over_real_steps_only(tokenizer):
     torch.testing.assert_close(alone[0], clips[row], rtol=1e-4, atol=1e-5)
 
 
+def test_feature_statistics_stay_float32_in_a_bf16_model(tokenizer, tmp_path):
+    """With a mean 100 times the deviation, bf16 statistics would leave little of the features."""
+    teacher = make_teacher(tokenizer).eval()
+    mean, std = torch.linspace(99, 101, FEATURE_SIZE), torch.linspace(0.9, 1.1, FEATURE_SIZE)
+    teacher.set_feature_statistics(mean, std)
+    features, mask = mean + std * torch.randn(8, 3, FEATURE_SIZE), torch.ones(8, 3, dtype=torch.long)
+    with torch.no_grad():
+        expected = teacher.encode_video(features, mask)
+        teacher.save_pretrained(tmp_path)
+        cast = teacher.bfloat16()  # as DeepSpeed casts a model
+        loaded = VidLanKDTeacher.from_pretrained(tmp_path, dtype=torch.bfloat16).eval()
+        for half in (cast, loaded):
+            assert half.video_encoder.projection[0].weight.dtype == torch.bfloat16
+            assert torch.equal(half.video_encoder.feature_mean, mean)
+            assert torch.equal(half.video_encoder.feature_std, std)
+            assert (half.encode_video(features, mask) * expected).sum(-1).min() > 0.999
+
+
 def test_saved_teacher_loads_with_auto_model_and_computes_the_same(tokenizer, tmp_path):
     teacher, batch = make_teacher(tokenizer, contrast="hinge", margin=0.5).eval(), batch_of(tokenizer)
     teacher.save_pretrained(tmp_path)

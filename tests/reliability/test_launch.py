@@ -1,6 +1,7 @@
 """Launches run what was asked for, shard without changing a loss, and save a model that loads anywhere."""
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -24,8 +25,10 @@ LOSSES = {
     "teacher": ("loss", "mlm_loss", "contrast_loss"),
 }
 # ZeRO stage of each configuration that two CPU processes can run; None is DDP.
-STAGES = {"cpu.yaml": None, "zero1.yaml": 1, "zero2.yaml": 2, "zero3.yaml": 3, "zero3_offload.yaml": 3}
-ON_GPUS = ("gpu.yaml", "ddp.yaml", "fsdp2.yaml", "multi_node.yaml")
+STAGES = {"cpu.yaml": None, "cpu_zero1.yaml": 1, "cpu_zero2.yaml": 2, "cpu_zero3.yaml": 3, "cpu_zero3_offload.yaml": 3}
+ON_GPUS = {"gpu.yaml": "NO", "ddp.yaml": "MULTI_GPU", "fsdp2.yaml": "FSDP", "multi_node.yaml": "MULTI_GPU",
+           "zero1.yaml": "DEEPSPEED", "zero2.yaml": "DEEPSPEED", "zero3.yaml": "DEEPSPEED",
+           "zero3_offload.yaml": "DEEPSPEED"}  # fmt: skip
 TOLERANCE = 2e-4
 
 
@@ -115,9 +118,12 @@ def test_every_configuration_is_what_its_name_says():
     for name, stage in STAGES.items():
         assert kinds[name].use_cpu and kinds[name].num_processes == 2
         assert kinds[name].deepspeed_config.get("zero_stage") == stage
-    assert kinds["zero3_offload.yaml"].deepspeed_config["offload_param_device"] == "cpu"
+    assert kinds["cpu_zero3_offload.yaml"].deepspeed_config["offload_param_device"] == "cpu"
+    assert {name: kinds[name].distributed_type.value for name in ON_GPUS} == ON_GPUS
     assert not any(kinds[name].use_cpu for name in ON_GPUS)
-    assert [kinds[name].distributed_type.value for name in ON_GPUS] == ["NO", "MULTI_GPU", "FSDP", "MULTI_GPU"]
+    assert {kinds[name].mixed_precision for name in ON_GPUS} == {"bf16"}
+    for stage in ("zero1", "zero2", "zero3", "zero3_offload"):  # the file for CPUs differs in where it runs alone
+        assert kinds[f"{stage}.yaml"].deepspeed_config == kinds[f"cpu_{stage}.yaml"].deepspeed_config
     assert kinds["fsdp2.yaml"].fsdp_config["fsdp_version"] == 2
     assert kinds["multi_node.yaml"].num_machines == 2
 
@@ -125,6 +131,46 @@ def test_every_configuration_is_what_its_name_says():
 def test_one_process_is_described_without_a_kind_of_parallelism(tmp_path):
     args = DistillationConfig(output_dir=str(tmp_path), report_to="none", use_cpu=True)
     assert describe_launch(args) == "1 process(es), cpu, fp32"
+
+
+@pytest.mark.slow
+def test_fsdp2_shards_a_student_and_changes_no_loss_and_no_gradient(tmp_path):
+    """On CPU accelerate has no FSDP, so this uses PyTorch's `fully_shard` on the layers that `fsdp2.yaml` names."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += [str(ROOT / "tests" / "fsdp_run.py"), str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert (tmp_path / "distillation" / "heads.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_two_machines_find_each_other_and_change_no_loss(tmp_path, alone):
+    """`multi_node.yaml` with its rendezvous, as two launches on this machine, on CPU."""
+    config = tmp_path / "multi_node.yaml"
+    text = (CONFIGS / "multi_node.yaml").read_text()
+    for old, new in {"use_cpu: false": "use_cpu: true", "num_processes: 16": "num_processes: 2",
+                     "mixed_precision: bf16": "mixed_precision: 'no'"}.items():  # fmt: skip
+        assert old in text
+        text = text.replace(old, new)
+    config.write_text(text)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    options = {"kind": "student", "objectives": OBJECTIVES, "per_device_train_batch_size": 4, "max_steps": 6,
+               "use_cpu": False, "output_dir": str(tmp_path / "run"), "result": str(tmp_path / "r.json")}  # fmt: skip
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+    command += ["--main_process_ip", "127.0.0.1", "--main_process_port", port]
+    script = [str(ROOT / "tests" / "distributed_run.py"), json.dumps(options)]
+    machines = [
+        subprocess.Popen([*command, "--machine_rank", rank, *script], stderr=subprocess.PIPE, text=True)
+        for rank in ("0", "1")
+    ]
+    errors = [machine.communicate(timeout=400)[1] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], errors
+    seen = json.loads((tmp_path / "r.json").read_text())
+    assert (seen["world_size"], seen["distributed_type"]) == (2, "MULTI_CPU")
+    for ours, expected in zip(steps_of(seen, LOSSES["student"]), logged(alone("student"), *LOSSES["student"])):
+        assert ours == pytest.approx(expected, rel=TOLERANCE)
 
 
 PRINTS_LAUNCH = """
@@ -146,10 +192,11 @@ print("REALLY", describe_launch(DistillationConfig(output_dir=sys.argv[1], repor
             "FSDP was asked for, but this run is 2 process",
         ),
         ("ddp.yaml", {}, "GPUs were asked for, but this run is 2 process(es), MULTI_CPU, cpu"),
+        ("zero2.yaml", {}, "GPUs were asked for, but this run is 2 process(es), DeepSpeed ZeRO-2, cpu"),
     ],
 )
 def test_launch_that_is_not_what_was_asked_for_stops(tmp_path, config, changes, message):
-    if config == "ddp.yaml" and torch.cuda.is_available():
+    if config in ("ddp.yaml", "zero2.yaml") and torch.cuda.is_available():
         pytest.skip("there are GPUs")
     script, written = tmp_path / "prints.py", tmp_path / config
     script.write_text(PRINTS_LAUNCH)
@@ -188,6 +235,34 @@ def test_what_was_asked_for_is_read_from_the_launcher(monkeypatch, options, expe
     assert launch.requested_launch() == (2, None)
 
 
+@pytest.mark.parametrize("asked, given, runs", [("bf16", {}, "bf16"), ("fp16", {"bf16": True}, "bf16"),
+                                                ("no", {}, "no")])  # fmt: skip
+def test_launchers_precision_is_used_unless_another_one_is_given(tmp_path, monkeypatch, asked, given, runs):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", asked)
+    args = DistillationConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none", **given)
+    assert (args.mixed_precision, args.bf16, args.fp16) == (runs, runs == "bf16", False)
+
+
+def test_precision_that_no_run_can_have_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp8")
+    with pytest.raises(ValueError, match="mixed_precision is 'fp8' for the launcher, but it must be no, bf16 or fp16"):
+        DistillationConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["student", "teacher"])
+def test_precision_in_a_deepspeed_configuration_works_without_an_option(tmp_path, alone, kind):
+    config = tmp_path / "bf16.yaml"
+    config.write_text((CONFIGS / "cpu_zero2.yaml").read_text().replace("'no'", "bf16"))
+    objectives = OBJECTIVES if kind == "student" else None
+    seen = train_launched(str(config), tmp_path / "run", kind=kind, objectives=objectives)
+    assert (seen["zero_stage"], seen["mixed_precision"]) == (2, "bf16")
+    steps, expected = steps_of(seen, LOSSES[kind]), logged(alone(kind), *LOSSES[kind])
+    for ours, exact in zip(steps, expected, strict=True):
+        assert ours == pytest.approx(exact, rel=0.05)
+    assert steps != expected
+
+
 def test_processes_that_do_not_know_of_each_other_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(arguments, "requested_launch", lambda: (2, None))
     with pytest.raises(ValueError, match="2 processes were asked for, but this run has 1 "):
@@ -212,9 +287,9 @@ def test_zero_refuses_a_checkpoint_of_another_number_of_processes(tmp_path):
                "save_strategy": "steps", "save_steps": 2, "output_dir": str(tmp_path / "run"),
                "use_cpu": False}  # fmt: skip
     script, result = ROOT / "tests" / "distributed_run.py", str(tmp_path / "result.json")
-    assert run_launched("zero2.yaml", script, json.dumps({**options, "result": result})).returncode == 0
+    assert run_launched("cpu_zero2.yaml", script, json.dumps({**options, "result": result})).returncode == 0
     options.update(resume=str(tmp_path / "run" / "checkpoint-2"), per_device_train_batch_size=8, result=result)
-    run = run_launched("zero2.yaml", script, json.dumps(options), processes=1)
+    run = run_launched("cpu_zero2.yaml", script, json.dumps(options), processes=1)
     assert run.returncode != 0 and "world size" in run.stderr
 
 
@@ -235,7 +310,7 @@ def test_teacher_starts_from_a_pretrained_bert_under_zero3(tmp_path, tiny_world)
         str(tmp_path / "run"),
     ]
     options += ["--max_steps", "2", "--warmup_steps", "0", "--learning_rate", "0", "--weight_decay", "0"]
-    run = run_launched("zero3.yaml", ROOT / "examples" / "pretrain_teacher.py", *options, "--report_to", "none")
+    run = run_launched("cpu_zero3.yaml", ROOT / "examples" / "pretrain_teacher.py", *options, "--report_to", "none")
     assert run.returncode == 0, run.stderr[-3000:]
     assert "2 process(es), DeepSpeed ZeRO-3" in run.stdout
     trained = VidLanKDTeacher.from_pretrained(tmp_path / "run").text_model.state_dict()
@@ -252,7 +327,7 @@ def test_text_tower_under_zero3_teaches_what_it_teaches_on_one_process(tmp_path)
     lines = [" ".join(WORDS[(i * k) % 60] for k in range(1, 41)) for i in range(1, 201)]
     (tmp_path / "text.txt").write_text("\n".join(lines) + "\n")
     seen = []
-    for config, processes, batch in (("cpu.yaml", 1, 8), ("zero3.yaml", 2, 4)):
+    for config, processes, batch in (("cpu.yaml", 1, 8), ("cpu_zero3.yaml", 2, 4)):
         folder = tmp_path / config
         options = {"teacher": tmp_path / "flava", "text": tmp_path / "text.txt", "cache_dir": tmp_path / "cache",
                    "student": "tiny", "student_model_type": "roberta", "block_tokens": 30, "max_steps": 3,

@@ -217,7 +217,7 @@ def test_finished_process_keeps_no_other_waiting(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "config, target",
-    [("cpu.yaml", "rank 0"), ("cpu.yaml", "rank 1"), ("cpu.yaml", "launcher"), ("zero2.yaml", "rank 1")],
+    [("cpu.yaml", "rank 0"), ("cpu.yaml", "rank 1"), ("cpu.yaml", "launcher"), ("cpu_zero2.yaml", "rank 1")],
 )
 def test_signal_to_one_process_of_a_launch_saves_and_goes_on_exactly(tmp_path, target, config):
     options = {**OPTIONS, "kind": "student", "max_steps": 12, "use_cpu": False, "seconds_a_step": 0.4,

@@ -31,11 +31,11 @@ def write_student_card(folder: str | Path, trainer) -> None:
         trainer: The [`DistillationTrainer`] that trained it. `probe.json` in its output folder, if there is one,
             adds the probe's scores.
     """
-    student, settings = trainer.accelerator.unwrap_model(trainer.model), settings_of(trainer.args)
+    student, settings = _unwrapped(trainer, trainer.model), settings_of(trainer.args)
     recipe = getattr(student.config, "distillation", None)
     given = recipe["objectives"] if recipe else {}
     objectives = " + ".join(f"{options['weight']:g} x {name}" for name, options in given.items())
-    teacher = None if trainer.teacher_model is None else trainer.accelerator.unwrap_model(trainer.teacher_model)
+    teacher = None if trainer.teacher_model is None else _unwrapped(trainer, trainer.teacher_model)
     kind = type(teacher).__name__
     teacher_name = None if teacher is None else settings.get("teacher") or teacher.name_or_path
     start = settings.get("student") or student.name_or_path
@@ -43,7 +43,7 @@ def write_student_card(folder: str | Path, trainer) -> None:
     rows = {
         "Objectives": f"MLM + {objectives}" if objectives else "MLM",
         **{f"Options of {name}": json.dumps(values) for name, values in options.items() if values},
-        "Teacher": teacher and (f"{_link(teacher_name)} ({kind})" if teacher_name else kind),
+        "Teacher": None if teacher is None else f"{_link(teacher_name)} ({kind})" if teacher_name else kind,
         "Started from": _start(start),
         "Text": settings.get("text") and _data_name(settings, "text"),
         "Vokens": settings.get("vokens") and f"`{public_name(settings['vokens'])}`",
@@ -67,7 +67,7 @@ def write_student_card(folder: str | Path, trainer) -> None:
 
 def write_teacher_card(folder: str | Path, trainer) -> None:
     """Writes a teacher's card and loss figure; arguments as in [`write_student_card`]."""
-    teacher, settings = trainer.accelerator.unwrap_model(trainer.model), settings_of(trainer.args)
+    teacher, settings = _unwrapped(trainer, trainer.model), settings_of(trainer.args)
     config, text = teacher.config, teacher.config.text_config
     sees = teacher.video_encoder is not None
     start = settings.get("text_model") or teacher.name_or_path or getattr(text, "_name_or_path", "")
@@ -113,7 +113,7 @@ def write_finetuned_card(
         num_texts: Number of texts in a sample (1 or 2).
         results: Scores of this model.
     """
-    network, settings = trainer.accelerator.unwrap_model(trainer.model), settings_of(trainer.args)
+    network, settings = _unwrapped(trainer, trainer.model), settings_of(trainer.args)
     rows = {
         "Fine-tuned": _link(model),
         "Task": task.title,
@@ -189,6 +189,11 @@ def _write(template: str, folder, trainer, rows: dict, data: dict[str, Any], **v
         results=_table(measured),
         **values,
     ).save(folder / CARD_FILE)
+
+
+def _unwrapped(trainer, model):
+    """The model itself: a compiled or distributed wrapper has another class, and no truth value."""
+    return trainer.accelerator.unwrap_model(model, keep_torch_compile=False)
 
 
 def _table(rows: dict) -> str:

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import is_flash_attn_2_available
 
+ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
 CPU_ATTENTION = "sdpa_cpu"  # registered in cpu_kernels.py; takes the same masks as SDPA
 
 
@@ -30,6 +32,30 @@ def key_mask(attention_mask: Tensor | None, config: PreTrainedConfig) -> Tensor 
     positions = torch.arange(attention_mask.shape[1], device=attention_mask.device)
     near = (positions[:, None] - positions).abs() <= config.sliding_window
     return {"full_attention": everywhere, "sliding_attention": everywhere & near}
+
+
+def set_attention(name: str | None, *models: PreTrainedModel | None) -> None:
+    """Sets the attention implementation of models and of those inside them.
+
+    Args:
+        name: One of `ATTENTIONS`; `None` leaves the models as they are.
+        models: Teachers and students; `None` is skipped.
+
+    Raises:
+        ValueError: The name is unknown, or flash attention is asked for but is not installed, or there is no GPU.
+    """
+    if name is None:
+        return
+    if name not in ATTENTIONS:
+        raise ValueError(f"attn_implementation is {name!r}: choose one of {', '.join(ATTENTIONS)}")
+    if name == "flash_attention_2" and not is_flash_attn_2_available():  # transformers would download a kernel
+        raise ValueError(
+            "attn_implementation is 'flash_attention_2', but the package flash_attn is not installed, or there is no "
+            "GPU: install flash-attn, or leave the option out (sdpa has PyTorch's own flash kernel)"
+        )
+    for model in models:
+        if model is not None:
+            model.set_attn_implementation(name)
 
 
 def longest_sequence(model: PreTrainedModel) -> int | None:

@@ -70,6 +70,7 @@ class VidLanKDTeacher(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     main_input_name = "input_ids"
+    _keep_in_fp32_modules_strict = {"feature_mean", "feature_std"}
 
     def __init__(self, config: VidLanKDTeacherConfig):
         super().__init__(config)

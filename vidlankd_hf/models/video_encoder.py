@@ -31,8 +31,8 @@ class VideoEncoder(nn.Module):
     def __init__(self, config: VidLanKDVideoConfig, output_size: int):
         super().__init__()
         self.config = config
-        self.register_buffer("feature_mean", torch.zeros(config.feature_size))
-        self.register_buffer("feature_std", torch.ones(config.feature_size))
+        self.register_buffer("feature_mean", torch.zeros(config.feature_size, dtype=torch.float32))
+        self.register_buffer("feature_std", torch.ones(config.feature_size, dtype=torch.float32))
         self.projection = nn.Sequential(
             nn.Linear(config.feature_size, config.projection_size),
             nn.Linear(config.projection_size, config.hidden_size),
@@ -47,6 +47,16 @@ class VideoEncoder(nn.Module):
             nn.Dropout(config.hidden_dropout_prob),
             nn.Linear(config.hidden_size, output_size),
         )
+
+    def _apply(self, fn, *args, **kwargs):
+        """Moves and casts as always, but leaves the statistics in float32: DeepSpeed casts a bf16 model completely."""
+        exact = {name: getattr(self, name) for name in ("feature_mean", "feature_std")}
+        super()._apply(fn, *args, **kwargs)
+        for name, kept in exact.items():
+            moved = getattr(self, name)
+            if moved.dtype != kept.dtype:
+                setattr(self, name, kept.to(moved.device))
+        return self
 
     def forward(self, video_features: Tensor, video_mask: Tensor) -> Tensor:
         """Encodes clips.
@@ -72,8 +82,8 @@ class VideoEncoder(nn.Module):
                 f"a clip has {steps} steps, but this model takes at most {self.config.max_position_embeddings}: "
                 "subsample it (VideoTextCollator does this with max_video_length)"
             )
-        features = (video_features.to(self.feature_mean.dtype) - self.feature_mean) / self.feature_std
-        embeddings = self.projection(features)
+        features = (video_features.float() - self.feature_mean.float()) / self.feature_std.float()
+        embeddings = self.projection(features.to(self.projection[0].weight.dtype))
         mask = key_mask(video_mask, self.transformer.config)
         states = self.transformer(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
         weights = video_mask.to(states.dtype)[..., None]

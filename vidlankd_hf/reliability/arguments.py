@@ -7,7 +7,7 @@ import torch
 from transformers import TrainingArguments
 from transformers.hf_argparser import HfArg
 
-from .launch import check_launch, requested_launch
+from .launch import check_launch, requested_launch, requested_precision
 from .trainer_options import REFUSED, Refused, check_accelerator_config, check_training_arguments
 
 
@@ -61,6 +61,9 @@ class FaultTolerantArguments(TrainingArguments):
         # A launcher does not tell its processes that there is no GPU, and then they do not find each other.
         (processes, on_cpu), cpu_given = requested_launch(), self.use_cpu
         self.use_cpu = cpu_given or bool(on_cpu) or not torch.accelerator.is_available()
+        precision = requested_precision()
+        if precision != "no" and not (self.bf16 or self.fp16):
+            setattr(self, precision, True)  # or DeepSpeed would refuse the two different answers
         super().__post_init__()
         check_accelerator_config(self.accelerator_config)
         if not 0 <= self.preempt_exit_code <= 255:

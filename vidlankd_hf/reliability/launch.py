@@ -46,12 +46,12 @@ def check_launch(args: TrainingArguments, processes: int | None, on_gpus: bool) 
     if on_gpus and args.world_size > 1 and args.device.type == "cpu":
         raise ValueError(
             f"GPUs were asked for, but this run is {real}: check that they are visible, or use a configuration with "
-            "`use_cpu: true`, such as accelerate_configs/cpu.yaml"
+            "`use_cpu: true`, such as accelerate_configs/cpu.yaml or cpu_zero2.yaml"
         )
     if _fsdp_asked_for() and args.device.type == "cpu":
         raise ValueError(
             f"FSDP was asked for, but this run is {real}: accelerate has no FSDP on CPU; use "
-            "accelerate_configs/zero3.yaml to shard there"
+            "accelerate_configs/cpu_zero3.yaml to shard there"
         )
 
 
@@ -93,6 +93,18 @@ def requested_launch() -> tuple[int | None, bool | None]:
         return options.num_processes, None
     config = load_config_from_file(options.config_file)
     return options.num_processes or getattr(config, "num_processes", None), config.use_cpu
+
+
+def requested_precision() -> str:
+    """Return the launcher's `mixed_precision`: no, bf16 or fp16.
+
+    Raises:
+        ValueError: It is another one, such as fp8.
+    """
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if precision not in ("no", "bf16", "fp16"):
+        raise ValueError(f"mixed_precision is {precision!r} for the launcher, but it must be no, bf16 or fp16")
+    return precision
 
 
 def _fsdp_asked_for() -> bool:

@@ -46,7 +46,10 @@ class NonFiniteDetector:
             return
         if hasattr(norm, "full_tensor"):
             norm = norm.full_tensor()
-        norm = torch.as_tensor(norm, dtype=torch.float32, device=self.first.device).detach()
+        if isinstance(norm, Tensor):
+            norm = norm.detach().to(self.first.device, torch.float32)
+        else:  # DeepSpeed's; a copy of it to the device would wait
+            norm = torch.full((), norm, device=self.first.device)
         rolled = torch.cat([self.norms[1:], norm.reshape(1)])
         self.norms = torch.where((self.first < step_begin).any(), self.norms, rolled)
         self.first[-1:] = torch.minimum(self.first[-1:], torch.where(norm.isfinite(), NEVER, position))

@@ -171,6 +171,7 @@ class BaseTrainer(FaultTolerantTrainer):
         if not any(self.accelerator.unwrap_model(model) is self.model for model in self.accelerator._models):
             if is_deepspeed_zero3_enabled():
                 raise ValueError("ZeRO-3 cannot evaluate before training: train first, or evaluate without DeepSpeed")
+            self.model.to(self.args.device)  # accelerate does not under FSDP
             self.model_wrapped = self.accelerator.prepare_model(self.model, evaluation_mode=True)
         self.model_wrapped.eval()
         return self.model_wrapped
@@ -249,7 +250,8 @@ class BaseTrainer(FaultTolerantTrainer):
         """Save model and tokenizer, without pickled arguments: `run.json` holds the settings."""
         if self.args.should_save:
             output_dir = output_dir or self.args.output_dir
-            self.accelerator.unwrap_model(self.model).save_pretrained(output_dir, state_dict=state_dict)
+            model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+            model.save_pretrained(output_dir, state_dict=state_dict)
             if self.processing_class is not None:
                 self.processing_class.save_pretrained(output_dir)
 

@@ -125,6 +125,7 @@ class DistillationTrainer(BaseTrainer):
             use_cpu_attention(teacher)
         if is_deepspeed_zero3_enabled():
             return _zero3_engine(teacher, self.accelerator.state.deepspeed_plugin.deepspeed_config)
+        teacher.to(self.args.device)  # accelerate does not place a frozen model under FSDP
         return self.accelerator.prepare_model(teacher, evaluation_mode=True)
 
     def model_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -148,13 +149,13 @@ class DistillationTrainer(BaseTrainer):
         mask = seen["attention_mask"]
         mask = torch.ones_like(seen["input_ids"]) if mask is None else mask
         rank, ours = self.args.process_index, states.shape[1]
-        gathered = []
-        for tensor in (states, mask):
-            everywhere = self.accelerator.gather(self.accelerator.pad_across_processes(tensor, dim=1))
-            others = everywhere.unflatten(0, (self.args.world_size, -1))
-            # Positions beyond our batch's length have no counterpart to compare with.
-            gathered.append(torch.cat([others[:rank], others[rank + 1 :]]).flatten(0, 1)[:, :ours])
-        return tuple(gathered)
+        # In one tensor, because every padding compares the lengths on the host, which waits for the device.
+        both = torch.cat([states, mask[..., None].to(states.dtype)], dim=-1)
+        everywhere = self.accelerator.gather(self.accelerator.pad_across_processes(both, dim=1))
+        others = everywhere.unflatten(0, (self.args.world_size, -1))
+        # Positions beyond our batch's length have no counterpart to compare with.
+        others = torch.cat([others[:rank], others[rank + 1 :]]).flatten(0, 1)[:, :ours]
+        return others[..., :-1], others[..., -1]
 
     def _save_finished(self, folder: Path) -> None:
         """Writes the plain model, the tokenizer, the card, and `distillation/`."""
@@ -168,7 +169,7 @@ class DistillationTrainer(BaseTrainer):
         if not self._exporting:
             super()._save(output_dir, state_dict)
         elif self.args.should_save:
-            student: DistillationStudent = self.accelerator.unwrap_model(self.model)
+            student = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
             student.export(state_dict).save_pretrained(output_dir)
             student.save_distillation(output_dir, state_dict)
             self.processing_class.save_pretrained(output_dir)

@@ -43,6 +43,7 @@ OUTPUT = {
     "preempt_exit_code": None,
     "hang_timeout": None,
 }
+ATTENTION = "sdpa, eager or flash_attention_2 (needs flash-attn and --bf16 true); default: the model's, sdpa"
 
 
 @dataclass
@@ -60,6 +61,7 @@ class TeacherArguments(PairingArguments):
     losses: str = HfArg(default="contrast+mlm", help=f"one of {', '.join(TEACHER_LOSSES)}; mlm: control without video")
     margin: float = HfArg(default=1.0, help="margin of the hinge losses: 1 in the paper, 0.5 for a vokenizer")
     joint_size: int | None = HfArg(default=None, help="width of tokens and clips in the contrast; 64 for a vokenizer")
+    attn_implementation: str | None = HfArg(default=None, help=ATTENTION)
 
     @property
     def design(self) -> dict[str, Any]:
@@ -87,6 +89,7 @@ class StudentArguments:
     student_model_type: str | None = HfArg(
         default=None, help=f"model type of a new student: {', '.join(MODEL_TYPES)}; default: bert"
     )
+    attn_implementation: str | None = HfArg(default=None, help=ATTENTION)
     text: str | None = HfArg(default=None, help="text file, folder or Hub data set (id:config); default: the world's")
     world: str = HfArg(default="outputs/world", help="grounded world, used if --text is not given")
     no_probe: bool = HfArg(default=False, help="do not probe the student of the grounded world")
