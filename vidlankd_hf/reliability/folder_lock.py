@@ -57,7 +57,7 @@ def _lock(folder: Path) -> int:
     except OSError as error:
         if error.errno in NO_LOCKS:
             print(f"The file system of {folder} has no locks: start no second run in it.", flush=True)
-        elif error.errno != errno.ENOSPC:  # the lock itself takes no space
+        elif error.errno not in (errno.ENOSPC, errno.EDQUOT):  # the lock itself takes no space
             os.close(descriptor)
             raise
     return descriptor
