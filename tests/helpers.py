@@ -150,6 +150,33 @@ def train(kind: str, output_dir, objectives=None, resume=None, dropout: float = 
     return trainer
 
 
+def write_checkpoint_files(folder, state: str = "{}") -> None:
+    """Writes tiny files of every kind that a checkpoint of one process must contain."""
+    from pathlib import Path
+
+    from safetensors.torch import save_file
+
+    for name in ("config.json", "run_record.json", "log_state_0_of_1.json"):
+        (Path(folder) / name).write_text("{}")
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        torch.save({}, Path(folder) / name)
+    save_file({"weight": torch.zeros(1)}, Path(folder) / "model.safetensors")
+    (Path(folder) / "trainer_state.json").write_text(state)
+
+
+def make_checkpoint(folder, step: int):
+    """Makes a complete checkpoint of tiny files."""
+    from pathlib import Path
+
+    from vidlankd_hf.reliability.manifest import Layout, seal
+
+    checkpoint = Path(folder) / f"checkpoint-{step}"
+    checkpoint.mkdir()
+    write_checkpoint_files(checkpoint)
+    seal(checkpoint, Layout())
+    return checkpoint
+
+
 def logged(trainer, *names) -> list[dict]:
     """Returns the given values of each logged training step."""
     return [{n: entry[n] for n in names} for entry in trainer.state.log_history if "loss" in entry]

@@ -20,7 +20,7 @@ from vidlankd_hf.data.text_blocks import TextBlocks
 from vidlankd_hf.extraction.decode import VideoReader
 from vidlankd_hf.extraction.decoders import Limits, decode_videos
 from vidlankd_hf.extraction.videos import Video
-from vidlankd_hf.reliability.checkpointing import seal, verify_checkpoint
+from vidlankd_hf.reliability.manifest import Layout, seal, verify_checkpoint
 
 
 class Bomb:
@@ -60,7 +60,7 @@ def test_checkpoint_with_a_pickle_is_refused_though_its_manifest_is_right(tmp_pa
     checkpoint = tmp_path / "run" / "checkpoint-2"
     torch.save({"state": Bomb(sign)}, checkpoint / name)
     (checkpoint / "manifest.json").unlink()
-    seal(checkpoint)
+    seal(checkpoint, Layout())
     with pytest.raises(pickle.UnpicklingError, match="[Ww]eights"):
         train("student", tmp_path / "run", **options, resume=str(checkpoint))
 
@@ -190,7 +190,7 @@ def test_checkpoint_manifest_cannot_name_files_elsewhere(tmp_path):
     checkpoint.mkdir()
     (tmp_path / "outside").write_text("x")
     entry = {"bytes": 1, "sha256": "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"}
-    (checkpoint / "manifest.json").write_text(json.dumps({"format_version": 1, "files": {"../outside": entry}}))
+    (checkpoint / "manifest.json").write_text(json.dumps({"format_version": 2, "files": {"../outside": entry}}))
     assert "outside" in verify_checkpoint(checkpoint)
 
 

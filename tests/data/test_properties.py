@@ -248,7 +248,7 @@ def test_any_bytes_are_captions_or_a_clear_error(content):
 
 
 entries = st.dictionaries(st.text(max_size=8), anything, max_size=3)
-manifests = st.fixed_dictionaries({"format_version": st.just(1) | anything, "files": entries | anything})
+manifests = st.fixed_dictionaries({"format_version": st.just(2) | anything, "files": entries | anything})
 
 
 @given(st.binary(max_size=200) | (anything | manifests).map(lambda value: json.dumps(value).encode()))

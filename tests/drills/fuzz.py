@@ -21,7 +21,7 @@ import av
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from small_runs import ROOT, forked, wait
+from small_runs import ROOT, forked, wait, write_checkpoint_files
 
 import vidlankd_hf.experiments.world  # noqa: F401  (adds its task to TASKS)
 from vidlankd_hf.cli import read_config
@@ -32,7 +32,7 @@ from vidlankd_hf.evaluation import TASKS
 from vidlankd_hf.evaluation.reading import read_rows
 from vidlankd_hf.evaluation.task import Task
 from vidlankd_hf.extraction.decode import VideoReader
-from vidlankd_hf.reliability.checkpointing import seal, verify_checkpoint
+from vidlankd_hf.reliability.manifest import Layout, seal, verify_checkpoint
 
 CLEAR = (ValueError, OSError, SafetensorError)
 SECONDS_A_FILE = 20  # limit for reading one damaged file
@@ -74,9 +74,8 @@ def blocks(folder: Path) -> None:
 
 
 def checkpoint(folder: Path) -> None:
-    (folder / "a.json").write_text("{}")
-    torch.save({"a": torch.ones(3)}, folder / "a.pt")
-    seal(folder)
+    write_checkpoint_files(folder)
+    seal(folder, Layout())
 
 
 def captions(folder: Path) -> None:

@@ -22,9 +22,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import fuzz
+import group_signals
 import long_run
 import psutil
 import torch
+import two_machines
 from small_runs import TrainerCallback, finished_steps, forked, life, same_end, wait, whole_step
 
 from vidlankd_hf import TextCollator, VidLanKDStudent
@@ -245,6 +247,8 @@ DRILLS = {  # name: (function, repetitions)
     "disk": (full_disk, 6),
     "damage": (damage, 30),
     "preempt": (preempt, 20),
+    "group": (group_signals.drill, 100),
+    "machines": (two_machines.drill, 6),
     "nan": (not_a_number, 10),
     "memory": (out_of_memory, 2),
     "worker": (dead_worker, 5),

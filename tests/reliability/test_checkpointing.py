@@ -6,10 +6,10 @@ import shutil
 
 import pytest
 import torch
-from helpers import train
+from helpers import train, write_checkpoint_files
 from safetensors.torch import load_file
 
-from vidlankd_hf.reliability import checkpointing
+from vidlankd_hf.reliability import checkpointing, manifest
 from vidlankd_hf.reliability.checkpointing import (
     checkpoints_of,
     newest_checkpoint,
@@ -17,6 +17,7 @@ from vidlankd_hf.reliability.checkpointing import (
     save_checkpoint,
     verify_checkpoint,
 )
+from vidlankd_hf.reliability.manifest import Layout
 
 SAVING = {"objectives": {}, "max_steps": 6, "save_strategy": "steps", "save_steps": 2}
 
@@ -38,18 +39,15 @@ def names(folder):
 
 
 def small(folder, step, content="{}", keep=None, best=None, spare=0):
-    def write(part):
-        with open(os.path.join(part, "trainer_state.json"), "w") as file:
-            file.write(content)
-
     save_checkpoint(
-        folder / f"checkpoint-{step}", write, main_process=True, expected_bytes=spare, keep=keep, best=best
-    )
+        folder / f"checkpoint-{step}", lambda part: write_checkpoint_files(part, content), main_process=True,
+        expected_bytes=spare, keep=keep, best=best, layout=Layout(),
+    )  # fmt: skip
 
 
 def test_manifest_lists_every_file_and_no_hidden_folder_remains(run):
     assert names(run) == ["checkpoint-6", "checkpoint-4", "checkpoint-2"]
-    assert not list(run.glob(".*"))
+    assert [path.name for path in run.glob(".*")] == [".lock"]
     newest = run / "checkpoint-6"
     listed = json.loads((newest / "manifest.json").read_text())["files"]
     assert set(listed) == {p.relative_to(newest).as_posix() for p in newest.rglob("*") if p.is_file()} - {
@@ -113,12 +111,12 @@ def test_interrupted_save_leaves_no_checkpoint_and_older_ones_untouched(tmp_path
     if moment == "seal":
         monkeypatch.setattr(checkpointing, "seal", die)
     elif moment == "manifest":
-        monkeypatch.setattr(checkpointing, "_check_format", die)
+        monkeypatch.setattr(manifest, "check_format", die)
     elif moment == "rename":
         monkeypatch.setattr(checkpointing, "_replace", die)
     with pytest.raises(Killed):
         if moment == "write":
-            save_checkpoint(tmp_path / "checkpoint-2", die, True, 0, None, None)
+            save_checkpoint(tmp_path / "checkpoint-2", die, True, 0, None, None, Layout())
         small(tmp_path, 2)
     assert names(tmp_path) == ["checkpoint-1"] and verify_checkpoint(tmp_path / "checkpoint-1") is None
     monkeypatch.undo()
@@ -134,7 +132,7 @@ def test_file_that_its_writer_cut_short_makes_no_checkpoint(tmp_path, name, cont
             file.write(content)
 
     with pytest.raises(RuntimeError, match="older checkpoints are untouched.*not (a )?complete"):
-        save_checkpoint(tmp_path / "checkpoint-1", write, True, 0, None, None)
+        save_checkpoint(tmp_path / "checkpoint-1", write, True, 0, None, None, Layout())
     assert not list(tmp_path.iterdir())
 
 
@@ -172,6 +170,21 @@ def test_best_checkpoint_stays_and_damaged_ones_do_not_count(tmp_path):
     (tmp_path / "checkpoint-3" / "manifest.json").unlink()
     rotate(tmp_path, 2, protected={str(tmp_path / "checkpoint-4"), str(tmp_path / "checkpoint-1")})
     assert names(tmp_path) == ["checkpoint-4", "checkpoint-3", "checkpoint-1"]
+
+
+def test_old_checkpoint_that_cannot_be_removed_does_not_end_the_run(tmp_path, monkeypatch, capsys):
+    small(tmp_path, 1)
+    move = checkpointing.move
+
+    def fail(source, target):
+        if source == tmp_path / "checkpoint-1":
+            raise OSError("Input/output error")
+        move(source, target)
+
+    monkeypatch.setattr(checkpointing, "move", fail)
+    small(tmp_path, 2, keep=1)
+    assert names(tmp_path) == ["checkpoint-2", "checkpoint-1"]
+    assert "checkpoint-1 could not be removed: Input/output error" in capsys.readouterr().out
 
 
 def test_damaged_checkpoint_of_the_same_step_is_replaced(tmp_path):

@@ -1,7 +1,13 @@
 """A loss, gradient or weight that is not finite stops the run with a report and reaches no checkpoint and no log."""
 
+import errno
 import json
 import math
+import os
+import re
+import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -10,6 +16,7 @@ from transformers import TrainerCallback
 
 from vidlankd_hf import DistillationConfig, TeacherConfig, TextCollator, VidLanKDStudent
 from vidlankd_hf.evaluation.arguments import FinetuningArguments
+from vidlankd_hf.reliability import nan_detection
 from vidlankd_hf.reliability.checkpointing import checkpoints_of, newest_checkpoint
 from vidlankd_hf.reliability.nan_detection import (
     NEVER,
@@ -145,3 +152,49 @@ def test_weights_of_every_type_are_checked():
 @pytest.mark.parametrize("arguments", [DistillationConfig, TeacherConfig, FinetuningArguments])
 def test_no_trainer_of_ours_logs_a_loss_that_is_not_finite_as_another_number(tmp_path, arguments):
     assert arguments(output_dir=str(tmp_path), use_cpu=True).logging_nan_inf_filter is False
+
+
+class FullDisk:
+    """A stream to a file on a full disk."""
+
+    def write(self, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    flush = write
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS])
+def test_report_that_cannot_be_written_is_on_stderr(tmp_path, poisoned, monkeypatch, capsys, number):
+    def fail(path, content):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(nan_detection, "atomic_write", fail)
+    with pytest.raises(NonFiniteError, match="(?s)nst not finite in step 7.*The report is on stderr only"):
+        train("student", tmp_path, **OPTIONS)
+    report = re.search(r"^{\n.*?^}$", capsys.readouterr().err, re.DOTALL | re.MULTILINE)
+    assert json.loads(report.group())["sample_ids_of_processes"] == {"0": poisoned[2 * BAD_STEP - 1]}
+    assert not list(tmp_path.glob("nonfinite*"))
+
+
+def test_report_reaches_the_file_although_stderr_is_on_a_full_disk(tmp_path, poisoned, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", FullDisk())
+    message, report, _ = run(tmp_path)
+    assert report["step"] == BAD_STEP and f"Report: {tmp_path}" in message
+
+
+def test_full_disk_hides_no_nan(tmp_path, poisoned, capsys):
+    """With a file system that is really full; it needs the right to mount one."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", mount], capture_output=True).returncode:
+        pytest.skip("no right to mount a file system")
+    try:
+        (mount / "run").mkdir()
+        (mount / "run" / ".lock").touch()
+        with open(mount / "other", "wb") as file:
+            file.write(bytes(shutil.disk_usage(mount).free))
+        with pytest.raises(NonFiniteError, match="(?s)nst not finite in step 7.*No space left on device"):
+            train("student", mount / "run", **{**OPTIONS, "save_strategy": "no"})
+        assert '"step": 7' in capsys.readouterr().err and not list((mount / "run").glob("nonfinite*"))
+    finally:
+        subprocess.run(["umount", "--lazy", mount], check=True)  # the lock is open

@@ -3,9 +3,10 @@
 import json
 
 import pytest
+from helpers import make_checkpoint
 
 from vidlankd_hf import DistillationConfig
-from vidlankd_hf.reliability.checkpointing import newest_checkpoint, seal
+from vidlankd_hf.reliability.checkpointing import newest_checkpoint
 from vidlankd_hf.reliability.run_dir import is_finished, mark_finished, open_run_dir
 
 
@@ -24,7 +25,7 @@ def test_new_folder_is_opened_and_records_command_and_settings(tmp_path):
 def test_interrupted_run_resumes_from_the_newest_complete_checkpoint(tmp_path, capsys):
     open_run_dir(arguments(tmp_path), {})
     for step in (5, 10):
-        complete_checkpoint(tmp_path, step)
+        make_checkpoint(tmp_path, step)
     (tmp_path / "checkpoint-15").mkdir()
     (tmp_path / "checkpoint-15" / "trainer_state.json").write_text("{}")
     assert open_run_dir(arguments(tmp_path, logging_steps=3, save_total_limit=2), {}) == str(
@@ -44,23 +45,16 @@ def test_run_that_trained_nothing_yet_may_be_started_with_corrected_settings_and
 
 def test_run_whose_checkpoints_are_all_damaged_is_not_restarted(tmp_path):
     open_run_dir(arguments(tmp_path), {})
-    complete_checkpoint(tmp_path)
+    make_checkpoint(tmp_path, 5)
     (tmp_path / "checkpoint-5" / "trainer_state.json").write_text("[]")
     with pytest.raises(ValueError, match="none is complete"):
         open_run_dir(arguments(tmp_path), {})
 
 
-def complete_checkpoint(folder, step=5):
-    checkpoint = folder / f"checkpoint-{step}"
-    checkpoint.mkdir()
-    (checkpoint / "trainer_state.json").write_text("{}")
-    seal(checkpoint)
-
-
 @pytest.mark.parametrize("change", [{"seed": 1}, {"learning_rate": 1e-3}, {"objectives": {}}, {"max_steps": 9}])
 def test_other_settings_are_refused_and_named(tmp_path, change):
     open_run_dir(arguments(tmp_path), {})
-    complete_checkpoint(tmp_path)
+    make_checkpoint(tmp_path, 5)
     with pytest.raises(ValueError, match=f"other settings.*{next(iter(change))}"):
         open_run_dir(arguments(tmp_path, **change), {})
     with pytest.raises(ValueError, match="text was None and is now 'b'"):

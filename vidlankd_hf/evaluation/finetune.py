@@ -112,7 +112,7 @@ def finetune(
         predicted = predict(rows)
         if other is not chosen and split in other.evaluate_on:
             scores[other.title] = other.score(rows, predicted)
-        elif args.process_index == 0:
+        elif args.should_save:
             other.write_submission(folder / other.test[split], other, rows, predicted)
             log_on_main(args, f"Submission file: {folder / other.test[split]}.")
     first = chosen.evaluate_on[0]
@@ -132,7 +132,7 @@ def finetune(
         "samples_per_second": steps * trainer.samples_per_step / seconds,
         "examples": chosen.examples(held_out[first], predictions[first]),
     }
-    if args.process_index == 0:
+    if args.should_save:
         atomic_write(folder / RESULT_FILE, json.dumps(result, indent=1) + "\n")
     if keep_model:
         trainer.save_model()

@@ -7,7 +7,7 @@ import torch
 from transformers import TrainingArguments
 from transformers.hf_argparser import HfArg
 
-from .launch import check_launch, requested_launch, requested_precision
+from .launch import check_launch, fsdp_requested, requested_launch, requested_precision
 from .trainer_options import REFUSED, Refused, check_accelerator_config, check_training_arguments
 
 
@@ -70,6 +70,11 @@ class FaultTolerantArguments(TrainingArguments):
             raise ValueError(f"preempt_exit_code is {self.preempt_exit_code}: give an exit code from 0 to 255")
         if not self.hang_timeout >= 0:
             raise ValueError(f"hang_timeout is {self.hang_timeout}: give seconds, or 0 to wait forever")
+        if self.save_on_each_node and (self.deepspeed_plugin is not None or fsdp_requested()):
+            raise ValueError(
+                "save_on_each_node is True, but with DeepSpeed or FSDP each machine would only have a part of a "
+                "checkpoint: leave it out, and give an --output_dir that all machines share"
+            )
         if self.n_gpu > 1:
             raise ValueError(
                 f"one process sees {self.n_gpu} GPUs, and losses would be wrong under torch.nn.DataParallel: start it "

@@ -6,59 +6,37 @@
 An old checkpoint is removed only after the new one is in its place.
 """
 
+import base64
 import json
+import os
+import re
 import shutil
-import zipfile
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from transformers import PreTrainedModel
 
-from ..utils.io import move, sha256_of, sync_tree
-from .ranks import broadcast_from_main, raise_if_any_rank_failed
+from ..utils.io import move, sync_tree
+from .manifest import MANIFEST, Layout, check_format, read_save_id, seal, verify_checkpoint
+from .ranks import broadcast_from_main, gather_messages, own_rank, raise_if_any_rank_failed
 
-MANIFEST = "manifest.json"
-FORMAT_VERSION = 1
 SPARE_BYTES = 2**20  # for the manifest, JSON files and file system overhead
 
 
 def checkpoints_of(folder: str | Path) -> list[Path]:
-    """The folders named `checkpoint-<step>`, newest first, complete or not."""
-    steps = {path: path.name.rpartition("-")[2] for path in Path(folder).glob("checkpoint-*") if path.is_dir()}
-    return sorted((p for p, step in steps.items() if step.isdecimal()), key=lambda p: int(steps[p]), reverse=True)
-
-
-def verify_checkpoint(checkpoint: str | Path) -> str | None:
-    """Return what is wrong with a checkpoint, or `None` if every file matches the manifest."""
-    checkpoint = Path(checkpoint)
-    try:
-        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
-        if manifest["format_version"] != FORMAT_VERSION:
-            return f"its {MANIFEST} has version {manifest['format_version']!r}, this package reads {FORMAT_VERSION}"
-        files = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
-    except FileNotFoundError:
-        return f"it has no {MANIFEST}: it was not written completely, or not by this package"
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"its {MANIFEST} is damaged ({type(error).__name__})"
-    if not files:
-        return f"its {MANIFEST} lists no file"
-    for name, (size, _) in files.items():
-        path = checkpoint / name
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            return f"its {MANIFEST} names {name}, which is outside the checkpoint"
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != size:
-            return f"{name} has {path.stat().st_size} bytes instead of {size}"
-    for name, (_, digest) in files.items():
-        if sha256_of(checkpoint / name) != digest:
-            return f"{name} is damaged: its sha256 differs from the manifest"
-    return None
+    """The folders named `checkpoint-<step>`, newest first, complete or not, readable or not."""
+    named = [path for path in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-[0-9]+", path.name)]
+    return sorted(filter(_may_be_folder, named), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
 
 
 def newest_checkpoint(folder: str | Path) -> str | None:
-    """Return the newest checkpoint that is complete and undamaged; print which ones are skipped, and why."""
+    """Return the newest checkpoint that is complete and undamaged; print which ones are skipped, and why.
+
+    This is for one process; the processes of a run agree with [`agree_on_checkpoint`].
+    """
     for checkpoint in checkpoints_of(folder):
         wrong = verify_checkpoint(checkpoint)
         if wrong is None:
@@ -67,13 +45,56 @@ def newest_checkpoint(folder: str | Path) -> str | None:
     return None
 
 
-def checkpoint_to_resume(given: str | bool | None, folder: str | Path, main_process: bool) -> str | None:
-    """Resolve `train(resume_from_checkpoint=given)`: the main process verifies and informs the others.
+def agree_on_checkpoint(folder: str | Path, saves: bool) -> str | None:
+    """Return the newest checkpoint that is complete and undamaged on every machine; all processes call it.
+
+    The main process prints which ones are skipped, and why.
+
+    Args:
+        folder: Output folder of the run.
+        saves: Whether this process saves checkpoints (one process per file system). Only such processes verify.
+    """
+    held = {int(path.name.rpartition("-")[2]): path for path in checkpoints_of(folder)}
+    everywhere = [set(json.loads(steps)) for steps in gather_messages(json.dumps([*held]) if saves else "") if steps]
+    for step in sorted(set.union(*everywhere), reverse=True):
+        checkpoint = held.get(step, Path(folder) / f"checkpoint-{step}")
+        wrong = fault_anywhere(checkpoint, saves)
+        if not wrong:
+            return str(checkpoint)
+        if own_rank() == 0:
+            print(f"Skipping {checkpoint}: {wrong}.", flush=True)
+    return None
+
+
+def fault_anywhere(checkpoint: Path, saves: bool) -> str:
+    """Return what is wrong with a checkpoint on any machine, or ""; all processes call it.
+
+    Args:
+        checkpoint: The checkpoint, by the same path on each machine.
+        saves: Whether this process saves checkpoints. Only such processes verify.
+    """
+    answer = None
+    if saves:
+        wrong = verify_checkpoint(checkpoint)
+        answer = {"wrong": wrong, "save_id": read_save_id(checkpoint) if wrong is None else None}
+    answers = {number: json.loads(text) for number, text in enumerate(gather_messages(json.dumps(answer)))}
+    answers = {number: answer for number, answer in answers.items() if answer is not None}
+    wrong = {number: answer["wrong"] for number, answer in answers.items() if answer["wrong"]}
+    if wrong:
+        alone = len(answers) == 1
+        return "; ".join(text if alone else f"on the machine of process {n}, {text}" for n, text in wrong.items())
+    if len({answer["save_id"] for answer in answers.values()}) > 1:
+        return f"the machines of the processes {sorted(answers)} hold checkpoints of different runs"
+    return ""
+
+
+def checkpoint_to_resume(given: str | bool | None, folder: str | Path, saves: bool) -> str | None:
+    """Resolve `train(resume_from_checkpoint=given)`; all processes call it.
 
     Args:
         given: A checkpoint; `True` for the newest complete one in `folder`; `None` or `False` for a new run.
         folder: Output folder of the run.
-        main_process: Whether this is the main process.
+        saves: Whether this process saves checkpoints. Only such processes verify.
 
     Returns:
         The checkpoint, or `None` for a new run.
@@ -83,15 +104,15 @@ def checkpoint_to_resume(given: str | bool | None, folder: str | Path, main_proc
     """
     if not given:
         return None
-    wrong, found = "", ""
-    if main_process:
-        found = (newest_checkpoint(folder) or "") if given is True else str(given)
-        if given is not True:
-            wrong = verify_checkpoint(given) or ""
-    found, wrong = json.loads(broadcast_from_main(json.dumps([found, wrong])))
-    if wrong:
-        raise ValueError(f"cannot resume from {found}: {wrong}. Give another one, or True for the newest complete one")
-    if not found:
+    if given is not True:
+        wrong = fault_anywhere(Path(given), saves)
+        if wrong:
+            raise ValueError(
+                f"cannot resume from {given}: {wrong}. Give another one, or True for the newest complete one"
+            )
+        return str(given)
+    found = agree_on_checkpoint(folder, saves)
+    if found is None:
         raise ValueError(
             f"{folder} has no complete checkpoint to resume from: leave out resume_from_checkpoint to begin a new run"
         )
@@ -100,7 +121,7 @@ def checkpoint_to_resume(given: str | bool | None, folder: str | Path, main_proc
 
 def save_checkpoint(
     checkpoint: Path, write: Callable[[str], None], main_process: bool, expected_bytes: int, keep: int | None,
-    best: str | None,
+    best: str | None, layout: Layout, shared: Sequence[str] = (),
 ) -> None:  # fmt: skip
     """Write a checkpoint so that it is complete or absent; all processes of the run call it.
 
@@ -111,6 +132,8 @@ def save_checkpoint(
         expected_bytes: Size in bytes to assume if there is no older checkpoint.
         keep: How many checkpoints to keep; `None` keeps all.
         best: A checkpoint to keep in any case.
+        layout: What the checkpoint must contain.
+        shared: This process's files that the checkpoints on other machines contain too. They should be small.
 
     Raises:
         RuntimeError: A process could not write its part. Older checkpoints are untouched.
@@ -118,19 +141,23 @@ def save_checkpoint(
     part = checkpoint.with_name(f".{checkpoint.name}.part")
     folder = part / checkpoint.name
     what = f"{checkpoint} was not written, older checkpoints are untouched"
+    save_id = broadcast_from_main(uuid.uuid4().hex)
 
     def prepare() -> None:
         check_space(checkpoint.parent, expected_bytes)
         shutil.rmtree(part, ignore_errors=True)
         folder.mkdir(parents=True)
 
+    def share() -> None:
+        _share(folder, shared, main_process)
+
     def finish() -> None:
-        seal(folder)
+        seal(folder, layout, save_id)
         _replace(folder, checkpoint)
         part.rmdir()
 
     try:
-        for do in (prepare, lambda: write(str(folder)), finish):
+        for do in (prepare, lambda: write(str(folder)), share, finish):
             error = None
             if main_process or do not in (prepare, finish):
                 try:
@@ -142,8 +169,27 @@ def save_checkpoint(
         if main_process:
             shutil.rmtree(part, ignore_errors=True)
         raise
-    if main_process and keep:
+    if main_process and keep:  # the new checkpoint is in its place on every machine
         rotate(checkpoint.parent, keep, protected={str(checkpoint), str(best)})
+
+
+def _share(folder: Path, names: Sequence[str], receives: bool) -> None:
+    """Send small files of a checkpoint to the machines that lack them; all processes call it."""
+    own = {name: base64.b64encode((folder / name).read_bytes()).decode() for name in names}
+    for message in gather_messages(json.dumps(own)):
+        for name, content in json.loads(message).items():
+            if receives and not (folder / name).exists():
+                (folder / name).write_bytes(base64.b64decode(content))
+
+
+@contextmanager
+def saves_on_every_machine(model: PreTrainedModel) -> Iterator[None]:
+    """Let `save_pretrained` write on processes other than the first one of the run too."""
+    model.should_save_on_this_rank = lambda is_main_process: is_main_process
+    try:
+        yield
+    finally:
+        del model.should_save_on_this_rank
 
 
 def check_space(folder: Path, expected_bytes: int) -> None:
@@ -161,7 +207,7 @@ def check_space(folder: Path, expected_bytes: int) -> None:
             files = json.loads((checkpoint / MANIFEST).read_text())["files"]
             expected_bytes = sum(entry["bytes"] for entry in files.values())
             break
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
     folder.mkdir(parents=True, exist_ok=True)
     free, needed = shutil.disk_usage(folder).free, expected_bytes + expected_bytes // 20 + SPARE_BYTES
@@ -183,29 +229,16 @@ def expected_bytes(model: torch.nn.Module, sharded: bool) -> int:
     return total
 
 
-def seal(folder: Path) -> None:
-    """Check every file below `folder`, flush it to the disk, and write the manifest last.
-
-    Raises:
-        OSError: A file does not follow its format.
-    """
-    files = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        _check_format(path)
-        name = path.relative_to(folder).as_posix()
-        files[name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-    manifest = folder / MANIFEST
-    manifest.write_text(json.dumps({"format_version": FORMAT_VERSION, "files": files}, indent=2) + "\n")
-    sync_tree(folder)
-
-
 def rotate(folder: Path, keep: int, protected: set[str]) -> None:
     """Remove the oldest complete checkpoints beyond `keep`; those without a manifest neither count nor are removed."""
-    finished = [p for p in checkpoints_of(folder) if (p / MANIFEST).is_file()]
+    finished = [p for p in checkpoints_of(folder) if os.path.isfile(p / MANIFEST)]
     free_to_go = [p for p in finished if str(p) not in protected]
     for checkpoint in free_to_go[max(0, keep - (len(finished) - len(free_to_go))) :]:
         old = checkpoint.with_name(f".{checkpoint.name}.old")
-        move(checkpoint, old)
+        try:
+            move(checkpoint, old)
+        except OSError as error:  # the new checkpoint is saved, so training goes on
+            print(f"{checkpoint} could not be removed: {error}.", flush=True)
         shutil.rmtree(old, ignore_errors=True)
 
 
@@ -220,7 +253,7 @@ def move_into(part: Path, folder: Path) -> None:
     """Move the files of a finished model into `folder`, the weights last: if they are there, everything is."""
     for path in part.rglob("*"):
         if path.is_file():
-            _check_format(path)
+            check_format(path)
     sync_tree(part)
     names = sorted(path.relative_to(part) for path in part.rglob("*") if path.is_file())
     names.sort(key=lambda name: (".safetensors" in name.name, name.name == "model.safetensors"))
@@ -233,24 +266,14 @@ def move_into(part: Path, folder: Path) -> None:
 def _replace(part: Path, checkpoint: Path) -> None:
     old = checkpoint.with_name(f".{checkpoint.name}.old")
     shutil.rmtree(old, ignore_errors=True)
-    if checkpoint.exists():  # a damaged one whose steps were trained again
+    with suppress(FileNotFoundError):  # a damaged one whose steps were trained again
         move(checkpoint, old)
     move(part, checkpoint)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _check_format(path: Path) -> None:
-    """Detect a file that was cut short without an error."""
+def _may_be_folder(path: Path) -> bool:
     try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt"):
-                pass
-        elif path.suffix in (".pt", ".pth"):
-            with zipfile.ZipFile(path) as archive:
-                damaged = archive.testzip()
-            if damaged is not None:
-                raise ValueError(f"{damaged} has another checksum")
-        elif path.suffix == ".json":
-            json.loads(path.read_text(encoding="utf-8"))
-    except (SafetensorError, zipfile.BadZipFile, ValueError) as error:
-        raise OSError(f"{path.name} is not a complete file ({error})") from error
+        return path.is_dir()
+    except OSError:  # the disk cannot say
+        return True

@@ -1,12 +1,12 @@
 """Fault-tolerant `Trainer`: checksummed checkpoints, exact resuming, preemption, NaN detection, watchdog.
 
-Each concept has a file: `checkpointing`, `preemption`, `nan_detection`, `out_of_memory`, `watchdog`, `run_dir`.
+Each concept has a file: `checkpointing`, `manifest`, `preemption`, `nan_detection`, `out_of_memory`, `watchdog`,
+`folder_lock`, `run_dir`.
 `trainer_hooks` lists the private parts of `transformers.Trainer` in use. docs/reliability.md says what is promised.
 """
 
 import json
 import time
-import traceback
 from pathlib import Path
 
 import torch
@@ -14,28 +14,19 @@ from transformers import Trainer, TrainerCallback, TrainerState
 
 from ..data.fingerprint import data_fingerprint
 from ..models.cpu_kernels import use_cpu_attention, use_cpu_dropout
+from ..utils.signals import survive_stop_signals
 from . import run_dir
 from .arguments import FaultTolerantArguments
 from .checkpointing import checkpoint_to_resume, expected_bytes, remove_leftovers, save_checkpoint
+from .folder_lock import lock_folder
 from .launch import end_run
+from .manifest import RECORD, STATE, Layout
 from .nan_detection import NonFiniteDetector, first_bad, stop_with_report, weights_are_finite
-from .out_of_memory import explain_out_of_memory
+from .out_of_memory import explain_out_of_memory, worker_advice, worker_died
 from .preemption import EvaluationStopped, Preempted, StopRequests
-from .ranks import broadcast_from_main
+from .ranks import refuse_if_any_rank_refuses
 from .trainer_options import TRAINER_REFUSED, check_trainer_arguments
 from .watchdog import Watchdog
-
-RECORD = "run_record.json"
-STATE = "trainer_state.json"
-WORKER_DIED = ("exited unexpectedly", "is killed by signal")
-
-
-def worker_died(error: Exception) -> bool:
-    """Whether PyTorch's loader raised `error` because a worker died, or because a batch died with its worker."""
-    if isinstance(error, RuntimeError):
-        return "DataLoader worker" in str(error) and any(words in str(error) for words in WORKER_DIED)
-    # The thread that pins memory passes its error on as text.
-    return "resource_sharer.py" in "".join(traceback.format_exception(error))
 
 
 def ignore_tied_weights(model: torch.nn.Module, incompatible_keys) -> None:
@@ -81,6 +72,15 @@ class FaultTolerantTrainer(Trainer):
         """
         raise ValueError(f"hyperparameter_search is not supported: {TRAINER_REFUSED['model_init']}")
 
+    def get_train_dataloader(self):
+        return survive_stop_signals(super().get_train_dataloader())
+
+    def get_eval_dataloader(self, eval_dataset=None):
+        return survive_stop_signals(super().get_eval_dataloader(eval_dataset))
+
+    def get_test_dataloader(self, test_dataset):
+        return survive_stop_signals(super().get_test_dataloader(test_dataset))
+
     # ---- training ----
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
@@ -93,15 +93,16 @@ class FaultTolerantTrainer(Trainer):
             Preempted: A signal told one process to stop; all have stopped, and a checkpoint is saved.
             NonFiniteError: A loss, gradient or weight is not finite.
             torch.OutOfMemoryError: Out of memory; the message says what to lower.
-            ValueError: The checkpoint is incomplete or of other training data, or `output_dir` holds a finished run.
+            ValueError: The checkpoint is incomplete or of other training data, `output_dir` holds a finished run,
+                another run uses it, or not all processes see it.
         """
-        folder, main = self.args.output_dir, self.is_world_process_zero()
+        folder = self.args.output_dir
         self.claim_folder(folder)
-        checkpoint = checkpoint_to_resume(resume_from_checkpoint, folder, main)
+        lock_folder(self.args)
+        checkpoint = checkpoint_to_resume(resume_from_checkpoint, folder, self.args.should_save)
+        self._record = run_dir.record(self.args, {"train": data_fingerprint(self.train_dataset)})
         if self.args.should_save:
             remove_leftovers(folder)
-        self._record = run_dir.record(self.args, {"train": data_fingerprint(self.train_dataset)})
-        if main:
             run_dir.add_record(Path(folder), self._record)
         if checkpoint is not None:
             self._compare_records(Path(checkpoint))
@@ -119,11 +120,7 @@ class FaultTolerantTrainer(Trainer):
         except (RuntimeError, OSError, EOFError) as error:
             if not worker_died(error):
                 raise
-            raise RuntimeError(
-                f"a data loader worker died at step {self.state.global_step} ({error!r}). It was probably killed "
-                "because the machine ran out of memory: lower --dataloader_num_workers or "
-                "--dataloader_prefetch_factor, and start the same command again"
-            ) from error
+            raise RuntimeError(worker_advice(self.state.global_step, error)) from error
         finally:
             self._stops = None
 
@@ -136,9 +133,8 @@ class FaultTolerantTrainer(Trainer):
         folder = Path(folder).resolve()
         if folder in self._own_folders:
             return
-        finished = run_dir.holds_finished_run(folder) if self.is_world_process_zero() else False
-        if broadcast_from_main("finished" if finished else ""):
-            raise ValueError(run_dir.finished_message(folder))
+        finished = self.args.should_save and run_dir.holds_finished_run(folder)
+        refuse_if_any_rank_refuses(run_dir.finished_message(folder) if finished else "")
         self._own_folders.add(folder)
 
     def set_initial_training_values(self, args, dataloader):
@@ -242,6 +238,8 @@ class FaultTolerantTrainer(Trainer):
             expected_bytes=expected_bytes(self.model, sharded=self.is_deepspeed_enabled),
             keep=self.args.save_total_limit,
             best=self.state.best_model_checkpoint,
+            layout=self._layout,
+            shared=self._own_files() if self.args.save_on_each_node else (),
         )
         self._saved_step = step
         self._watchdog.heartbeat()
@@ -253,16 +251,27 @@ class FaultTolerantTrainer(Trainer):
             super()._save_checkpoint(model, trial)
         finally:
             self.state.best_model_checkpoint, self._staging = best, None
-        (part / self._log_state_name()).write_text(json.dumps(self._log_state()) + "\n")
+        _, log_state = self._own_files()
+        (part / log_state).write_text(json.dumps(self._log_state()) + "\n")
         if self.args.should_save:
             (part / RECORD).write_text(json.dumps(self._record, indent=2) + "\n")
+            run_dir.copy_run_file(Path(self.args.output_dir), part)
             self.state.save_to_json(str(part / STATE))  # the stock one names the best checkpoint by its staging folder
 
     def _get_output_dir(self, trial) -> str:
         return self._staging or super()._get_output_dir(trial)
 
-    def _log_state_name(self) -> str:
-        return f"log_state_{self.args.process_index}_of_{self.args.world_size}.json"
+    @property
+    def _layout(self) -> Layout:
+        """What a checkpoint of this run must contain."""
+        plugin = self.args.deepspeed_plugin
+        sharding = f"zero{plugin.zero_stage}" if plugin is not None else "fsdp" if self.is_fsdp_enabled else "none"
+        return Layout(self.args.world_size, sharding, self.accelerator.scaler is not None)
+
+    def _own_files(self) -> tuple[str, str]:
+        """The files of a checkpoint that each process writes: its random state and its log state."""
+        rank = self.args.process_index
+        return self._layout.rng_name(rank), self._layout.log_state_name(rank)
 
     def _log_state(self) -> dict:
         """Sums since the last log: with them, the next log of a resumed run equals that of an uninterrupted run."""
@@ -276,7 +285,7 @@ class FaultTolerantTrainer(Trainer):
     def restore_log_state(self) -> None:
         """Continue the sums of the checkpoint that training resumes from, and do the evaluation that it left."""
         self._evaluation_due, self._micro_step = False, -1
-        path = Path(self._resumed_from or "") / self._log_state_name()
+        path = Path(self._resumed_from or "") / self._own_files()[1]
         if self._resumed_from is None or not path.is_file():  # written by another number of processes
             return
         state, device = json.loads(path.read_text()), self.args.device

@@ -19,7 +19,7 @@ def describe_launch(args: TrainingArguments) -> str:
     kind = args.distributed_state.distributed_type.value
     if args.deepspeed_plugin is not None:
         kind = f"DeepSpeed ZeRO-{args.deepspeed_plugin.zero_stage}"
-    elif _fsdp_asked_for() and args.device.type != "cpu":
+    elif fsdp_requested() and args.device.type != "cpu":
         kind = "FSDP"
     precision = {"no": "fp32"}.get(args.mixed_precision, args.mixed_precision)
     parallelism = [] if kind == "NO" else [kind]
@@ -48,7 +48,7 @@ def check_launch(args: TrainingArguments, processes: int | None, on_gpus: bool) 
             f"GPUs were asked for, but this run is {real}: check that they are visible, or use a configuration with "
             "`use_cpu: true`, such as accelerate_configs/cpu.yaml or cpu_zero2.yaml"
         )
-    if _fsdp_asked_for() and args.device.type == "cpu":
+    if fsdp_requested() and args.device.type == "cpu":
         raise ValueError(
             f"FSDP was asked for, but this run is {real}: accelerate has no FSDP on CPU; use "
             "accelerate_configs/cpu_zero3.yaml to shard there"
@@ -107,7 +107,8 @@ def requested_precision() -> str:
     return precision
 
 
-def _fsdp_asked_for() -> bool:
+def fsdp_requested() -> bool:
+    """Whether the launcher was asked for FSDP."""
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 

@@ -1,12 +1,16 @@
 """Detect losses and gradients that are not finite on the device, and report them where the host waits anyway."""
 
 import json
+import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import Trainer
 
+from ..utils.io import atomic_write
 from . import run_dir
 
 NEVER = 2**62
@@ -79,7 +83,7 @@ def first_bad(recorded: Tensor, names: list[str]) -> tuple[int, list[tuple[int, 
 def stop_with_report(
     trainer: Trainer, detector: NonFiniteDetector | None, position: int | None, bad: list[tuple[int, str]]
 ) -> None:
-    """Write `nonfinite-step-<n>.json` and raise.
+    """Print and write the report `nonfinite-step-<n>.json`, and raise.
 
     Args:
         trainer: The run.
@@ -107,16 +111,27 @@ def stop_with_report(
         "last_checkpoint": run_dir.newest_name(args.output_dir),
         "replay": command,
     }
-    path = Path(args.output_dir) / f"nonfinite-step-{step}.json"
     message = (
         f"{', '.join(components)} not finite {'by' if position is None else 'in'} step {step} for the samples "
-        f"{samples}. Report: {path}. No checkpoint contains it. To replay the step from the last checkpoint "
+        f"{samples}. No checkpoint contains it. To replay the step from the last checkpoint "
         f"({report['last_checkpoint']}):\n    {command}"
     )
-    if trainer.is_world_process_zero():
+    where = publish(report, Path(args.output_dir) / f"nonfinite-step-{step}.json") if args.process_index == 0 else ""
+    raise NonFiniteError(f"{message}\n{where}".rstrip())
+
+
+def publish(report: dict[str, Any], path: Path) -> str:
+    """Print a report to stderr, then write it; return where it is. It fails in no case: it explains a failure."""
+    text = json.dumps(report, indent=2) + "\n"
+    with suppress(OSError, ValueError):  # stderr may be a file on a full disk, or closed
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(report, indent=2) + "\n")
-    raise NonFiniteError(message)
+        atomic_write(path, text)
+    except OSError as error:
+        return f"The report is on stderr only: {path} could not be written ({error})."
+    return f"Report: {path}"
 
 
 def _sample_ids(trainer: Trainer, step: int, micro_step: int, rank: int) -> list[int]:

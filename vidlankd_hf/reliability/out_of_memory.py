@@ -1,11 +1,13 @@
 """Errors for memory that runs out: which size to lower, and how to keep the same samples in a step."""
 
 import contextlib
+import traceback
 from collections.abc import Iterator
 
 import torch
 from transformers import TrainingArguments
 
+WORKER_DIED = ("exited unexpectedly", "is killed by signal")
 ON_CPU = ("can't allocate memory", "not enough memory", "bad_alloc")
 
 
@@ -49,4 +51,20 @@ def advice(args: TrainingArguments, evaluating: bool) -> str:
         f"Out of memory in training: give --per_device_train_batch_size {smaller} (it is {size}) and "
         f"--gradient_accumulation_steps {times} (it is {accumulation}): a step then has the same samples and, unless "
         "an objective contrasts the samples of a batch, the same gradient."
+    )
+
+
+def worker_died(error: Exception) -> bool:
+    """Whether PyTorch's loader raised `error` because a worker died, or because a batch died with its worker."""
+    if isinstance(error, RuntimeError):
+        return "DataLoader worker" in str(error) and any(words in str(error) for words in WORKER_DIED)
+    # The thread that pins memory passes its error on as text.
+    return "resource_sharer.py" in "".join(traceback.format_exception(error))
+
+
+def worker_advice(step: int, error: Exception) -> str:
+    """What to do about a data loader worker that died, which raised `error`."""
+    return (
+        f"a data loader worker died at step {step} ({error!r}). It was probably killed because the machine ran out "
+        "of memory: lower --dataloader_num_workers or --dataloader_prefetch_factor, and start the same command again"
     )

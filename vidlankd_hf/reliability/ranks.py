@@ -14,6 +14,11 @@ def default_store() -> dist.Store | None:
     return dist.distributed_c10d._get_default_store()
 
 
+def own_rank() -> int:
+    """Number of this process in the run; 0 for a run of one process."""
+    return 0 if default_store() is None else dist.get_rank()
+
+
 def broadcast_from_main(message: str) -> str:
     """Return the main process's message on every process; all processes call it equally often."""
     return gather_messages(message)[0]
@@ -32,6 +37,20 @@ def gather_messages(message: str = "") -> list[str]:
     if number:  # all processes have read the previous round, since they are in this one
         store.delete_key(_key(number - 1, rank))
     return messages
+
+
+def refuse_if_any_rank_refuses(reason: str) -> None:
+    """Raise on all processes what one of them objects to; all processes call it equally often and wait here.
+
+    Args:
+        reason: Why this process refuses to go on; "" if it does not.
+
+    Raises:
+        ValueError: A process gave a reason.
+    """
+    for given in gather_messages(reason):
+        if given:
+            raise ValueError(given)
 
 
 def raise_if_any_rank_failed(what: str, error: Exception | None = None) -> None:

@@ -5,6 +5,7 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from contextlib import suppress
@@ -15,10 +16,11 @@ from typing import Any
 import psutil
 from transformers import TrainingArguments
 
-from ..utils.io import atomic_write, sha256_of
-from .checkpointing import checkpoints_of, newest_checkpoint
+from ..utils.io import atomic_write, move, sha256_of
+from .checkpointing import agree_on_checkpoint, checkpoints_of
+from .folder_lock import lock_folder
 from .launch import launcher_words
-from .ranks import broadcast_from_main
+from .ranks import refuse_if_any_rank_refuses
 
 RUN_FILE = "run.json"
 # Settings that may change when a run is resumed. All others must stay the same.
@@ -47,34 +49,49 @@ def open_run_dir(args: TrainingArguments, own: dict[str, Any]) -> str | None:
     folder = Path(args.output_dir)
     settings = _plain(args, own)
     contents = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.exists() else []
-    if contents and RUN_FILE not in contents:
-        raise ValueError(
-            f"{folder} holds files that belong to no run ({', '.join(contents[:3])}): choose another --output_dir"
-        )
-    run = json.loads((folder / RUN_FILE).read_text()) if contents else {"finished": False}
-    if run["finished"]:
-        raise ValueError(finished_message(folder))
-    found = newest_checkpoint(folder) if args.process_index == 0 else None
-    checkpoint = broadcast_from_main(found or "") or None  # all take the one that the main process verified
-    if checkpoint is None and checkpoints_of(folder):
-        raise ValueError(
-            f"{folder} holds checkpoints, but none is complete (see above): remove them to train from the beginning, "
-            "or choose another --output_dir"
-        )
+    foreign = f"{folder} holds files that belong to no run ({', '.join(contents[:3])}): choose another --output_dir"
+    refuse_if_any_rank_refuses(foreign if contents and RUN_FILE not in contents else "")
+    lock_folder(args)
+    refuse_if_any_rank_refuses(finished_message(folder) if holds_finished_run(folder) else "")
+    run = read_run(folder)
+    checkpoint = agree_on_checkpoint(folder, args.should_save)
+    incomplete = (
+        f"{folder} holds checkpoints, but none is complete (see above): remove them to train from the beginning, "
+        "or choose another --output_dir"
+    )
+    refuse_if_any_rank_refuses(incomplete if checkpoint is None and checkpoints_of(folder) else "")
+    new = {"command": command(), "finished": False, "versions": versions(), "settings": settings}
+    if contents and run is None:
+        run = _restore_run_file(folder, checkpoint, new, args)
     if checkpoint is None:  # nothing was trained yet, so the settings may change
         if contents:
             log_on_main(args, f"{folder} holds a run without a checkpoint: training starts from the beginning.")
-        if args.process_index == 0:
-            _write(folder, {"command": command(), "finished": False, "versions": versions(), "settings": settings})
+        if args.should_save:
+            _write(folder, new)
         return None
     changed = changed_settings(run["settings"], args, own)
-    if changed:
-        raise ValueError(
-            f"{folder} holds a run with other settings ({'; '.join(changed[:3])}): repeat its settings to resume it, "
-            "or choose another --output_dir"
-        )
+    other = (
+        f"{folder} holds a run with other settings ({'; '.join(changed[:3])}): repeat its settings to resume it, "
+        "or choose another --output_dir"
+    )
+    refuse_if_any_rank_refuses(other if changed else "")
     log_on_main(args, f"Resuming from {checkpoint}.")
     return checkpoint
+
+
+def _restore_run_file(
+    folder: Path, checkpoint: str | None, new: dict[str, Any], args: TrainingArguments
+) -> dict[str, Any]:
+    """Replace a damaged `run.json` by the copy in the checkpoint that the run resumes from, or by `new`."""
+    copy = read_run(checkpoint) if checkpoint is not None else None
+    source = f"the copy in {checkpoint} replaces it" if copy is not None else "it is written anew, with these settings"
+    log_on_main(args, f"{folder / RUN_FILE} is damaged or cannot be read: {source}.")
+    if args.should_save:
+        aside = folder / f".{RUN_FILE}.damaged"
+        shutil.rmtree(aside, ignore_errors=True)
+        move(folder / RUN_FILE, aside)
+        _write(folder, copy or new)
+    return copy or new
 
 
 def affects_results(name: str) -> bool:
@@ -96,9 +113,32 @@ def _plain(args: TrainingArguments, own: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps({**args.to_dict(), **own, "sequences_per_step": sequences}, default=str))
 
 
+def read_run(folder: str | Path) -> dict[str, Any] | None:
+    """`run.json` of a run or of one of its checkpoints; `None` if there is none, or it is damaged or unreadable."""
+    try:
+        run = json.loads((Path(folder) / RUN_FILE).read_text(encoding="utf-8"))
+        return run if isinstance(run["settings"], dict) and isinstance(run["finished"], bool) else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def copy_run_file(folder: Path, checkpoint: Path) -> None:
+    """Put a copy of `run.json`, if there is one that can be read, into a checkpoint."""
+    run = read_run(folder)
+    if run is not None:
+        (checkpoint / RUN_FILE).write_text(json.dumps(run, indent=2) + "\n")
+
+
 def read_settings(folder: str | Path) -> dict[str, Any]:
-    """Settings that a run's folder holds."""
-    return json.loads((Path(folder) / RUN_FILE).read_text())["settings"]
+    """Settings that a run's folder holds.
+
+    Raises:
+        ValueError: There is no readable `run.json`.
+    """
+    run = read_run(folder)
+    if run is None:
+        raise ValueError(f"{Path(folder) / RUN_FILE} is missing or damaged: give the folder of a run")
+    return run["settings"]
 
 
 def _write(folder: Path, content: dict[str, Any]) -> None:
@@ -120,8 +160,8 @@ def record(args: TrainingArguments, data: dict[str, str | None]) -> dict[str, An
 
 def add_record(folder: Path, content: dict[str, Any]) -> None:
     """Append a record to `run.json`, if the folder has one: one for each start of the run."""
-    if (folder / RUN_FILE).exists():
-        run = json.loads((folder / RUN_FILE).read_text())
+    run = read_run(folder)
+    if run is not None:
         _write(folder, {**run, "trainings": [*run.get("trainings", []), content]})
 
 
@@ -157,32 +197,38 @@ def _line(words: list[str]) -> str:
 
 def mark_finished(args: TrainingArguments) -> None:
     """Mark the run as finished: everything it wrote is complete."""
-    if args.process_index == 0:
+    if args.should_save:
         folder = Path(args.output_dir)
-        _write(folder, {**json.loads((folder / RUN_FILE).read_text()), "finished": True})
+        _write(folder, {**(read_run(folder) or {"settings": {}}), "finished": True})
 
 
 def is_finished(folder: str | Path) -> bool:
     """Whether `run.json` says that the run is finished."""
-    path = Path(folder) / RUN_FILE
-    return path.exists() and json.loads(path.read_text())["finished"]
+    run = read_run(folder)
+    return run is not None and run["finished"]
 
 
 def holds_finished_run(folder: str | Path) -> bool:
-    """Whether `folder` holds a finished run: `run.json` says so, or there are weights but no `run.json`."""
-    if (Path(folder) / RUN_FILE).exists():
-        return is_finished(folder)
-    return any(Path(folder).glob("*.safetensors"))
+    """Whether `folder` holds a finished run: `run.json` says so, or there are weights but no readable `run.json`."""
+    run = read_run(folder)
+    return run["finished"] if run is not None else any(Path(folder).glob("*.safetensors"))
 
 
 def finished_message(folder: str | Path) -> str:
     """Error message for a folder that may not be overwritten."""
+    if os.path.lexists(Path(folder) / RUN_FILE) and read_run(folder) is None:
+        return (
+            f"{folder} holds a model, and its {RUN_FILE} is damaged or cannot be read, so it may be a finished run: "
+            "choose another --output_dir, or remove the model to go on with the run"
+        )
     return f"{folder} holds a finished run: choose another --output_dir, or remove it to train again"
 
 
 def newest_name(folder: str | Path) -> str | None:
-    """Path of the newest checkpoint by name; it is not verified."""
-    return next((str(checkpoint) for checkpoint in checkpoints_of(folder)), None)
+    """Path of the newest checkpoint by name, which is not verified; `None` too if the folder cannot be read."""
+    with suppress(OSError):
+        return next((str(checkpoint) for checkpoint in checkpoints_of(folder)), None)
+    return None
 
 
 def file_fingerprint(path: str | Path) -> str | None:
@@ -191,9 +237,10 @@ def file_fingerprint(path: str | Path) -> str | None:
 
 
 def log_on_main(args: TrainingArguments, message: str) -> None:
-    """Print on the main process only."""
+    """Print on the main process only. A log file on a full disk ends no run."""
     if args.process_index == 0:
-        print(message, flush=True)
+        with suppress(OSError):
+            print(message, flush=True)
 
 
 def run_script(script: Path, *arguments: str, log: Path | None = None, launcher: list[str] | None = None) -> None:

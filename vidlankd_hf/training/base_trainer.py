@@ -1,5 +1,6 @@
 """What the trainers of the teacher, the student and a task share: exact means, evaluation, publishing."""
 
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from ..data.vocabulary import vocabulary_fingerprint
 from ..hub.push import PushError, make_repository, push
 from ..reliability import run_dir
 from ..reliability.arguments import FaultTolerantArguments
-from ..reliability.checkpointing import move_into
+from ..reliability.checkpointing import move_into, saves_on_every_machine
 from ..reliability.fault_tolerant_trainer import FaultTolerantTrainer
 from ..reliability.ranks import raise_if_any_rank_failed
 from .arguments import PretrainingArguments
@@ -251,7 +252,8 @@ class BaseTrainer(FaultTolerantTrainer):
         if self.args.should_save:
             output_dir = output_dir or self.args.output_dir
             model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-            model.save_pretrained(output_dir, state_dict=state_dict)
+            with saves_on_every_machine(model) if self.args.save_on_each_node else nullcontext():
+                model.save_pretrained(output_dir, state_dict=state_dict)
             if self.processing_class is not None:
                 self.processing_class.save_pretrained(output_dir)
 

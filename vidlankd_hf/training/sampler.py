@@ -5,10 +5,8 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset, Sampler, get_worker_info
+from torch.utils.data import Dataset, Sampler
 from transformers import TrainerCallback
-
-from ..utils.signals import survive_stop_signals
 
 BLOCK_SAMPLES = 256
 
@@ -123,7 +121,6 @@ class EpochDataset(Dataset):
     def __init__(self, dataset: Any):
         self.dataset, self.size = dataset, len(dataset)
         self.shard_sizes: Sequence[int] | None = getattr(dataset, "shard_sizes", None)
-        self._prepared_worker = False
         layout = getattr(dataset, "format", None)  # of a datasets.Dataset
         transform = layout["format_kwargs"].get("transform") if isinstance(layout, dict) else None
         self._read_rows = getattr(transform, "read", None)
@@ -140,9 +137,6 @@ class EpochDataset(Dataset):
         return self.__getitems__([key])[0]
 
     def __getitems__(self, keys: list[int]) -> list[dict]:
-        if not self._prepared_worker and get_worker_info() is not None:
-            survive_stop_signals()
-            self._prepared_worker = True
         epochs, indices = zip(*(divmod(key, self.size) for key in keys))
         samples = self._read(list(indices), epochs)
         return [{**s, "sample_id": i, "epoch": e} for s, i, e in zip(samples, indices, epochs)]

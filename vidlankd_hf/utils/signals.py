@@ -1,16 +1,97 @@
-"""Signal handling in the workers of a data loader."""
+"""Workers of a data loader that outlive the signals which stop a run, and end with the process that needs them.
 
+Schedulers, `timeout` and Ctrl-C signal every process of a job. The main process then finishes its step and saves, for
+which it may need batches, however long it takes. So a worker never receives these signals: they are blocked before it
+is created, which both `fork` and `spawn` pass on to its first instruction. It ends when its parent tells it to, or
+within a second after its parent's death.
+"""
+
+import atexit
+import copy
+import multiprocessing
+import os
 import signal
+import threading
+import time
+import weakref
+from multiprocessing import resource_tracker
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from typing import Any
 
-WORKER_SECONDS = 60  # that a worker lives after SIGTERM
+from torch.utils.data import DataLoader
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+PARENT_CHECK_SECONDS = 1.0
+
+_started: weakref.WeakSet["_Worker"] = weakref.WeakSet()
 
 
-def survive_stop_signals() -> None:
-    """Keeps a data loader's worker alive for a minute after SIGTERM, and ignores SIGUSR1.
+class _Worker(BaseProcess):
+    def start(self) -> None:
+        self.creator = os.getpid()
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            if not isinstance(self, ForkWorker):
+                resource_tracker.ensure_running()  # it would otherwise start now, and unblock the signals
+                signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        _started.add(self)
 
-    By default, a worker exits at SIGTERM, and training fails with it. Cluster managers send the signal to all
-    processes of a job, but the main process still needs batches to finish its step.
-    """
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(WORKER_SECONDS))
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a worker exits when its parent is gone
+    def run(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # a fork server may be older than this run
+        threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+        super().run()
+
+    def terminate(self) -> None:
+        self.kill()  # SIGTERM is blocked
+
+
+class ForkWorker(_Worker, multiprocessing.get_context("fork").Process):
+    """Worker process that was forked."""
+
+
+class SpawnWorker(_Worker, multiprocessing.get_context("spawn").Process):
+    """Worker process that was spawned."""
+
+
+class ForkServerWorker(_Worker, multiprocessing.get_context("forkserver").Process):
+    """Worker process that a fork server created."""
+
+
+WORKERS = {"fork": ForkWorker, "spawn": SpawnWorker, "forkserver": ForkServerWorker}
+
+
+def survive_stop_signals(loader: DataLoader) -> DataLoader:
+    """Make the future workers of a data loader, or of accelerate's wrapper around one, outlive [`STOP_SIGNALS`]."""
+    inner: Any = getattr(loader, "base_dataloader", loader)
+    if inner.num_workers:
+        context = inner.multiprocessing_context or multiprocessing.get_context()
+        inner.multiprocessing_context = worker_context(context.get_start_method())
+    return loader
+
+
+def worker_context(method: str) -> BaseContext:
+    """The context of `multiprocessing` with this start method, whose processes outlive [`STOP_SIGNALS`]."""
+    context: Any = copy.copy(multiprocessing.get_context(method))
+    context.Process = WORKERS[method]
+    return context
+
+
+def _end_with_parent(parent: int) -> None:
+    original = multiprocessing.parent_process()
+    while os.getppid() == parent and original is not None and original.is_alive():
+        time.sleep(PARENT_CHECK_SECONDS)
+    os._exit(1)
+
+
+@atexit.register
+def _kill_remaining_workers() -> None:
+    """Kill the workers that are left when Python exits: `multiprocessing` would wait for them forever."""
+    remaining = [worker for worker in _started if worker.creator == os.getpid() and worker.is_alive()]
+    if remaining:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would report that they died
+    for worker in remaining:
+        worker.kill()

@@ -1,0 +1,122 @@
+"""The output folder of a run: the same for all processes, and locked against a second run."""
+
+import errno
+import fcntl
+import os
+import platform
+import time
+import uuid
+from pathlib import Path
+
+from transformers import TrainingArguments
+
+from .ranks import broadcast_from_main, refuse_if_any_rank_refuses
+
+LOCK = ".lock"
+SECONDS_UNTIL_SEEN = 30.0  # a network file system shows a new file late
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+_locked: dict[Path, int | None] = {}  # folder: descriptor of its lock in the processes that save
+
+
+def lock_folder(args: TrainingArguments) -> None:
+    """Take `args.output_dir` for this run until its processes end; all processes call it.
+
+    Raises:
+        ValueError: A process does not see the files of the one that saves, or another run uses the folder.
+    """
+    folder = Path(args.output_dir).resolve()
+    if folder in _locked:
+        return
+    descriptor, refusal = None, ""
+    try:
+        if args.should_save:
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = _lock(folder)
+    except BlockingIOError:
+        refusal = _in_use(folder)
+    except OSError as error:
+        refusal = f"{folder} cannot be written to: {error}"
+    try:
+        refuse_if_any_rank_refuses(refusal)
+        _check_common_folder(folder, args)
+    except ValueError:
+        if descriptor is not None:
+            os.close(descriptor)
+        raise
+    _locked[folder] = descriptor
+
+
+def _lock(folder: Path) -> int:
+    """Lock the folder's file, and write host and process id into it for those who find it locked."""
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            print(f"The file system of {folder} has no locks: start no second run in it.", flush=True)
+        elif error.errno not in (errno.ENOSPC, errno.EDQUOT):  # the lock itself takes no space
+            os.close(descriptor)
+            raise
+    return descriptor
+
+
+def _in_use(folder: Path) -> str:
+    try:
+        holder = (folder / LOCK).read_text(errors="replace").strip()
+    except OSError:
+        holder = ""
+    return (
+        f"another run uses {folder} ({holder or 'a process that could not write its name'}): wait until it ends, stop "
+        "it, or choose another --output_dir"
+    )
+
+
+def _check_common_folder(folder: Path, args: TrainingArguments) -> None:
+    """Check that each process sees the files of the process that saves for it, and none of another machine's."""
+    if args.world_size == 1:
+        return
+    token = broadcast_from_main(uuid.uuid4().hex)
+    saver = args.process_index - args.local_process_index if args.save_on_each_node else 0
+    own, error = folder / f".seen-{token}-{args.process_index}", ""
+    if args.should_save:
+        try:
+            own.touch()
+        except OSError as caught:
+            error = f"{folder} cannot be written to: {caught}"
+    try:
+        refuse_if_any_rank_refuses(error)
+        refuse_if_any_rank_refuses(_check_seen(folder, token, saver, args))
+    finally:
+        if args.should_save:
+            own.unlink(missing_ok=True)
+
+
+def _check_seen(folder: Path, token: str, saver: int, args: TrainingArguments) -> str:
+    end = time.monotonic() + SECONDS_UNTIL_SEEN
+    while not os.path.exists(folder / f".seen-{token}-{saver}"):
+        if time.monotonic() > end:
+            return (
+                f"process {args.process_index} on {platform.node()} does not see {folder} as process {saver}, which "
+                "saves checkpoints, does: give an --output_dir that all machines share, or --save_on_each_node true"
+            )
+        time.sleep(0.1)
+    if saver and args.should_save and os.path.exists(folder / f".seen-{token}-0"):
+        return (
+            f"save_on_each_node is true, but process {saver} on {platform.node()} writes to the same {folder} as "
+            "process 0: leave it out, since the machines share the folder"
+        )
+    return ""
+
+
+def _forget_locks() -> None:
+    """Leave the locks to the process that took them: a child would keep them after its parent's death."""
+    for descriptor in _locked.values():
+        if descriptor is not None:
+            os.close(descriptor)
+    _locked.clear()
+
+
+os.register_at_fork(after_in_child=_forget_locks)
