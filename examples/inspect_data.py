@@ -7,20 +7,24 @@
 Prints counts, durations, clip lengths, the share of time with captions, and how
 the vocabulary grows compared with that of a text corpus. Writes into
 --output_dir: contact_sheet.png and contact_sheet.html (random clips with
-captions, if --videos is given), summary.json, and unpaired.jsonl (captions and
-videos without a counterpart). Without arguments it shows the grounded world.
+captions, if --videos is given), summary.json, unpaired.jsonl (captions and
+videos without a counterpart), and left_out.jsonl. Ends with an account: what
+went in, what is used, and what was left out and why. Without arguments it shows
+the grounded world.
 """
 
 import json
 from pathlib import Path
 
 from vidlankd_hf.cli import CommandLine, run_example
+from vidlankd_hf.data.account import Account
 from vidlankd_hf.data.captions import read_captions
 from vidlankd_hf.data.features import FeatureStore
 from vidlankd_hf.data.pairing import pair_captions
 from vidlankd_hf.data.text_blocks import load_text
 from vidlankd_hf.data.vocabulary import load_tokenizer
 from vidlankd_hf.experiments.world.bootstrap import use_existing_world
+from vidlankd_hf.inspection.accounting import account_lines, close_account
 from vidlankd_hf.inspection.contact_sheet import histogram_rows, summary_rows, write_image, write_page
 from vidlankd_hf.inspection.inspect import sample_clips, summarize, vocabulary_growth, vocabulary_size_at
 from vidlankd_hf.inspection.script_arguments import InspectionArguments
@@ -43,10 +47,15 @@ def main() -> None:
     text = load_text(args.text)["text"] if args.text else None
     tokenizer = load_tokenizer(args.tokenizer)
     store = FeatureStore(args.features)
-    captions = read_captions(args.captions, args.caption_format, args.remove_overlap)
+    account = Account()
+    captions = read_captions(
+        args.captions, args.caption_format, args.remove_overlap, args.caption_encoding, account=account
+    )
     pairs = pair_captions(store, captions)
+    close_account(account, store, pairs)
     folder.mkdir(parents=True, exist_ok=True)
     pairs.unpaired.write(folder / "unpaired.jsonl")
+    account.write(folder / "left_out.jsonl")
     dataset = args.load(tokenizer, args.max_length or 128, max_unpaired=1.0)
     summary = summarize(store, pairs, dataset)
     for name, value in summary_rows(summary):
@@ -68,6 +77,7 @@ def main() -> None:
         print(f"Among {words:,} words of each: {sizes[0]:,.0f} in the captions, {sizes[1]:,.0f} in the text.")
         summary["vocabulary_among"] = {"words": words, **dict(zip(growth, sizes))}
 
+    summary["account"] = account.summary()
     atomic_write(folder / "summary.json", json.dumps({**summary, "vocabulary": growth}, indent=2) + "\n")
     clips = sample_clips(dataset, args.videos, args.num_clips, seed=args.seed) if args.videos else []
     if clips:
@@ -75,6 +85,8 @@ def main() -> None:
     write_page(folder / "contact_sheet.html", f"Captioned video: {args.features}", summary, clips, growth)
     parser.save_settings(folder)
     print(f"\nIn {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}.")
+    print("\nAccount (left_out.jsonl names everything that was left out)")
+    print("\n".join(account_lines(account)))
     problems = pairs.unpaired.problems(args.features, args.captions)
     if problems:
         print("To train without them, give --max_unpaired. " + ". ".join(problems) + ".")

@@ -318,3 +318,15 @@ def test_resumed_training_sees_the_windows_of_its_epoch(tmp_path, tokenizer, lon
     resumed = run("resumed", resume=str(tmp_path / "whole" / "checkpoint-6"))
     assert torch.equal(uninterrupted, resumed)
     assert not torch.equal(uninterrupted, run("fixed", seed=None))
+
+
+@pytest.mark.parametrize(
+    "tag", ["en", "en-US", "es-419", "fil", "zh-Hans", "zh-Hans-en", "en-nP7-2PuUl7o", "en-orig", "pt_BR", "eng"]
+)
+def test_language_tags_of_subtitle_files_are_no_part_of_the_name(tag):
+    assert VideoNames(["talk.mp4", "other.mp4"]).find(f"talk.{tag}") == "talk.mp4"
+    assert VideoNames(["a-b_C9x.webm"]).find(f"a-b_C9x.{tag}") == "a-b_C9x.webm"
+
+
+def test_the_suffix_of_a_video_is_no_language():
+    assert VideoNames(["talk.mp4"]).find("talk.mkv") is None

@@ -45,8 +45,8 @@ BAD = {
     "text.mp4": lambda path: path.write_text("no video\n" * 1000),
     "sound.mp4": write_sound,
     "truncated.mp4": write_cut_short,
-    "a folder.mp4": lambda path: path.mkdir(),
 }
+REASONS = {"empty.mp4": "unreadable", "text.mp4": "unreadable", "sound.mp4": "no video", "truncated.mp4": "truncated"}
 ODD = {
     "one frame.mp4": lambda path: write_grey_video(path, [0]),
     "zero fps.avi": write_zero_fps,
@@ -69,15 +69,18 @@ def test_bad_files_are_listed_and_everything_else_is_extracted(tmp_path, videos,
     for name, write in {**BAD, **ODD}.items():
         write(folder / name)
     (folder / "good.mp4").write_bytes((videos / "0.mp4").read_bytes())
-    with pytest.raises(ValueError, match="5 of 10 videos failed, but --max_failed is 4") as error:
-        extract_features(folder, tmp_path / "features", backbones, max_failed=4)
+    (folder / "notes.txt").write_text("no video either, and not named like one")
+    with pytest.raises(ValueError, match="4 of 9 videos failed, but --max_failed is 3") as error:
+        extract_features(folder, tmp_path / "features", backbones, max_failed=3)
     assert str(tmp_path / "features" / "quarantine.jsonl") in str(error.value)
     entries = quarantined(tmp_path / "features")
     assert [entry["path"] for entry in entries] == sorted(str(folder / name) for name in BAD)
-    assert {entry["reason"] for entry in entries} == {"unreadable"}
-    assert all(entry["path"] in entry["detail"] and "Give a video" in entry["detail"] for entry in entries)
+    assert {os.path.basename(entry["path"]): entry["reason"] for entry in entries} == REASONS
+    assert all(entry["path"] in entry["detail"] and "remove" in entry["detail"] for entry in entries)
+    (left_out,) = map(json.loads, open(tmp_path / "features" / "left_out.jsonl"))
+    assert left_out["path"] == str(folder / "notes.txt") and "1 files were left out" in caplog.text
     before = read_all(tmp_path / "features")
-    store = extract_features(folder, tmp_path / "features", backbones, max_failed=5)
+    store = extract_features(folder, tmp_path / "features", backbones, max_failed=4)
     assert store.video_ids == sorted([*ODD, "good.mp4"]) and read_all(tmp_path / "features") == before
     assert len(store.read("one frame.mp4")[1]) == 1 and len(store.read("good.mp4")[1]) == 3
     alone = extract_features([videos / "0.mp4"], tmp_path / "alone", backbones)
@@ -205,15 +208,18 @@ def test_run_after_a_full_disk_continues(tmp_path, videos, backbones, whole, mon
         ):
             extract_features(videos, folder, backbones, **options)
     assert sorted(read_all(folder)) == [
-        "extraction.json", "shard-00000.json", "shard-00000.safetensors", "tasks.jsonl"]  # fmt: skip
+        "extraction.json", "left_out.jsonl", "shard-00000.json", "shard-00000.safetensors",
+        "shard-00000.safetensors.crc32", "tasks.jsonl"]  # fmt: skip
     first = (folder / "shard-00000.safetensors").stat().st_mtime_ns
     extract_features(videos, folder, backbones, **options)
     assert read_all(folder) == whole
     assert (folder / "shard-00000.safetensors").stat().st_mtime_ns == first
 
 
-@pytest.mark.parametrize("name", ["tasks.jsonl", "extraction.json", "shard-00001.safetensors", "shard-00001.json",
-                                  "index.jsonl", "manifest.json"])  # fmt: skip
+@pytest.mark.parametrize("name", [
+    "extraction.json", "shard-00001.safetensors", "manifest.json",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("tasks.jsonl", "shard-00001.json", "index.jsonl")),
+])  # fmt: skip
 def test_killed_run_continues_to_the_same_result(tmp_path, videos, backbones, whole, name):
     """The run is killed right before this file is renamed to its final name."""
     folder = tmp_path / "features"

@@ -1,16 +1,25 @@
 """Videos given as folders, patterns, lists, manifests and URLs."""
 
+import http.server
 import json
+import logging
+import os
+import subprocess
+import sys
 import threading
+import time
 
 import fsspec
 import pyarrow
 import pyarrow.parquet
 import pytest
+from launching import LIGHT
 from video_files import write_grey_video
 
+from vidlankd_hf.extraction import tasks
 from vidlankd_hf.extraction.decoders import Clip, Ended, Failed, Limits, decode_videos
-from vidlankd_hf.extraction.videos import UNKNOWN_SECONDS, Video, find_videos, without_secrets
+from vidlankd_hf.extraction.videos import UNKNOWN_SECONDS, Video, find_videos
+from vidlankd_hf.utils.addresses import public_address
 
 STREAMS = [{"rate": 1.0, "clip_length": 1, "pixels": {"size": [8, 8], "resample": 2, "crop": None}}]
 
@@ -24,6 +33,25 @@ def folder(tmp_path):
 
 def ids(videos):
     return [video.id for video in find_videos(videos)]
+
+
+def test_folders_are_searched_recursively_and_ffmpeg_says_what_is_a_video(tmp_path, caplog):
+    write_grey_video(tmp_path / "a.mp4", [0, 100])
+    (tmp_path / "sub" / "deep").mkdir(parents=True)
+    write_grey_video(tmp_path / "sub" / "deep" / "b.mkv", [0, 100]).rename(tmp_path / "sub" / "deep" / "b.M2TS")
+    write_grey_video(tmp_path / "c.mp4", [0, 100]).rename(tmp_path / "no suffix")
+    (tmp_path / "broken.MP4").write_bytes(b"")
+    (tmp_path / "linked").symlink_to(tmp_path / "sub")
+    for i in range(6):
+        (tmp_path / f"notes{i}.txt").write_text("no video\n" * 100)
+    (tmp_path / "list.m3u8").write_text("#EXTM3U\na.mp4\n")
+    left_out = []
+    found = find_videos(tmp_path, left_out)
+    assert [video.id for video in found] == ["a.mp4", "b.M2TS", "broken.MP4", "no suffix"]
+    names = [path.rsplit("/", 1)[1] for path, _ in left_out]
+    assert names == ["list.m3u8", *(f"notes{i}.txt" for i in range(6))], "what is a video by its name alone will fail"
+    assert all(reason for _, reason in left_out)
+    assert "7 files are no videos and left out" in caplog.text and "and 2 more" in caplog.text
 
 
 def test_folders_patterns_and_lists(folder):
@@ -125,6 +153,120 @@ def test_slow_storage_only_fails_its_video(tmp_path, monkeypatch, limits, said):
 
 def test_ids_of_urls_have_no_secrets_and_brackets_in_file_names_are_no_pattern(tmp_path):
     (video,) = find_videos(["https://me:secret@host.org/talks/talk.mp4?signature=SECRET"])
-    assert video.id == "talk.mp4" and without_secrets(video.path) == "https://host.org/talks/talk.mp4"
+    assert video.id == "talk.mp4" and public_address(video.path) == "https://host.org/talks/talk.mp4"
     (tmp_path / "talk[1].mp4").write_bytes(b"x")
     assert [video.id for video in find_videos(str(tmp_path / "talk[1].mp4"))] == ["talk[1].mp4"]
+
+
+@pytest.fixture
+def forbidden():
+    """Host of a server that answers nothing but 403."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(403)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.mark.parametrize("address, id", [
+    ("http://{host}/a.mp4?X-Sig=SECRET", "a.mp4"),
+    ("http://{host}/b.mp4?X-Sig=a%7ESECRET%3d&x=SECRET+SECRET", "b.mp4"),
+    ("http://me:SECRET@{host}/c.mp4", "c.mp4"),
+    ("simplecache::http://{host}/d.mp4?X-Sig=SECRET", "d.mp4"),
+    ("zip://in.mp4::http://{host}/e.zip?X-Sig=SECRET", "in.mp4"),
+    ("ftp://me:SECRET@127.0.0.1:1/f.mp4", "f.mp4"),
+    ("HTTP://{host}/g.mp4?X-Sig=SECRET", "g.mp4"),
+    ("https://SECRET@127.0.0.1:1/h.mp4#SECRET", "h.mp4"),
+    ("nosuch://me:SECRET@host/i.mp4?SECRET", "i.mp4"),
+])  # fmt: skip
+def test_secrets_of_addresses_are_in_no_id_quarantine_or_log(tmp_path, forbidden, caplog, address, id):
+    caplog.set_level(logging.INFO)
+    address = address.format(host=forbidden)
+    (video,) = find_videos([address])
+    assert video.id == id
+    task = tasks.ShardTask.__new__(tasks.ShardTask)
+    task.folder, task.progress, task._failed, task._gathered = tmp_path, None, [], {video.id: tasks._Gathered([])}
+    (event,) = decode_videos([video], STREAMS, 1, Limits(stall_seconds=5))
+    assert isinstance(event, Failed) and "SECRET" not in event.detail
+    task._quarantine(event.video, event.reason, event.detail)
+    assert "SECRET" not in (tmp_path / "quarantine.jsonl").read_text() + caplog.text
+    assert id in (tmp_path / "quarantine.jsonl").read_text()
+
+
+@pytest.mark.parametrize("given", [
+    "http://me:SECRET@{host}/videos.jsonl?sig=SECRET", "http://{host}/videos.parquet?sig=SECRET",
+    "http://{host}/folder?sig=SECRET", ["http://{host}/a.mp4?s=SECRET", "http://{host}/b/a.mp4?s=SECRET"],
+])  # fmt: skip
+def test_secrets_of_addresses_are_in_no_error_about_the_input(forbidden, given):
+    given = given.format(host=forbidden) if isinstance(given, str) else [one.format(host=forbidden) for one in given]
+    with pytest.raises(ValueError) as caught:
+        find_videos(given)
+    text, error = "", caught.value
+    while error is not None:
+        text, error = f"{text} {error}", error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    assert "SECRET" not in text and ("127.0.0.1" in text)
+
+
+def test_bad_row_with_a_secret_is_named_without_it(tmp_path):
+    (tmp_path / "m.jsonl").write_text('{"path": "https://h.org/a.mp4?s=SECRET", "duration": -1}\n')
+    with pytest.raises(ValueError, match="https://h.org/a.mp4") as caught:
+        find_videos(tmp_path / "m.jsonl")
+    assert "SECRET" not in str(caught.value)
+
+
+FETCHES = """
+import time
+import fsspec
+from vidlankd_hf.extraction.decoders import Limits, decode_videos
+from vidlankd_hf.extraction.videos import Video
+memory = fsspec.filesystem("memory")
+memory.pipe_file("/far.mp4", b"x")
+def get_file(self, path, local, **kwargs):
+    open(local, "wb").write(b"half a video")
+    print("fetching", flush=True)
+    time.sleep(60)
+type(memory).get_file = get_file
+list(decode_videos([Video("far.mp4", "memory://far.mp4", 1.0)], [], 1, Limits()))
+"""
+
+
+@pytest.mark.parametrize("stop", ["terminate", "kill"])
+def test_fetched_videos_of_a_stopped_extraction_are_removed_by_the_next_one(tmp_path, monkeypatch, stop):
+    process = subprocess.Popen([sys.executable, "-c", LIGHT + FETCHES], env={**os.environ, "TMPDIR": str(tmp_path)},
+                               stdout=subprocess.PIPE, text=True)  # fmt: skip
+    assert process.stdout.readline() == "fetching\n"
+    getattr(process, stop)()
+    process.wait(timeout=20)
+    assert len(list(tmp_path.iterdir())) == 1
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    list(decode_videos([Video("gone", "memory://gone.mp4", 1.0)], STREAMS, 1, Limits()))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_download_that_was_given_up_ends(tmp_path, monkeypatch):
+    memory, written = fsspec.filesystem("memory"), []
+
+    def get_file(self, path, local, callback=None, **kwargs):
+        with open(local, "wb", buffering=0) as file:
+            for _ in range(200):
+                time.sleep(0.05)
+                written.append(file.write(bytes(2**20)))
+                callback.relative_update(2**20)
+
+    memory.pipe_file("/big.mp4", b"x")
+    monkeypatch.setattr(type(memory), "get_file", get_file)
+    (event,) = decode_videos([Video("big", "memory://big.mp4", 1.0)], STREAMS, 1, Limits(download_bytes=2**22))
+    assert event.reason == "not fetched" and "larger than" in event.detail
+    time.sleep(0.5)
+    count = len(written)
+    time.sleep(0.5)
+    assert len(written) == count < 200

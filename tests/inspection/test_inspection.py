@@ -1,9 +1,11 @@
 """Statistics and frames are correct, and no caption, file name or file can run code or open other files."""
 
+import http.server
 import json
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import av
@@ -14,14 +16,17 @@ from datasets import Dataset
 from helpers import make_tokenizer
 from PIL import Image
 
+import vidlankd_hf
 from vidlankd_hf import load_video_text
 from vidlankd_hf.data.captions import read_captions
 from vidlankd_hf.data.features import FeatureStore
 from vidlankd_hf.data.pairing import pair_captions
+from vidlankd_hf.evaluation.grounding_page import ClipPictures
 from vidlankd_hf.inspection.contact_sheet import write_image, write_page
 from vidlankd_hf.inspection.inspect import (
     Clip,
     FrameReader,
+    find_videos,
     sample_clips,
     summarize,
     vocabulary_growth,
@@ -105,7 +110,7 @@ def test_clips_have_frames_of_their_windows_or_a_problem(data, tmp_path):
     assert [(np.asarray(f).mean() - 20) / 40 for f in first.frames] == pytest.approx([1, 3, 5], abs=0.2)
     assert second.problem.startswith("cannot be read") and not second.frames
     (tmp_path / "videos" / "b.mp4").unlink()
-    assert sample_clips(dataset, tmp_path / "videos")[1].problem == "no such file in the folder of videos"
+    assert sample_clips(dataset, tmp_path / "videos")[1].problem == "not exactly one such file in the folder of videos"
     with pytest.raises(ValueError, match="none does not exist"):
         sample_clips(dataset, tmp_path / "none")
 
@@ -118,7 +123,73 @@ def test_files_outside_the_folder_of_videos_are_never_shown(tmp_path):
     window = {"id": "x#0", "start": 0.0, "end": 2.0, "text": "a"}
     rows = [{**window, "video": name} for name in FeatureStore(features).video_ids]
     for clip in sample_clips(Dataset.from_list(rows), tmp_path / "videos"):
-        assert clip.problem == "no such file in the folder of videos" and not clip.frames
+        assert clip.problem == "not exactly one such file in the folder of videos" and not clip.frames
+
+
+def test_files_are_matched_by_their_full_names(tmp_path):
+    root = tmp_path / "videos"
+    for name in ("talk.mp4", "talk.jpg", "talk.m3u8", "Talk.MP4.txt", "a/twice.mp4", "b/twice.mp4", "two.mp4",
+                 "two.webm", "lecture.mov", "lecture", "only.jpg"):  # fmt: skip
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"x")
+    found = {name: path.relative_to(root.resolve()).as_posix() for name, path in find_videos(root).items()}
+    for name in ("talk.mp4", "talk.jpg", "talk.m3u8", "two.mp4", "two.webm", "a/twice.mp4", "b/twice.mp4", "lecture"):
+        assert found[name] == name
+    assert found["talk"] == "talk.mp4", "an id without a suffix means the video, not the picture or the playlist"
+    assert not {"twice.mp4", "twice", "two", "only", "Talk.MP4", "Talk"} & set(found), (
+        "never one of several, or another kind"
+    )
+
+
+PLAYLISTS = {
+    "concat": "ffconcat version 1.0\nfile '{other}'\n",
+    "concat_name": "ffconcat version 1.0\nfile {name}\n",
+    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{other}\n#EXT-X-ENDLIST\n",
+    "hls_map": '#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXT-X-MAP:URI="{other}"\n#EXTINF:5,\n{other}\n#EXT-X-ENDLIST\n',
+    "hls_http": "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nhttp://{host}/x.ts\n#EXT-X-ENDLIST\n",
+    "dash": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" profiles="urn:mpeg:dash:'
+    'profile:isoff-main:2011" mediaPresentationDuration="PT10S"><Period><AdaptationSet mimeType="video/mp4">'
+    '<Representation id="1" bandwidth="1"><BaseURL>{other}</BaseURL></Representation></AdaptationSet></Period></MPD>',
+    "sdp": "v=0\nm=video 9 RTP/AVP 96\nc=IN IP4 127.0.0.1\na=rtpmap:96 H264/90000\n",
+}
+
+
+@pytest.mark.parametrize("kind", PLAYLISTS)
+@pytest.mark.parametrize("show", ["sheet", "page"])
+def test_no_page_shows_or_asks_for_what_a_playlist_names(tmp_path, kind, show):
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_error(404)
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    other = write_video(tmp_path / "secret" / "private.mp4")
+    videos = tmp_path / "videos"
+    write_video(videos / "private.mp4")
+    host = f"127.0.0.1:{server.server_port}"
+    (videos / "list.mp4").write_text(PLAYLISTS[kind].format(other=other, name="private.mp4", host=host))
+    window = {"id": "x#0", "video": "list.mp4", "start": 0.0, "end": 2.0, "text": "a"}
+    if show == "sheet":
+        (clip,) = sample_clips(Dataset.from_list([window]), videos)
+    else:
+        clip = ClipPictures(Dataset.from_list([window]), videos)[0]
+    server.shutdown()
+    assert not clip.frames and clip.problem.startswith("cannot be read") and asked == []
+
+
+def test_pages_decode_in_children_alone():
+    """FFmpeg reads outside files only in processes with limited memory; the main process never opens one."""
+    package = Path(vidlankd_hf.__file__).parent
+    for path in package.rglob("*.py"):
+        source = path.read_text()
+        # The child's decoder, and the world's encoder.
+        if path.name not in ("decode.py", "container.py", "pictures.py", "render.py"):
+            assert "import av" not in source and "cv2" not in source and "imageio" not in source, path
+        if "VideoReader(" in source:
+            assert path.parent.name == "extraction" and path.name == "child.py", path
 
 
 def test_playlist_among_the_videos_does_not_show_another_file(tmp_path):
@@ -167,7 +238,15 @@ def test_inspect_data_writes_everything_and_overwrites_nothing(tiny_world, tmp_p
     assert done.returncode == 0, done.stderr[-3000:]
     assert "48, " in done.stdout and "100.0%" in done.stdout and "different words" in done.stdout
     names = {path.name for path in (tmp_path / "look").iterdir()}
-    assert names == {"config.yaml", "contact_sheet.png", "contact_sheet.html", "summary.json", "unpaired.jsonl"}
+    files = {
+        "config.yaml",
+        "contact_sheet.png",
+        "contact_sheet.html",
+        "left_out.jsonl",
+        "summary.json",
+        "unpaired.jsonl",
+    }
+    assert names == files and "videos: 48 in, 48 used" in done.stdout
     summary = json.loads((tmp_path / "look" / "summary.json").read_text())
     assert summary["videos"]["count"] == 48 and sum(summary["clip_lengths"]["counts"]) == summary["windows"]["count"]
     assert (tmp_path / "look" / "contact_sheet.html").read_text().count("data:image/jpeg") == 16 * 4

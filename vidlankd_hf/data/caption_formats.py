@@ -4,23 +4,18 @@
 """
 
 import csv
-import html
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .subtitles import Rows, read_srt, read_webvtt
+
 SUBTITLE_SUFFIXES = (".srt", ".vtt", ".csv")
 _COMPRESSIONS = (".xz", ".gz", ".bz2")
-_TIME = r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:[.,]\d{1,3})?)"
-_TIMING = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?:\s.*)?")
-_TAG = re.compile(r"</?(?:[biucsv]|font|lang|ruby|rt)(?:[\s.][^<>]*)?>|<[\d:.]+>|\{\\[^{}]*\}", re.IGNORECASE)
-_WORD_TIME = re.compile(r"<(?:\d+:)?\d\d:\d\d\.\d\d\d>")
-
-Rows = Iterator[tuple[str, Any, Any, Any, Any]]
 
 
 def video_name(path: Path) -> str:
@@ -61,11 +56,6 @@ def detect_format(path: Path, text: str) -> str:
     )
 
 
-def has_word_times(vtt: str) -> bool:
-    """Whether a WebVTT file has times of single words, as YouTube's recognized speech has."""
-    return _WORD_TIME.search(vtt) is not None
-
-
 def read_jsonl(text: str, path: Path) -> Rows:
     """Reads lines of `{"video", "start", "end", "text"}`."""
     for where, line in _lines(text, path):
@@ -82,48 +72,6 @@ def _lines(text: str, path: Path) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             yield f"{path}, line {number}", line
-
-
-def _read_cues(text: str, path: Path, vtt: bool) -> Rows:
-    """Reads cues: each line with an arrow must hold the times of a cue; the lines up to the next arrow are its text.
-
-    Parsers on PyPI hide errors: webvtt-py 0.6 drops cues that it cannot read, and text after a plain "<"; pysubs2 1.8
-    appends such cues, and comments, to the text of the previous cue.
-    """
-    lines = re.split("\r\n|\r|\n", text)
-    arrows = [i for i, line in enumerate(lines) if "-->" in line]
-    if vtt and not text.startswith("WEBVTT"):
-        raise ValueError(f"{path}: line 1 must start with WEBVTT; if these are SRT subtitles, rename the file to .srt")
-    for number, line in enumerate([] if vtt else lines[: arrows[0] if arrows else None], 1):
-        if line.strip() and not line.strip().isdigit():
-            raise ValueError(f"{path}, line {number}: {line[:80]!r} precedes the first times, so this is not SRT")
-    for i, following in zip(arrows, [*arrows[1:], len(lines)]):
-        where = f"{path}, line {i + 1}"
-        times = _TIMING.fullmatch(lines[i])
-        if times is None:
-            raise ValueError(f"{where}: {lines[i][:80]!r} must be times such as 00:01:02.500 --> 00:01:04.000")
-        body = lines[i + 1 : following]
-        if following < len(lines) and body:
-            is_number = body[-1].strip().isdigit()
-            is_name = vtt and len(body) > 1 and not body[-2] and body[-1]
-            body = body[:-1] if is_number or is_name else body
-        content = " ".join(_without_comments(body) if vtt else body)
-        content = " ".join(html.unescape(_TAG.sub("", content)).split())
-        yield where, video_name(path), _seconds(*times.groups()[:3]), _seconds(*times.groups()[3:]), content
-
-
-def _without_comments(body: list[str]) -> Iterator[str]:
-    """The lines of a cue without the NOTE blocks between it and the next one."""
-    in_note = False
-    for before, line in zip([None, *body], body):
-        if before == "":
-            in_note = re.match(r"NOTE(\s|$)", line) is not None
-        if not in_note:
-            yield line
-
-
-def _seconds(hours: str | None, minutes: str, seconds: str) -> float:
-    return round(int(hours or 0) * 3600 + int(minutes) * 60 + float(seconds.replace(",", ".")), 3)
 
 
 def read_howto100m(text: str, path: Path) -> Rows:
@@ -205,6 +153,10 @@ def read_msvd(text: str, path: Path) -> Rows:
         yield where, video, 0.0, None, sentence
 
 
+class DuplicateName(ValueError):
+    """A name occurs twice in a JSON object."""
+
+
 def _entries(text: str, path: Path) -> Iterator[tuple[str, Any]]:
     """Parses the entries of a JSON object one by one, since HowTo100M's file has gigabytes."""
     decoder = json.JSONDecoder(object_pairs_hook=lambda pairs: _unique(pairs, path))
@@ -216,10 +168,12 @@ def _entries(text: str, path: Path) -> Iterator[tuple[str, Any]]:
             name, position = decoder.raw_decode(text, position)
             position = _expect(r"\s*:\s*", text, position, path)
             value, position = decoder.raw_decode(text, position)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except DuplicateName:
+            raise
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not JSON: {error}") from error
         if name in names:
-            raise ValueError(f"{path}: {name!r} occurs twice: keep one of the two")
+            raise DuplicateName(f"{path}: {name[:80]!r} occurs twice: keep one of the two")
         names.add(name)
         yield name, value
 
@@ -228,9 +182,8 @@ def _unique(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
     """A JSON object with unique names; a parser would silently keep the last of two equal ones."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{path}: {twice!r} occurs twice: keep one of the two")
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise DuplicateName(f"{path}: {twice[:80]!r} occurs twice: keep one of the two")
     return fields
 
 
@@ -247,8 +200,8 @@ def _expect(pattern: str, text: str, position: int, path: Path) -> int:
 
 READERS: dict[str, Callable[[str, Path], Rows]] = {
     "jsonl": read_jsonl,
-    "srt": partial(_read_cues, vtt=False),
-    "vtt": partial(_read_cues, vtt=True),
+    "srt": lambda text, path: read_srt(text, path, video_name(path)),
+    "vtt": lambda text, path: read_webvtt(text, path, video_name(path)),
     "howto100m": read_howto100m,
     "activitynet": read_activitynet,
     "youcook2": read_youcook2,

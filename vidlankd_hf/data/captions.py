@@ -1,18 +1,19 @@
 """Reads captions: which words belong to which span of which video."""
 
-import bz2
-import gzip
 import itertools
 import logging
-import lzma
-import math
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from .caption_formats import READERS, SUBTITLE_SUFFIXES, detect_format, has_word_times, suffix_of, video_name
+from ..utils.folders import files_below, is_media, listed
+from .account import Account
+from .caption_formats import READERS, SUBTITLE_SUFFIXES, detect_format, suffix_of, video_name
+from .characters import decode, without_margins
+from .compressed import read_bytes
+from .subtitles import Rows, has_word_times
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ WRONG_TIMES = ("howto100m", "activitynet")  # as published, a few lines end when
 MAX_CHARACTERS = 1_000_000  # in one caption; about a long novel
 MAX_GAP = 0.5  # seconds between the end of a line and the start of one that repeats its words
 MAX_REPEATED_WORDS = 200
-_OPENERS: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
+MOST_SECONDS = 10**8  # three years
 
 
 class Caption(NamedTuple):
@@ -33,7 +34,44 @@ class Caption(NamedTuple):
     text: str
 
 
-def read_captions(path: str | Path, format: str | None = None, remove_overlap: bool | None = None) -> list[Caption]:
+class CaptionError(ValueError):
+    """A caption cannot be used.
+
+    Args:
+        caption: The caption.
+        problem: What is wrong, and what to do.
+        where: File and line, if known.
+    """
+
+    def __init__(self, caption: Caption, problem: str, where: str = ""):
+        text = caption.text if len(caption.text) <= 80 else caption.text[:80] + "..."
+        place = f"{where}: " if where else ""
+        super().__init__(f"{place}the caption {text!r} of {caption.video} at {caption.start} s {problem}")
+        self.caption, self.problem = caption, problem
+
+
+@contextmanager
+def naming_the_line(path: str | Path, format: str | None = None, encoding: str | None = None) -> Iterator[None]:
+    """Adds file and line to a [`CaptionError`] about a caption that was read from `path`."""
+    try:
+        yield
+    except CaptionError as error:
+        for file in caption_files(Path(path)):
+            text = _read_text(file, encoding)
+            for where, _, start, end, words in READERS[format or detect_format(file, text)](text, file):
+                has_time = end is None or start <= error.caption.start < end
+                if has_time and isinstance(words, str) and error.caption.text in words:
+                    raise CaptionError(error.caption, error.problem, where) from error
+        raise
+
+
+def read_captions(
+    path: str | Path,
+    format: str | None = None,
+    remove_overlap: bool | None = None,
+    encoding: str | None = None,
+    account: Account | None = None,
+) -> list[Caption]:
     """Reads the captions of one or many videos from a file, or from a folder with a subtitle file for each video.
 
     | format | content | video id |
@@ -45,44 +83,50 @@ def read_captions(path: str | Path, format: str | None = None, remove_overlap: b
     | `youcook2` | `{"database": {id: {"annotations": [{"segment": [start, end], "sentence"}]}}}` | the id |
     | `msvd` | lines of `id<tab>sentence`; a sentence describes the complete video | the id |
 
-    A folder is searched for .srt, .vtt and .csv files, including subfolders; other files are ignored. Files may be
-    compressed (.xz, .gz, .bz2). Lines without text, common in subtitles and HowTo100M, are left out. Two faults of
-    ActivityNet and HowTo100M as published are corrected: swapped times are put in order, and a line without duration
-    gets one second. The log counts each.
+    A folder is searched for .srt, .vtt and .csv files, including subfolders; other files are left out, and the log
+    names them. Files may be compressed (.xz, .gz, .bz2). Lines without text, common in subtitles and HowTo100M, are
+    left out; see [`has_text`]. Two faults of ActivityNet and HowTo100M as published are corrected: swapped times are
+    put in order, and a line without duration gets one second. The log counts each.
 
     Args:
         path: The file or folder.
         format: One of the formats above; by default detected from suffix and content.
         remove_overlap: Whether to apply [`remove_rolling_overlap`]. By default it is applied where the problem occurs:
             to HowTo100M, and to WebVTT with times inside its lines, which is how YouTube writes recognized speech.
+        encoding: Encoding of the files, such as `"cp1252"`. By default UTF-8, or UTF-16 with a byte order mark.
+        account: If given, counts what was read and lists what was left out.
 
     Returns:
         The captions, in the order of the file, or of the sorted files.
 
     Raises:
-        ValueError: The file does not exist, is not UTF-8, has an unknown format or does not follow its format, has no
-            captions, names a video twice or outside the folder, or has a caption that is empty, too long or whose
-            times are not 0 <= start < end. The message names file and line.
+        ValueError: The file does not exist, is in another encoding, has an unknown format or does not follow its
+            format, has no captions, names a video twice or outside the folder, or has a caption that is empty, too
+            long or whose times are not 0 <= start < end. The message names file and line.
     """
-    return list(iterate_captions(path, format, remove_overlap))
+    return list(iterate_captions(path, format, remove_overlap, encoding, account))
 
 
 def iterate_captions(
-    path: str | Path, format: str | None = None, remove_overlap: bool | None = None
+    path: str | Path,
+    format: str | None = None,
+    remove_overlap: bool | None = None,
+    encoding: str | None = None,
+    account: Account | None = None,
 ) -> Iterator[Caption]:
     """Like [`read_captions`], but an iterator: holds the text of one file and the captions of one video at a time."""
     path = Path(path)
     if format not in (None, *READERS):
         raise ValueError(f"format is {format!r}: choose one of {', '.join(READERS)}")
     corrections, empty = Counter[str](), True
-    for file in caption_files(path):
-        text = _read_text(file)
+    for file in caption_files(path, account):
+        text = _read_text(file, encoding)
         kind = format or detect_format(file, text)
-        found = _captions(READERS[kind](text, file), kind, corrections)
+        found = _captions(READERS[kind](text, file), kind, corrections, account)
         rolling = kind == "howto100m" or (kind == "vtt" and has_word_times(text))
         if rolling if remove_overlap is None else remove_overlap:
             by_video = itertools.groupby(found, key=lambda caption: caption.video)
-            found = itertools.chain.from_iterable(remove_rolling_overlap(spoken) for _, spoken in by_video)
+            found = itertools.chain.from_iterable(_without_overlap(spoken, account) for _, spoken in by_video)
         for caption in found:
             empty = False
             yield caption
@@ -90,6 +134,14 @@ def iterate_captions(
         raise ValueError(f"{path} holds no caption: give video, start, end and text on each line, or subtitles")
     for correction, count in corrections.items():
         logger.warning("%s: %d captions %s", path, count, correction)
+
+
+def _without_overlap(spoken: Iterable[Caption], account: Account | None) -> list[Caption]:
+    captions = list(spoken)
+    kept = remove_rolling_overlap(captions)
+    for _ in range(len(captions) - len(kept) if account is not None else 0):
+        account.leave_out("captions", "repeats the captions before it", captions[0].video)
+    return kept
 
 
 def remove_rolling_overlap(captions: Iterable[Caption]) -> list[Caption]:
@@ -144,8 +196,12 @@ def _longest_overlap(said: list[str], line: list[str]) -> int:
     return borders[-1] if said else 0
 
 
-def caption_files(path: Path) -> list[Path]:
-    """The file itself, or the sorted subtitle files in a folder.
+def caption_files(path: Path, account: Account | None = None) -> list[Path]:
+    """The file itself, or the sorted subtitle files in a folder and its subfolders.
+
+    Args:
+        path: The file or folder.
+        account: If given, lists the other files. The log names those that are neither video, sound nor picture.
 
     Raises:
         ValueError: There is no such file or folder, or the folder holds no subtitles or two files for one video.
@@ -157,7 +213,17 @@ def caption_files(path: Path) -> list[Path]:
             f"captions {path} not found: give a .jsonl file with video, start, end and text on each line, a file of a "
             "published data set, or a folder of subtitles"
         )
-    files = sorted(p for p in path.rglob("*") if p.is_file() and suffix_of(p) in SUBTITLE_SUFFIXES)
+    files, others = list[Path](), list[Path]()
+    for file in files_below(path):
+        (files if suffix_of(file) in SUBTITLE_SUFFIXES else others).append(file)
+    if account is not None:
+        account.read["caption files"] += len(files) + len(others)
+        account.used["caption files"] += len(files)
+        for file in others:
+            account.leave_out("caption files", "is no subtitle file", str(file))
+    unknown = [str(file) for file in others if not is_media(file)]
+    if unknown:
+        logger.warning("%s: %d files are no subtitles and left out: %s", path, len(unknown), listed(unknown))
     if not files:
         raise ValueError(f"{path} holds no {', '.join(SUBTITLE_SUFFIXES)} file: give a folder of subtitle files")
     videos: dict[str, Path] = {}
@@ -168,26 +234,25 @@ def caption_files(path: Path) -> list[Path]:
     return files
 
 
-def _read_text(path: Path) -> str:
-    try:
-        with _OPENERS.get(path.suffix.lower(), open)(path, "rb") as file:
-            return file.read().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 (byte {error.start}): convert it, for example with iconv") from error
-    except (lzma.LZMAError, zlib.error, EOFError, OSError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+def _read_text(path: Path, encoding: str | None) -> str:
+    return decode(read_bytes(path), path, encoding)
 
 
-def _captions(rows: Iterator[tuple[str, Any, Any, Any, Any]], kind: str, corrections: Counter) -> Iterator[Caption]:
+def _captions(rows: Rows, kind: str, corrections: Counter, account: Account | None) -> Iterator[Caption]:
     """Checks rows of (where, video, start, end, text) and yields them as captions."""
     for where, video, start, end, text in rows:
+        if account is not None:
+            account.read["captions"] += 1
         _check_video(video, where)
         if not isinstance(text, str):
-            raise ValueError(f"{where}: text {text!r} must be a string")
-        text = text.strip()
+            raise ValueError(f"{where}: text {_short(text)} must be a string")
+        _check_unicode(text, where)
+        text = without_margins(text)
         if not text:
             if kind in SPEECH_FORMATS:
                 corrections["without text were left out"] += 1
+                if account is not None:
+                    account.leave_out("captions", "has no text", where)
                 continue
             raise ValueError(f"{where}: the caption of {video!r} is empty: video and text must be non-empty strings")
         if len(text) > MAX_CHARACTERS:
@@ -196,8 +261,11 @@ def _captions(rows: Iterator[tuple[str, Any, Any, Any, Any]], kind: str, correct
                 "allowed: divide it, with the time of each part"
             )
         times = [start] if end is None else [start, end]
-        if not all(isinstance(t, (int, float)) and not isinstance(t, bool) and math.isfinite(t) for t in times):
-            raise ValueError(f"{where}: start {start!r} and end {end!r} must be numbers of seconds")
+        if not all(isinstance(t, (int, float)) and not isinstance(t, bool) and abs(t) < MOST_SECONDS for t in times):
+            raise ValueError(
+                f"{where}: start {_short(start)} and end {_short(end)} must be numbers of seconds below "
+                f"{MOST_SECONDS:,}"
+            )
         if kind in WRONG_TIMES and end <= start:
             correction = "without duration got one second" if end == start else "with swapped times were corrected"
             corrections[correction] += 1
@@ -207,9 +275,29 @@ def _captions(rows: Iterator[tuple[str, Any, Any, Any, Any]], kind: str, correct
         yield Caption(video, float(start), None if end is None else float(end), text)
 
 
+def _short(value: Any) -> str:
+    """At most 80 characters of a value; Python refuses to write integers of thousands of digits."""
+    try:
+        text = repr(value)
+    except ValueError:
+        text = "a huge number"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _check_unicode(text: str, where: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        near = ascii(text[max(0, error.start - 20) : error.start + 20])
+        raise ValueError(
+            f"{where}: {near} holds half of a surrogate pair, which is no character: write it as valid UTF-8"
+        ) from None
+
+
 def _check_video(video: Any, where: str) -> None:
     if not isinstance(video, str) or not video.strip():
-        raise ValueError(f"{where}: video {video!r} and text must be non-empty strings")
+        raise ValueError(f"{where}: video {_short(video)} and text must be non-empty strings")
+    _check_unicode(video, where)
     path = PurePosixPath(video.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or any(ord(character) < 32 for character in video):
         raise ValueError(

@@ -16,7 +16,8 @@ logger = logging.getLogger(__name__)
 
 END_TOLERANCE = 1.0  # seconds a caption may outlast the last frame; players and subtitle tools differ by about this
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{2,4}$")
-_LANGUAGE = re.compile(r"\.[a-z]{2}(-[A-Za-z]+)?$")
+# As yt-dlp writes them: en, en-US, es-419, zh-Hans-en (translated), en-nP7-2PuUl7o (one of several), en-orig.
+_LANGUAGE = re.compile(r"\.(?!(?:avi|flv|gif|mkv|mov|mpg|mts|ogg|ogv|vob|wmv)$)[a-z]{2,3}([-_][A-Za-z0-9_-]+)?$")
 
 
 class Pairs(NamedTuple):
@@ -90,8 +91,8 @@ class VideoNames:
     1. the video has exactly this name;
     2. the video has this name with a suffix (`talk` finds `talk.mp4`);
     3. the video has this name without its suffix (`talk.mp4` finds `talk`), for features that came without files;
-    4. the same without a language tag, as in names of subtitle files (`talk.en` and `talk.pt-BR` find `talk.mp4` or
-       `talk`).
+    4. the same without a language tag, as in names of subtitle files (`talk.en`, `talk.pt-BR`, `talk.es-419`,
+       `talk.fil` and `talk.en-orig` find `talk.mp4` or `talk`).
 
     A suffix is a dot followed by two to four letters or digits.
 

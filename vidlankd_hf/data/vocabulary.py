@@ -2,22 +2,29 @@
 
 import hashlib
 import json
+import tempfile
+from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from ..utils.io import sha256_of
 from ..utils.loading import loading
 
+PROBES = (
+    "Hello WORLD, naïve Café don't.", "  Tabs\tand\nlines  1,234.5 e-mail@x.org [MASK]", "汉字 かな हिन्दी 😀 Ａ",
+    "@User saw http://t.co/x",
+)  # fmt: skip
 SPECIAL_TOKENS = ("pad", "unk", "cls", "sep", "mask")
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """Loads a tokenizer from a folder or the Hub.
+    """Loads a tokenizer from a folder or the Hub, without running its code.
 
     Raises:
         ValueError: It is not there, or cannot be read.
     """
     with loading(name):
-        return AutoTokenizer.from_pretrained(name)
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
 
 
 def _special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | None]:
@@ -32,12 +39,22 @@ def vocabulary_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """Hexadecimal sha256 of everything that determines the ids of a text."""
-    content: list[str | dict] = [vocabulary_fingerprint(tokenizer)]
+    content: list[str | dict | list] = [vocabulary_fingerprint(tokenizer)]
     if tokenizer.is_fast:
         rules = json.loads(tokenizer.backend_tokenizer.to_str())
         content.append({name: rule for name, rule in rules.items() if name not in ("truncation", "padding", "model")})
         content.append({name: rule for name, rule in rules["model"].items() if name != "vocab"})
+    else:  # rules in Python: the class, its files, and what they make of texts of all kinds
+        content += [type(tokenizer).__qualname__, _saved_files(tokenizer)]
+        content.append(tokenizer(list(PROBES), add_special_tokens=False, verbose=False)["input_ids"])
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _saved_files(tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, str]]:
+    """Names and sha256 of the files that a tokenizer without a fast version saves: vocabulary, merges, settings."""
+    with tempfile.TemporaryDirectory(prefix="vidlankd-") as folder:
+        tokenizer.save_pretrained(folder)
+        return [(path.name, sha256_of(path)) for path in sorted(Path(folder).iterdir())]
 
 
 def check_same_vocabulary(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase) -> None:
@@ -65,3 +82,32 @@ def check_same_vocabulary(teacher: PreTrainedTokenizerBase, student: PreTrainedT
     for name, index in _special_ids(teacher).items():
         if (other := _special_ids(student)[name]) != index:
             raise ValueError(f"the {name} token has id {index} for the teacher and {other} for the student: {remedy}")
+
+
+def check_vocabulary_size(tokenizer, model_name: str, vocab_size: int, recorded: str | None = None) -> str:
+    """Check that `tokenizer` fits a model.
+
+    Args:
+        tokenizer: The tokenizer.
+        model_name: What messages call the model, such as "teacher".
+        vocab_size: Number of the model's embeddings.
+        recorded: Fingerprint of the vocabulary that the model was trained with, if known.
+
+    Returns:
+        Fingerprint of the tokenizer's vocabulary.
+
+    Raises:
+        ValueError: The tokenizer has more tokens than the model, or another vocabulary.
+    """
+    fingerprint = vocabulary_fingerprint(tokenizer)
+    if len(tokenizer) > vocab_size:
+        raise ValueError(
+            f"the tokenizer has {len(tokenizer)} tokens, but the {model_name} has embeddings for {vocab_size}: "
+            f"use the {model_name}'s own tokenizer"
+        )
+    if recorded is not None and recorded != fingerprint:
+        raise ValueError(
+            f"the {model_name} was trained with another vocabulary ({recorded[:12]}) than the tokenizer's "
+            f"({fingerprint[:12]}): use the tokenizer saved with the {model_name}"
+        )
+    return fingerprint

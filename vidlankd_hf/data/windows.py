@@ -3,14 +3,16 @@
 A line is a caption, or a piece of a caption that is longer than a window.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
-from .captions import Caption
+from .captions import Caption, CaptionError
 from .fingerprint import hash64
+from .tokenization import counts_spaces, lengths_in_text, tokens_and_spans
 
 
 class Windows:
@@ -28,6 +30,16 @@ class Windows:
         self.max_tokens, self.texts = max_tokens, lines["text"].chunk(0)
         self.tokens, self.starts, self.ends = (_array(lines, name) for name in ("tokens", "start", "end"))
         self.first_lines, self.first_windows = (_array(videos, name) for name in ("first_line", "first_window"))
+
+    @property
+    def content_fingerprint(self) -> str:
+        """Hash of all lines and of their division into videos and windows."""
+        digest = hashlib.sha256()
+        for text in self.texts.to_pylist():
+            digest.update(f"{len(text)}:{text}".encode())
+        for array in (self.tokens, self.starts, self.ends, self.first_lines, self.first_windows):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
     def locate(self, window: int) -> tuple[int, int]:
         """The position in `videos` of the video that a window belongs to, and the window's number in that video."""
@@ -82,8 +94,9 @@ def make_windows(
         The tables `lines` and `videos` for [`Windows`], and the number of windows.
     """
     lines, first_lines, first_windows, windows = list[tuple[Caption, int]](), [], [], 0
+    spaced = counts_spaces(tokenizer)
     for captions in by_video.values():
-        divided = divide(captions, tokenizer, max_tokens)
+        divided = divide(captions, tokenizer, max_tokens, spaced)
         first_lines.append(len(lines))
         first_windows.append(windows)
         windows += len(tile(np.array([tokens for _, tokens in divided]), max_tokens)) - 1
@@ -136,7 +149,7 @@ def shift_of(seed: int | None, epoch: int, video: str) -> float:
 
 
 def divide(
-    captions: Sequence[Caption], tokenizer: PreTrainedTokenizerBase, max_tokens: int
+    captions: Sequence[Caption], tokenizer: PreTrainedTokenizerBase, max_tokens: int, spaced: bool | None = None
 ) -> list[tuple[Caption, int]]:
     """Divides captions of more than `max_tokens` tokens between words, and their time in proportion to the tokens.
 
@@ -144,36 +157,86 @@ def divide(
         captions: Captions of one video, sorted by time.
         tokenizer: Counts the tokens.
         max_tokens: Maximum number of tokens of a caption.
+        spaced: Result of [`counts_spaces`], if it is known.
 
     Returns:
-        The captions, each with its number of tokens.
+        The captions, each with the number of tokens that it has in a window, after another caption and a space.
 
     Raises:
-        ValueError: A caption has no token.
+        CaptionError: A caption has no token, or cannot be tokenized.
     """
+    spaced = counts_spaces(tokenizer) if spaced is None else spaced
     texts = [caption.text for caption in captions]
-    encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    try:
+        spans = tokens_and_spans(tokenizer, texts)
+        counts = lengths_in_text(tokenizer, texts) if spaced else [len(span) for span in spans]
+    except Exception as error:  # each tokenizer has its own
+        raise _failing(captions, tokenizer, error) from error
     lines = []
-    for caption, offsets in zip(captions, encoded["offset_mapping"]):
+    for caption, offsets, count in zip(captions, spans, counts):
         if not offsets:
-            raise ValueError(f"the caption {caption.text!r} of {caption.video} has no tokens: remove it")
-        lines += _pieces(caption, offsets, max_tokens)
+            raise CaptionError(caption, "has no tokens: remove it")
+        if count <= max_tokens:
+            lines.append((caption, count))
+        else:
+            lines += _pieces(caption, offsets, max_tokens, tokenizer, spaced)
     return lines
 
 
-def _pieces(caption: Caption, offsets: list[tuple[int, int]], max_tokens: int) -> list[tuple[Caption, int]]:
+def _failing(captions: Sequence[Caption], tokenizer: PreTrainedTokenizerBase, error: Exception) -> Exception:
+    for caption in captions:
+        try:
+            tokens_and_spans(tokenizer, [caption.text])
+        except Exception as reason:
+            return CaptionError(caption, f"cannot be tokenized ({reason!r}): correct or remove it")
+    return error
+
+
+def _pieces(
+    caption: Caption, offsets: list[tuple[int, int]], max_tokens: int, tokenizer: PreTrainedTokenizerBase, spaced: bool
+) -> list[tuple[Caption, int]]:
+    """Divides a caption into pieces of at most `max_tokens` tokens, as they are counted when they stand alone."""
+    budget = max_tokens
+    while True:
+        pieces = _divide_between_words(caption, offsets, budget)
+        if not spaced:
+            return pieces
+        counts = lengths_in_text(tokenizer, [piece.text for piece, _ in pieces])
+        excess = max(counts) - max_tokens
+        if excess <= 0 or budget == 1:
+            return [(piece, count) for (piece, _), count in zip(pieces, counts)]
+        budget = max(1, budget - excess)
+
+
+def _divide_between_words(
+    caption: Caption, offsets: list[tuple[int, int]], max_tokens: int
+) -> list[tuple[Caption, int]]:
     text, pieces, first = caption.text, [], 0
     seconds_per_token = (caption.end - caption.start) / len(offsets)
     while first < len(offsets):
         last = min(first + max_tokens, len(offsets))
         if last < len(offsets):
-            starts_word = (i for i in range(last, first, -1) if text[offsets[i][0] - 1].isspace())
-            last = next(starts_word, last)
+            starts_word = (i for i in range(last, first, -1) if _starts_word(text, offsets, i))
+            last = next(starts_word, None) or _character_end(offsets, first, last)
         piece = caption._replace(
-            text=text[offsets[first][0] : offsets[last - 1][1]],
+            text=text[offsets[first][0] : offsets[last - 1][1]].strip(),
             start=caption.start + first * seconds_per_token,
             end=caption.start + last * seconds_per_token,
         )
         pieces.append((piece, last - first))
         first = last
     return pieces
+
+
+def _starts_word(text: str, offsets: list[tuple[int, int]], i: int) -> bool:
+    """Whether a word starts with token `i`. Some tokenizers count the space to the token."""
+    place = offsets[i][0]
+    return offsets[i - 1][1] <= place and (text[place - 1].isspace() or text[place].isspace())
+
+
+def _character_end(offsets: list[tuple[int, int]], first: int, last: int) -> int:
+    """The nearest token at which a character ends: in byte-level tokenizers it can have several."""
+    for i in (*range(last, first, -1), *range(last + 1, len(offsets))):
+        if offsets[i - 1][1] <= offsets[i][0]:
+            return i
+    return len(offsets)

@@ -5,15 +5,15 @@ start quickly. The first line of standard input has streams and limits, each fur
 
     {"path": path}                                                          all clips of all streams of a video
     {"path": path, "times": [seconds, ...], "size": [width, height]}        single frames, no larger than size
+    {"path": path, "probe": true}                                           only whether it is a video
 
 Each answer is a length in 4 bytes, that many bytes of JSON, and the pixels of a clip:
 
     {"stream": i, "time": seconds, "shape": [frames, height, width, 3]}     a clip, or a single frame
-    {"duration": seconds}                                                   the video is complete
-    {"reason": "unreadable" | "memory", "detail": ...}                      the video failed
+    {"duration": seconds, "notes": [...]}                                   the video is complete; choices made
+    {"reason": reason of a VideoError | "memory", "detail": ...}            the video failed
 """
 
-import ctypes
 import json
 import os
 import resource
@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..utils.children import end_with_parent
+from .container import VideoError
 from .decode import VideoReader
 from .pixels import resized
-
-PR_SET_PDEATHSIG = 1
 
 
 class Clips:
@@ -68,8 +68,8 @@ class Clips:
         return (times[0] + times[-1]) / 2, np.stack(images)
 
 
-def video_clips(path: str, streams: list[dict[str, Any]]) -> Iterator[tuple[int, float, np.ndarray] | float]:
-    """Yields (stream, time, `[frames, height, width, 3]` uint8) for each clip of a video, then its duration.
+def video_clips(path: str, streams: list[dict[str, Any]]) -> Iterator[tuple[int, float, np.ndarray] | VideoReader]:
+    """Yields (stream, time, `[frames, height, width, 3]` uint8) for each clip of a video, then its reader.
 
     Args:
         path: The video file.
@@ -84,29 +84,38 @@ def video_clips(path: str, streams: list[dict[str, Any]]) -> Iterator[tuple[int,
         yield from ((i, *clip) for clip in gathered[i].add(time, image))
     for i, clips in enumerate(gathered):
         yield from ((i, *clip) for clip in clips.rest())
-    yield reader.duration
+    yield reader
 
 
-def single_frames(path: str, times: list[float], size: list[int]) -> Iterator[tuple[int, float, np.ndarray] | float]:
-    """Yields (0, time, `[1, height, width, 3]` uint8) for the frame on screen at each time, then 0.0."""
-    for time, image in zip(times, VideoReader(path).frames_at(times)):
+def single_frames(
+    path: str, times: list[float], size: list[int]
+) -> Iterator[tuple[int, float, np.ndarray] | VideoReader]:
+    """Yields (0, time, `[1, height, width, 3]` uint8) for the frame on screen at each time, then the reader."""
+    reader = VideoReader(path)
+    for time, image in zip(times, reader.frames_at(times)):
         thumbnail = Image.fromarray(image)
         thumbnail.thumbnail((size[0], size[1]))
         yield 0, time, np.asarray(thumbnail)[None]
-    yield 0.0
+    yield reader
 
 
 def answer(request: dict, streams: list[dict], send: Callable[..., None]) -> None:
     """Answers a request: sends clips or frames, then how decoding ended."""
     try:
-        for item in single_frames(**request) if "times" in request else video_clips(request["path"], streams):
+        if "probe" in request:
+            items: Iterator = iter([VideoReader(request["path"])])
+        else:
+            items = single_frames(**request) if "times" in request else video_clips(request["path"], streams)
+        for item in items:
             if isinstance(item, tuple):
                 i, time, pixels = item
                 send({"stream": i, "time": time, "shape": pixels.shape}, pixels)
             else:
-                send({"duration": item})
+                send({"duration": item.duration or 0.0, "notes": item.notes})
     except MemoryError as error:
         send({"reason": "memory", "detail": str(error) or "out of memory"})
+    except VideoError as error:
+        send({"reason": error.reason, "detail": str(error)})
     except ValueError as error:
         send({"reason": "unreadable", "detail": str(error)})
 
@@ -119,8 +128,8 @@ def main() -> None:
     settings = json.loads(sys.stdin.readline())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends this one
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    end_with_parent()  # even if it hangs when the parent is killed
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # even if it hangs when the parent is killed
         libraries = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         _, most = resource.getrlimit(resource.RLIMIT_AS)
         limit = libraries + settings["memory_bytes"]

@@ -21,7 +21,11 @@ from typing import Any, NamedTuple
 
 import fsspec
 import numpy as np
+from fsspec.callbacks import Callback
 
+from ..utils.addresses import hide_secrets, public_address
+from ..utils.io import temporary_dir
+from .container import REASONS
 from .videos import Video, is_remote
 
 # Skips the package's __init__.py, since importing transformers would slow down the start of a child.
@@ -46,11 +50,13 @@ class Limits(NamedTuple):
         stall_seconds: Time without a new clip while the run waits for one, and time without data during a download.
         video_seconds: Total time that the run waits for the clips of a video, and total time of its download.
         memory_bytes: Address space of a decoding child (Linux only), in addition to that of its libraries.
+        download_bytes: Size of a downloaded video.
     """
 
     stall_seconds: float = 60.0
     video_seconds: float = 4 * 3600.0
     memory_bytes: int = 4 * 2**30
+    download_bytes: int = 64 * 2**30
 
 
 class Clip(NamedTuple):
@@ -59,7 +65,7 @@ class Clip(NamedTuple):
     Args:
         video: The video it is from.
         stream: Index of its stream.
-        time: Seconds from the first frame of the video to the middle of the clip.
+        time: Seconds from the start of the video to the middle of the clip.
         pixels: `[frames, height, width, 3]` uint8.
     """
 
@@ -70,17 +76,18 @@ class Clip(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """A video is completely decoded; `duration` is in seconds."""
+    """A video is completely decoded; `duration` is in seconds, `notes` are those of its [`VideoReader`]."""
 
     video: Video
     duration: float
+    notes: Sequence[str] = ()
 
 
 class Failed(NamedTuple):
     """A video failed. Its clips that were yielded before must be discarded."""
 
     video: Video
-    reason: str  # unreadable, memory, stalled, too long, crashed or not fetched
+    reason: str  # that of a VideoError, or memory, stalled, too long, crashed or not fetched
     detail: str
 
 
@@ -160,13 +167,14 @@ def _events(child: "DecodingChild", video: Video) -> Iterator[Clip | Ended | Fai
     if not is_remote(video.path):
         yield from child.decode(video, video.path)
         return
-    with tempfile.TemporaryDirectory(prefix="vidlankd-", ignore_cleanup_errors=True) as folder:
-        local = os.path.join(folder, "video")
+    with temporary_dir() as folder:
+        local = str(folder / "video")
         error = _fetch(video.path, local, child.limits)
         if error is None:
             yield from child.decode(video, local)
         else:
-            yield Failed(video, "not fetched", f"{video.path}: {type(error).__name__}: {error}")
+            problem = hide_secrets(f"{video.path}: {type(error).__name__}: {error}", video.path)
+            yield Failed(video, "not fetched", problem)
 
 
 def _fetch(address: str, local: str, limits: Limits) -> Exception | None:
@@ -175,11 +183,17 @@ def _fetch(address: str, local: str, limits: Limits) -> Exception | None:
     A storage that does not answer blocks the download's thread, but not the run.
     """
     errors: list[Exception] = []
+    given_up = threading.Event()
+
+    class Watched(Callback):
+        def relative_update(self, inc: int = 1) -> None:
+            if given_up.is_set():
+                raise InterruptedError("given up")
 
     def get() -> None:
         try:
             system, path = fsspec.core.url_to_fs(address)
-            system.get_file(path, local)
+            system.get_file(path, local, callback=Watched())
         except Exception as error:
             errors.append(error)
 
@@ -192,10 +206,16 @@ def _fetch(address: str, local: str, limits: Limits) -> Exception | None:
         now, before = time.monotonic(), size
         size = os.path.getsize(local) if os.path.exists(local) else 0
         grew = now if size != before else grew
-        if thread.is_alive() and now - grew > limits.stall_seconds:
-            return TimeoutError(f"no data received for {limits.stall_seconds:g} s")
-        if thread.is_alive() and now - began > limits.video_seconds:
-            return TimeoutError(f"not downloaded within {limits.video_seconds:g} s")
+        problem: Exception | None = None
+        if size > limits.download_bytes:
+            problem = OSError(f"it is larger than {limits.download_bytes:,} bytes")
+        elif thread.is_alive() and now - grew > limits.stall_seconds:
+            problem = TimeoutError(f"no data received for {limits.stall_seconds:g} s")
+        elif thread.is_alive() and now - began > limits.video_seconds:
+            problem = TimeoutError(f"not downloaded within {limits.video_seconds:g} s")
+        if problem is not None:
+            given_up.set()  # ends the thread with its next piece of data
+            return problem
     return errors[0] if errors else None
 
 
@@ -251,7 +271,8 @@ class DecodingChild:
         Args:
             video: The video, as it appears in what is yielded.
             path: The local file.
-            frames: `times` (list of seconds) and `size` (maximum width and height), to decode single frames instead.
+            frames: `times` (seconds) and `size` (at most), to decode single frames instead; or `probe=True`, to find
+                out only whether the file is a video.
 
         Yields:
             [`Clip`]s, then [`Ended`] or [`Failed`].
@@ -267,18 +288,18 @@ class DecodingChild:
                     pixels = self._read(prod(message["shape"]))
                     yield Clip(video, message["stream"], message["time"], pixels.reshape(message["shape"]))
                 elif "duration" in message:
-                    yield Ended(video, message["duration"])
+                    yield Ended(video, message["duration"], message["notes"])
                     return
                 else:
                     raise DecoderError(message["reason"], message["detail"])
         except DecoderError as error:
             reason, detail = error.args
-            if reason != "unreadable":
+            if reason not in REASONS:
                 self.kill()
-            yield Failed(video, reason, detail.replace(path, video.path))
+            yield Failed(video, reason, detail.replace(path, public_address(video.path)))
         except (ValueError, KeyError, TypeError) as error:
             self.kill()
-            yield Failed(video, "crashed", f"{video.path}: invalid answer of the decoding child ({error!r})")
+            yield Failed(video, "crashed", f"{public_address(video.path)}: invalid answer of the child ({error!r})")
 
     def _ask(self, request: dict) -> None:
         try:

@@ -1,5 +1,6 @@
 """Extracts the features of videos into a folder of shards, in one or several processes."""
 
+import json
 import logging
 import os
 from collections.abc import Iterable, Sequence
@@ -10,11 +11,14 @@ from tqdm.auto import tqdm
 
 from ..data.feature_shards import MANIFEST
 from ..data.features import FeatureStore, read_manifest
+from ..utils.addresses import public_address
+from ..utils.folders import listed
+from ..utils.io import atomic_write
 from .backbones import Backbone
 from .decoders import Limits
 from .streams import Stream
-from .tasks import QUARANTINE, ShardTask, finish, is_done, open_folder, part_path, read_part
-from .videos import find_videos
+from .tasks import LEFT_OUT, QUARANTINE, ShardTask, finish, is_done, open_folder, part_path, read_part
+from .videos import LeftOut, find_videos
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +47,8 @@ class Extraction:
     ):
         self.folder = Path(output_dir)
         self.batch_size, self.decoders, self.limits = batch_size, decoders or default_decoders(), limits or Limits()
-        found = find_videos(videos)
+        self.left_out: list[LeftOut] = []
+        found = find_videos(videos, self.left_out)
         names = [stream.name for stream in streams]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"Streams {names}: give at least one, all with different names.")
@@ -53,6 +58,11 @@ class Extraction:
         # 2 bytes per value of a feature, 4 bytes per timestamp.
         bytes_per_second = sum(b.settings["rate"] * (2 * b.width + 4) for b in self.backbones.values())
         self.tasks = open_folder(self.folder, found, self.settings, bytes_per_second, shard_bytes)
+        rows = ({"path": public_address(path), "reason": reason} for path, reason in self.left_out)
+        listing = "".join(json.dumps(row) + "\n" for row in rows)
+        path = self.folder / LEFT_OUT
+        if listing != (path.read_text(encoding="utf-8") if path.exists() else ""):
+            atomic_write(path, listing)
 
     def missing(self, numbers: Iterable[int] | None = None, retry_failed: bool = False) -> list[int]:
         """Returns the tasks whose shards are missing or damaged, and removes what is left of these shards.
@@ -110,6 +120,9 @@ class Extraction:
         """
         if read_manifest(self.folder) is None and not finish(self.folder, len(self.tasks), self.settings):
             return None
+        if self.left_out:
+            names = listed([public_address(path) for path, _ in self.left_out])
+            logger.warning(f"{len(self.left_out)} files were left out ({self.folder / LEFT_OUT}): {names}")
         store, num_failed = FeatureStore(self.folder), read_manifest(self.folder)["num_failed"]
         if num_failed > max_failed:
             raise ValueError(

@@ -16,15 +16,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..data.block_checksums import complete_checksums
 from ..data.feature_shards import EXTRACTION, Shard, shard_name, write_manifest
+from ..utils.addresses import hide_secrets, public_address
 from ..utils.io import atomic_write, sha256_of
 from .backbones import Backbone
 from .decoders import Clip, Ended, Failed, Limits, decode_videos
-from .videos import Video, without_secrets
+from .videos import Video
 
 logger = logging.getLogger(__name__)
 
 PLAN, QUARANTINE = "tasks.jsonl", "quarantine.jsonl"
+LEFT_OUT = "left_out.jsonl"  # files in the folder of videos that are none
 
 
 def plan_tasks(videos: Sequence[Video], bytes_per_second: float, shard_bytes: int) -> list[list[Video]]:
@@ -111,7 +114,12 @@ def read_part(folder: Path, number: int) -> dict | None:
 def is_done(folder: Path, number: int) -> bool:
     """Whether the shard of a task and its part of the index exist and the shard has the right checksum."""
     part = read_part(folder, number)
-    return part is not None and part["sha256"] in (None, part["sha256"] and sha256_of(folder / part["name"]))
+    if part is None or part["sha256"] is None:
+        return part is not None
+    intact = sha256_of(folder / part["name"]) == part["sha256"]
+    if intact and "crc32" in part:
+        complete_checksums(folder / part["name"], part["crc32"])
+    return intact
 
 
 @dataclass
@@ -200,6 +208,8 @@ class ShardTask:
             if len(self._batches[i]) == self.sizes[i]:
                 self._run_batch(i)
         elif isinstance(event, Ended):
+            for note in event.notes:
+                logger.info(f"{public_address(event.video.path)}: {note}")
             gathered.duration = event.duration
             self._write_if_complete(event.video)
         else:
@@ -242,8 +252,7 @@ class ShardTask:
             self.progress.update()
 
     def _quarantine(self, video: Video, reason: str, detail: str) -> None:
-        path = without_secrets(video.path)
-        detail = detail.replace(video.path, path)
+        path, detail = public_address(video.path), hide_secrets(detail, video.path)
         logger.warning(f"{path} is skipped ({reason}): {detail}")
         self._failed.append({"path": path, "reason": reason, "detail": detail})
         with open(self.folder / QUARANTINE, "a", encoding="utf-8") as file:

@@ -7,16 +7,20 @@ import posixpath
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit, urlunsplit
 
 import fsspec
 
+from ..utils.addresses import hide_secrets, public_address, without_secrets
+from ..utils.folders import files_below, listed
+
 logger = logging.getLogger(__name__)
 
+# A file with one of these is meant to be a video: if it is none, it fails. Other files are left out if they are none.
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ogv", ".flv", ".wmv", ".ts")
 MANIFEST_SUFFIXES = (".jsonl", ".parquet")
 BYTES_PER_SECOND = 125_000  # 1 Mbit/s, to estimate the length of a video from its file size
 UNKNOWN_SECONDS = 300.0  # assumed for remote files
+MOST_SECONDS = 10**8  # three years
 
 
 class Video(NamedTuple):
@@ -33,39 +37,59 @@ class Video(NamedTuple):
     seconds: float
 
 
-def find_videos(videos: str | Path | Iterable[str | Path]) -> list[Video]:
+class LeftOut(NamedTuple):
+    """A file in a folder of videos that is not one of them, and why."""
+
+    path: str
+    reason: str
+
+
+def find_videos(videos: str | Path | Iterable[str | Path], left_out: list[LeftOut] | None = None) -> list[Video]:
     """Finds videos and returns them sorted by id.
 
     Args:
         videos: One of
 
-            - a folder, of which the files named `*.mp4`, `*.webm`, ... are taken;
+            - a folder, of which all videos are taken, those in subfolders too. What FFmpeg can read is a video,
+              whatever its name; in a remote folder, what has the suffix of a video;
             - a glob pattern;
             - a list of paths;
             - a manifest: a `.jsonl` or `.parquet` file whose rows have `path` and optionally `id` and `duration` in
               seconds. Paths are relative to the manifest.
 
             Each can be a URL that fsspec reads. The default id of a video is its file name.
+        left_out: If given, the files in the folder that are no videos are added to it. They are logged in any case.
 
     Raises:
         ValueError: There are no videos, two have the same id, or a row of a manifest is invalid.
     """
-    if not isinstance(videos, (str, Path)):
-        found = [_video(str(path)) for path in videos]
-    elif str(videos).lower().endswith(MANIFEST_SUFFIXES) and "*" not in str(videos):
-        found = list(_manifest(str(videos)))
-    else:
-        found = [_video(path) for path in _listed(str(videos))]
+    others: list[LeftOut] = []
+    try:
+        found = list(_found(videos, others))
+    except ValueError as error:
+        raise ValueError(without_secrets(str(error))) from None
+    except Exception as error:
+        if not is_remote(str(videos)):
+            raise
+        problem = f"{videos} cannot be read: {type(error).__name__}: {error}"
+        raise ValueError(hide_secrets(problem, str(videos))) from None  # the error has the complete address
+    if others:
+        names = listed([public_address(other.path) for other in others])
+        logger.warning(f"{public_address(str(videos))}: {len(others)} files are no videos and left out: {names}")
+    if left_out is not None:
+        left_out += others
     if not found:
         raise ValueError(
-            f"No videos in {str(videos)!r}. Give a folder with files named *{', *'.join(VIDEO_SUFFIXES)}, a glob "
-            f"pattern, a manifest ({', '.join(MANIFEST_SUFFIXES)}) or a list of paths."
+            f"No videos in {public_address(str(videos))!r}. Give a folder with files that FFmpeg can read, such as "
+            f"*{', *'.join(VIDEO_SUFFIXES)}, a glob pattern, a manifest ({', '.join(MANIFEST_SUFFIXES)}) or a list of "
+            "paths."
         )
     found.sort(key=lambda video: video.id)
     for one, other in zip(found, found[1:]):
         if one.id == other.id:
+            paths = " and ".join(public_address(video.path) for video in (one, other))
             raise ValueError(
-                f"{one.path} and {other.path} have the same id {one.id!r}. By default the id is the file name: rename "
+                f"{paths} have the same id {one.id!r}. By default the id is the file name: rename "
                 "one of them, or write a manifest with a column id."
             )
     return found
@@ -76,12 +100,13 @@ def is_remote(path: str) -> bool:
     return ("://" in path or "::" in path) and not Path(path).exists()
 
 
-def without_secrets(path: str) -> str:
-    """Removes user, password and query (which may contain a signature) from an http(s) URL."""
-    if not path.startswith(("http://", "https://")):
-        return path
-    parts = urlsplit(path)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+def _found(videos: str | Path | Iterable[str | Path], left_out: list[LeftOut]) -> Iterable[Video]:
+    if not isinstance(videos, (str, Path)):
+        return [_video(str(path)) for path in videos]
+    address = str(videos)
+    if public_address(address).lower().endswith(MANIFEST_SUFFIXES) and "*" not in address:
+        return _manifest(address)
+    return [_video(path) for path in _listed(address, left_out)]
 
 
 def _video(path: str, id: str | None = None, seconds: float | None = None) -> Video:
@@ -90,26 +115,49 @@ def _video(path: str, id: str | None = None, seconds: float | None = None) -> Vi
             seconds = UNKNOWN_SECONDS if is_remote(path) else Path(path).stat().st_size / BYTES_PER_SECOND
         except OSError:  # it will fail in a decoder, with its name
             seconds = 0.0
-    return Video(posixpath.basename(without_secrets(path).rstrip("/")) if id is None else id, path, max(1.0, seconds))
+    id = _file_name(path) if id is None else id
+    try:
+        id.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"the name {ascii(id)} is not valid UTF-8: rename the file, or give another id") from None
+    return Video(id, path, max(1.0, seconds))
 
 
-def _listed(folder_or_pattern: str) -> list[str]:
+def _file_name(path: str) -> str:
+    """The last part of a path or address; of chained addresses, of the first one that has a path."""
+    parts = public_address(path).split("::") if is_remote(path) else [path]
+    part = next((part for part in parts if "://" in part), parts[-1])
+    return posixpath.basename(part.rstrip("/"))
+
+
+def _listed(folder_or_pattern: str, left_out: list[LeftOut]) -> list[str]:
+    """The videos in a folder, or the files that a pattern matches; what else is in the folder goes to `left_out`."""
     if is_remote(folder_or_pattern):
         system, root = fsspec.core.url_to_fs(folder_or_pattern)
         is_folder = system.isdir(root)
-        names = system.ls(root, detail=False) if is_folder else system.glob(root)
+        names = system.find(root) if is_folder else system.glob(root)
         paths = [system.unstrip_protocol(name) for name in names]
+    elif not Path(folder_or_pattern).is_dir():  # file names can contain pattern characters
+        is_file = Path(folder_or_pattern).is_file()
+        return [folder_or_pattern] if is_file else glob.glob(folder_or_pattern, recursive=True)
     else:
-        is_folder, is_file = Path(folder_or_pattern).is_dir(), Path(folder_or_pattern).is_file()
-        if is_folder:
-            paths = [str(path) for path in Path(folder_or_pattern).iterdir()]
-        else:  # file names can contain pattern characters
-            paths = [folder_or_pattern] if is_file else glob.glob(folder_or_pattern, recursive=True)
+        is_folder, paths = True, [str(path) for path in files_below(folder_or_pattern)]
     if not is_folder:
         return paths
     videos = [path for path in paths if path.lower().endswith(VIDEO_SUFFIXES)]
-    if len(videos) < len(paths):
-        logger.info(f"{folder_or_pattern}: {len(paths) - len(videos)} files without a video suffix are skipped.")
+    others = sorted(set(paths) - set(videos))
+    if is_remote(folder_or_pattern):
+        left_out += [
+            LeftOut(public_address(path), "has no suffix of a video; a manifest can name it") for path in others
+        ]
+        return videos
+    from .probe import reasons_against  # decoders import this module
+
+    for path, reason in zip(others, reasons_against(others)):
+        if reason is None:
+            videos.append(path)
+        else:
+            left_out.append(LeftOut(path, reason))
     return videos
 
 
@@ -118,7 +166,7 @@ def _manifest(manifest: str) -> Iterator[Video]:
     for where, row in _rows(manifest):
         path, id, duration = (row.get(name) for name in ("path", "id", "duration"))
         valid = isinstance(path, str) and path and (id is None or isinstance(id, str))
-        if not valid or not (duration is None or (isinstance(duration, (int, float)) and duration >= 0)):
+        if not valid or not (duration is None or isinstance(duration, (int, float)) and 0 <= duration < MOST_SECONDS):
             raise ValueError(
                 f"{manifest}, {where}: {row} must have a path (a string), and optionally an id (a string) and a "
                 "duration in seconds. Correct this row."
@@ -131,7 +179,7 @@ def _manifest(manifest: str) -> Iterator[Video]:
 def _rows(manifest: str) -> Iterator[tuple[str, dict]]:
     """Yields (location, row) for each row of a manifest."""
     with fsspec.open(manifest, "rb") as file:
-        if manifest.lower().endswith(".parquet"):
+        if public_address(manifest).lower().endswith(".parquet"):
             import pyarrow.parquet as parquet
 
             table = parquet.ParquetFile(file)
@@ -146,7 +194,7 @@ def _rows(manifest: str) -> Iterator[tuple[str, dict]]:
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"{manifest}, line {number} is not JSON ({error}). Correct it.") from error
             if not isinstance(row, dict):
                 raise ValueError(f"{manifest}, line {number}: {row!r} must be an object with a path. Correct it.")

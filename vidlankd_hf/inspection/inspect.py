@@ -17,7 +17,7 @@ from ..data.features import FeatureStore
 from ..data.pairing import Pairs
 from ..extraction.decoders import Clip as DecodedClip
 from ..extraction.decoders import DecodingChild, Failed, Limits
-from ..extraction.videos import Video
+from ..extraction.videos import VIDEO_SUFFIXES, Video
 
 CLIP_SECONDS = (0, 1, 2, 5, 10, 20, 30, 60, 120, 300)  # lower edges of the histogram of clip lengths
 FRAMES = {"rate": 1.0, "clip_length": 1, "pixels": {}}  # the stream of a child that only decodes single frames
@@ -48,7 +48,7 @@ def summarize(store: FeatureStore, pairs: Pairs, dataset: Dataset) -> dict:
         there is a caption. `clip_lengths` is a histogram of the windows' durations; the last bin is open.
     """
     durations = np.array([store.duration(video) for video in store.video_ids])
-    covered = sum(_covered(captions) for captions in pairs.by_video.values())
+    covered = sum(covered_seconds(captions) for captions in pairs.by_video.values())
     windows = dataset.with_format(None)
     lengths = np.array(windows["end"]) - np.array(windows["start"])
     counts, _ = np.histogram(lengths, [*CLIP_SECONDS, np.inf])
@@ -134,7 +134,10 @@ def sample_clips(
 
 
 def find_videos(folder: str | Path) -> dict[str, Path]:
-    """Maps video ids to the files in a folder and its subfolders. An id is a relative path, a file name or a stem.
+    """Maps video ids to the files in a folder and its subfolders.
+
+    An id is a relative path or a file name. For features that came without files, an id without a suffix finds the
+    video of that name. A name that several files have is left out.
 
     Raises:
         ValueError: The folder does not exist.
@@ -142,12 +145,20 @@ def find_videos(folder: str | Path) -> dict[str, Path]:
     if not Path(folder).is_dir():
         raise ValueError(f"the folder of videos {folder} does not exist: give the one that was extracted")
     root = Path(folder).resolve()
-    files: dict[str, Path] = {}
-    for path in sorted(root.rglob("*")):
-        if path.is_file():
-            for name in (path.relative_to(root).as_posix(), path.name, path.stem):
-                files.setdefault(name, path)
-    return files
+    files = [path for path in sorted(root.rglob("*")) if path.is_file()]
+    stems = _unique((path.stem, path) for path in files if path.suffix.lower() in VIDEO_SUFFIXES)
+    names = _unique((path.name, path) for path in files)
+    taken = {path.name for path in files}
+    paths = {path.relative_to(root).as_posix(): path for path in files}
+    return {stem: path for stem, path in stems.items() if stem not in taken} | names | paths
+
+
+def _unique(named: Iterable[tuple[str, Path]]) -> dict[str, Path]:
+    """The files whose name no other file has."""
+    found: dict[str, list[Path]] = {}
+    for name, path in named:
+        found.setdefault(name, []).append(path)
+    return {name: paths[0] for name, paths in found.items() if len(paths) == 1}
 
 
 def segment_midpoints(row: dict, count: int) -> list[float]:
@@ -195,7 +206,7 @@ def read_clip(row: dict, path: Path | None, times: Sequence[float], reader: Fram
         times: Seconds at which to take frames.
         reader: Decodes the file.
     """
-    frames, problem = [], None if path else "no such file in the folder of videos"
+    frames, problem = [], None if path else "not exactly one such file in the folder of videos"
     try:
         frames = reader.frames_at(path, times) if path else []
     except ValueError as error:
@@ -203,7 +214,7 @@ def read_clip(row: dict, path: Path | None, times: Sequence[float], reader: Fram
     return Clip(row["video"], row["start"], row["end"], row["text"], frames, problem)
 
 
-def _covered(captions: Iterable[Caption]) -> float:
+def covered_seconds(captions: Iterable[Caption]) -> float:
     """Returns the seconds that are covered by at least one of the captions, which are sorted by time."""
     total, reached = 0.0, 0.0
     for caption in captions:

@@ -1,0 +1,84 @@
+"""Texts to token ids, as all data are tokenized: nothing in a text is a control token."""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+Spans = list[tuple[int, int]]
+
+
+class ControlTokens(NamedTuple):
+    """The special tokens of a tokenizer without the unknown one: a pattern of their spellings, and their ids."""
+
+    spellings: re.Pattern
+    ids: frozenset[int]
+    unknown: int
+
+
+def control_tokens(tokenizer: PreTrainedTokenizerBase) -> ControlTokens | None:
+    """The tokens that a text must not become; None if the tokenizer has no unknown token in their place."""
+    special = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids))
+    unknown = special.pop(tokenizer.unk_token, None)
+    if unknown is None or not special:
+        return None
+    return ControlTokens(re.compile("|".join(map(re.escape, special))), frozenset(special.values()), unknown)
+
+
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], control: ControlTokens | None = None
+) -> list[list[int]]:
+    """Token ids of each text, without special tokens.
+
+    `[MASK]`, `[PAD]` and the like in a text are ordinary characters. Where a tokenizer has a single token for them
+    nevertheless, it becomes the unknown token.
+
+    Args:
+        tokenizer: The tokenizer.
+        texts: The texts.
+        control: Result of [`control_tokens`], if it is known; finding it takes as long as a short text.
+    """
+    if not texts:
+        return []
+    encoded = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+    control = control_tokens(tokenizer) if control is None else control
+    for i, text in enumerate(texts if control is not None else ()):
+        if control.spellings.search(text):
+            encoded[i] = [control.unknown if index in control.ids else index for index in encoded[i]]
+    return encoded
+
+
+def tokens_and_spans(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Spans]:
+    """The span of characters of each token of each text.
+
+    A tokenizer without a fast version does not tell them; then each word is divided evenly among its tokens.
+    """
+    if not tokenizer.is_fast:
+        return [_spans_of_words(tokenizer, text) for text in texts]
+    options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+    return tokenizer(list(texts), return_offsets_mapping=True, **options)["offset_mapping"] if texts else []
+
+
+def counts_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a word has other tokens after a space than at the beginning, as in byte-level tokenizers."""
+    probes = ["hello world", "Commands", "a", "1999"]
+    return tokenize(tokenizer, probes) != tokenize(tokenizer, [" " + probe for probe in probes])
+
+
+def lengths_in_text(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[int]:
+    """The number of tokens of each text, wherever it stands in a longer one: with or without a space before it."""
+    counts = [len(ids) for ids in tokenize(tokenizer, texts)]
+    if not counts_spaces(tokenizer):
+        return counts
+    return [max(pair) for pair in zip(counts, map(len, tokenize(tokenizer, [f" {text}" for text in texts])))]
+
+
+def _spans_of_words(tokenizer: PreTrainedTokenizerBase, text: str) -> Spans:
+    words = list(re.finditer(r"\S+", text))
+    spans: Spans = []
+    for word, ids in zip(words, tokenize(tokenizer, [word[0] for word in words])):
+        begin, length = word.start(), len(word[0])
+        for i in range(len(ids)):
+            spans.append((begin + i * length // len(ids), begin + max(i + 1, (i + 1) * length // len(ids))))
+    return [(first, min(last, len(text))) for first, last in spans]
