@@ -22,8 +22,10 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.hf_argparser import string_to_bool
 
+from .utils.addresses import is_address, public_address
 from .utils.errors import let_main_speak, run_example
 from .utils.examples import COMMANDS, EXAMPLES, nearest, overview
+from .utils.yaml_files import read_yaml
 
 CONFIG_FILE = "config.yaml"
 ABOUT = ("config", "help", "help_all")
@@ -163,11 +165,14 @@ class CommandLine(HfArgumentParser):
     def save_settings(self, folder: str | Path, sections: dict[str, Any] | None = None) -> None:
         """Writes the settings that were given, and those of a recipe, to `config.yaml`: `--config` repeats the run.
 
+        Addresses are written without user, password and query.
+
         Args:
             folder: Folder of the run; it is created if missing.
             sections: Sections of other scripts to write too; the settings then become a section as well.
         """
-        content = {**sections, self.script: self.settings} if sections else self.settings
+        settings = {name: _public(value) for name, value in self.settings.items()}
+        content = {**sections, self.script: settings} if sections else settings
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         Path(folder).mkdir(parents=True, exist_ok=True)
         about = f"# What this run of {self.script}.py was given. Repeat the run with --config and this file.\n"
@@ -190,10 +195,7 @@ def read_config(
     """
     if not Path(path).is_file():
         raise ValueError(f"--config {path} is no file: give a YAML file of settings, as in {EXAMPLES / 'recipes'}")
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"{path} is no YAML file: {error}") from error
+    content = read_yaml(path)
     if isinstance(content, dict) and set(content) & set(COMMANDS.values()):
         if section not in content and section_needed:
             raise ValueError(f"{path} has no section {section!r}, only {', '.join(content)}: add it")
@@ -222,6 +224,12 @@ def _as_words(given: dict[str, Any], options: dict[str, argparse.Action]) -> lis
         elif value is not None:
             words.append(f"--{name}={json.dumps(value) if isinstance(value, (dict, bool)) else value}")
     return words
+
+
+def _public(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_public(item) for item in value]
+    return public_address(value) if isinstance(value, str) and is_address(value) else value
 
 
 def _readable(value: Any) -> Any:

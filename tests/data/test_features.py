@@ -4,6 +4,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from captioned_videos import forge
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, Dataset
 
@@ -111,6 +112,7 @@ def test_an_unfinished_folder_is_not_read_and_is_begun_anew(tmp_path, videos):
         "index.jsonl",
         "manifest.json",
         "shard-00000.safetensors",
+        "shard-00000.safetensors.crc32",
     ]
     assert FeatureStore(tmp_path).video_ids == ["only.mp4"]
 
@@ -138,6 +140,7 @@ def test_a_damaged_or_missing_shard_is_named(folder):
 def test_shard_of_another_precision_is_named(folder):
     name = FeatureStore(folder).entry("video0.mp4")["shard"]
     save_file({n: t.double() for n, t in load_file(folder / name).items()}, folder / name)
+    forge(folder)
     with pytest.raises(ValueError, match=f"{name}: .* is F64, but shards hold F16, F32"):
         FeatureStore(folder).read("video0.mp4")
 
@@ -185,6 +188,7 @@ def test_an_index_that_points_beside_the_shard_is_refused(folder, offset):
     lines = [json.loads(line) for line in open(folder / "index.jsonl")]
     lines[0]["streams"]["frame"][0] = offset
     (folder / "index.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    forge(folder)
     with pytest.raises(ValueError, match="damaged"):
         FeatureStore(folder).read(lines[0]["video"])
 

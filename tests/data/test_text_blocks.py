@@ -10,7 +10,7 @@ from helpers import WORDS, make_tokenizer
 from tokenizers.normalizers import BertNormalizer
 
 from vidlankd_hf import TextCollator, load_text_blocks
-from vidlankd_hf.data import text_blocks
+from vidlankd_hf.data import block_writer, text_blocks
 from vidlankd_hf.data.text_blocks import load_text
 from vidlankd_hf.data.vocabulary import check_same_vocabulary, vocabulary_fingerprint
 from vidlankd_hf.training.sampler import EpochDataset
@@ -56,7 +56,7 @@ def test_stream_makes_the_same_blocks_and_holds_few_texts_at_a_time(tmp_path, to
             given[0] += 1
             yield {"text": line}
 
-    tokenized = text_blocks._tokenized
+    tokenized = block_writer._tokenized
 
     def watched(*arguments):
         taken = 0
@@ -65,7 +65,7 @@ def test_stream_makes_the_same_blocks_and_holds_few_texts_at_a_time(tmp_path, to
             taken += count
             yield count, *rest
 
-    monkeypatch.setattr(text_blocks, "_tokenized", watched)
+    monkeypatch.setattr(block_writer, "_tokenized", watched)
     stream = IterableDataset.from_generator(texts)
     blocks = load_text_blocks(stream, tokenizer, tmp_path / "stream", num_proc=num_proc)
     assert np.array_equal(blocks.array, expected.array)
@@ -104,7 +104,7 @@ def test_hub_id_names_data_set_and_configuration(monkeypatch, source, path, conf
         dataset = Dataset.from_dict({"title": ["a"], "text": ["word1 word2"]})
         return dataset.to_iterable_dataset() if streaming else dataset
 
-    monkeypatch.setattr(text_blocks, "load_dataset", load_dataset)
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
     rows = list(load_text(source, "validation", streaming=streaming))
     assert rows == [{"text": "word1 word2"}]
     assert asked == [((path, configuration), {"split": "validation", "streaming": streaming})]
@@ -115,7 +115,7 @@ def test_hub_id_names_data_set_and_configuration(monkeypatch, source, path, conf
 def test_text_that_is_none_is_counted_and_one_that_is_a_number_refused(tmp_path, tokenizer, lines):
     blocks = load_text_blocks(Dataset.from_dict({"text": [None, *lines[:100]]}), tokenizer, tmp_path)
     assert blocks.info["texts_without_tokens"] == 1
-    with pytest.raises(ValueError, match="a text is '17', a int, but the column must hold strings"):
+    with pytest.raises(ValueError, match="row 1: the text is '17', a int, but the column must hold strings"):
         load_text_blocks(Dataset.from_dict({"text": [17]}), tokenizer, tmp_path)
 
 

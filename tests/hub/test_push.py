@@ -17,7 +17,8 @@ from launching import run_without_package
 from transformers import AutoModelForMaskedLM, BertForMaskedLM
 
 from vidlankd_hf import DistillationConfig
-from vidlankd_hf.reliability.run_dir import command
+from vidlankd_hf.hub.push import push
+from vidlankd_hf.reliability.run_dir import command, open_run_dir
 
 ROOT = Path(__file__).parents[2]
 STUDENT = {"README.md", "config.json", "distillation/heads.safetensors", "distillation/recipe.json", "losses.png",
@@ -127,6 +128,46 @@ def test_pushing_saves_first_and_again_pushes_what_has_changed(connected, hub, t
     assert result.metric_value == 0.75 and result.metric_args["num_nouns"] == 48
     trainer.save_model(str(tmp_path / "elsewhere"))
     assert len(hub.repositories["me/student"]["commits"]) == 2, "what is saved elsewhere is not what the run publishes"
+
+
+def test_nothing_but_the_model_is_pushed_whatever_lies_in_its_folder(connected, hub, tmp_path):
+    trainer = run_student(tmp_path / "student", save_strategy="steps", save_steps=1)
+    private = ["run.json", "config.yaml", "result.json", "trainer_state.json", "training_args.bin", "notes.txt",
+               "id_rsa", "train.log", "model.safetensors.bak", "pytorch_model.bin", "evil.py", "wandb/run.json",
+               "runs/events", "data/train.txt", "distillation/notes.json", "checkpoint-1/model.safetensors",
+               "nonfinite-step-3.json", "my_config.json", "probe.json", ".verified-host", ".env"]  # fmt: skip
+    for name in private:
+        (tmp_path / "student" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "student" / name).write_text(
+            "[]" if name == "probe.json" else "SECRET"
+        )  # run.json is damaged, too
+    trainer.save_model()
+    assert trainer.push_error is None and set(hub.files("me/student")) == STUDENT
+    assert not [path for path, content in hub.files("me/student").items() if b"SECRET" in content]
+
+
+def test_large_models_and_all_kinds_of_tokenizers_are_pushed(connected, hub, tmp_path):
+    names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json",
+             "config.json", "generation_config.json", "vocab.txt", "vocab.json", "merges.txt",
+             "special_tokens_map.json", "added_tokens.json", "tokenizer.json", "tokenizer_config.json",
+             "README.md"]  # fmt: skip
+    for name in names:
+        (tmp_path / name).write_text("{}" if name.endswith("json") else "x")
+    push(tmp_path, "me/large", "all of it")
+    assert set(hub.files("me/large")) == set(names)
+
+
+def test_addresses_of_data_are_in_run_card_and_command_without_their_secrets(connected, hub, tmp_path, monkeypatch):
+    address = "https://me:SECRET@host.org/corpus.txt?sig=SECRET"
+    monkeypatch.setattr(sys, "argv", ["examples/distill.py", "--text", address, f"--vokens={address}"])
+    folder = tmp_path / "student"
+    args = DistillationConfig(output_dir=str(folder), use_cpu=True, report_to="none", objectives={"nst": 1.0})
+    open_run_dir(args, {"text": address, "teacher": address, "student": "small"})
+    trainer = run_student(folder)
+    trainer.save_model()
+    found = [path for path in folder.rglob("*") if path.is_file() and b"SECRET" in path.read_bytes()]
+    assert found == [] and b"SECRET" not in b"".join(hub.files("me/student").values())
+    assert "host.org/corpus.txt" in (folder / "run.json").read_text()
 
 
 def fails_always(status):

@@ -96,7 +96,7 @@ def test_model_with_a_damaged_run_json_may_be_a_finished_run_and_is_not_overwrit
 
 def test_damage_during_training_keeps_nobody_from_finishing(run):
     (run / "run.json").write_text("{")
-    train("student", run, **{**RUN, "max_steps": 6}, resume=True)
+    train("student", run, **{**RUN, "max_steps": 6}, allow_changed=["max_steps"], resume=True)
     mark_finished(arguments(run))
     assert is_finished(run) and len(checkpoints_of(run)) == 3
 

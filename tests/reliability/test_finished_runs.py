@@ -34,7 +34,7 @@ def test_another_trainer_neither_trains_nor_saves_into_a_finished_run(finished, 
 def test_trainer_goes_on_with_its_own_finished_run(finished, tmp_path):
     trainer, folder = finished
     before = load_file(folder / "model.safetensors")
-    trainer.args.max_steps = 3
+    trainer.args.max_steps, trainer.args.allow_changed = 3, ["max_steps"]
     trainer.train(resume_from_checkpoint=True)
     trainer.save_model()
     trainer.save_model(str(tmp_path / "elsewhere"))

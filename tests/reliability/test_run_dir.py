@@ -1,6 +1,10 @@
 """The folder of a run is begun, resumed or refused, and never overwritten."""
 
 import json
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 from helpers import make_checkpoint
@@ -57,6 +61,12 @@ def test_other_settings_are_refused_and_named(tmp_path, change):
     make_checkpoint(tmp_path, 5)
     with pytest.raises(ValueError, match=f"other settings.*{next(iter(change))}"):
         open_run_dir(arguments(tmp_path, **change), {})
+    allowed = [next(iter(change))]
+    assert open_run_dir(arguments(tmp_path, **change, allow_changed=allowed), {}).endswith("checkpoint-5")
+    assert open_run_dir(arguments(tmp_path, **change), {}).endswith("checkpoint-5"), "run.json holds what runs now"
+    with pytest.raises(ValueError, match=f"other settings.*{next(iter(change))}"):
+        open_run_dir(arguments(tmp_path), {})
+    open_run_dir(arguments(tmp_path, allow_changed=allowed), {})
     with pytest.raises(ValueError, match="text was None and is now 'b'"):
         open_run_dir(arguments(tmp_path), {"text": "b"})
 
@@ -73,3 +83,50 @@ def test_finished_run_and_foreign_files_are_refused(tmp_path):
     (tmp_path / "other" / "thesis.tex").write_text("x")
     with pytest.raises(ValueError, match="belong to no run .thesis.tex"):
         open_run_dir(arguments(tmp_path / "other"), {})
+
+
+STARTS = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from vidlankd_hf.reliability.run_dir import run_script
+from vidlankd_hf.utils.locks import lock_file
+with lock_file(Path({lock!r})) as held:
+    run_script(Path({script!r}), lock=held)
+"""
+WORKS = """
+import os, signal, sys, time
+def stop(*_):
+    time.sleep(0.5)
+    open({log!r}, "a").write(f"stopped {{os.getpid()}}\\n")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, stop)
+open({log!r}, "a").write(f"began {{os.getpid()}}\\n")
+time.sleep(30)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", ["terminate", "kill"])
+def test_example_that_a_run_started_stops_with_it_and_the_next_one_waits_for_that(tmp_path, stop):
+    script, log = tmp_path / "works.py", tmp_path / "log"
+    script.write_text(WORKS.format(log=str(log)))
+    root = Path(__file__).parents[2]
+    code = STARTS.format(root=str(root), lock=str(tmp_path / "lock"), script=str(script))
+    runs = []
+    for _ in range(2):
+        runs.append(
+            subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        )
+        wait_until(lambda: log.exists() and log.read_text().count("began") == len(runs))
+        getattr(runs[-1], stop)()
+        runs[-1].wait(timeout=20)
+    wait_until(lambda: log.read_text().count("stopped") == 2)
+    assert [line.split()[0] for line in log.read_text().splitlines()] == ["began", "stopped"] * 2
+
+
+def wait_until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .fingerprint import hash64
 from .masking import mask_tokens
+from .tokenization import control_tokens, tokenize
 
 
 class _MaskingCollator:
@@ -22,6 +23,7 @@ class _MaskingCollator:
         if not 0 < mlm_probability < 1:
             raise ValueError(f"mlm_probability is {mlm_probability}: give a share between 0 and 1, such as 0.15")
         self.tokenizer, self.seed, self.mlm_probability = tokenizer, seed, mlm_probability
+        self._control = control_tokens(tokenizer)
         self.ordinary_ids = np.setdiff1d(np.arange(len(tokenizer)), tokenizer.all_special_ids)
 
     def _text_batch(self, sequences: list, samples: list[dict]) -> tuple[dict[str, torch.Tensor], np.ndarray]:
@@ -127,7 +129,7 @@ class VideoTextCollator(_MaskingCollator):
                 f"all {len(samples)} samples of a batch are of the video {names[0]!r}, so there is no negative: "
                 "use a larger batch or data with more videos"
             )
-        sequences = self.tokenizer([sample["text"] for sample in samples], add_special_tokens=False)["input_ids"]
+        sequences = tokenize(self.tokenizer, [sample["text"] for sample in samples], self._control)
         for sample, sequence in zip(samples, sequences):
             if not 0 < len(sequence) <= self.max_length - 2:
                 raise ValueError(

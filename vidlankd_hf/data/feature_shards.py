@@ -4,9 +4,10 @@ A folder holds
 
 - `shard-00000.safetensors`, ...: for each stream `{stream}.features` `[N, F]` float16 and `{stream}.times`
   `[N]` float32 (seconds, the center of each step), one video after another;
+- `shard-00000.safetensors.crc32`, ...: checksums of the blocks of each shard;
 - `index.jsonl`: for each video its id, shard, duration, and the offset and length of each stream in the shard;
 - `manifest.json`, written last: format version, streams (model, rate, clip length, width), counts, and the sha256 of
-  each shard. A folder without it is not finished.
+  each shard, of its checksums and of the index. A folder without it is not finished.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 
 from ..utils.io import atomic_file, atomic_write
+from .block_checksums import SUFFIX, BlockHasher
 
 FORMAT_VERSION = 1
 INDEX, MANIFEST = "index.jsonl", "manifest.json"
@@ -35,7 +37,10 @@ def read_manifest(folder: str | Path) -> dict | None:
     path = Path(folder) / MANIFEST
     if not path.is_file():
         return None
-    manifest = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error}): extract again, or convert again") from error
     version = manifest.get("format_version") if isinstance(manifest, dict) else None
     if version != FORMAT_VERSION:
         raise ValueError(
@@ -57,7 +62,9 @@ def write_manifest(folder: Path, streams: dict[str, dict], shards: Iterable[dict
     Raises:
         ValueError: Two shards have features of different widths, or no shard has a video.
     """
-    sha256, widths, steps, num_videos, seconds = {}, dict[str, int](), dict.fromkeys(streams, 0), 0, 0.0
+    sha256, crc32 = dict[str, str](), dict[str, str]()
+    widths, steps, num_videos, seconds = dict[str, int](), dict.fromkeys(streams, 0), 0, 0.0
+    index_sha256 = hashlib.sha256()
     with atomic_file(folder / INDEX) as index:
         for shard in shards:
             if not shard["videos"]:
@@ -68,8 +75,12 @@ def write_manifest(folder: Path, streams: dict[str, dict], shards: Iterable[dict
                     f"{widths}: they come from different models. Remove the folder and extract again."
                 )
             sha256[shard["name"]] = shard["sha256"]
+            if "crc32" in shard:  # shards of older versions have none
+                crc32[shard["name"]] = shard["crc32"]
             for entry in shard["videos"]:
-                index.write((json.dumps({**entry, "shard": shard["name"]}) + "\n").encode())
+                line = (json.dumps({**entry, "shard": shard["name"]}) + "\n").encode()
+                index_sha256.update(line)
+                index.write(line)
                 num_videos, seconds = num_videos + 1, seconds + entry["duration"]
                 steps = {name: count + entry["streams"][name][1] for name, count in steps.items()}
         if not num_videos:
@@ -82,6 +93,8 @@ def write_manifest(folder: Path, streams: dict[str, dict], shards: Iterable[dict
         "seconds": seconds,
         **more,
         "sha256": sha256,
+        "crc32": crc32,
+        "index_sha256": index_sha256.hexdigest(),
     }
     atomic_write(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
 
@@ -123,6 +136,8 @@ class Shard:
             ValueError: A stream is missing or unknown, lengths are zero or differ, the width differs from earlier
                 videos, values are not finite in float16, or times do not increase.
         """
+        if any("\ud800" <= character <= "\udfff" for character in video):
+            raise ValueError(f"The id {video!a} is not valid UTF-8. Rename the video.")
         if set(features) != set(self.streams):
             raise ValueError(f"Video {video!r} has streams {sorted(features)}, but must have {sorted(self.streams)}.")
         checked = {name: _checked(video, name, self.widths.get(name), *features[name]) for name in self.streams}
@@ -143,8 +158,8 @@ class Shard:
                 added. Ids that were not added are skipped.
 
         Returns:
-            `{"name", "bytes", "sha256", "widths", "videos": [{"video", "duration", "streams": {name: [offset,
-            steps]}}]}`. Without videos no file is written and sha256 is None.
+            `{"name", "bytes", "sha256", "crc32", "widths", "videos": [{"video", "duration", "streams": {name:
+            [offset, steps]}}]}`. Without videos no file is written and sha256 is None.
         """
         videos = [video for video in order or self._entries if video in self._entries]
         header, chunks, index, end = {}, [], [], 0
@@ -174,12 +189,15 @@ class Shard:
         """Writes a safetensors file (length of the header, header, tensors) from chunks of the spool."""
         text = json.dumps(header).encode()
         text += b" " * (-len(text) % 8)
-        digest, written = hashlib.sha256(), 0
+        digest, blocks, written = hashlib.sha256(), BlockHasher(), 0
         with atomic_file(self.path) as file:
             for part in (len(text).to_bytes(8, "little"), text, *self._spooled(chunks)):
                 digest.update(part)
+                blocks.update(part)
                 written += file.write(part)
-        return {"bytes": written, "sha256": digest.hexdigest()}
+        sums = blocks.digest()
+        atomic_write(self.path.with_name(self.path.name + SUFFIX), sums)
+        return {"bytes": written, "sha256": digest.hexdigest(), "crc32": hashlib.sha256(sums).hexdigest()}
 
     def _spooled(self, chunks: list[tuple[int, int]]) -> Iterator[bytes]:
         """Yields the content of chunks (place, number of bytes) of the spool."""

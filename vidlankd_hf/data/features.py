@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 
 from ..utils.io import sha256_of
-from .feature_shards import EXTRACTION, Shard, read_manifest, shard_name, write_manifest
+from .feature_shards import EXTRACTION, INDEX, Shard, read_manifest, shard_name, write_manifest
 from .open_shard import OpenShard
+from .source_files import combined_hash
 
 MAX_OPEN = 256  # shards, each with a file handle
 
@@ -111,9 +112,12 @@ class FeatureStore:
                 self.streams = {name: known[name] for name in streams or known}
                 self.feature_size: int = sum(settings["width"] for settings in self.streams.values())
             self._sha256: dict[str, str] = manifest["sha256"]
-            with open(self.folder / "index.jsonl", encoding="utf-8") as file:
+            self._crc32: dict[str, str] = manifest.get("crc32", {})
+            if "index_sha256" in manifest and sha256_of(self.folder / INDEX) != manifest["index_sha256"]:
+                raise ValueError("the checksum of the index differs")
+            with open(self.folder / INDEX, encoding="utf-8") as file:
                 self._index = {entry["video"]: self._checked(entry, known) for entry in map(json.loads, file)}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"{self.folder}: its manifest or index is damaged ({error!r}). Remove the folder and extract again."
             ) from error
@@ -124,6 +128,11 @@ class FeatureStore:
             )
         self.video_ids: list[str] = list(self._index)
         self._open_shards: dict[str, OpenShard] = {}
+
+    @property
+    def content_fingerprint(self) -> str:
+        """Hash of all features and times of the streams."""
+        return combined_hash(list(self.streams), self._sha256, self._index)
 
     def __len__(self) -> int:
         return len(self._index)
@@ -220,5 +229,5 @@ class FeatureStore:
         if name not in self._open_shards:
             if len(self._open_shards) == MAX_OPEN:
                 self._open_shards.pop(next(iter(self._open_shards)))
-            self._open_shards[name] = OpenShard(self.folder / name)
+            self._open_shards[name] = OpenShard(self.folder / name, self._crc32.get(name))
         return self._open_shards[name]

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
+
+from .block_checksums import VerifiedBlocks
 
 DTYPES: dict[str, np.dtype] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
 
@@ -21,19 +23,27 @@ class OpenShard:
 
     Args:
         path: The safetensors file.
+        crc32: Hexadecimal sha256 of its file of checksums; by default, what is read is not verified.
 
     Raises:
-        safetensors.SafetensorError: This is not a safetensors file, or it is shorter than its header says.
-        ValueError: A tensor is neither float16 nor float32.
+        DamagedData: The shard or its checksums are not as they were written; also when rows are read.
+        ValueError: This is not a safetensors file, it is shorter than its header says, or a tensor is neither float16
+            nor float32.
     """
 
-    def __init__(self, path: Path):
-        with safe_open(path, framework="numpy"):  # checks header, offsets and size
-            with open(path, "rb") as file:
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    def __init__(self, path: Path, crc32: str | None = None):
+        try:
+            with safe_open(path, framework="numpy"):  # checks header, offsets and size
+                with open(path, "rb") as file:
+                    self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except SafetensorError as error:
+            raise ValueError(f"{path} is damaged ({error}): extract it again, or convert again") from error
         if hasattr(self._map, "madvise"):
             self._map.madvise(mmap.MADV_RANDOM)
+        self._blocks = None if crc32 is None else VerifiedBlocks(path, self._map, crc32)
         size = int.from_bytes(self._map[:8], "little")
+        if self._blocks is not None:
+            self._blocks.check(0, 8 + size)
         header = json.loads(self._map[8 : 8 + size])
         header.pop("__metadata__", None)
         self._tensors: dict[str, np.ndarray] = {}
@@ -50,6 +60,9 @@ class OpenShard:
         rows = self._tensors[name][start:stop]
         if rows.nbytes > mmap.PAGESIZE:
             self._fetch(name, start, stop)
+        if rows.nbytes and self._blocks is not None:
+            first = self._first[name] + start * rows.strides[0]
+            self._blocks.check(first, first + rows.nbytes)
         return rows
 
     def _fetch(self, name: str, start: int, stop: int) -> None:

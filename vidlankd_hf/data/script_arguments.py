@@ -20,6 +20,9 @@ class CaptionedVideoArguments:
     caption_format: str | None = HfArg(
         default=None, help=f"one of {', '.join(READERS)}; default: found from suffix and content"
     )
+    caption_encoding: str | None = HfArg(
+        default=None, help="encoding of the captions, such as cp1252; default: UTF-8, or UTF-16 with a byte order mark"
+    )
     remove_overlap: bool | None = HfArg(
         default=None, help="remove text that rolling captions repeat; default: for YouTube's speech and HowTo100M"
     )
@@ -28,6 +31,7 @@ class CaptionedVideoArguments:
     def load(self, tokenizer, max_length: int, **options: Any):
         """Loads the captioned windows; `options` are those of [`load_video_text`]."""
         options |= {"caption_format": self.caption_format, "remove_overlap": self.remove_overlap}
+        options["caption_encoding"] = self.caption_encoding
         return load_video_text(self.features, self.captions, tokenizer, max_length=max_length, **options)
 
 

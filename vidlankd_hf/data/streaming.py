@@ -9,6 +9,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from .features import read_manifest
+from .source_files import combined_hash
 from .window_shards import WindowShard
 
 MIN_VIDEOS = 64  # per shard, so that a batch has clips of several videos
@@ -50,7 +51,8 @@ class VideoTextStream(Dataset):
         self, features: str | Path, folder: str | Path, streams: Sequence[str] | None = None, seed: int | None = None
     ):
         self.features, self.folder, self.seed = Path(features), Path(folder), seed
-        known = read_manifest(features)["streams"]
+        manifest = read_manifest(features)
+        known = manifest["streams"]
         unknown = sorted(set(streams or ()) - set(known))
         if unknown:
             raise ValueError(f"{features} has no stream {unknown[0]!r}: it has {', '.join(known)}")
@@ -63,6 +65,8 @@ class VideoTextStream(Dataset):
         # A batch may hold the end of one shard and the beginning of the next.
         self._max_open = 2 * int(np.diff(self._first_files).max())
         self._select(np.zeros(len(self.names), np.int64), np.array([shard["windows"] for shard in info["shards"]]))
+        self._crc32 = manifest.get("crc32", {})
+        self._content = combined_hash(manifest["sha256"], info.get("files"), self.streams, seed)
         self._open: dict[int, WindowShard] = {}
 
     def _select(self, begins: np.ndarray, ends: np.ndarray) -> None:
@@ -70,6 +74,11 @@ class VideoTextStream(Dataset):
         self._begins, self._ends = begins, ends
         self._before_file = np.concatenate([[0], np.cumsum(ends - begins)])
         self.shard_sizes = np.diff(self._before_file[self._first_files])
+
+    @property
+    def content_fingerprint(self) -> str:
+        """Hash of all features and windows of this data set, in any epoch."""
+        return combined_hash(self._content, self._begins.tolist(), self._ends.tolist())
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_open": {}}
@@ -103,7 +112,9 @@ class VideoTextStream(Dataset):
         if file not in self._open:
             while len(self._open) >= self._max_open:
                 self._open.pop(next(iter(self._open)))
-            self._open[file] = WindowShard(self.folder, self.features, self.names[file], self.max_tokens)
+            name = self.names[file]
+            crc32 = self._crc32.get(name)
+            self._open[file] = WindowShard(self.folder, self.features, name, self.max_tokens, crc32)
         return self._open[file]
 
     def videos(self) -> list[str]:

@@ -1,30 +1,34 @@
 """Text as full blocks of token ids, tokenized once and memory-mapped."""
 
 import glob
-import hashlib
-import itertools
 import json
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+import logging
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import fsspec
 import numpy as np
 from torch.utils.data import Dataset as TorchDataset
-from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from ..utils.io import atomic_dir
+from ..utils.addresses import public_address
+from ..utils.io import discard, resumable_dir
 from ..utils.loading import loading
+from .block_writer import BLOCKS, PIECES, TextError, pieces_of, write_blocks
+from .checksums import DamagedData, Piece, verify_once
+from .compressed import check_expansion
+from .source_files import combined_hash, content_hashes
+from .text_files import check_json_lines, kind_of, not_utf8, place_of, text_files
 from .vocabulary import tokenizer_fingerprint, vocabulary_fingerprint
 
 if TYPE_CHECKING:  # stored blocks are read without `datasets`
     from datasets import Dataset, IterableDataset
 
+logger = logging.getLogger(__name__)
+
 BLOCK_TOKENS = 126  # with [CLS] and [SEP]: 128
 BATCH_TEXTS = 1000  # tokenized at a time
+INFO = "info.json"
 
 
 class TextBlocks(TorchDataset):
@@ -36,17 +40,17 @@ class TextBlocks(TorchDataset):
         vokens: Folder written by [`vokenize`] for these blocks; each block then has `voken_ids` too.
 
     Raises:
-        ValueError: The folder is damaged, or the vokens belong to another text or tokenizer.
+        DamagedData: The files are not as they were written; see [`verify_once`].
+        ValueError: The vokens belong to another text or tokenizer.
     """
 
     def __init__(self, folder: str | Path, start: int = 0, stop: int | None = None, vokens: str | Path | None = None):
         self.folder, self.vokens = Path(folder), None if vokens is None else Path(vokens)
-        self.info = json.loads((self.folder / "info.json").read_text())
-        blocks = self.info.get("blocks") if isinstance(self.info, dict) else None
-        if not isinstance(blocks, int) or not 0 < blocks < 2**63:
-            raise ValueError(f"{self.folder / 'info.json'} is damaged: remove its folder to tokenize again")
+        self._arrays: dict[Path, np.memmap] = {}
+        self.info = _read_info(self.folder)
+        blocks = self.info["blocks"]
         self.start, self.stop = start, blocks if stop is None else stop
-        self._arrays: dict[Path, np.ndarray] = {}
+        self._verify()
         if self.vokens is not None:
             info = read_vokens_info(self.vokens)
             self.num_vokens = info["num_vokens"]
@@ -58,16 +62,43 @@ class TextBlocks(TorchDataset):
                         f"the vokens in {self.vokens} belong to another {what} ({str(theirs)[:12]}) than "
                         f"{self.folder} ({str(ours)[:12]}): make vokens for this text with `vidlankd vokenize`"
                     )
+            path = self.vokens / "vokens.npy"
+            if "sha256" in info:  # vokens made by older versions have none
+                verify_once(self.vokens, [Piece(path, 0, path.stat().st_size, info["sha256"])])
+
+    def _verify(self) -> None:
+        """Compares the blocks with their checksums; see [`verify_once`]."""
+        if "sha256" not in self.info:  # not written by this package
+            return
+        path = self.folder / BLOCKS
+        try:
+            array = self.array
+            if (self.folder / PIECES).exists():
+                pieces = pieces_of(self.folder, array.offset)
+            else:  # blocks of an older version
+                pieces = [Piece(path, array.offset, array.nbytes, self.info["sha256"])]
+        except (OSError, ValueError) as error:
+            raise DamagedData(f"{path} cannot be read: {error}") from error
+        shape = (self.info["blocks"], self.info["block_tokens"])
+        if array.shape != shape or sum(piece.size for piece in pieces) != array.nbytes:
+            raise DamagedData(f"{path} holds {array.shape} ids instead of {shape}")
+        verify_once(self.folder, pieces)
 
     @property
-    def array(self) -> np.ndarray:
+    def content_fingerprint(self) -> str:
+        """Hash of all blocks of this data set and of their vokens."""
+        vokens = self.vokens and read_vokens_info(self.vokens)
+        return combined_hash(self.info["sha256"], self.start, self.stop, vokens)
+
+    @property
+    def array(self) -> np.memmap:
         """The token ids of all blocks in the folder, `[blocks, block_tokens]`, memory-mapped."""
         return self._map(self.folder / "blocks.npy", "tokenize")
 
-    def _map(self, path: Path, remedy: str) -> np.ndarray:
+    def _map(self, path: Path, remedy: str) -> np.memmap:
         if path not in self._arrays:
             try:
-                array = np.load(path, mmap_mode="r", allow_pickle=False)
+                array: np.memmap = np.load(path, mmap_mode="r", allow_pickle=False)
             except Exception as error:  # NumPy parses the header as Python, so any error may occur
                 raise ValueError(f"{path} is damaged ({error!r}): remove its folder to {remedy} again") from error
             if array.ndim != 2 or array.dtype.kind != "u" or len(array) < self.stop:
@@ -125,7 +156,23 @@ def read_vokens_info(folder: str | Path) -> dict:
     path = Path(folder) / "info.json"
     if not path.exists():
         raise ValueError(f"{folder} holds no finished vokens: make them with `vidlankd vokenize`")
-    return json.loads(path.read_text())
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise DamagedData(f"{path} is damaged ({error}): remove its folder to vokenize again") from error
+
+
+def _read_info(folder: Path) -> dict:
+    try:
+        info = json.loads((folder / INFO).read_text())
+        valid = isinstance(info, dict) and type(info["blocks"]) is int and 0 < info["blocks"] < 2**63
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError, RecursionError):
+        valid = False
+    if not valid:
+        raise DamagedData(f"{folder / INFO} is damaged: remove its folder to tokenize again")
+    return info
 
 
 def load_text(
@@ -134,8 +181,8 @@ def load_text(
     """Opens a text source as a data set with the single column `text`.
 
     Args:
-        source: A file or a folder of `.txt`, `.jsonl`, `.json` or `.parquet` files, also compressed (`.gz`, `.xz`,
-            ...), or a Hub id, with the configuration after a colon if it has several
+        source: A file or a folder, with its subfolders, of `.txt`, `.jsonl`, `.json` or `.parquet` files, also
+            compressed (`.gz`, `.xz`, ...), or a Hub id, with the configuration after a colon if it has several
             (`"Salesforce/wikitext:wikitext-103-raw-v1"`).
         split: Split of a Hub data set. In a folder, the files whose names start with it (all files if none starts with
             `train`).
@@ -151,36 +198,29 @@ def load_text(
     from datasets import load_dataset
     from datasets.exceptions import DatasetGenerationError
 
-    path = Path(source)
+    path, files = Path(source), list[Path]()
     if path.exists():
-        files = sorted(p for p in ([path] if path.is_file() else path.iterdir()) if _kind(p))
-        if not files:
-            raise ValueError(f"{source} holds no text file: put {', '.join(_LOADERS)} files there")
-        of_split = [p for p in files if p.stem.startswith(split)]
-        if not of_split and split != "train":
-            raise ValueError(f"no file in {source} starts with {split!r}: it holds {', '.join(p.name for p in files)}")
-        files = of_split or files
-        if not any(p.stat().st_size for p in files):
-            raise ValueError(f"{source} holds no text: {', '.join(p.name for p in files)} is empty")
-        kinds = {_kind(p) for p in files}
-        if len(kinds) > 1:
-            found = ", ".join(sorted(kinds))
-            raise ValueError(f"{source} holds files of several kinds ({found}): keep one kind per folder")
-        for file in files if kinds == {"json"} else ():
-            _check_json_lines(file)
+        files, kind = text_files(path, split)
+        for file in files:
+            check_expansion(file)
+            if kind == "json":
+                check_json_lines(file)
+        # `datasets` tells files apart by their names and times alone.
+        name = None if streaming else f"content-{combined_hash(content_hashes(files))[:16]}"
         try:
             names = [glob.escape(str(p)) for p in files]  # load_dataset takes them as patterns
-            dataset = load_dataset(kinds.pop(), data_files=names, split="train", streaming=streaming)
+            dataset = load_dataset(kind, name, data_files=names, split="train", streaming=streaming)
         except (DatasetGenerationError, StopIteration, ValueError) as error:  # the last two if there are no rows
             reason = error.__cause__ or str(error) or "it is empty"
-            raise ValueError(f"{source} cannot be read as text: {reason}") from error
-    elif path.is_absolute() or source.startswith(".") or _kind(path) or source.count("/") > 1:
-        raise ValueError(f"{source} does not exist: give a file, a folder or a Hub data set id")
+            where = next(filter(None, map(not_utf8, files)), source)
+            raise ValueError(f"{where} cannot be read as text: {reason}") from error
+    elif path.is_absolute() or source.startswith(".") or kind_of(path) or source.count("/") > 1:
+        raise ValueError(f"{public_address(source)} does not exist: give a file, a folder or a Hub data set id")
     else:
         name, _, configuration = source.partition(":")
         with loading(name, "a file, a folder or a Hub data set id"):
             dataset = load_dataset(name, configuration or None, split=split, streaming=streaming)
-    columns = dataset.column_names or list(next(iter(dataset), ()))  # a stream may not know them yet
+    columns = dataset.column_names or list(_first_row(dataset, source, files))  # a stream may not know them yet
     if text_column not in columns:
         raise ValueError(f"{source} has no column {text_column!r}: it has {', '.join(columns) or 'none'}")
     dataset = dataset.select_columns(text_column)
@@ -196,7 +236,10 @@ def load_text_blocks(
     block_tokens: int = BLOCK_TOKENS,
     streaming: bool = False,
 ) -> TextBlocks:
-    """Tokenises a text source once and cuts it into full blocks; a second call opens the stored blocks.
+    """Tokenizes a text source once and cuts it into full blocks; a second call opens the stored blocks.
+
+    A second call verifies them once per run and machine, and tokenizes again if they are damaged. An interrupted call
+    is continued by the next one. Files are told apart by their content.
 
     All texts are joined in order and cut every `block_tokens` tokens, so that no step computes padding. Only the last
     few tokens, fewer than a block, are left over; `info.json` counts them, and the texts without tokens. The ids take
@@ -209,7 +252,7 @@ def load_text_blocks(
         split: See [`load_text`].
         num_proc: Number of processes that tokenize; by default this process, with the tokenizer's threads.
         block_tokens: Ordinary tokens per block.
-        streaming: Read a named `source` without a copy of its text on disk, for large ones.
+        streaming: Read a Hub data set without a copy of its text on disk. Files are always read in place.
 
     Raises:
         ValueError: The source does not exist, or holds too little text for one block.
@@ -218,112 +261,52 @@ def load_text_blocks(
     from datasets.fingerprint import Hasher
 
     source = str(source) if isinstance(source, Path) else source
-    dataset = load_text(source, split, streaming=streaming) if isinstance(source, str) else source
-    # Identifies the contents, or all that a stream will read and do (including a Hub revision).
-    fingerprint = dataset._fingerprint if isinstance(dataset, Dataset) else Hasher.hash(dataset._ex_iterable)
-    identity = f"v2 {fingerprint} {tokenizer_fingerprint(tokenizer)} {block_tokens}"
-    folder = Path(cache_dir) / f"blocks-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
-    if not (folder / "info.json").exists():
-        with atomic_dir(folder) as part:
-            info = _write_blocks(dataset, tokenizer, part, num_proc, block_tokens)
-            info["vocabulary"] = vocabulary_fingerprint(tokenizer)
-            info["source"] = source if isinstance(source, str) else fingerprint
-            (part / "info.json").write_text(json.dumps(info, indent=2) + "\n")
+    dataset, files = None, list[Path]()
+    if isinstance(source, str) and Path(source).exists():
+        files, kind = text_files(Path(source), split, quiet=True)
+        fingerprint, streaming = combined_hash(kind, content_hashes(files)), True
+    else:
+        dataset = load_text(source, split, streaming=streaming) if isinstance(source, str) else source
+        # Identifies the contents, or all that a stream will read and do (including a Hub revision).
+        fingerprint = dataset._fingerprint if isinstance(dataset, Dataset) else Hasher.hash(dataset._ex_iterable)
+    name = source if isinstance(source, str) else fingerprint
+    made_of = [tokenizer_fingerprint(tokenizer), block_tokens, name]
+    folder = Path(cache_dir) / f"blocks-{combined_hash('v3', fingerprint, made_of[:2])[:16]}"
+    if folder.exists():
+        inode = folder.stat().st_ino
+        try:
+            return TextBlocks(folder)
+        except (DamagedData, FileNotFoundError) as error:
+            logger.warning("%s. The text is tokenized again.", error)
+            discard(folder, inode)
+    with resumable_dir(folder, of=json.dumps(made_of)) as part:
+        if part is not None:
+            dataset = load_text(source, split, streaming=streaming) if dataset is None else dataset
+            batches = _batches(dataset, name, files)
+            try:
+                info = write_blocks(batches, tokenizer, part, num_proc, block_tokens)
+            except TextError as error:
+                raise ValueError(f"{place_of(files, error.row) or f'row {error.row + 1}'}: {error}") from error
+            info["vocabulary"], info["source"] = vocabulary_fingerprint(tokenizer), name
+            (part / INFO).write_text(json.dumps(info, indent=2) + "\n")
     return TextBlocks(folder)
 
 
-def _write_blocks(dataset: Any, tokenizer: Any, folder: Path, num_proc: int | None, block_tokens: int) -> dict:
-    from datasets.utils import are_progress_bars_disabled
-
-    dtype = np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
-    texts = without_tokens = blocks = 0
-    rest, sha256 = np.zeros(0, dtype), hashlib.sha256()
-    batches = (batch["text"] for batch in dataset.iter(batch_size=BATCH_TEXTS))
-    progress = tqdm(desc="tokenizing text", unit=" texts", disable=are_progress_bars_disabled(), leave=False)
-    with open(folder / "blocks.npy", "wb") as file, progress:
-        _write_header(file, dtype, 0, block_tokens)
-        for count, empty, ids in _tokenized(batches, tokenizer, dtype, num_proc):
-            progress.update(count)
-            texts, without_tokens = texts + count, without_tokens + empty
-            ids = np.concatenate([rest, ids])
-            whole = len(ids) // block_tokens
-            piece, rest = ids[: whole * block_tokens].tobytes(), ids[whole * block_tokens :]
-            file.write(piece)
-            sha256.update(piece)
-            blocks += whole
-        file.seek(0)
-        _write_header(file, dtype, blocks, block_tokens)
-    total = blocks * block_tokens + len(rest)
-    if blocks == 0:
-        raise ValueError(f"the text has {total} tokens, fewer than one block of {block_tokens}: give more text")
-    return {
-        "texts": texts,
-        "texts_without_tokens": without_tokens,
-        "tokens": total,
-        "blocks": blocks,
-        "block_tokens": block_tokens,
-        "left_over": len(rest),
-        "sha256": sha256.hexdigest(),
-    }
+def _first_row(dataset: "IterableDataset", source: str, files: list[Path]) -> dict:
+    try:
+        return next(iter(dataset), {})
+    except UnicodeDecodeError as error:
+        where = next(filter(None, map(not_utf8, files)), source)
+        raise ValueError(f"{where} cannot be read as text: {error}") from error
 
 
-def _write_header(file: Any, dtype: np.dtype, blocks: int, block_tokens: int) -> None:
-    """Writes the header of a .npy file, which NumPy makes equally long for any number of rows."""
-    header = {"descr": dtype.str, "fortran_order": False, "shape": (blocks, block_tokens)}
-    np.lib.format.write_array_header_1_0(file, header)
+def _batches(dataset: "Dataset | IterableDataset", source: str, files: list[Path]) -> Iterator[list]:
+    """Yields the texts of a data set, `BATCH_TEXTS` at a time; an error of its files names them."""
+    from datasets.exceptions import DatasetGenerationError
 
-
-def _tokenized(
-    batches: Iterable[list], tokenizer: Any, dtype: np.dtype, num_proc: int | None
-) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Yields (texts, texts without tokens, ids) for each batch in order; holds only a few batches at a time."""
-    if not num_proc or num_proc == 1:
-        yield from (_tokenize(batch, tokenizer, dtype) for batch in batches)
-        return
-    waiting: deque = deque()
-    with ProcessPoolExecutor(num_proc, initializer=_worker.update, initargs=({"of": (tokenizer, dtype)},)) as pool:
-        for batch in batches:
-            waiting.append(pool.submit(_tokenize_in_worker, batch))
-            if len(waiting) > 2 * num_proc:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-
-_worker: dict[str, tuple] = {}
-
-
-def _tokenize_in_worker(batch: list) -> tuple[int, int, np.ndarray]:
-    return _tokenize(batch, *_worker["of"])
-
-
-def _tokenize(batch: list, tokenizer: Any, dtype: np.dtype) -> tuple[int, int, np.ndarray]:
-    wrong = next((text for text in batch if not isinstance(text, str | None)), None)
-    if wrong is not None:
-        raise ValueError(f"a text is {str(wrong)[:40]!r}, a {type(wrong).__name__}, but the column must hold strings")
-    texts = [text for text in batch if text and not text.isspace()]
-    ids = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
-    joined = np.fromiter(itertools.chain.from_iterable(ids), dtype, sum(map(len, ids)))
-    return len(batch), len(batch) - sum(map(bool, ids)), joined
-
-
-def _check_json_lines(path: Path) -> None:
-    """Checks that every line of a .jsonl file is an object: a bare `null` makes Arrow's reader end the process."""
-    lines = ".jsonl" in path.suffixes
-    with fsspec.open(path, "rb", compression="infer") as file:
-        for number, line in enumerate(file, 1):
-            begin = line.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
-            if begin and begin not in (b"{" if lines else b"{["):
-                raise ValueError(f"{path}, line {number}: not a JSON object ({line[:40]!r}...)")
-            if begin and not lines:
-                return
-
-
-_LOADERS = {".txt": "text", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
-_COMPRESSIONS = (".gz", ".xz", ".bz2", ".zst")
-
-
-def _kind(path: Path) -> str | None:
-    """The loader of `datasets` for a file, by its suffix without compression; None if there is none."""
-    name = path.with_suffix("") if path.suffix in _COMPRESSIONS else path
-    return _LOADERS.get(name.suffix)
+    try:
+        for batch in dataset.iter(batch_size=BATCH_TEXTS):
+            yield batch["text"]
+    except (ValueError, KeyError, DatasetGenerationError) as error:
+        where = next(filter(None, map(not_utf8, files)), source)
+        raise ValueError(f"{where} cannot be read as text: {error.__cause__ or error}") from error

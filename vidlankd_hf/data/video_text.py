@@ -7,9 +7,10 @@ from pathlib import Path
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from .captions import read_captions
+from .captions import naming_the_line, read_captions
 from .features import FeatureStore
 from .pairing import check_share, pair_captions
+from .source_files import combined_hash
 from .streaming import VideoTextStream
 from .window_shards import prepare_windows
 from .windows import Windows, make_windows, shift_of
@@ -28,6 +29,7 @@ def load_video_text(
     remove_overlap: bool | None = None,
     streaming: bool = False,
     cache_dir: str | Path = "outputs/cache",
+    caption_encoding: str | None = None,
 ) -> Dataset | VideoTextStream:
     """Loads captioned video as a data set with the columns that [`VideoTextCollator`] takes.
 
@@ -51,7 +53,7 @@ def load_video_text(
         seed: If given, windows start at different captions in every epoch, as a pure function of (seed, epoch, video).
         max_unpaired: Captions without a video or outside it, and videos without captions, are left out with a warning
             up to this share of all captions or of all videos; see [`pair_captions`].
-        caption_format, remove_overlap: See [`read_captions`].
+        caption_format, remove_overlap, caption_encoding: See [`read_captions`].
         streaming: Return the same windows as a [`VideoTextStream`], whose memory does not depend on the amount of
             data. The captions are divided once and stored below `cache_dir`, one pair of files for each feature shard.
         cache_dir: Used with `streaming`. A second call with the same arguments and files opens the stored windows.
@@ -67,14 +69,17 @@ def load_video_text(
         if shuffle_videos_seed is not None:
             raise ValueError("videos cannot be shuffled with streaming=True: leave out one of the two")
         folder = prepare_windows(
-            features, captions, tokenizer, max_tokens, cache_dir, max_unpaired, caption_format, remove_overlap
-        )
+            features, captions, tokenizer, max_tokens, cache_dir, max_unpaired, caption_format, remove_overlap,
+            caption_encoding,
+        )  # fmt: skip
         return VideoTextStream(features, folder, streams, seed)
     store = FeatureStore(features, streams)
-    by_video, unpaired = pair_captions(store, read_captions(captions, caption_format, remove_overlap))
+    read = read_captions(captions, caption_format, remove_overlap, caption_encoding)
+    by_video, unpaired = pair_captions(store, read)
     check_share(unpaired.problems(features, captions), unpaired.share, max_unpaired)
 
-    lines, videos, _ = make_windows(by_video, tokenizer, max_tokens)
+    with naming_the_line(captions, caption_format, caption_encoding):
+        lines, videos, _ = make_windows(by_video, tokenizer, max_tokens)
     windows = Windows(lines, videos, max_tokens)
     rows = [
         {"id": f"{video}#{i}", "video": video, "text": text, "start": start, "end": end, "window": first + i}
@@ -138,6 +143,13 @@ class WindowReader:
 
     def __init__(self, store: FeatureStore, windows: Windows, seed: int | None, own_clips: bool):
         self.store, self.windows, self.seed, self.own_clips = store, windows, seed, own_clips
+
+    @property
+    def content_fingerprint(self) -> str:
+        """Hash of all that the rows can become, in any epoch."""
+        return combined_hash(
+            self.store.content_fingerprint, self.windows.content_fingerprint, self.seed, self.own_clips
+        )
 
     def __call__(self, rows: dict[str, list]) -> dict[str, list]:
         return self.read(rows, [0] * len(rows["id"]))

@@ -6,11 +6,15 @@ A folder holds
 - `<shard>.videos.arrow`: for each video its entry in the features' index (JSON), the hash of its name, its first
   line and its first window. Videos are sorted by hash, so that those with small hashes can be held out;
 - `unpaired.jsonl`: captions and videos without a counterpart;
-- `info.json`: counts, in total and for each shard.
+- `info.json`: counts, in total and for each shard, and the sha256 of the other files.
+
+While it is made it also holds `spill/`, captions by shard, with `spilled.json` once they are complete, and
+`<shard>.done.json` for each shard that is complete. An interrupted call is continued after these.
 """
 
-import hashlib
 import json
+import logging
+import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,14 +22,18 @@ from pathlib import Path
 import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
-from ..utils.io import atomic_dir
-from .captions import Caption, caption_files, iterate_captions
+from ..utils.io import atomic_write, discard, resumable_dir, sha256_of, sync
+from .captions import Caption, caption_files, iterate_captions, naming_the_line
+from .checksums import DamagedData, verify_once, whole_file
 from .features import FeatureStore, read_manifest
 from .fingerprint import hash64
 from .open_shard import OpenShard
 from .pairing import Unpaired, check_share, group_by_video, iterate_pairs
+from .source_files import combined_hash, content_hashes
 from .vocabulary import tokenizer_fingerprint
 from .windows import Windows, make_windows, shift_of
+
+logger = logging.getLogger(__name__)
 
 BUFFER_CHARACTERS = 64 * 2**20  # of captions, before they are written to the files of their shards
 
@@ -39,17 +47,20 @@ def prepare_windows(
     max_unpaired: float = 0.0,
     caption_format: str | None = None,
     remove_overlap: bool | None = None,
+    caption_encoding: str | None = None,
 ) -> Path:
     """Divides captions into windows and stores them by shard; a second call opens what the first one stored.
+
+    A second call verifies the files once per run and machine, and divides again if they are damaged.
 
     Memory holds the text of one caption file, the captions of one shard, and the names of all videos.
 
     Args:
-        features, captions, caption_format, remove_overlap, max_unpaired: See [`load_video_text`].
+        features, captions, caption_format, remove_overlap, caption_encoding, max_unpaired: See [`load_video_text`].
         tokenizer: Counts the tokens of a window.
         max_tokens: Maximum number of tokens of a window, without [CLS] and [SEP].
-        cache_dir: Parent of the folder, which is named after a hash of the features' manifest, the names, sizes and
-            times of the caption files, the tokenizer and the other arguments.
+        cache_dir: Parent of the folder, which is named after a hash of the features' manifest, the names and contents
+            of the caption files, the tokenizer and the other arguments.
 
     Returns:
         The folder.
@@ -60,49 +71,109 @@ def prepare_windows(
     features, captions = Path(features), Path(captions)
     if read_manifest(features) is None:
         FeatureStore(features)  # raises an error that says what is missing
-    files = [(str(path.relative_to(captions)), path.stat()) for path in caption_files(captions)]
-    identity = hashlib.sha256((features / "manifest.json").read_bytes())
+    files = caption_files(captions)
+    names = [path.relative_to(captions).as_posix() for path in files]
+    contents = content_hashes([*files, features / "manifest.json", features / "index.jsonl"])
     settings = [tokenizer_fingerprint(tokenizer), max_tokens, caption_format, remove_overlap, str(captions)]
-    for part in ("v1", *settings, *((name, stat.st_size, stat.st_mtime_ns) for name, stat in files)):
-        identity.update(f"{part}\n".encode())
-    folder = Path(cache_dir) / f"windows-{identity.hexdigest()[:16]}"
-    if not (folder / "info.json").exists():
-        with atomic_dir(folder) as part:
-            rows = iterate_captions(captions, caption_format, remove_overlap)
-            info = _write_windows(part, FeatureStore(features), rows, tokenizer, max_tokens, captions)
-            (part / "info.json").write_text(json.dumps(info, indent=2) + "\n")
-    info = json.loads((folder / "info.json").read_text())
+    settings += [caption_encoding] if caption_encoding else []
+    folder = Path(cache_dir) / f"windows-{combined_hash('v2', names, contents, settings)[:16]}"
+    info = _verified_info(folder) if folder.exists() else None
+    if info is None:
+        with (
+            naming_the_line(captions, caption_format, caption_encoding),
+            resumable_dir(folder, of=json.dumps([str(features.absolute()), names, settings])) as part,
+        ):
+            if part is not None:
+                reading = captions, caption_format, remove_overlap, caption_encoding
+                _write_windows(part, features, reading, tokenizer, max_tokens)
+        info = _read_info(folder)
     check_share(info["problems"], info["unpaired_share"], max_unpaired)
     return folder
 
 
+def _verified_info(folder: Path) -> dict | None:
+    """The content of `info.json`; if a file is not as it was written, removes the folder and returns None."""
+    inode = folder.stat().st_ino
+    try:
+        info = _read_info(folder)
+        verify_once(folder, [whole_file(folder / name, entry) for name, entry in info["files"].items()])
+    except DamagedData as error:
+        logger.warning("%s. The captions are divided again.", error)
+        discard(folder, inode)
+        return None
+    return info
+
+
+def _read_info(folder: Path) -> dict:
+    try:
+        info = json.loads((folder / "info.json").read_text(encoding="utf-8"))
+        content = {name: value for name, value in info.items() if name != "sha256"}
+        if info["sha256"] != combined_hash(content):
+            raise ValueError("its checksum differs")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedData(f"{folder / 'info.json'} is damaged ({error!r})") from error
+    return info
+
+
 def _write_windows(
     folder: Path,
-    store: FeatureStore,
-    captions: Iterator[Caption],
+    features: Path,
+    reading: tuple[Path, str | None, bool | None, str | None],
     tokenizer: PreTrainedTokenizerBase,
     max_tokens: int,
-    source: Path,
-) -> dict:
-    with open(folder / "unpaired.jsonl", "w", encoding="utf-8") as file:
-        unpaired = Unpaired(store, file)
-        spilled = _spill_by_shard(folder / "spill", store, iterate_pairs(store, captions, unpaired))
-    problems = unpaired.problems(store.folder, source)
-    shards = []
-    for path in spilled:
-        videos, windows = _write_shard(folder, path, store, tokenizer, max_tokens)
-        shards.append({"name": path.name, "videos": videos, "windows": windows})
-        path.unlink()
-    (folder / "spill").rmdir()
-    return {
+) -> None:
+    store = FeatureStore(features)
+    spilled = _spill(folder, store, iterate_captions(*reading), reading[0])
+    shards, files = [], {"unpaired.jsonl": _entry(folder / "unpaired.jsonl")}
+    for name in spilled.pop("shards"):
+        done = folder / f"{Path(name).stem}.done.json"
+        if not done.exists():
+            videos, windows, written = _write_shard(folder, folder / "spill" / name, store, tokenizer, max_tokens)
+            shard = {"name": name, "videos": videos, "windows": windows}
+            atomic_write(done, json.dumps({"shard": shard, "files": {path.name: _entry(path) for path in written}}))
+        content = json.loads(done.read_text())
+        shards.append(content["shard"])
+        files |= content["files"]
+    info = {
         "max_tokens": max_tokens,
-        **unpaired.counts,
+        **spilled,
         "windows": sum(shard["windows"] for shard in shards),
-        "videos": len(unpaired.paired_videos),
-        "unpaired_share": unpaired.share,
-        "problems": problems,
         "shards": shards,
+        "files": files,
     }
+    info["sha256"] = combined_hash(info)
+    atomic_write(folder / "info.json", json.dumps(info, indent=2) + "\n")
+    shutil.rmtree(folder / "spill")
+    for path in (folder / "spilled.json", *folder.glob("*.done.json")):
+        path.unlink()
+
+
+def _entry(path: Path) -> dict:
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+
+
+def _spill(folder: Path, store: FeatureStore, captions: Iterator[Caption], source: Path) -> dict:
+    """Writes the captions of each shard to a file, and what is unpaired; returns the counts and the shards' names."""
+    marker = folder / "spilled.json"
+    if not marker.exists():
+        shutil.rmtree(folder / "spill", ignore_errors=True)
+        with open(folder / "unpaired.jsonl", "w", encoding="utf-8") as file:
+            unpaired = Unpaired(store, file)
+            spilled = _spill_by_shard(folder / "spill", store, iterate_pairs(store, captions, unpaired))
+        problems = unpaired.problems(store.folder, source)
+        if not unpaired.paired_videos:
+            check_share(problems, unpaired.share, 1.0)
+        for path in (*spilled, folder / "unpaired.jsonl"):
+            sync(path)
+        counts = {
+            **unpaired.counts,
+            "videos": len(unpaired.paired_videos),
+            "unpaired_share": unpaired.share,
+            "problems": problems,
+            "shards": [path.name for path in spilled],
+        }
+        atomic_write(marker, json.dumps(counts))
+    return json.loads(marker.read_text())
 
 
 def _spill_by_shard(folder: Path, store: FeatureStore, captions: Iterator[Caption]) -> list[Path]:
@@ -129,21 +200,22 @@ def _spill_by_shard(folder: Path, store: FeatureStore, captions: Iterator[Captio
 
 def _write_shard(
     folder: Path, spilled: Path, store: FeatureStore, tokenizer: PreTrainedTokenizerBase, max_tokens: int
-) -> tuple[int, int]:
-    """Writes the tables of one shard; returns the number of videos and of windows."""
+) -> tuple[int, int, list[Path]]:
+    """Writes the tables of one shard; returns the number of videos, of windows, and the files."""
     with open(spilled, encoding="utf-8") as file:
         by_video = group_by_video((Caption(*json.loads(row)) for row in file), key=lambda v: (hash64(v), v))
     lines, videos, windows = make_windows(by_video, tokenizer, max_tokens)
     entries = pa.array([json.dumps(store.entry(video)) for video in by_video], pa.string())
     videos = videos.add_column(0, "entry", entries)
     videos = videos.add_column(1, "hash", pa.array(map(hash64, by_video), pa.uint64()))
+    written = []
     for kind, table in (("videos", videos), ("lines", lines)):
-        with (
-            pa.OSFile(str(folder / f"{spilled.stem}.{kind}.arrow"), "wb") as file,
-            pa.ipc.new_file(file, table.schema) as writer,
-        ):
+        path = folder / f"{spilled.stem}.{kind}.arrow"
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
             writer.write_table(table)
-    return len(by_video), windows
+        sync(path)
+        written.append(path)
+    return len(by_video), windows, written
 
 
 def _map_table(path: Path) -> pa.Table:
@@ -162,14 +234,15 @@ class WindowShard(Windows):
         features: Folder of the features.
         name: File name of the feature shard.
         max_tokens: Maximum number of tokens of a window.
+        crc32: See [`OpenShard`].
     """
 
-    def __init__(self, folder: Path, features: Path, name: str, max_tokens: int):
+    def __init__(self, folder: Path, features: Path, name: str, max_tokens: int, crc32: str | None = None):
         stem = Path(name).stem
         videos = _map_table(folder / f"{stem}.videos.arrow")
         super().__init__(_map_table(folder / f"{stem}.lines.arrow"), videos, max_tokens)
         self.entries, self.hashes = videos["entry"].chunk(0), videos["hash"].chunk(0).to_numpy()
-        self.features = OpenShard(features / name)
+        self.features = OpenShard(features / name, crc32)
 
     def sample(self, window: int, epoch: int, seed: int | None, streams: Sequence[str]) -> dict:
         """Reads a window as it is in an epoch.

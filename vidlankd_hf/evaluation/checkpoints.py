@@ -6,13 +6,19 @@ from pathlib import Path
 import torch
 from transformers import AutoModel, AutoModelForMaskedLM
 
-from ..reliability.run_dir import file_fingerprint
+from ..reliability.same_run import weights_fingerprint
+from ..utils.io import sha256_of
 
 
 def fingerprint(model: str | Path) -> str | None:
-    """Returns a hash of the weights in a model's folder, which tells models apart; `None` for a Hub id."""
+    """Returns a hash of the weights in a model's folder, or the commit of a Hub id, which tells models apart.
+
+    It is `None` if the weights are not known, for example without a network.
+    """
+    if not Path(model).is_dir():
+        return weights_fingerprint(model)
     files = sorted(Path(model).glob("*.safetensors"))
-    return hashlib.sha256("".join(map(file_fingerprint, files)).encode()).hexdigest()[:16] if files else None
+    return hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()[:16] if files else None
 
 
 def check_encoder(model: str, network: torch.nn.Module, info: dict) -> None:
@@ -38,8 +44,10 @@ def load_for_scoring(model: str):
     Returns:
         The encoder, and the model with its language-model head, or `None` if the checkpoint has no such head.
     """
-    masked_lm, info = AutoModelForMaskedLM.from_pretrained(model, output_loading_info=True, dtype=torch.float32)
+    masked_lm, info = AutoModelForMaskedLM.from_pretrained(
+        model, output_loading_info=True, dtype=torch.float32, trust_remote_code=False
+    )
     check_encoder(model, masked_lm, info)
     if info["missing_keys"]:
-        return AutoModel.from_pretrained(model, dtype=torch.float32), None
+        return AutoModel.from_pretrained(model, dtype=torch.float32, trust_remote_code=False), None
     return masked_lm, masked_lm

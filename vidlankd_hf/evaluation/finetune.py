@@ -15,7 +15,7 @@ from ..hub.model_cards import write_finetuned_card
 from ..models.attention import longest_sequence
 from ..models.teacher import only_errors
 from ..reliability.run_dir import (
-    changed_settings,
+    changes,
     is_finished,
     log_on_main,
     mark_finished,
@@ -150,9 +150,11 @@ def folder_of(root: str | Path, learning_rate: float, seed: int) -> Path:
 
 
 def _finished_result(folder: Path, args: FinetuningArguments, settings: dict, keep_model: bool) -> dict:
-    changed = changed_settings(read_settings(folder), args, settings)
+    changed = changes(read_settings(folder), args, settings)
     if changed:
-        raise ValueError(f"{folder} holds a run with other settings ({'; '.join(changed[:3])}): choose another folder")
+        raise ValueError(
+            f"{folder} holds a run with other settings ({'; '.join(changed.values())}): choose another folder"
+        )
     if keep_model and not list(folder.glob("*.safetensors")):
         raise ValueError(f"{folder} holds a finished run that did not keep its model: remove it to train again")
     return json.loads((folder / RESULT_FILE).read_text())
@@ -204,7 +206,8 @@ def _load(model: str, task: Task) -> torch.nn.Module:
     with only_errors():  # unused language-model heads and new task heads are expected
         network, info = task.head.auto.from_pretrained(
             model, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True,
-            output_hidden_states=False, output_attentions=False, **task.head.model_options(task.labels),
+            output_hidden_states=False, output_attentions=False, trust_remote_code=False,
+            **task.head.model_options(task.labels),
         )  # fmt: skip
     check_encoder(model, network, info)
     prefix = f"{network.base_model_prefix}."

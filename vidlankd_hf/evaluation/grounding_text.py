@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from ..reliability.run_dir import RUN_FILE, file_fingerprint, read_settings
+from ..reliability.run_dir import RUN_FILE, read_settings
+from ..reliability.same_run import weights_fingerprint
 from .grounding import Grounding
 
 
@@ -19,7 +20,7 @@ def check_same_teacher(student: str, teacher: str) -> None:
     if not (Path(student) / RUN_FILE).is_file():
         return
     learned_from = read_settings(student).get("fingerprints", {}).get("teacher")
-    given = file_fingerprint(Path(teacher) / "model.safetensors")
+    given = weights_fingerprint(teacher)
     if None not in (learned_from, given) and learned_from != given:
         raise ValueError(
             f"{student} learned from another teacher ({read_settings(student)['teacher']}) than {teacher}, so its "

@@ -9,7 +9,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from ..reliability.run_dir import RUN_FILE, affects_results, is_finished, run_script
+from ..reliability.run_dir import RUN_FILE, is_finished, run_script
+from ..reliability.same_run import affects_results
 from ..utils.examples import EXAMPLES, flags
 
 

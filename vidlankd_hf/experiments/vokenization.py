@@ -4,7 +4,7 @@ A vokenizer is a teacher that compares tokens and clips in a joint space (`joint
 
 - `bank.safetensors` and `bank.json`: unit vectors `[K, J]` of the clips, and their ids;
 - `vokens.npy`: `[blocks, block_tokens]`, the clip number of each token of each text block;
-- `info.json`, written last: K, and fingerprints of text, vocabulary and vokenizer.
+- `info.json`, written last: K, the sha256 of `vokens.npy`, and fingerprints of text, vocabulary and vokenizer.
 
 Source: Tan and Bansal, EMNLP 2020 (arXiv 2010.06775).
 """
@@ -25,7 +25,7 @@ from ..data.text_blocks import TextBlocks
 from ..data.vocabulary import vocabulary_fingerprint
 from ..evaluation.grounding import check_video_encoder, encode_clips
 from ..models.teacher import VidLanKDTeacher
-from ..utils.io import atomic_file, atomic_write
+from ..utils.io import atomic_file, atomic_write, sha256_of
 from .folders import begin_folder
 
 # An interrupted vokenization repeats at most one shard per process; processes share the work by shards.
@@ -97,6 +97,7 @@ def vokenize(
     state.wait_for_everyone()
     if state.is_main_process:
         info |= _join(shards, folder / "vokens.npy", len(bank))
+        info["sha256"] = sha256_of(folder / "vokens.npy")
         atomic_write(folder / "info.json", json.dumps(info, indent=2) + "\n")
         for shard in shards:
             shard.unlink()

@@ -7,6 +7,7 @@ with `weights_only`, so no code in them runs.
 
 import json
 import pickle
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,14 @@ def convert(folder: str | Path, output_dir: str | Path, tokenizer: str | Path | 
 
 
 def _load(path: Path) -> dict[str, Tensor]:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            size, expanded = path.stat().st_size, sum(member.file_size for member in archive.infolist())
+        if expanded > size:
+            raise ValueError(
+                f"{path} has {size:,} bytes and expands to {expanded:,}, but torch does not compress checkpoints: "
+                "check where it comes from"
+            )
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
@@ -136,7 +145,10 @@ def _load(path: Path) -> dict[str, Tensor]:
 
 def _bert_config(path: Path) -> BertConfig:
     """The BERT fields of the release's configuration; its other fields describe heads."""
-    given = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        given = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
     known = BertConfig().to_dict()
     own = ("architectures", "model_type", "transformers_version", "dtype")
     return BertConfig(**{name: value for name, value in given.items() if name in known and name not in own})

@@ -9,8 +9,15 @@ from transformers import TrainingArguments
 
 from ..reliability.ranks import raise_if_any_rank_failed
 
-# Checkpoints, and files with settings and local paths.
-NOT_PUSHED = ".* _* checkpoint-* runs/* run.json config.yaml result.json trainer_state.json nonfinite-*".split()
+# All that is pushed, by name: card, weights, configuration, tokenizer, heads, and a teacher's code. Settings, local
+# paths, checkpoints and whatever else lies in the folder stay there.
+_CODE = sorted(path.name for path in (Path(__file__).parents[1] / "models").glob("*.py"))
+PUSHED = (
+    "README.md losses.png model.safetensors model-*-of-*.safetensors model.safetensors.index.json config.json "
+    "generation_config.json tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json vocab.txt "
+    "vocab.json merges.txt spiece.model sentencepiece.bpe.model distillation/recipe.json "
+    "distillation/heads.safetensors"
+).split() + _CODE
 
 
 class PushError(RuntimeError):
@@ -56,7 +63,7 @@ def push(
     private: bool | None = None,
     revision: str | None = None,
 ) -> CommitInfo:
-    """Uploads a finished model's folder without checkpoints and settings; creates the repository if it is new.
+    """Uploads the files of a finished model (see `PUSHED`); creates the repository if it is new.
 
     Args:
         folder: Folder with weights, configuration, tokenizer and card.
@@ -79,7 +86,7 @@ def push(
             folder_path=folder,
             commit_message=commit_message,
             revision=revision,
-            ignore_patterns=NOT_PUSHED,
+            allow_patterns=PUSHED,
         )
     except Exception as error:  # training is over: no network error may hide where its output is
         raise PushError(
@@ -91,7 +98,7 @@ def push(
 def upload_command(folder: str | Path, repo_id: str, private: bool | None = None, revision: str | None = None) -> str:
     """The shell command that does the same as [`push`]."""
     words = ["hf", "upload", repo_id, str(folder), "."]
-    words += [word for pattern in NOT_PUSHED for word in ("--exclude", pattern)]
+    words += [word for pattern in PUSHED if any(Path(folder).glob(pattern)) for word in ("--include", pattern)]
     words += [] if private is None else ["--private" if private else "--no-private"]
     words += [] if revision is None else ["--revision", revision]
     return shlex.join(words)

@@ -12,7 +12,7 @@ from huggingface_hub.utils import validate_repo_id
 from transformers import Trainer, TrainingArguments
 
 from ..reliability.launch import describe_launch
-from ..reliability.run_dir import RUN_FILE, command, read_settings, versions
+from ..reliability.run_dir import command, read_run, versions
 
 SAMPLES = 64
 _PART = r"[^\s/\"'=,:;]+"
@@ -53,9 +53,9 @@ def _public_word(word: str) -> str:
 
 
 def settings_of(args: TrainingArguments) -> dict[str, Any]:
-    """Settings in the run's `run.json`; empty if there is none."""
-    folder = Path(args.output_dir)
-    return read_settings(folder) if (folder / RUN_FILE).is_file() else {}
+    """Settings in the run's `run.json`; empty if there is none, or it is damaged."""
+    run = read_run(args.output_dir)
+    return {} if run is None else run["settings"]
 
 
 def training_rows(trainer: Trainer) -> dict[str, str | None]:

@@ -105,7 +105,7 @@ class VidLanKDTeacher(PreTrainedModel):
             video_layers: Number of layers of the video encoder. Default: as many as the text encoder has.
             config: Further fields of [`VidLanKDTeacherConfig`], such as `contrast`.
         """
-        text = AutoModelForMaskedLM.from_pretrained(text_model, dtype=torch.float32)
+        text = AutoModelForMaskedLM.from_pretrained(text_model, dtype=torch.float32, trust_remote_code=False)
         if Path(text_model).is_dir():  # or the teacher's config.json would contain an absolute path of this machine
             text.config._name_or_path = f"./{Path(text_model).resolve().name}"
         video = video_config_like(text.config, feature_size)
@@ -236,7 +236,7 @@ def load_teacher(path: str | Path, dtype: torch.dtype | str = torch.float32) -> 
             text encoder.
     """
     check_path(path, "the teacher")
-    config = AutoConfig.from_pretrained(path)
+    config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     model_class, options = None, {}
     if config.model_type.endswith("_text_model") and config.architectures:  # AutoModel does not know all of these
         model_class = getattr(transformers, config.architectures[0], None)
@@ -254,7 +254,9 @@ def load_teacher(path: str | Path, dtype: torch.dtype | str = torch.float32) -> 
             "text encoder (FLAVA, ALIGN), or a text encoder like BERT"
         )
     with only_errors():  # or transformers lists the weights that are not loaded
-        teacher, info = model_class.from_pretrained(path, dtype=dtype, output_loading_info=True, **options)
+        teacher, info = model_class.from_pretrained(
+            path, dtype=dtype, output_loading_info=True, trust_remote_code=False, **options
+        )
     check_text_encoder(teacher)
     missing = [key for key in info["missing_keys"] if "pooler." not in key]
     if missing:

@@ -23,6 +23,8 @@ class FaultTolerantArguments(TrainingArguments):
             checkpoint is saved.
         hang_timeout: Seconds without a step, an evaluation batch or a checkpoint after which a process prints the
             stacks of its threads to stderr and exits; 0 waits forever.
+        allow_changed: Names of settings, and of `train_data`, `eval_data`, `tokenizer` and `teacher`, that may differ
+            from those of the run that is resumed. All others must be the same.
 
     Raises:
         ValueError: An option is refused, a value is out of range, or the launch differs from what was requested.
@@ -35,6 +37,9 @@ class FaultTolerantArguments(TrainingArguments):
     )
     hang_timeout: float = HfArg(
         default=1800.0, help="Seconds without progress after which a process prints its stacks and exits; 0: never."
+    )
+    allow_changed: list[str] | None = HfArg(
+        default=None, help="Settings or parts (train_data, eval_data, tokenizer, teacher) that may differ on resume."
     )
     remove_unused_columns: bool = HfArg(
         default=False, help="Must stay false: the collators read columns that the model does not."

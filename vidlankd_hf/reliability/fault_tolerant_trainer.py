@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from transformers import Trainer, TrainerCallback, TrainerState
 
-from ..data.fingerprint import data_fingerprint
+from ..data.fingerprint import data_fingerprint, stable_hash
+from ..data.vocabulary import tokenizer_fingerprint
 from ..models.cpu_kernels import use_cpu_attention, use_cpu_dropout
 from ..utils.signals import survive_stop_signals
 from . import run_dir
@@ -25,6 +26,7 @@ from .nan_detection import NonFiniteDetector, first_bad, stop_with_report, weigh
 from .out_of_memory import explain_out_of_memory, worker_advice, worker_died
 from .preemption import EvaluationStopped, Preempted, StopRequests
 from .ranks import refuse_if_any_rank_refuses
+from .same_run import apply_to_optimizer
 from .trainer_options import TRAINER_REFUSED, check_trainer_arguments
 from .watchdog import Watchdog
 
@@ -93,19 +95,19 @@ class FaultTolerantTrainer(Trainer):
             Preempted: A signal told one process to stop; all have stopped, and a checkpoint is saved.
             NonFiniteError: A loss, gradient or weight is not finite.
             torch.OutOfMemoryError: Out of memory; the message says what to lower.
-            ValueError: The checkpoint is incomplete or of other training data, `output_dir` holds a finished run,
-                another run uses it, or not all processes see it.
+            ValueError: The checkpoint is incomplete or of another run (see `same_run`), `output_dir` holds a finished
+                run, another run uses it, or not all processes see it.
         """
         folder = self.args.output_dir
         self.claim_folder(folder)
         lock_folder(self.args)
         checkpoint = checkpoint_to_resume(resume_from_checkpoint, folder, self.args.should_save)
-        self._record = run_dir.record(self.args, {"train": data_fingerprint(self.train_dataset)})
+        self._record = run_dir.record(self.args, self._data_fingerprints(), self.fingerprints())
         if self.args.should_save:
             remove_leftovers(folder)
             run_dir.add_record(Path(folder), self._record)
         if checkpoint is not None:
-            self._compare_records(Path(checkpoint))
+            run_dir.compare_records(self.args, Path(checkpoint) / RECORD, self._record)
         self._resumed_from, self._saved_step, self._detector = checkpoint, -1, None
         try:
             with StopRequests() as self._stops, explain_out_of_memory(self.args), self._watchdog.running():
@@ -299,24 +301,22 @@ class FaultTolerantTrainer(Trainer):
             epoch, now = self.state.epoch, time.time()
             super()._maybe_log_save_evaluate(self._tr_loss, None, self.model_wrapped, None, epoch, None, now)
 
-    def _compare_records(self, checkpoint: Path) -> None:
-        path = checkpoint / RECORD
-        recorded = json.loads(path.read_text()) if path.is_file() else self._record
-        was, now = recorded["data"]["train"], self._record["data"]["train"]
-        if None not in (was, now) and was != now:
-            raise ValueError(
-                f"{checkpoint} was trained on other data (fingerprint {was[:12]}, now {now[:12]}): give the data that "
-                "the run began with, or choose another --output_dir"
-            )
-        changed = [
-            f"{name} {recorded['versions'].get(name)} (now {version})"
-            for name, version in self._record["versions"].items()
-            if recorded["versions"].get(name) != version
-        ]
-        if changed:
-            run_dir.log_on_main(
-                self.args, f"{checkpoint} was written by {', '.join(changed)}: numbers may differ a little."
-            )
+    # ---- what made the run ----
+
+    def fingerprints(self) -> dict[str, str | None]:
+        """Fingerprints of what the run is made of besides its data and settings: here the tokenizer."""
+        tokenizer = self.processing_class
+        return {"tokenizer": tokenizer_fingerprint(tokenizer) if hasattr(tokenizer, "get_vocab") else None}
+
+    def _data_fingerprints(self) -> dict[str, str | None]:
+        held_out = self.eval_dataset
+        if isinstance(held_out, dict) and not hasattr(held_out, "content_fingerprint"):
+            held_out = stable_hash({name: data_fingerprint(dataset) for name, dataset in held_out.items()})
+        elif held_out is not None:
+            held_out = data_fingerprint(held_out)
+        else:
+            held_out = "none"
+        return {"train": data_fingerprint(self.train_dataset), "eval": held_out}
 
 
 class _TrainingEvents(TrainerCallback):
@@ -325,8 +325,10 @@ class _TrainingEvents(TrainerCallback):
     def __init__(self, trainer: FaultTolerantTrainer):
         self.trainer = trainer
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(self, args, state, control, optimizer=None, lr_scheduler=None, **kwargs):
         self.trainer.restore_log_state()
+        if self.trainer._resumed_from is not None:
+            apply_to_optimizer(args, optimizer, lr_scheduler)
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         self.trainer._between_epochs = False

@@ -6,9 +6,11 @@ import platform
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from contextlib import suppress
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,20 +18,16 @@ from typing import Any
 import psutil
 from transformers import TrainingArguments
 
-from ..utils.io import atomic_write, move, sha256_of
+from ..utils.addresses import without_secrets
+from ..utils.children import end_with_parent
+from ..utils.io import atomic_write, move
 from .checkpointing import agree_on_checkpoint, checkpoints_of
 from .folder_lock import lock_folder
 from .launch import launcher_words
 from .ranks import refuse_if_any_rank_refuses
+from .same_run import changed_records, changed_settings, check_allowed, settings_of_run
 
 RUN_FILE = "run.json"
-# Settings that may change when a run is resumed. All others must stay the same.
-FREE_SETTINGS = (
-    "logging_", "eval_", "save_", "report_to", "run_name", "disable_tqdm", "dataloader_", "hub_", "push_to_hub",
-    "log_", "skip_memory_metrics", "debug", "local_rank", "ddp_timeout", "resume_from_checkpoint", "output_dir",
-    "load_best_model_at_end", "metric_for_best_model", "greater_is_better", "project", "trackio", "cache_dir",
-    "num_proc", "preempt_exit_code", "hang_timeout",
-)  # fmt: skip
 
 
 def open_run_dir(args: TrainingArguments, own: dict[str, Any]) -> str | None:
@@ -47,7 +45,8 @@ def open_run_dir(args: TrainingArguments, own: dict[str, Any]) -> str | None:
             belong to no run.
     """
     folder = Path(args.output_dir)
-    settings = _plain(args, own)
+    check_allowed(args.allow_changed or ())
+    settings = settings_of_run(args, own)
     contents = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.exists() else []
     foreign = f"{folder} holds files that belong to no run ({', '.join(contents[:3])}): choose another --output_dir"
     refuse_if_any_rank_refuses(foreign if contents and RUN_FILE not in contents else "")
@@ -69,12 +68,10 @@ def open_run_dir(args: TrainingArguments, own: dict[str, Any]) -> str | None:
         if args.should_save:
             _write(folder, new)
         return None
-    changed = changed_settings(run["settings"], args, own)
-    other = (
-        f"{folder} holds a run with other settings ({'; '.join(changed[:3])}): repeat its settings to resume it, "
-        "or choose another --output_dir"
-    )
-    refuse_if_any_rank_refuses(other if changed else "")
+    changed = changes(run["settings"], args, own)
+    refuse_if_any_rank_refuses(refusal(f"{folder} holds a run", changed) if changed else "")
+    if run["settings"] != settings and args.should_save:
+        _write(folder, {**run, "settings": settings})
     log_on_main(args, f"Resuming from {checkpoint}.")
     return checkpoint
 
@@ -94,23 +91,17 @@ def _restore_run_file(
     return copy or new
 
 
-def affects_results(name: str) -> bool:
-    """Whether a setting can change what the model learns."""
-    return not name.startswith(FREE_SETTINGS)
-
-
-def changed_settings(held: dict[str, Any], args: TrainingArguments, own: dict[str, Any]) -> list[str]:
+def changes(held: dict[str, Any], args: TrainingArguments, own: dict[str, Any]) -> dict[str, str]:
     """Describe each setting that differs from those held in a run's folder, except those that a run may change."""
-    return [
-        f"{name} was {held.get(name)!r} and is now {value!r}"
-        for name, value in _plain(args, own).items()
-        if affects_results(name) and held.get(name) != value
-    ]
+    return changed_settings(held, settings_of_run(args, own), args.allow_changed or ())
 
 
-def _plain(args: TrainingArguments, own: dict[str, Any]) -> dict[str, Any]:
-    sequences = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    return json.loads(json.dumps({**args.to_dict(), **own, "sequences_per_step": sequences}, default=str))
+def refusal(what: str, changed: dict[str, str]) -> str:
+    """Error message for a run that would continue another one."""
+    return (
+        f"{what} with other settings or data: {'; '.join(changed.values())}. Repeat what it began with to resume it, "
+        f"or choose another --output_dir. To resume all the same: --allow_changed {' '.join(changed)}"
+    )
 
 
 def read_run(folder: str | Path) -> dict[str, Any] | None:
@@ -146,16 +137,49 @@ def _write(folder: Path, content: dict[str, Any]) -> None:
     atomic_write(folder / RUN_FILE, json.dumps(content, indent=2) + "\n")
 
 
-def record(args: TrainingArguments, data: dict[str, str | None]) -> dict[str, Any]:
-    """What the numbers of a run depend on besides its settings: command, seed, versions, data, processes, device."""
+def record(args: TrainingArguments, data: dict[str, str | None], parts: dict[str, str | None]) -> dict[str, Any]:
+    """What the numbers of a run depend on: command, settings, versions, data, models, processes, device.
+
+    Args:
+        args: Training arguments of the run.
+        data: Fingerprints of training and evaluation data.
+        parts: Fingerprints of tokenizer and teacher.
+    """
     return {
         "command": command(),
         "seed": args.seed,
+        "settings": settings_of_run(args, {}),
         "versions": versions(),
         "data": data,
+        "parts": parts,
         "processes": args.world_size,
         "device": args.device.type,
     }
+
+
+def compare_records(args: TrainingArguments, path: Path, now: dict[str, Any]) -> None:
+    """Compare the record of a checkpoint with that of the run that resumes from it.
+
+    Raises:
+        ValueError: Something differs that `args.allow_changed` does not name.
+    """
+    was, allowed = json.loads(path.read_text()) if path.is_file() else now, args.allow_changed or ()
+    check_allowed(allowed)
+    if "settings" not in was:
+        log_on_main(args, f"{path.parent} was written by an older version: its settings and data are not compared.")
+        was = {**now, "versions": was["versions"]}
+    changed = changed_records(was, now, allowed)
+    refuse_if_any_rank_refuses(refusal(f"{path.parent} is of a run", changed) if changed else "")
+    for description in changed_records(was, now, ()).values():
+        log_on_main(args, f"Resuming although {description}.")
+    differ = [
+        f"{name} {was['versions'].get(name)} (now {version})"
+        for name, version in now["versions"].items()
+        if was["versions"].get(name) != version
+    ]
+    differ += [f"{name} {was[name]} (now {now[name]})" for name in ("processes", "device") if was[name] != now[name]]
+    if differ:
+        log_on_main(args, f"{path.parent} was written with {', '.join(differ)}: numbers may differ a little.")
 
 
 def add_record(folder: Path, content: dict[str, Any]) -> None:
@@ -189,8 +213,9 @@ def command() -> str:
 
 
 def _line(words: list[str]) -> str:
-    """Join the words of a command line, without any token."""
+    """Join the words of a command line, without any token or credentials in addresses."""
     token = re.compile("--hub[-_]token")
+    words = [word if token.match(word) else without_secrets(word) for word in words]
     words = [re.sub("=.*", "=<HUB_TOKEN>", word, flags=re.DOTALL) if token.match(word) else word for word in words]
     return shlex.join("<HUB_TOKEN>" if token.fullmatch(last) else word for last, word in zip(["", *words], words))
 
@@ -231,11 +256,6 @@ def newest_name(folder: str | Path) -> str | None:
     return None
 
 
-def file_fingerprint(path: str | Path) -> str | None:
-    """Hexadecimal sha256 of a file; `None` if there is no such file, as for a Hub id."""
-    return sha256_of(Path(path)) if Path(path).is_file() else None
-
-
 def log_on_main(args: TrainingArguments, message: str) -> None:
     """Print on the main process only. A log file on a full disk ends no run."""
     if args.process_index == 0:
@@ -243,14 +263,19 @@ def log_on_main(args: TrainingArguments, message: str) -> None:
             print(message, flush=True)
 
 
-def run_script(script: Path, *arguments: str, log: Path | None = None, launcher: list[str] | None = None) -> None:
+def run_script(
+    script: Path, *arguments: str, log: Path | None = None, launcher: list[str] | None = None, lock: int | None = None
+) -> None:
     """Run an example, by default as one process on one device, regardless of how this process was launched.
+
+    The example is told to stop when this process ends.
 
     Args:
         script: Example to run.
         arguments: Command-line arguments of the example.
         log: If given, the example runs on one thread and its output is appended to this file instead of shown.
         launcher: Command that starts scripts, such as `["accelerate", "launch"]`.
+        lock: Descriptor of a [`lock_file`] that the example holds until it ends, even if this process is killed.
 
     Raises:
         subprocess.CalledProcessError: The example failed, and its output was shown.
@@ -263,13 +288,15 @@ def run_script(script: Path, *arguments: str, log: Path | None = None, launcher:
         environment["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
     environment["TOKENIZERS_PARALLELISM"] = "false"
     command = [*(launcher or [sys.executable]), str(script), *arguments]
+    options: dict[str, Any] = {"env": environment, "preexec_fn": partial(end_with_parent, signal.SIGTERM)}
+    options["pass_fds"] = () if lock is None else (lock,)
     if log is None:
-        subprocess.run(command, env=environment, check=True)
+        subprocess.run(command, check=True, **options)
         return
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "a") as file:
         environment["OMP_NUM_THREADS"] = "1"
-        done = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
+        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, **options)
     if done.returncode:
         end = "\n".join(log.read_text().splitlines()[-15:])
         raise RuntimeError(f"{script.name} failed (exit code {done.returncode}). The end of {log}:\n{end}")

@@ -13,7 +13,6 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
-from ..data.vocabulary import vocabulary_fingerprint
 from ..hub.push import PushError, make_repository, push
 from ..reliability import run_dir
 from ..reliability.arguments import FaultTolerantArguments
@@ -320,32 +319,3 @@ class BaseTrainer(FaultTolerantTrainer):
             return None
         run_dir.log_on_main(args, f"Pushed to {commit.repo_url}")
         return commit
-
-
-def check_vocabulary_size(tokenizer, model_name: str, vocab_size: int, recorded: str | None = None) -> str:
-    """Check that `tokenizer` fits a model.
-
-    Args:
-        tokenizer: The tokenizer.
-        model_name: What messages call the model, such as "teacher".
-        vocab_size: Number of the model's embeddings.
-        recorded: Fingerprint of the vocabulary that the model was trained with, if known.
-
-    Returns:
-        Fingerprint of the tokenizer's vocabulary.
-
-    Raises:
-        ValueError: The tokenizer has more tokens than the model, or another vocabulary.
-    """
-    fingerprint = vocabulary_fingerprint(tokenizer)
-    if len(tokenizer) > vocab_size:
-        raise ValueError(
-            f"the tokenizer has {len(tokenizer)} tokens, but the {model_name} has embeddings for {vocab_size}: "
-            f"use the {model_name}'s own tokenizer"
-        )
-    if recorded is not None and recorded != fingerprint:
-        raise ValueError(
-            f"the {model_name} was trained with another vocabulary ({recorded[:12]}) than the tokenizer's "
-            f"({fingerprint[:12]}): use the tokenizer saved with the {model_name}"
-        )
-    return fingerprint

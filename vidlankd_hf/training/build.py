@@ -49,13 +49,14 @@ def build_student(student: str, teacher: str, model_type: str | None = None):
     Raises:
         ValueError: The checkpoint has another vocabulary than the teacher or is not of `model_type`.
     """
-    tokenizer = AutoTokenizer.from_pretrained(teacher)
+    tokenizer = AutoTokenizer.from_pretrained(teacher, trust_remote_code=False)
     if student in SIZES:
         model_type = model_type or "bert"
-        vocab_size = text_config(AutoConfig.from_pretrained(teacher)).vocab_size
+        vocab_size = text_config(AutoConfig.from_pretrained(teacher, trust_remote_code=False)).vocab_size
         return student_class(model_type)(student_config(student, tokenizer, model_type, vocab_size=vocab_size))
     with loading(student, f"a size ({', '.join(SIZES)}), or the folder or Hub id of a checkpoint"):
-        own_tokenizer, start = AutoTokenizer.from_pretrained(student), AutoConfig.from_pretrained(student)
+        own_tokenizer = AutoTokenizer.from_pretrained(student, trust_remote_code=False)
+        start = AutoConfig.from_pretrained(student, trust_remote_code=False)
     check_same_vocabulary(tokenizer, own_tokenizer)
     found = text_config(start).model_type
     if model_type not in (None, found):
@@ -65,7 +66,7 @@ def build_student(student: str, teacher: str, model_type: str | None = None):
         )
     if isinstance(start, VidLanKDTeacherConfig):
         return student_class(found).from_teacher(load_teacher(student))
-    return student_class(found).from_pretrained(student)
+    return student_class(found).from_pretrained(student, trust_remote_code=False)
 
 
 def split_blocks(blocks: TextBlocks, share: float, batch: int):

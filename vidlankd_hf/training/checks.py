@@ -7,12 +7,12 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.text_blocks import BLOCK_TOKENS, TextBlocks, load_text_blocks
+from ..data.vocabulary import check_vocabulary_size
 from ..models.attention import longest_sequence
 from ..models.heads import mlm_head
 from ..models.objectives import objectives_recipe
 from ..models.student import DistillationStudent
 from ..models.teacher import VidLanKDTeacher, text_config
-from .base_trainer import check_vocabulary_size
 
 CHECKED_SAMPLES = 64
 

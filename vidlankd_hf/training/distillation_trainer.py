@@ -9,12 +9,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from ..data.collators import TextCollator
+from ..data.vocabulary import check_vocabulary_size
 from ..hub.model_cards import write_student_card
 from ..models.cpu_kernels import use_cpu_attention
 from ..models.student import DistillationStudent
-from ..models.teacher import check_text_encoder, text_config
+from ..models.teacher import check_text_encoder, gathered_parameters, text_config
+from ..reliability.same_run import model_fingerprint
 from ..reliability.trainer_options import check_trainer_arguments
-from .base_trainer import BaseTrainer, check_vocabulary_size
+from .base_trainer import BaseTrainer
 from .checks import (
     as_blocks,
     check_length,
@@ -112,7 +114,14 @@ class DistillationTrainer(BaseTrainer):
         collator = TextCollator(processing_class, seed=args.seed, mlm_probability=args.mlm_probability)
         kwargs.setdefault("data_collator", collator)
         super().__init__(model, args, train_dataset, eval_dataset, processing_class=processing_class, **kwargs)
-        self.teacher_model = self._prepare_teacher(teacher_model) if model.teacher_needs else None
+        self.teacher_model = self._teacher_fingerprint = None
+        if model.teacher_needs:
+            with gathered_parameters(teacher_model):
+                self._teacher_fingerprint = model_fingerprint(teacher_model)
+            self.teacher_model = self._prepare_teacher(teacher_model)
+
+    def fingerprints(self) -> dict[str, str | None]:
+        return {**super().fingerprints(), "teacher": self._teacher_fingerprint}
 
     def evaluation_groups(self, dataset) -> list | None:
         return list(range(len(dataset))) if contrastive_objectives(self.model) else None

@@ -8,6 +8,8 @@ import numpy as np
 from torch.utils.data import Dataset, Sampler
 from transformers import TrainerCallback
 
+from ..data.fingerprint import data_fingerprint
+
 BLOCK_SAMPLES = 256
 
 
@@ -125,6 +127,11 @@ class EpochDataset(Dataset):
         transform = layout["format_kwargs"].get("transform") if isinstance(layout, dict) else None
         self._read_rows = getattr(transform, "read", None)
         self._rows = dataset.with_format(None) if self._read_rows else None
+
+    @property
+    def content_fingerprint(self) -> str | None:
+        """See [`data_fingerprint`]."""
+        return data_fingerprint(self.dataset)
 
     def __len__(self) -> int:
         return self.size

@@ -11,7 +11,8 @@ from ..data.text_blocks import read_vokens_info
 from ..models.configuration import CONTRASTS, MODEL_TYPES, SIZES, TEACHER_LOSSES
 from ..models.objectives import objectives_recipe
 from ..models.teacher import check_path
-from ..reliability.run_dir import file_fingerprint
+from ..reliability.same_run import weights_fingerprint
+from ..utils.io import sha256_of
 
 # Groups of the training scripts' short help: option -> help in fewer words than that of `transformers`, or `None`.
 TRAINING = {
@@ -42,6 +43,7 @@ OUTPUT = {
     "hub_model_id": "its name on the Hub; default: that of --output_dir",
     "preempt_exit_code": None,
     "hang_timeout": None,
+    "allow_changed": None,
 }
 ATTENTION = "sdpa, eager or flash_attention_2 (needs flash-attn and --bf16 true); default: the model's, sdpa"
 
@@ -101,7 +103,7 @@ class StudentArguments:
     stream_text: bool = HfArg(default=False, help="tokenise the text while it downloads, without a copy on disk")
 
     def fingerprints(self) -> dict[str, str | None]:
-        """Checksums of the weights and vokens that the student learns from; `None` for what is on the Hub.
+        """Identities of what the student is made of: checksums of files, commits of the Hub; `None` if unknown.
 
         Raises:
             ValueError: The folder of the teacher or of the student does not exist; the Hub is not asked for it.
@@ -110,10 +112,12 @@ class StudentArguments:
             check_path(self.teacher, "the teacher")
         if self.student not in SIZES:
             check_path(self.student, "the student")
-        checksums = {"teacher": file_fingerprint(Path(self.teacher or "") / "model.safetensors")}
+        made_of = {"teacher": None if self.teacher is None else weights_fingerprint(self.teacher)}
+        if self.student not in SIZES:
+            made_of["student"] = weights_fingerprint(self.student)
         if self.vokens is not None:
-            checksums["vokens"] = file_fingerprint(Path(self.vokens) / "vokens.npy")
-        return checksums
+            made_of["vokens"] = sha256_of(Path(self.vokens) / "vokens.npy")
+        return made_of
 
     def with_num_vokens(self, objectives: dict[str, Any]) -> dict[str, Any]:
         """Adds the number of vokens in --vokens to the voken objective, if there is one.

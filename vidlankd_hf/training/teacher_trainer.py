@@ -9,11 +9,12 @@ from transformers import PreTrainedTokenizerBase
 from transformers.hf_argparser import HfArg
 
 from ..data.collators import VideoTextCollator
+from ..data.vocabulary import check_vocabulary_size
 from ..hub.model_cards import write_teacher_card
 from ..models.teacher import VidLanKDTeacher
 from ..reliability.trainer_options import check_trainer_arguments
 from .arguments import PretrainingArguments
-from .base_trainer import BaseTrainer, check_vocabulary_size
+from .base_trainer import BaseTrainer
 from .checks import check_model
 
 

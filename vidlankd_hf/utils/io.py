@@ -1,23 +1,31 @@
 """Files and folders that appear complete or not at all, and checksums. No other module renames files."""
 
+import glob
 import hashlib
 import os
 import platform
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from .locks import is_same_file, open_folder, remove_if_abandoned, take_lock
+
+MADE_OF = "made_of"
 
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     """Yields a binary file for writing that is renamed to `path` when the block ends without an error.
 
-    The content is on the disk (fsync) before the rename. After an error, `path` is unchanged.
+    The content is on the disk (fsync) before the rename. After an error, `path` is unchanged. What a killed process
+    left of its attempt is removed.
     """
     path = Path(path)
+    _remove_files_of_dead_processes(path)
     temporary = path.with_name(f"{path.name}.{platform.node()}-{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -40,12 +48,12 @@ def atomic_dir(folder: str | Path) -> Iterator[Path]:
     """Yields an empty folder that is renamed to `folder` when the block ends without an error.
 
     All its files are on the disk (fsync) before the rename. If another process has made `folder` in the meantime, its
-    folder is kept and this one is removed. After an error nothing is left.
+    folder is kept and this one is removed. After an error nothing is left. What a killed process left of any such
+    folder next to it is removed.
     """
     folder = Path(folder)
-    temporary = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
-    temporary.mkdir(parents=True)
-    try:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with temporary_dir(folder.parent, folder.name) as temporary:
         yield temporary
         sync_tree(temporary)
         try:
@@ -53,8 +61,116 @@ def atomic_dir(folder: str | Path) -> Iterator[Path]:
         except OSError:
             if not folder.is_dir():
                 raise
+
+
+@contextmanager
+def temporary_dir(parent: Path | None = None, name: str = "vidlankd") -> Iterator[Path]:
+    """Yields a new hidden folder that is removed at the end of the block.
+
+    It is locked while this process lives. Folders of processes that were killed are removed first.
+
+    Args:
+        parent: Where to make it; default: the system's folder for temporary files.
+        name: Part of its name.
+    """
+    mode = 0o700 if parent is None else 0o777
+    parent = Path(tempfile.gettempdir() if parent is None else parent)
+    for path in parent.glob(".*.making"):
+        remove_if_abandoned(path)
+    while True:
+        temporary = parent / f".{name}-{uuid.uuid4().hex}.making"
+        temporary.mkdir(mode)
+        held = _open_locked(temporary)
+        if held is not None:  # another process took it for an abandoned one before it was locked
+            break
+    try:
+        yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        os.close(held)
+
+
+@contextmanager
+def resumable_dir(folder: str | Path, of: str) -> Iterator[Path | None]:
+    """Yields a hidden folder that is renamed to `folder` when the block ends without an error.
+
+    A process that is interrupted leaves it, and the next one continues with what is in it. One process works at a
+    time; the others wait. After a `ValueError`, which means that the input is wrong, nothing is left.
+
+    Args:
+        folder: The folder; its name ends with a dash and a hash of all it is made of.
+        of: What it is made of, except for the content of the sources. What an interrupted process left of another
+            content is removed.
+
+    Yields:
+        The folder, or None if `folder` exists, for example because another process has made it.
+    """
+    folder = Path(folder)
+    part = folder.with_name(f".{folder.name}.part")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    held = None
+    while held is None:
+        part.mkdir(exist_ok=True)
+        held = _open_locked(part)
+    try:
+        if folder.exists():
+            shutil.rmtree(part, ignore_errors=True)
+            yield None
+            return
+        for other in folder.parent.glob(f".{folder.name.rpartition('-')[0]}-*.part/{MADE_OF}"):
+            if other.parent != part and other.read_text(encoding="utf-8", errors="replace") == of:
+                remove_if_abandoned(other.parent)
+        (part / MADE_OF).write_text(of, encoding="utf-8")
+        try:
+            yield part
+        except ValueError:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+        (part / MADE_OF).unlink()
+        sync_tree(part)
+        move(part, folder)
+    finally:
+        os.close(held)
+
+
+def discard(folder: Path, inode: int) -> None:
+    """Removes a folder, unless another process has replaced it (another inode); nobody finds it half removed."""
+    with temporary_dir(folder.parent, folder.name) as temporary, suppress(FileNotFoundError):
+        if folder.stat().st_ino == inode:
+            move(folder, temporary / folder.name)
+
+
+def _open_locked(folder: Path) -> int | None:
+    """Opens and locks a folder, once no other process holds it; None if it is gone by then."""
+    try:
+        held = open_folder(folder)
+    except FileNotFoundError:
+        return None
+    if take_lock(held, wait=False) is False:
+        print(f"Another process works on {folder}: waiting for it.", flush=True)
+        take_lock(held, wait=True)
+    if is_same_file(held, folder):
+        return held
+    os.close(held)
+    return None
+
+
+def _remove_files_of_dead_processes(path: Path) -> None:
+    prefix = f"{path.name}.{platform.node()}-"
+    for left in path.parent.glob(f"{glob.escape(prefix)}*.tmp"):
+        pid = left.name[len(prefix) :].removesuffix(".tmp")
+        if pid.isdecimal() and not _is_running(int(pid)):
+            left.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
 
 
 def move(source: str | Path, target: str | Path) -> None:

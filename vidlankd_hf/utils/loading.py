@@ -20,10 +20,12 @@ def loading(name: str | Path, allowed: str = "its folder, or a Hub id such as ow
     """
     try:
         yield
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter of a folder without a tokenizer
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if Path(name).exists():
-            raise ValueError(f"{name} cannot be loaded: {reason}") from error
+            raise ValueError(f"{name} cannot be loaded: {reason}. Give {allowed}") from error
+        if isinstance(error, ValueError):
+            raise
         raise ValueError(
             f"{name} does not exist here, and was not loaded from the Hub or its cache: give {allowed}. "
             f"The Hub's client says: {reason}"

@@ -15,7 +15,7 @@ import threading
 import time
 import weakref
 from multiprocessing import resource_tracker
-from multiprocessing.context import BaseContext
+from multiprocessing.context import BaseContext, ForkProcess, ForkServerProcess, SpawnProcess
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -49,15 +49,15 @@ class _Worker(BaseProcess):
         self.kill()  # SIGTERM is blocked
 
 
-class ForkWorker(_Worker, multiprocessing.get_context("fork").Process):
+class ForkWorker(_Worker, ForkProcess):
     """Worker process that was forked."""
 
 
-class SpawnWorker(_Worker, multiprocessing.get_context("spawn").Process):
+class SpawnWorker(_Worker, SpawnProcess):
     """Worker process that was spawned."""
 
 
-class ForkServerWorker(_Worker, multiprocessing.get_context("forkserver").Process):
+class ForkServerWorker(_Worker, ForkServerProcess):
     """Worker process that a fork server created."""
 
 

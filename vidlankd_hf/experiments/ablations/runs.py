@@ -9,7 +9,7 @@ from ...cli import read_config
 from ...models.configuration import VidLanKDTeacherConfig
 from ...models.objectives import objectives_recipe
 from ...models.teacher import VidLanKDTeacher
-from ...reliability.run_dir import affects_results
+from ...reliability.same_run import affects_results
 from ...training.build import build_student
 from ...training.script_arguments import StudentArguments
 from ...utils.examples import flags
@@ -92,10 +92,12 @@ class SeedRuns:
         if row.continues_teacher:
             options["student"] = str(teacher)
             if "student_model_type" in self.student_recipe:
-                options["student_model_type"] = VidLanKDTeacherConfig.from_pretrained(teacher).text_config.model_type
+                config = VidLanKDTeacherConfig.from_pretrained(teacher, trust_remote_code=False)
+                options["student_model_type"] = config.text_config.model_type
         if row.num_vokens:
             options["vokens"] = str(self.vokens_run(name).folder)
-        files = StudentArguments(teacher=options["teacher"], vokens=options.get("vokens"))
+        names = {name: options[name] for name in ("teacher", "student", "vokens") if name in options}
+        files = StudentArguments(**{"student": self.student_recipe.get("student", "small"), **names})
         settings = {**self.student_recipe, **options, "seed": self.seed, "fingerprints": files.fingerprints()}
         settings["objectives"] = self._objectives(name)
         arguments = self._arguments(folder, {**options, "no_probe": True})
@@ -179,7 +181,7 @@ class SeedRuns:
     def _sequence_flops(self, name: str) -> float:
         """FLOPs of a student's training step per sequence."""
         row, recipe, folder = ROWS[name], self.student_recipe, self.folder / ROWS[name].teacher
-        teacher = VidLanKDTeacher(VidLanKDTeacherConfig.from_pretrained(folder))
+        teacher = VidLanKDTeacher(VidLanKDTeacherConfig.from_pretrained(folder, trust_remote_code=False))
         new = recipe.get("student", "small"), recipe.get("student_model_type")
         start, model_type = (str(folder), None) if row.continues_teacher else new
         student = build_student(start, str(folder), model_type)

@@ -210,4 +210,4 @@ def _save_processor(folder: Path, kind: str, size: int):
     }
     folder.mkdir(parents=True)
     (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
-    return AutoImageProcessor.from_pretrained(folder)
+    return AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)

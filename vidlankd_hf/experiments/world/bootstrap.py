@@ -6,6 +6,7 @@ from pathlib import Path
 from ...hub.model_cards import PROBE_FILE
 from ...reliability.run_dir import run_script
 from ...utils.examples import EXAMPLES, flags
+from ...utils.locks import lock_file
 from .recipe import LENGTH, WORLD_SEED
 
 FILES = {"captions": "captions.jsonl", **{name: name for name in ("features", "tokenizer", "videos", "text")}}
@@ -32,9 +33,13 @@ def make_teacher_if_missing(args, world: str, teacher: str) -> None:
 def _make_if_missing(args, made: Path, example: str, options: dict) -> None:
     words = flags(options)
     with args.main_process_first(local=False):
-        if not made.exists():
-            print(f"{made} is missing: making it now with {example}.py {shlex.join(words)}", flush=True)
-            run_script(EXAMPLES / f"{example}.py", *words)
+        if made.exists():
+            return
+        # The example holds the lock until it ends, even if this process is killed: the next start waits for that.
+        with lock_file(made.parent.with_name(f".{made.parent.name}.making")) as held:
+            if not made.exists():
+                print(f"{made} is missing: making it now with {example}.py {shlex.join(words)}", flush=True)
+                run_script(EXAMPLES / f"{example}.py", *words, lock=held)
 
 
 def use_existing_world(own, parser, instead: str) -> None:

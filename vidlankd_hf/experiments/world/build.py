@@ -130,7 +130,7 @@ def _make_words(
         "captions": len(captions),
         "train_sentences": len(train),
         "validation_sentences": len(validation),
-        "vocabulary": len(AutoTokenizer.from_pretrained(output_dir / "tokenizer")),
+        "vocabulary": len(AutoTokenizer.from_pretrained(output_dir / "tokenizer", trust_remote_code=False)),
     }
 
 

@@ -1,0 +1,447 @@
+"""Prepared data are as they were written, of the files as they are now, and are continued after an interruption."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from captioned_videos import caption, write_captions, write_features
+from datasets import Dataset, IterableDataset
+from helpers import WORDS, make_tokenizer
+from launching import LIGHT
+
+from vidlankd_hf import load_text_blocks, load_video_text
+from vidlankd_hf.data import block_writer, checksums, window_shards
+from vidlankd_hf.data.checksums import DamagedData
+from vidlankd_hf.data.features import FeatureStore
+from vidlankd_hf.data.text_blocks import TextBlocks, load_text
+from vidlankd_hf.utils.io import sha256_of
+
+ROOT = Path(__file__).parents[2]
+OLD = 315532800  # the time of files in a reproducible archive
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return make_tokenizer()
+
+
+@pytest.fixture
+def lines():
+    rng = np.random.default_rng(0)
+    return [" ".join(rng.choice(WORDS, rng.integers(1, 30))) for _ in range(3000)]
+
+
+def new_run():
+    """Forgets what this process has verified, as the next run would."""
+    checksums._verified.clear()
+
+
+def zero(path: Path, at: int, count: int = 4096) -> None:
+    """Pages of zeros, as after a power cut, with the times of the file unchanged."""
+    stat = path.stat()
+    with open(path, "r+b") as file:
+        file.seek(at)
+        file.write(bytes(count))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    new_run()
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# ---- text ----
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl"])
+def test_changed_text_of_the_same_size_and_time_is_read_anew(tmp_path, tokenizer, streaming, suffix):
+    folder = tmp_path / "text"
+    folder.mkdir()
+    found = []
+    for word in ("word1", "word2"):
+        text = " ".join([word] * 40)
+        content = json.dumps({"text": text}) if suffix == ".jsonl" else text
+        (folder / f"train{suffix}").write_text(f"{content}\n" * 40)
+        os.utime(folder / f"train{suffix}", (OLD, OLD))
+        blocks = load_text_blocks(folder, tokenizer, tmp_path / "cache", streaming=streaming)
+        found.append(set(blocks.array.ravel().tolist()))
+        assert load_text(str(folder))["text"][0] == text
+    assert found == [{tokenizer.vocab[word]} for word in ("word1", "word2")]
+
+
+def test_text_is_told_apart_by_content_not_by_name(tmp_path, tokenizer, lines):
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("\n".join(lines))
+    one, other = (load_text_blocks(tmp_path / name, tokenizer, tmp_path / "cache") for name in ("a.txt", "b.txt"))
+    assert one.folder == other.folder and names(tmp_path / "cache") == [one.folder.name]
+
+
+DAMAGES = {
+    "zeros in blocks": lambda folder: zero(folder / "blocks.npy", 128 + 4096),
+    "header": lambda folder: zero(folder / "blocks.npy", 0, 20),
+    "blocks too short": lambda folder: os.truncate(folder / "blocks.npy", 1000),
+    "blocks missing": lambda folder: (folder / "blocks.npy").unlink(),
+    "info empty": lambda folder: (folder / "info.json").write_text(""),
+    "info missing": lambda folder: (folder / "info.json").unlink(),
+    "info deep": lambda folder: (folder / "info.json").write_text("[" * 200_000),
+    "info odd": lambda folder: (folder / "info.json").write_text('{"blocks": true}'),
+    "pieces empty": lambda folder: (folder / "pieces.jsonl").write_text(""),
+    "pieces cut": lambda folder: os.truncate(folder / "pieces.jsonl", 30),
+    "pieces odd": lambda folder: (folder / "pieces.jsonl").write_text("[1]\n"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_blocks_are_named_and_made_again(tmp_path, tokenizer, lines, damage, caplog):
+    (tmp_path / "a.txt").write_text("\n".join(lines))
+    blocks = load_text_blocks(tmp_path / "a.txt", tokenizer, tmp_path / "cache")
+    expected = np.array(blocks.array)
+    DAMAGES[damage](blocks.folder)
+    new_run()
+    with pytest.raises((DamagedData, FileNotFoundError)):
+        TextBlocks(blocks.folder)
+    new_run()
+    again = load_text_blocks(tmp_path / "a.txt", tokenizer, tmp_path / "cache")
+    assert np.array_equal(again.array, expected) and "The text is tokenized again" in caplog.text
+    assert names(tmp_path / "cache") == [again.folder.name]
+
+
+def test_blocks_are_verified_once_in_a_run(tmp_path, tokenizer, lines, monkeypatch):
+    (tmp_path / "a.txt").write_text("\n".join(lines))
+    blocks = load_text_blocks(tmp_path / "a.txt", tokenizer, tmp_path / "cache")
+    verified = []
+    verify = checksums._verify
+    monkeypatch.setattr(checksums, "_verify", lambda *given: verified.append(1) or verify(*given))
+    new_run()
+    load_text_blocks(tmp_path / "a.txt", tokenizer, tmp_path / "cache").split(5)
+    TextBlocks(blocks.folder)
+    assert len(verified) == 1
+
+
+RANK = """
+import sys, time
+from pathlib import Path
+from vidlankd_hf.data import checksums
+verify = checksums._verify
+checksums._verify = lambda *given: print("verified", flush=True) or time.sleep(0.3) or verify(*given)
+folder = Path(sys.argv[1])
+checksums.verify_once(folder, [checksums.whole_file(folder / "a", {"bytes": 1, "sha256": sys.argv[2]})])
+print("opened", flush=True)
+"""
+
+
+def test_files_are_verified_by_one_process_of_a_machine(tmp_path):
+    (tmp_path / "a").write_text("x")
+    command = [sys.executable, "-c", LIGHT + RANK, str(tmp_path), sha256_of(tmp_path / "a")]
+    for launch in range(2):
+        ranks = [
+            subprocess.Popen(command, env={**os.environ, "LOCAL_RANK": str(i)}, stdout=subprocess.PIPE, text=True)
+            for i in range(3)
+        ]
+        said = "".join(rank.communicate(timeout=100)[0] for rank in ranks).split()
+        assert sorted(said) == ["opened"] * 3 + ["verified"] * (launch == 0), "this test's processes are one launch"
+    (tmp_path / "a").write_text("y")
+    changed = subprocess.run(command, env={**os.environ, "LOCAL_RANK": "1"}, capture_output=True, text=True)
+    assert "DamagedData" in changed.stderr and "opened" not in changed.stdout
+
+
+def test_blocks_and_their_pieces_are_on_the_disk_before_their_folder_has_its_name(
+    tmp_path, tokenizer, lines, monkeypatch
+):
+    calls = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda d: calls.append(Path(os.readlink(f"/proc/self/fd/{d}")).name) or fsync(d))
+    monkeypatch.setattr(os, "replace", lambda a, b: calls.append(f"rename {Path(b).name}") or replace(a, b))
+    blocks = load_text_blocks(Dataset.from_dict({"text": lines}), tokenizer, tmp_path)
+    before = calls[: calls.index(f"rename {blocks.folder.name}")]
+    assert {"blocks.npy", "pieces.jsonl", "info.json"} <= set(before)
+    assert before.index("blocks.npy") < before.index("pieces.jsonl", before.index("blocks.npy"))
+
+
+class Killed(BaseException):
+    """Stands for a signal: nothing handles it."""
+
+
+@pytest.mark.parametrize("num_proc", [None, 2])
+@pytest.mark.parametrize("kind", ["file", "data set", "stream"])
+def test_interrupted_tokenizing_continues_after_its_last_piece(
+    tmp_path, tokenizer, lines, monkeypatch, kind, num_proc
+):
+    monkeypatch.setattr(block_writer, "PIECE_BYTES", 4000)
+    monkeypatch.setattr("vidlankd_hf.data.text_blocks.BATCH_TEXTS", 100)
+    (tmp_path / "a.txt").write_text("\n".join(lines))
+
+    def texts():
+        yield from ({"text": line} for line in lines)
+
+    def load(cache):
+        source = {"file": tmp_path / "a.txt", "data set": Dataset.from_dict({"text": lines}),
+                  "stream": IterableDataset.from_generator(texts)}[kind]  # fmt: skip
+        return load_text_blocks(source, tokenizer, tmp_path / cache, num_proc=None if cache == "whole" else num_proc)
+
+    expected = load("whole")
+    tokenized, stop_after = block_writer._tokenized, [26]
+    counted = []
+
+    def watched(*arguments):
+        for number, result in enumerate(tokenized(*arguments)):
+            if number == stop_after[0]:
+                raise Killed
+            counted.append(result[0])
+            yield result
+
+    monkeypatch.setattr(block_writer, "_tokenized", watched)
+    with pytest.raises(Killed):
+        load("cache")
+    assert [name[0] for name in names(tmp_path / "cache")] == ["."], "no folder looks complete"
+    stop_after[0], done = None, sum(counted)
+    blocks = load("cache")
+    assert np.array_equal(blocks.array, expected.array) and blocks.info == expected.info
+    assert done == 2600 and sum(counted) - done <= 600, "texts before the interruption are not tokenized again"
+    assert names(tmp_path / "cache") == [blocks.folder.name]
+    assert names(blocks.folder) == ["blocks.npy", "info.json", "pieces.jsonl"]
+
+
+def test_piece_that_the_power_cut_damaged_is_tokenized_again(tmp_path, tokenizer, lines, monkeypatch):
+    monkeypatch.setattr(block_writer, "PIECE_BYTES", 4000)
+    monkeypatch.setattr("vidlankd_hf.data.text_blocks.BATCH_TEXTS", 100)
+    data = Dataset.from_dict({"text": lines})
+    expected = load_text_blocks(data, tokenizer, tmp_path / "whole")
+    tokenized = block_writer._tokenized
+
+    def stopping(*arguments):
+        for number, result in enumerate(tokenized(*arguments)):
+            if number == 20:
+                raise Killed
+            yield result
+
+    monkeypatch.setattr(block_writer, "_tokenized", stopping)
+    with pytest.raises(Killed):
+        load_text_blocks(data, tokenizer, tmp_path / "cache")
+    (part,) = (tmp_path / "cache").iterdir()
+    zero(part / "blocks.npy", 30_000, 100)
+    with open(part / "pieces.jsonl", "a") as file:
+        file.write('{"bytes": 40')
+    monkeypatch.setattr(block_writer, "_tokenized", tokenized)
+    assert np.array_equal(load_text_blocks(data, tokenizer, tmp_path / "cache").array, expected.array)
+
+
+PREPARES = """
+import sys
+sys.path[:0] = [{root!r}, {tests!r}]
+from helpers import make_tokenizer
+from vidlankd_hf import load_text_blocks
+from vidlankd_hf.data import block_writer
+block_writer.PIECE_BYTES = 20_000
+print(len(load_text_blocks(sys.argv[1], make_tokenizer(), sys.argv[2], num_proc=int(sys.argv[3]))), flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_proc", [1, 2])
+def test_killed_preparation_leaves_nothing_behind_and_no_process(tmp_path, num_proc):
+    (tmp_path / "t.txt").write_text(
+        "".join(f"{' '.join(WORDS[(i * 7 + j) % 60] for j in range(40))}\n" for i in range(60_000))
+    )
+    code = PREPARES.format(root=str(ROOT), tests=str(ROOT / "tests"))
+    command = [sys.executable, "-c", code, str(tmp_path / "t.txt"), str(tmp_path / "cache"), str(num_proc)]
+    sizes = []
+    for stop in (signal.SIGTERM, signal.SIGKILL):
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            part = list((tmp_path / "cache").glob(".*/blocks.npy"))
+            if part and part[0].stat().st_size > 100_000 + (sizes[-1] if sizes else 0):
+                break
+            time.sleep(0.02)
+        process.send_signal(stop)
+        assert process.wait(timeout=60) == -stop
+        sizes.append(part[0].stat().st_size)
+        time.sleep(0.5)
+        group = subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True, text=True).stdout
+        assert group == "", "workers end with their parent"
+    assert sizes[1] > sizes[0], "the second one continued"
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0 and done.stdout.split()[-1] == "19047"
+    assert len(names(tmp_path / "cache")) == 1
+
+
+def test_text_that_changed_after_an_interruption_leaves_nothing_of_the_old_one(
+    tmp_path, tokenizer, lines, monkeypatch
+):
+    path = tmp_path / "a.txt"
+    path.write_text("\n".join(lines))
+    with monkeypatch.context() as patched:
+        patched.setattr(block_writer, "_tokenized", lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            load_text_blocks(path, tokenizer, tmp_path / "cache")
+    path.write_text("\n".join(lines[1:]))
+    blocks = load_text_blocks(path, tokenizer, tmp_path / "cache")
+    assert names(tmp_path / "cache") == [blocks.folder.name]
+
+
+# ---- windows ----
+
+
+@pytest.fixture
+def videos(tmp_path):
+    """Features in three shards, and captions."""
+    names = {f"v{i}.mp4": 4.0 for i in range(6)}
+    write_features_in_shards(tmp_path / "features", names)
+    rows = [caption(name, 0, 2, f"word{i} word2") for i, name in enumerate(names)]
+    return tmp_path / "features", write_captions(tmp_path / "c.jsonl", rows)
+
+
+def write_features_in_shards(folder, durations):
+    from unittest import mock
+
+    from vidlankd_hf.data import features
+
+    small = mock.patch.object(features.ShardWriter.__init__, "__defaults__", (60,))
+    with small:
+        write_features(folder, durations)
+
+
+def prepare(videos, tokenizer, cache, **options):
+    return load_video_text(*videos, tokenizer, max_length=8, streaming=True, cache_dir=cache, **options)
+
+
+def texts(stream) -> list[str]:
+    return sorted(stream[i]["text"] for i in range(len(stream)))
+
+
+def test_changed_captions_of_the_same_size_and_time_are_read_anew(tmp_path, videos, tokenizer):
+    os.utime(videos[1], (OLD, OLD))
+    assert "word3 word2" in texts(prepare(videos, tokenizer, tmp_path / "cache"))
+    videos[1].write_text(videos[1].read_text().replace("word3", "word9"))
+    os.utime(videos[1], (OLD, OLD))
+    assert "word9 word2" in texts(prepare(videos, tokenizer, tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("name", ["lines.arrow", "videos.arrow", "info.json", "unpaired.jsonl"])
+def test_damaged_windows_are_named_and_made_again(tmp_path, videos, tokenizer, name, caplog):
+    expected = texts(stream := prepare(videos, tokenizer, tmp_path / "cache"))
+    path = next(stream.folder.glob(f"*{name}"))
+    if path.stat().st_size:
+        zero(path, path.stat().st_size // 2, 8)
+    else:
+        path.write_text("x")
+    new_run()
+    assert texts(prepare(videos, tokenizer, tmp_path / "cache")) == expected
+    assert "The captions are divided again" in caplog.text
+
+
+@pytest.mark.parametrize("stop", [0, 1, 2])
+def test_interrupted_division_continues_with_the_next_shard(tmp_path, videos, tokenizer, monkeypatch, stop):
+    expected = texts(prepare(videos, tokenizer, tmp_path / "whole"))
+    write, written, read = window_shards._write_shard, [], []
+    iterate = window_shards.iterate_captions
+
+    def stopping(folder, path, *rest):
+        if len(written) == stop:
+            raise Killed
+        written.append(path.name)
+        return write(folder, path, *rest)
+
+    monkeypatch.setattr(window_shards, "_write_shard", stopping)
+
+    def counted(*given):
+        read.append(1)  # when the first one is asked for
+        yield from iterate(*given)
+
+    monkeypatch.setattr(window_shards, "iterate_captions", counted)
+    with pytest.raises(Killed):
+        prepare(videos, tokenizer, tmp_path / "cache")
+    assert len(written) == stop
+    stop = None
+    stream = prepare(videos, tokenizer, tmp_path / "cache")
+    assert texts(stream) == expected and len(set(written)) == len(written) == 3
+    assert read == [1], "the captions are not read again"
+    assert names(tmp_path / "cache") == [stream.folder.name]
+    assert names(stream.folder) == sorted(
+        [
+            "info.json",
+            "unpaired.jsonl",
+            *(f"shard-0000{i}.{kind}.arrow" for i in range(3) for kind in ("lines", "videos")),
+        ]
+    )
+
+
+# ---- features ----
+
+
+def flip(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_damaged_features_are_named_when_they_are_read_and_not_before(tmp_path, tokenizer, streaming):
+    folder = write_features(tmp_path / "features", {f"v{i}.mp4": 20_000.0 for i in range(8)})
+    captions = write_captions(tmp_path / "c.jsonl", [caption(f"v{i}.mp4", 2000, 2004) for i in range(8)])
+    shard = folder / "shard-00000.safetensors"
+    flip(shard, shard.stat().st_size - 100)  # in the features of the last video
+    data = load_video_text(folder, captions, tokenizer, streaming=streaming, cache_dir=tmp_path / "cache")
+    rows = {data[i]["video"] for i in range(len(data)) if data_is_intact(data, i)}
+    assert rows == {f"v{i}.mp4" for i in range(8)}, "what is not read is not verified"
+    flip(shard, shard.stat().st_size - 4 * (20_000 - 2002))  # at 2002 s of the last video, which has 4 bytes a second
+    data = load_video_text(folder, captions, tokenizer, streaming=streaming, cache_dir=tmp_path / "cache")
+    assert [data_is_intact(data, i) for i in range(len(data))].count(False) == 1
+
+
+def data_is_intact(data, i) -> bool:
+    try:
+        return bool(len(data[i]["video_features"]))
+    except DamagedData as error:
+        assert "shard-00000.safetensors is damaged at byte" in str(error) and "extract it again" in str(error)
+        return False
+
+
+def test_every_flipped_bit_of_a_shard_is_noticed(tmp_path):
+    folder = write_features(tmp_path / "features", {"v.mp4": 40.0})
+    shard = folder / "shard-00000.safetensors"
+    original = shard.read_bytes()
+    for at in range(0, len(original), 7):
+        shard.write_bytes(original)
+        flip(shard, at)
+        with pytest.raises(ValueError, match="shard-00000.safetensors is damaged"):
+            FeatureStore(folder).read("v.mp4")
+    shard.write_bytes(original)
+    assert len(FeatureStore(folder).read("v.mp4")[0]) == 40
+
+
+@pytest.mark.parametrize("damage", ["gone", "short", "flipped"])
+def test_damaged_checksums_and_index_are_named(tmp_path, damage):
+    folder = write_features(tmp_path / "features", {"v.mp4": 40.0})
+    for name, message in (("shard-00000.safetensors.crc32", "crc32"), ("index.jsonl", "index")):
+        path = folder / name
+        original = path.read_bytes()
+        path.unlink() if damage == "gone" else path.write_bytes(original[:-1])
+        if damage == "flipped":
+            path.write_bytes(original)
+            flip(path, 2)
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            FeatureStore(folder).read("v.mp4")
+        path.write_bytes(original)
+    FeatureStore(folder).read("v.mp4")
+
+
+def test_features_without_checksums_of_an_older_version_are_read(tmp_path):
+    folder = write_features(tmp_path / "features", {"v.mp4": 40.0})
+    expected = FeatureStore(folder).read("v.mp4")[0]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for name in ("crc32", "index_sha256"):
+        del manifest[name]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "shard-00000.safetensors.crc32").unlink()
+    assert (FeatureStore(folder).read("v.mp4")[0] == expected).all()

@@ -1,0 +1,43 @@
+"""Addresses in ids, logs and files give access to nothing."""
+
+import pytest
+
+from vidlankd_hf.utils.addresses import hide_secrets, is_address, public_address, without_secrets
+
+ADDRESSES = {
+    "http://host.org/a.mp4?X-Sig=SECRET": "http://host.org/a.mp4",
+    "https://me:SECRET@host.org:8080/a.mp4#t=SECRET": "https://host.org:8080/a.mp4",
+    "HTTPS://SECRET@host.org/a.mp4?SECRET": "HTTPS://host.org/a.mp4",
+    "simplecache::http://me:SECRET@host.org/a.mp4?s=SECRET": "simplecache::http://host.org/a.mp4",
+    "zip://in.mp4::https://host.org/a.zip?s=SECRET": "zip://in.mp4::https://host.org/a.zip",
+    "ftp://me:SECRET@host.org:21/a.mp4": "ftp://host.org:21/a.mp4",
+    "s3://KEY:SECRET@bucket/a#1.mp4": "s3://bucket/a#1.mp4",
+    "abfs://box/a.mp4?sv=1&sig=SECRET": "abfs://box/a.mp4",
+    "http://host.org/a b.mp4?s=SECRET SECRET": "http://host.org/a b.mp4",
+    "sftp://me:SECRET%40SECRET@host.org/a": "sftp://host.org/a",
+}
+
+
+@pytest.mark.parametrize("address, public", ADDRESSES.items())
+def test_user_password_and_query_of_every_kind_of_address_are_removed(address, public):
+    assert public_address(address) == public and public_address(public) == public and is_address(address)
+
+
+@pytest.mark.parametrize("path", ["/data/why?.mp4", "talk.mp4", "a@b:c?d", "C:/x?y", "owner/name:config", "me@x.org"])
+def test_paths_and_names_stay_as_they_are(path):
+    assert public_address(path) == without_secrets(path) == path and not is_address(path)
+
+
+def test_addresses_inside_a_text_lose_their_secrets():
+    text = 'cannot read \'https://me:SECRET@h.org/a?s=SECRET\', nor {"path": "ftp://x:SECRET@h/b"} for user@mail.org'
+    assert without_secrets(text) == ('cannot read \'https://h.org/a\', nor {"path": "ftp://h/b"} for user@mail.org')
+
+
+@pytest.mark.parametrize("error", [
+    "403, url='http://host.org/b.mp4?X-Sig=a~SECRET%3D'",  # quoted again
+    "http://host.org/b.mp4?X-Sig=a%7ESECRET%3d: gone",  # as it was given
+    "signature a~SECRET= has expired",  # decoded, without the address
+    "signature a%7ESECRET%3D has expired",
+])  # fmt: skip
+def test_secrets_of_an_address_are_removed_from_errors_however_they_are_spelled(error):
+    assert "SECRET" not in hide_secrets(error, "http://host.org/b.mp4?X-Sig=a%7ESECRET%3d")

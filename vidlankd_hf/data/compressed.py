@@ -1,0 +1,54 @@
+"""Compressed files, of which those that expand beyond all measure are refused before they fill memory or disk."""
+
+import lzma
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import fsspec
+
+_NAMES = {".gz": "gzip", ".xz": "xz", ".bz2": "bz2", ".zst": "zstd"}  # as fsspec calls them
+FREE_BYTES, MOST_RATIO = 2**26, 200  # text shrinks to a fifth, and repeated lines of it to a fiftieth
+READ_BYTES = 2**20
+
+
+def is_compressed(path: Path) -> bool:
+    return path.suffix.lower() in _NAMES
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file, which may be compressed.
+
+    Raises:
+        ValueError: The file cannot be read, is damaged, or expands to more than 200 times its size (and 64 MiB).
+    """
+    return b"".join(_parts(path))
+
+
+def check_expansion(path: Path) -> None:
+    """Reads a compressed file to its end, or until it has expanded too much; raises as [`read_bytes`] does."""
+    for _ in _parts(path) if is_compressed(path) else ():
+        pass
+
+
+def _parts(path: Path) -> Iterator[bytes]:
+    try:
+        most, size = FREE_BYTES + MOST_RATIO * path.stat().st_size, 0
+        with _open(path) as file:
+            while part := file.read(READ_BYTES):
+                size += len(part)
+                if size > most and is_compressed(path):
+                    raise ValueError(
+                        f"{path} has {path.stat().st_size:,} bytes and expands to more than {most:,}, which no text "
+                        "does: check where it comes from, or decompress it yourself"
+                    )
+                yield part
+    except (lzma.LZMAError, zlib.error, EOFError, OSError, ImportError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+
+
+def _open(path: Path) -> BinaryIO:
+    if not is_compressed(path):
+        return open(path, "rb")
+    return fsspec.open(path, "rb", compression=_NAMES[path.suffix.lower()]).open()

@@ -1,0 +1,33 @@
+"""Lists the files in a folder and its subfolders."""
+
+import mimetypes
+import os
+from pathlib import Path
+
+
+def files_below(folder: str | Path) -> list[Path]:
+    """The files in a folder and all its subfolders, sorted, without pipes and devices.
+
+    Links to folders are followed, each folder once. Links to nothing are listed, so that they fail with their name.
+    """
+    found, seen = [], set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        status = os.stat(parent)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        found += [Path(parent, name) for name in names]
+    return sorted(path for path in found if path.is_file() or not path.exists())
+
+
+def listed(names: list[str], most: int = 5) -> str:
+    """The first names and the number of the others, for messages."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def is_media(path: Path) -> bool:
+    """Whether a file's name is that of a video, sound or picture."""
+    kind = mimetypes.guess_type(path.name)[0] or ""
+    return kind.startswith(("video/", "audio/", "image/"))

@@ -1,0 +1,77 @@
+"""Locks on open files and folders. The system releases a lock when its process ends, however it ends."""
+
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_IN_USE = (errno.EACCES, errno.EAGAIN)
+
+
+def take_lock(descriptor: int, wait: bool) -> bool | None:
+    """Takes the lock of an open file or folder.
+
+    Args:
+        descriptor: The open file or folder; the lock lasts until it is closed in this process and all its children.
+        wait: Whether to wait for another process that holds the lock.
+
+    Returns:
+        True, False if another process holds the lock, or None if the file system has no locks.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        return False if error.errno in _IN_USE else None
+    return True
+
+
+def open_folder(path: str | Path) -> int:
+    """Opens a folder, to lock it or to flush it to the disk."""
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def remove_if_abandoned(folder: Path) -> None:
+    """Removes a folder that its maker locked, if that process has ended."""
+    try:
+        descriptor = open_folder(folder)
+    except OSError:
+        return
+    try:
+        if take_lock(descriptor, wait=False):
+            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def lock_file(path: Path) -> Iterator[int]:
+    """Holds the lock of a file, which is made and removed, within the block; other processes wait.
+
+    Yields:
+        Its descriptor. A child process that inherits it holds the lock too, until it ends.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        held = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        if take_lock(held, wait=False) is False:
+            print(f"Another process holds {path}: waiting for it.", flush=True)
+            take_lock(held, wait=True)
+        if is_same_file(held, path):
+            break
+        os.close(held)
+    try:
+        yield held
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(held)
+
+
+def is_same_file(descriptor: int, path: Path) -> bool:
+    """Whether `path` is still the open file or folder, and was neither moved nor removed."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
