@@ -31,6 +31,8 @@ test = [
     "pytest>=8",
     "pytest-xdist>=3.6.1",
     "hypothesis>=6.100",
+    "pysubs2>=1.7",
+    "webvtt-py>=0.5",
     "markdown>=3.5",
     "selenium>=4.20",
     *tensorboard,

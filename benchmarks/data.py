@@ -217,7 +217,7 @@ def pss(process: int) -> int:
 
 def report_memory(folder: Path, streaming: bool, batch: int, batches: int) -> None:
     """Prints the peak PSS of main process and workers in bytes; runs in a process of `measure_memory`."""
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder.parent / "tokenizer")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder.parent / "tokenizer", trust_remote_code=False)
     loader = iter(load_batches(open_data(folder, tokenizer, streaming), tokenizer, batch))
     peak = {"main": 0, "worker": 0}
     for number in range(batches):

@@ -129,7 +129,10 @@ def speed(args: argparse.Namespace) -> list[dict]:
     rounds = {precision: [] for precision in args.precisions}
     with tempfile.TemporaryDirectory() as folder:
         streams = save_backbones(Path(folder), args.backbones)
-        models = [(AutoImageProcessor.from_pretrained(s.model), Backbone(s, args.device)) for s in streams]
+        models = [
+            (AutoImageProcessor.from_pretrained(s.model, trust_remote_code=False), Backbone(s, args.device))
+            for s in streams
+        ]
         works = {
             precision: Extraction(args.videos, f"{folder}/{precision}", streams, precision, args.batch_size,
                                   args.decoders, args.device, shard_bytes=2**50)

@@ -90,7 +90,7 @@ def main() -> None:
     logging.set_verbosity_error()
     task = TASKS[args.task]
     batch, rate = task.recipe["per_device_train_batch_size"], task.recipe["learning_rate"]
-    tokenizer, options = AutoTokenizer.from_pretrained(args.model), recipe_options(task)
+    tokenizer, options = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False), recipe_options(task)
     rows = read_rows(task, args.data, "train", args.rows)
     features = task.head.encode(rows, tokenizer, options)
     padded = [
@@ -107,7 +107,9 @@ def main() -> None:
     for _ in range(args.rounds):
         for name, (train, given) in variants.items():
             set_seed(1)
-            model = task.head.auto.from_pretrained(args.model, **task.head.model_options(task.labels))
+            model = task.head.auto.from_pretrained(
+                args.model, trust_remote_code=False, **task.head.model_options(task.labels)
+            )
             seconds = train(model, task, tokenizer, given, args.steps, batch, rate)
             rates[name].append((args.steps - 1) * batch / seconds)
     print(f"{task.title}, batches of {batch}, {args.steps} steps, median of {args.rounds} rounds")

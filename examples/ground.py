@@ -25,7 +25,7 @@ GROUPS = {
     "what to show": ("sentences", "num_nearest", "heat_clip", "window", "output_dir"),
     "models": ("teacher", "student", "no_student", "objective", "batch_size"),
     "clips": ("world", "features", "streams", "captions", "videos", "max_length", "max_unpaired", "caption_format",
-              "remove_overlap"),
+              "caption_encoding", "remove_overlap"),
 }  # fmt: skip
 
 
@@ -43,7 +43,8 @@ def main() -> None:
     check_video_encoder(teacher)
     if not args.no_student:
         check_same_vocabulary(tokenizer, load_tokenizer(args.student))
-        student = student_class(AutoConfig.from_pretrained(args.student).model_type).from_pretrained(args.student)
+        model_type = AutoConfig.from_pretrained(args.student, trust_remote_code=False).model_type
+        student = student_class(model_type).from_pretrained(args.student, trust_remote_code=False)
         check_same_teacher(args.student, args.teacher)
     clips = args.load(tokenizer, args.max_length or 128, streams=args.streams, max_unpaired=args.max_unpaired)
     ids = clips.with_format(None)["id"]

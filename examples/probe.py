@@ -33,7 +33,7 @@ def main() -> None:
 
     logging.set_verbosity_error()  # the masked-language-model head is left out on purpose
     tokenizer = load_tokenizer(args.model)
-    model = AutoModel.from_pretrained(args.model)
+    model = AutoModel.from_pretrained(args.model, trust_remote_code=False)
     scores = probe_model(model, tokenizer, args.world, folds=args.folds, seed=args.seed)
 
     print(f"{'attribute':<10} {'accuracy':>8} {'95 % interval':>15} {'chance':>7} {'nouns':>6}")

@@ -37,7 +37,7 @@ def main() -> None:
     # The other processes wait while one tokenises and encodes the clips.
     state = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=1))
     tokenizer = load_tokenizer(args.vokenizer)
-    vokenizer = VidLanKDTeacher.from_pretrained(args.vokenizer)
+    vokenizer = VidLanKDTeacher.from_pretrained(args.vokenizer, trust_remote_code=False)
     clips = args.load(tokenizer, args.max_length or 128, streams=args.streams, max_unpaired=args.max_unpaired)
     with state.main_process_first():
         blocks = load_text_blocks(args.text, tokenizer, args.cache_dir, block_tokens=args.block_tokens or BLOCK_TOKENS)

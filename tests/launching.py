@@ -21,6 +21,15 @@ else:
 """
 
 
+# Modules that need neither torch nor transformers are imported without the package's __init__.py, which does.
+LIGHT = f"""
+import sys, types
+package = types.ModuleType("vidlankd_hf")
+package.__path__ = [{str(ROOT / "vidlankd_hf")!r}]
+sys.modules["vidlankd_hf"] = package
+"""
+
+
 def launched(config: str, folder: Path, options: dict) -> subprocess.Popen:
     """Starts `distributed_run.py` with `accelerate launch`, and logs to `folder/log.txt`."""
     folder.mkdir(exist_ok=True)

@@ -4,6 +4,7 @@ A block that cannot run has `<!-- not run: why -->` on the line before it. The P
 a folder with what earlier commands would have left. Commands are parsed by their example's parser, not executed.
 """
 
+import json
 import re
 import shlex
 import shutil
@@ -14,6 +15,8 @@ import pytest
 import yaml
 from helpers import example, parse_command
 from markdown.extensions.toc import slugify
+
+from vidlankd_hf.utils.io import sha256_of
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -269,7 +272,7 @@ def options_of(monkeypatch, name: str) -> set[str]:
 def test_options_in_the_text_exist(monkeypatch):
     from vidlankd_hf.cli import COMMANDS
 
-    benchmarks = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
+    benchmarks = "".join(path.read_text() for path in (ROOT / "benchmarks").rglob("*.py"))
     known = OTHER_OPTIONS.union(re.findall(r'"(--\w+)"', benchmarks))
     known |= set().union(*(options_of(monkeypatch, name) for name in COMMANDS.values()))
     named = set()
@@ -320,6 +323,9 @@ def make_features(folder: Path, world: Path) -> None:
     index = features / "index.jsonl"
     first, _, rest = index.read_text().partition("\n")
     index.write_text(re.sub(r'"video": "[^"]*"', '"video": "clip.mp4"', first) + "\n" + rest)
+    manifest = json.loads((features / "manifest.json").read_text())
+    manifest["index_sha256"] = sha256_of(index)
+    (features / "manifest.json").write_text(json.dumps(manifest))
 
 
 @pytest.mark.parametrize("name", pages_with("python"))

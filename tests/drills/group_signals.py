@@ -92,7 +92,7 @@ def stopped(pids: list[int], folder: Path, seconds: float = 120.0) -> tuple[bool
     """Waits for a run; returns whether it ended as promised, and how many finished steps are in no checkpoint."""
     codes = [wait(pid, seconds) for pid in pids]
     lost = max(finished_steps(folder, rank) for rank in range(len(pids))) - whole_step(folder)
-    finished = codes == [0] * len(pids) and whole_step(folder) == STEPS  # the signal came too late
+    finished = None not in codes and whole_step(folder) == STEPS  # the signal came too late
     return (codes == [143] * len(pids) or finished) and lost == 0, lost
 
 
@@ -101,7 +101,7 @@ def drill(work: Path, times: int) -> Iterator[tuple[bool, int]]:
     long = {}
     for kind in ("step", "save"):
         folder = work / f"group-minute-{kind}"
-        long[folder] = group(folder, folder.with_suffix(".txt"), 1, 0.05, kind, MINUTE), kind
+        long[folder] = group(folder, folder.with_suffix(".txt"), 1, 1.0, kind, MINUTE), kind
     told = set()
     for number in range(times):
         for folder, (pids, kind) in long.items():

@@ -118,7 +118,7 @@ def test_every_frame_is_visible_and_the_console_is_silent(grounded, browser):
     )
     assert len(images) > 40 and all(natural > 0 and width > 10 for natural, width, _ in images)
     assert all("seconds" in alt for *_, alt in images)
-    assert "no such file in the folder of videos" in browser.page_source
+    assert "not exactly one such file in the folder of videos" in browser.page_source
     assert browser.get_log("browser") == []
 
 

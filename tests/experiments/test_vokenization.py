@@ -198,6 +198,7 @@ def test_voken_objective_without_vokens_or_with_another_number_is_an_error(tmp_p
         train("student", tmp_path, {"voken": {"weight": 1.0, "head": False}})
 
 
+@pytest.mark.slow
 def test_the_commands_vokenize_a_world_and_train_on_it(tiny_world, tmp_path, monkeypatch):
     def run(script, *arguments):
         command = [sys.executable, str(ROOT / "examples" / script), *map(str, arguments)]

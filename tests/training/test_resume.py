@@ -171,7 +171,7 @@ def test_other_training_data_are_refused(tmp_path, monkeypatch):
     assert {"command", "seed", "versions", "data", "processes"} <= set(record)
     make_texts = helpers.make_texts
     monkeypatch.setattr(helpers, "make_texts", lambda count, seed=0: make_texts(count, seed + 1))
-    with pytest.raises(ValueError, match="other data"):
+    with pytest.raises(ValueError, match="train_data was"):
         run("student", tmp_path, resume=True, max_steps=4)
 
 
