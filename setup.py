@@ -21,7 +21,7 @@ def long_description() -> str:
 
 
 # Every lower bound is installed and tested by `make test-lowest` (constraints-lowest.txt).
-deepspeed = ["deepspeed>=0.16"]
+deepspeed = ["deepspeed>=0.16.9"]
 world = ["matplotlib>=3.9", "scikit-learn>=1.5", "scipy>=1.13"]
 downstream = world
 ray = ["ray[data]>=2.40"]
