@@ -26,7 +26,7 @@ world = ["matplotlib>=3.9", "scikit-learn>=1.5", "scipy>=1.13"]
 downstream = world
 ray = ["ray[data]>=2.40"]
 notebook = ["nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"]
-tensorboard = ["tensorboard>=2.16"]
+tensorboard = ["tensorboard>=2.18"]
 test = [
     "pytest>=8",
     "pytest-xdist>=3.6.1",
@@ -87,10 +87,10 @@ setup(
         "accelerate>=1.10",
         "datasets>=4.0",
         "evaluate>=0.4.5",
-        # The next three are what transformers 5.20 itself requires.
+        # The next two are what transformers 5.20 itself requires.
         "safetensors>=0.8",
-        "tokenizers>=0.23.1",
         "huggingface_hub>=1.31",
+        "tokenizers>=0.23.3",  # earlier ones return only the first window of a long text
         "numpy>=2.0",
         "pyarrow>=17",
         "av>=17",

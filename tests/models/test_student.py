@@ -32,8 +32,8 @@ def test_student_without_masked_positions_is_a_plain_bert_and_export_leaves_the_
     assert output.loss > 0
 
 
-def test_mlm_at_masked_positions_equals_the_loss_on_full_logits(tokenizer):
-    trainer = train("student", "unused", max_steps=1)
+def test_mlm_at_masked_positions_equals_the_loss_on_full_logits(tokenizer, tmp_path):
+    trainer = train("student", tmp_path, max_steps=1)
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])
     model = trainer.model.eval()
     labels = torch.full_like(batch["input_ids"], -100)

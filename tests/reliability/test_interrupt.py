@@ -52,7 +52,8 @@ def test_ctrl_c_saves_a_checkpoint_and_says_where(tmp_path):
     assert run.returncode == 143, errors[-3000:]
     checkpoint = newest_checkpoint(tmp_path / "run")
     assert checkpoint is not None and f"the same command resumes from {checkpoint}" in out
-    assert "Press Ctrl-C again to quit at once" in errors and "Traceback" not in errors
+    # The compile workers of torch 2.6 print a traceback; none may come from this package.
+    assert "Press Ctrl-C again to quit at once" in errors and "vidlankd_hf/" not in errors
 
 
 def test_second_ctrl_c_kills_the_run_at_once(tmp_path):
