@@ -295,7 +295,7 @@ def load_text_blocks(
 def _first_row(dataset: "IterableDataset", source: str, files: list[Path]) -> dict:
     try:
         return next(iter(dataset), {})
-    except UnicodeDecodeError as error:
+    except ValueError as error:  # of the encoding, or of rows of different types
         where = next(filter(None, map(not_utf8, files)), source)
         raise ValueError(f"{where} cannot be read as text: {error}") from error
 
