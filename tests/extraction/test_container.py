@@ -72,7 +72,7 @@ def test_sound_that_is_longer_than_the_pictures_is_no_loss(tmp_path, name):
 def write_cover(container):
     stream = container.add_stream("mjpeg", rate=1)
     stream.width = stream.height = 128
-    stream.pix_fmt, stream.disposition = "yuvj420p", av.stream.Disposition.attached_pic
+    stream.pix_fmt, stream.disposition = "yuvj420p", av.stream.Disposition.attached_pic.value
     return stream, av.VideoFrame.from_ndarray(np.full((128, 128, 3), 200, np.uint8), format="rgb24")
 
 
@@ -111,7 +111,7 @@ def test_of_several_video_streams_the_default_one_is_used_and_it_is_said(tmp_pat
     path = tmp_path / "two.mkv"
     with av.open(str(path), "w") as container:
         streams = []
-        for size, disposition in ((32, 0), (64, av.stream.Disposition.default)):
+        for size, disposition in ((32, 0), (64, av.stream.Disposition.default.value)):
             stream = container.add_stream("libx264", rate=12)
             stream.width = stream.height = size
             stream.pix_fmt, stream.disposition = "yuv420p", disposition
