@@ -17,7 +17,7 @@ from safetensors.torch import load_file  # noqa: E402
 from transformers import TrainerCallback  # noqa: E402
 from transformers.utils import logging  # noqa: E402
 
-from vidlankd_hf.reliability.checkpointing import checkpoints_of, newest_checkpoint  # noqa: E402
+from vidlankd_hf.reliability.checkpointing import agree_on_checkpoint, checkpoints_of  # noqa: E402
 
 logging.set_verbosity_error()
 OPTIONS = {
@@ -96,7 +96,7 @@ def finished_steps(folder: Path, rank: int = 0) -> int:
 
 def whole_step(folder: Path) -> int:
     """Returns the step of the newest intact checkpoint, or 0."""
-    newest = newest_checkpoint(folder)
+    newest = agree_on_checkpoint(folder, saves=True)
     return int(newest.rpartition("-")[2]) if newest else 0
 
 

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from vidlankd_hf.reliability import checkpointing, manifest
 from vidlankd_hf.reliability.checkpointing import (
+    agree_on_checkpoint,
     checkpoints_of,
-    newest_checkpoint,
     rotate,
     save_checkpoint,
     verify_checkpoint,
@@ -54,7 +54,7 @@ def test_manifest_lists_every_file_and_no_hidden_folder_remains(run):
         "manifest.json"
     }
     assert {"model.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json"} <= set(listed)
-    assert verify_checkpoint(newest) is None and newest_checkpoint(run) == str(newest)
+    assert verify_checkpoint(newest) is None and agree_on_checkpoint(run, saves=True) == str(newest)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_damaged_checkpoint_is_skipped_and_the_reason_is_printed(run, run_folder
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
-    assert newest_checkpoint(run) == str(run / "checkpoint-4")
+    assert agree_on_checkpoint(run, saves=True) == str(run / "checkpoint-4")
     out = capsys.readouterr().out
     assert "checkpoint-6" in out and said in out
     with pytest.raises(ValueError, match=said):
@@ -122,7 +122,7 @@ def test_interrupted_save_leaves_no_checkpoint_and_older_ones_untouched(tmp_path
     monkeypatch.undo()
     checkpointing.remove_leftovers(tmp_path)
     small(tmp_path, 2)
-    assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
+    assert agree_on_checkpoint(tmp_path, saves=True) == str(tmp_path / "checkpoint-2")
 
 
 @pytest.mark.parametrize("name, content", [("a.json", "{"), ("a.safetensors", "\x08\0\0\0"), ("a.pt", "PK")])

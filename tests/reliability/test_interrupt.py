@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vidlankd_hf.reliability.checkpointing import newest_checkpoint
+from vidlankd_hf.reliability.checkpointing import agree_on_checkpoint
 
 TESTS = Path(__file__).parents[1]
 RUN = """
@@ -50,7 +50,7 @@ def test_ctrl_c_saves_a_checkpoint_and_says_where(tmp_path):
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to the loader's workers too
     out, errors = run.communicate(timeout=120)
     assert run.returncode == 143, errors[-3000:]
-    checkpoint = newest_checkpoint(tmp_path / "run")
+    checkpoint = agree_on_checkpoint(tmp_path / "run", saves=True)
     assert checkpoint is not None and f"the same command resumes from {checkpoint}" in out
     # The compile workers of torch 2.6 print a traceback; none may come from this package.
     assert "Press Ctrl-C again to quit at once" in errors and "vidlankd_hf/" not in errors
@@ -67,7 +67,7 @@ def test_second_ctrl_c_kills_the_run_at_once(tmp_path):
     run.send_signal(signal.SIGINT)
     # The step sleeps in the interpreter: the system ends the process without waiting for it.
     assert run.wait(timeout=30) == -signal.SIGINT and time.monotonic() - begun < 20
-    assert newest_checkpoint(tmp_path / "run") is None
+    assert agree_on_checkpoint(tmp_path / "run", saves=True) is None
 
 
 @pytest.mark.parametrize("interactive, error", [(False, None), (True, KeyboardInterrupt)])

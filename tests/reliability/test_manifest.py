@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from transformers import TrainerCallback
 
 from vidlankd_hf.reliability import manifest
-from vidlankd_hf.reliability.checkpointing import newest_checkpoint
+from vidlankd_hf.reliability.checkpointing import agree_on_checkpoint
 from vidlankd_hf.reliability.manifest import Layout, seal, verify_checkpoint
 
 REQUIRED = sorted(
@@ -39,7 +39,7 @@ def test_checkpoint_without_a_required_file_is_neither_sealed_nor_resumed(tmp_pa
     del listed["files"][name]
     (newest / "manifest.json").write_text(json.dumps(listed))
     assert f"lacks {name}" in verify_checkpoint(newest)
-    assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-1")
+    assert agree_on_checkpoint(tmp_path, saves=True) == str(tmp_path / "checkpoint-1")
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ DAMAGES = {
 def test_what_cannot_be_read_is_skipped_aloud_for_the_next_older_checkpoint(tmp_path, monkeypatch, capsys, damage):
     make_checkpoint(tmp_path, 2)
     DAMAGES[damage](make_checkpoint(tmp_path, 4), monkeypatch)
-    assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
+    assert agree_on_checkpoint(tmp_path, saves=True) == str(tmp_path / "checkpoint-2")
     assert f"Skipping {tmp_path / 'checkpoint-4'}: " in capsys.readouterr().out
 
 
@@ -164,4 +164,7 @@ def test_folder_whose_state_the_disk_cannot_tell_is_skipped_aloud(tmp_path, monk
 
     monkeypatch.setattr(type(newest), "is_dir", fail)
     (newest / "manifest.json").unlink()
-    assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2") and "Skipping" in capsys.readouterr().out
+    assert (
+        agree_on_checkpoint(tmp_path, saves=True) == str(tmp_path / "checkpoint-2")
+        and "Skipping" in capsys.readouterr().out
+    )

@@ -17,7 +17,7 @@ from transformers import TrainerCallback
 from vidlankd_hf import DistillationConfig, TeacherConfig, TextCollator, VidLanKDStudent
 from vidlankd_hf.evaluation.arguments import FinetuningArguments
 from vidlankd_hf.reliability import nan_detection
-from vidlankd_hf.reliability.checkpointing import checkpoints_of, newest_checkpoint
+from vidlankd_hf.reliability.checkpointing import agree_on_checkpoint, checkpoints_of
 from vidlankd_hf.reliability.nan_detection import (
     NEVER,
     NonFiniteDetector,
@@ -111,7 +111,10 @@ def test_bad_weights_are_in_no_checkpoint(tmp_path):
 
     _, report, _ = run(tmp_path, logging_steps=100, save_steps=4, callbacks=[Poison()])
     assert (report["step"], report["components"]) == (8, ["weights"])
-    assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-4") and len(checkpoints_of(tmp_path)) == 1
+    assert (
+        agree_on_checkpoint(tmp_path, saves=True) == str(tmp_path / "checkpoint-4")
+        and len(checkpoints_of(tmp_path)) == 1
+    )
 
 
 def test_bad_weights_are_in_no_finished_model(tmp_path):

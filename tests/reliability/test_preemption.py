@@ -16,7 +16,7 @@ from launching import launched
 from transformers import TrainerCallback
 
 from vidlankd_hf.reliability import preemption
-from vidlankd_hf.reliability.checkpointing import checkpoints_of, newest_checkpoint
+from vidlankd_hf.reliability.checkpointing import agree_on_checkpoint, checkpoints_of
 from vidlankd_hf.reliability.preemption import Preempted, StopRequests
 from vidlankd_hf.training import base_trainer
 
@@ -82,7 +82,7 @@ def test_run_told_to_stop_resumes_exactly(tmp_path, whole, moment, number):
         train("student", tmp_path, **options, callbacks=[Signal(event, step, number)])
     assert stopped.value.code == 143
     assert {number: signal.getsignal(number) for number in preemption.SIGNALS} == before
-    assert newest_checkpoint(tmp_path) == str(tmp_path / f"checkpoint-{stops_after}")
+    assert agree_on_checkpoint(tmp_path, saves=True) == str(tmp_path / f"checkpoint-{stops_after}")
     resumed = train("student", tmp_path, **options, resume=True)
     assert resumed.state.global_step == 8
     assert logged(resumed, *LOSSES) == logged(whole, *LOSSES), "logs cover the steps before the stop, too"
@@ -234,7 +234,7 @@ def test_signal_to_one_process_of_a_launch_saves_and_goes_on_exactly(tmp_path, t
     os.kill(pid, signal.SIGTERM)
     assert parts.wait(timeout=120) != 0
     (checkpoint,) = checkpoints_of(pids)
-    assert newest_checkpoint(pids) == str(checkpoint)
+    assert agree_on_checkpoint(pids, saves=True) == str(checkpoint)
     resumed = launched(config, tmp_path / "parts", {**options, "resume": str(checkpoint)})
     assert resumed.wait(timeout=300) == 0
     ours, expected = (json.loads((tmp_path / n / "result.json").read_text()) for n in ("parts", "whole"))

@@ -10,7 +10,7 @@ import pytest
 from helpers import make_checkpoint
 
 from vidlankd_hf import DistillationConfig
-from vidlankd_hf.reliability.checkpointing import newest_checkpoint
+from vidlankd_hf.reliability.checkpointing import agree_on_checkpoint
 from vidlankd_hf.reliability.run_dir import is_finished, mark_finished, open_run_dir
 
 
@@ -36,7 +36,7 @@ def test_interrupted_run_resumes_from_the_newest_complete_checkpoint(tmp_path, c
         tmp_path / "checkpoint-10"
     )
     assert "Skipping" in capsys.readouterr().out
-    assert newest_checkpoint(tmp_path / "nothing") is None
+    assert agree_on_checkpoint(tmp_path / "nothing", saves=True) is None
 
 
 def test_run_that_trained_nothing_yet_may_be_started_with_corrected_settings_and_says_so(tmp_path, capsys):

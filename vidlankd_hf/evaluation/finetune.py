@@ -14,14 +14,7 @@ from ..data.vocabulary import load_tokenizer
 from ..hub.model_cards import write_finetuned_card
 from ..models.attention import longest_sequence
 from ..models.teacher import only_errors
-from ..reliability.run_dir import (
-    changes,
-    is_finished,
-    log_on_main,
-    mark_finished,
-    open_run_dir,
-    read_settings,
-)
+from ..reliability.run_dir import changes, is_finished, log_on_main, mark_finished, open_run_dir, read_settings
 from ..utils.io import atomic_write
 from . import TASKS
 from .arguments import FinetuningArguments

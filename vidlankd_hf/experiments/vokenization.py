@@ -25,6 +25,7 @@ from ..data.text_blocks import TextBlocks
 from ..data.vocabulary import vocabulary_fingerprint
 from ..evaluation.grounding import check_video_encoder, encode_clips
 from ..models.teacher import VidLanKDTeacher
+from ..reliability.same_run import model_fingerprint
 from ..utils.io import atomic_file, atomic_write, sha256_of
 from .folders import begin_folder
 
@@ -132,7 +133,7 @@ def _begin(folder: Path, vokenizer: VidLanKDTeacher, blocks: TextBlocks, clips: 
     info = {
         "num_vokens": num_vokens,
         "text": {name: blocks.info[name] for name in ("sha256", "vocabulary", "source", "blocks", "block_tokens")},
-        "vokenizer": _weights_fingerprint(vokenizer),
+        "vokenizer": model_fingerprint(vokenizer),
         "clips": hashlib.sha256(bank.encode()).hexdigest(),
     }
     begin_folder(folder, info, "vokens")
@@ -166,11 +167,3 @@ def _join(shards: list[Path], path: Path, num_vokens: int) -> dict:
             file.write(array.tobytes())
             counts += np.bincount(array.reshape(-1), minlength=num_vokens)
     return {"used": int((counts > 0).sum()), "largest_share": float(counts.max() / counts.sum())}
-
-
-def _weights_fingerprint(model: torch.nn.Module) -> str:
-    sha256 = hashlib.sha256()
-    for name, weight in sorted(model.state_dict().items()):
-        sha256.update(name.encode())
-        sha256.update(weight.cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return sha256.hexdigest()

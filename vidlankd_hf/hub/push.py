@@ -82,11 +82,7 @@ def push(
         if revision is not None:
             api.create_branch(repo, branch=revision, exist_ok=True)
         return api.upload_folder(
-            repo_id=repo,
-            folder_path=folder,
-            commit_message=commit_message,
-            revision=revision,
-            allow_patterns=PUSHED,
+            repo_id=repo, folder_path=folder, commit_message=commit_message, revision=revision, allow_patterns=PUSHED
         )
     except Exception as error:  # training is over: no network error may hide where its output is
         raise PushError(

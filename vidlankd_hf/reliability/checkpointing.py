@@ -32,19 +32,6 @@ def checkpoints_of(folder: str | Path) -> list[Path]:
     return sorted(filter(_may_be_folder, named), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
 
 
-def newest_checkpoint(folder: str | Path) -> str | None:
-    """Return the newest checkpoint that is complete and undamaged; print which ones are skipped, and why.
-
-    This is for one process; the processes of a run agree with [`agree_on_checkpoint`].
-    """
-    for checkpoint in checkpoints_of(folder):
-        wrong = verify_checkpoint(checkpoint)
-        if wrong is None:
-            return str(checkpoint)
-        print(f"Skipping {checkpoint}: {wrong}.", flush=True)
-    return None
-
-
 def agree_on_checkpoint(folder: str | Path, saves: bool) -> str | None:
     """Return the newest checkpoint that is complete and undamaged on every machine; all processes call it.
 

@@ -83,8 +83,7 @@ REFUSED = {
     "remove_unused_columns": Refused(False, "the collators read columns that the model does not; leave it out"),
     "label_names": Refused(None, "the collator makes the labels; leave it out"),
     "train_sampling_strategy": Refused(
-        "random",
-        "each epoch has a random order, set by --seed; fine-tuning already batches texts of similar length",
+        "random", "each epoch has a random order, set by --seed; fine-tuning already batches texts of similar length"
     ),
     "length_column_name": Refused("length", "lengths are measured, not read from a column; leave it out"),
     "fsdp": Refused(None, _FSDP),
