@@ -166,7 +166,8 @@ def launched(setup: Setup, ranks: int, **options) -> list[dict]:
 def child(given: dict) -> None:
     from vidlankd_hf.reliability.launch import end_run
 
-    trainer = Setup(given["rehearse"], given["device"]).trainer("student", **given["options"])
+    output_dir = f"{given['folder']}/run"  # the same for all ranks
+    trainer = Setup(given["rehearse"], given["device"]).trainer("student", output_dir=output_dir, **given["options"])
     trainer.train()
     if trainer.is_world_process_zero():
         (Path(given["folder"]) / "logs.json").write_text(json.dumps(logs(trainer)))
