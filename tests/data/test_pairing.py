@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from captioned_videos import caption, write_captions, write_features
+from datasets import Dataset
 from helpers import WORDS, make_config, make_tokenizer
 
 from vidlankd_hf import (
@@ -109,6 +110,19 @@ def test_two_videos_are_held_out_so_that_evaluation_has_negatives_or_none_at_all
     _, held_out = split_by_video(dataset, 0.05)
     assert len(set(held_out.with_format(None)["video"])) == 2
     assert split_by_video(dataset, 0) == (dataset, None)
+
+
+def test_number_of_videos_is_held_out_or_by_default_a_share_of_limited_size(monkeypatch):
+    dataset = Dataset.from_dict({"video": [f"v{i // 5}" for i in range(500)]})
+    sizes = {held_out: len(split_by_video(dataset, held_out)[1]) for held_out in (None, 0.05, 7, 0.5)}
+    assert sizes == {None: 25, 0.05: 25, 7: 35, 0.5: 250}
+    monkeypatch.setattr("vidlankd_hf.data.video_text.MOST_HELD_OUT", 17)
+    train, held_out = split_by_video(dataset)
+    assert (len(train), len(held_out)) == (485, 15) and not set(train["video"]) & set(held_out["video"])
+    assert len(split_by_video(dataset, 0.05)[1]) == 25, "a share that is asked for is kept"
+    for wrong in (-0.1, 1.5, 100):
+        with pytest.raises(ValueError, match="--held_out_videos"):
+            split_by_video(dataset, wrong)
 
 
 # ---- windows of every epoch ----

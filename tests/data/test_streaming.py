@@ -136,6 +136,18 @@ def test_held_out_windows_are_of_other_videos_and_none_is_lost(load):
         split_by_video(stream, 0.9999)
 
 
+def test_number_of_videos_is_held_out_or_by_default_a_share_of_limited_size(load, monkeypatch):
+    stream = load()
+    assert len(set(split_by_video(stream, 4)[1].videos())) == 4
+    with pytest.raises(ValueError, match="cannot hold out 12 of 12 videos"):
+        split_by_video(stream, 12)
+    monkeypatch.setattr("vidlankd_hf.data.streaming.HELD_OUT_SHARE", 0.7)
+    many = split_by_video(stream)[1]
+    monkeypatch.setattr("vidlankd_hf.data.streaming.MOST_HELD_OUT", len(stream) // 4)
+    few = split_by_video(stream)[1]
+    assert len(many) > len(stream) / 2 > len(few)
+
+
 # ---- the order ----
 
 

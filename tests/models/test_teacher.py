@@ -124,7 +124,22 @@ def test_teacher_learns_to_retrieve(tmp_path):
 
 def test_recall_counts_ties_as_half():
     scores = torch.tensor([[3.0, 1.0, 2.0], [5.0, 4.0, 4.5], [1.0, 1.0, 1.0]])
-    assert recall_at(scores, (1, 2, 3)) == pytest.approx({1: 1 / 3, 2: 2 / 3, 3: 1.0})
+    assert recall_at(scores, torch.eye(3), torch.arange(3), (1, 2, 3)) == pytest.approx({1: 1 / 3, 2: 2 / 3, 3: 1.0})
+
+
+def test_recall_in_parts_is_that_of_the_full_matrix_of_scores():
+    generator = torch.Generator().manual_seed(0)
+    text, video = (torch.randint(-3, 4, (40, 5), generator=generator).float() for _ in range(2))  # many ties
+    videos = torch.randint(0, 15, (40,), generator=generator)
+    scores = (text @ video.T).double().numpy()
+    above = []
+    for i in range(40):
+        others = [j for j in range(40) if j != i and videos[j] != videos[i]]
+        above.append(sum((scores[i, j] > scores[i, i]) + 0.5 * (scores[i, j] == scores[i, i]) for j in others))
+    expected = {k: np.mean([count < k for count in above]) for k in (1, 5, 10)}
+    for rows in (1, 7, 40, 2048):
+        assert recall_at(text, video, videos, rows=rows) == pytest.approx(expected), rows
+    assert len(set(expected.values())) == 3
 
 
 @pytest.mark.parametrize(

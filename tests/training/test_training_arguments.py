@@ -12,6 +12,7 @@ from vidlankd_hf import DistillationConfig, DistillationTrainer, TeacherConfig
 from vidlankd_hf.evaluation.arguments import FinetuningArguments
 from vidlankd_hf.reliability import trainer_options
 from vidlankd_hf.reliability.out_of_memory import advice
+from vidlankd_hf.reliability.run_dir import is_finished
 from vidlankd_hf.reliability.trainer_options import (
     HARMLESS,
     REFUSED,
@@ -21,7 +22,7 @@ from vidlankd_hf.reliability.trainer_options import (
     WORKS,
 )
 from vidlankd_hf.training.arguments import PretrainingArguments
-from vidlankd_hf.training.build import split_blocks
+from vidlankd_hf.training.build import evaluate_and_save, split_blocks
 
 CLASSES = (TeacherConfig, DistillationConfig, FinetuningArguments)
 FIELDS = {field.name for field in fields(TrainingArguments)}
@@ -208,3 +209,29 @@ def test_text_of_one_block_cannot_be_split_and_the_message_names_the_option():
     assert split_blocks(blocks, 0, 8) == (blocks, None)
     with pytest.raises(ValueError, match="fills one block, .* --held_out_text 0"):
         split_blocks(blocks, 0.02, 8)
+
+
+def test_number_of_blocks_is_held_out_or_by_default_a_share_of_limited_size(monkeypatch):
+    class Blocks(list):
+        def split(self, count):
+            return self[:-count], self[-count:]
+
+    blocks = Blocks(range(2000))
+    sizes = {held_out: len(split_blocks(blocks, held_out, 8)[1]) for held_out in (None, 0.02, 0.1, 13)}
+    assert sizes == {None: 40, 0.02: 40, 0.1: 200, 13: 13}
+    monkeypatch.setattr("vidlankd_hf.training.build.MOST_HELD_OUT", 16)
+    assert len(split_blocks(blocks, None, 8)[1]) == 16 and len(split_blocks(blocks, 0.02, 8)[1]) == 40
+    for wrong in (-1, 2.5):
+        with pytest.raises(ValueError, match="--held_out_text is .*share below 1, a number of blocks"):
+            split_blocks(blocks, wrong, 8)
+
+
+def test_model_is_saved_before_its_final_evaluation_and_its_card_has_the_scores(tmp_path, monkeypatch):
+    trainer = train("teacher", tmp_path, max_steps=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(trainer), "evaluate", lambda self: (_ for _ in ()).throw(MemoryError("no memory")))
+        with pytest.raises(MemoryError):
+            evaluate_and_save(trainer)
+    assert (tmp_path / "model.safetensors").exists() and not is_finished(tmp_path)
+    evaluate_and_save(trainer)
+    assert "held out" in (tmp_path / "README.md").read_text() and is_finished(tmp_path)

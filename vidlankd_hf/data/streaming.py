@@ -12,6 +12,8 @@ from .features import read_manifest
 from .source_files import combined_hash
 from .window_shards import WindowShard
 
+# By default this share of the videos is held out, but at most this many windows.
+HELD_OUT_SHARE, MOST_HELD_OUT = 0.05, 10_000
 MIN_VIDEOS = 64  # per shard, so that a batch has clips of several videos
 
 
@@ -122,31 +124,40 @@ class VideoTextStream(Dataset):
         ranges = enumerate(zip(self._begins.tolist(), self._ends.tolist()))
         return [video for file, (begin, end) in ranges for video in self._shard(file).videos(begin, end)]
 
-    def split_by_video(self, share: float) -> tuple["VideoTextStream", "VideoTextStream"]:
+    def split_by_video(self, held_out: float | None = None) -> tuple["VideoTextStream", "VideoTextStream"]:
         """Splits the windows; the videos whose names have small hashes are held out.
 
         Args:
-            share: Approximate share of the videos to hold out, between 0 and 1.
+            held_out: Approximate share (below 1) or number of the videos to hold out. Default: 5 %, but at most about
+                10,000 windows.
 
         Returns:
             Training data and held-out data.
 
         Raises:
-            ValueError: `share` is not between 0 and 1, or every video would be held out.
+            ValueError: Every video would be held out.
         """
-        if not 0 < share < 1:
-            raise ValueError(f"cannot hold out {share} of the videos: give a share between 0 and 1, such as 0.05")
         files = [(shard.hashes, shard.first_windows) for shard in map(self._shard, range(len(self.names)))]
-        limit = max(int(share * 2**64), min(int(hashes[0]) for hashes, _ in files) + 1)
-        counts = [int(np.searchsorted(hashes, np.uint64(limit))) for hashes, _ in files]
         videos = sum(len(hashes) for hashes, _ in files)
+        if held_out is None:
+            held_out = min(HELD_OUT_SHARE, MOST_HELD_OUT / len(self))
+        if held_out < 1:
+            limit = max(int(held_out * 2**64), min(int(hashes[0]) for hashes, _ in files) + 1)
+        elif held_out < videos:
+            limit = int(np.partition(np.concatenate([hashes for hashes, _ in files]), int(held_out))[int(held_out)])
+        else:
+            limit = 2**64 - 1
+        counts = [int(np.searchsorted(hashes, np.uint64(limit))) for hashes, _ in files]
         if sum(counts) == videos:
-            raise ValueError(f"cannot hold out {videos} of {videos} videos: add videos or lower --held_out_videos")
+            raise ValueError(
+                f"cannot hold out {videos} of {videos} videos: add videos, or train on all of them with "
+                "--held_out_videos 0"
+            )
         bounds = np.array([np.append(firsts, end)[n] for (_, firsts), n, end in zip(files, counts, self._ends)])
-        train, held_out = copy.copy(self), copy.copy(self)
+        train, rest = copy.copy(self), copy.copy(self)
         train._select(bounds, self._ends)
-        held_out._select(self._begins, bounds)
-        return train, held_out
+        rest._select(self._begins, bounds)
+        return train, rest
 
 
 def _group_files(videos: Sequence[int]) -> np.ndarray:

@@ -13,6 +13,8 @@ from ..models.teacher import VidLanKDTeacher, load_teacher, text_config, video_c
 from ..reliability.run_dir import log_on_main, mark_finished
 from ..utils.loading import loading
 
+# By default this share of the blocks is held out, but at most this many.
+HELD_OUT_SHARE, MOST_HELD_OUT = 0.02, 10_000
 NOT_SCORES = ("runtime", "per_second", "epoch")  # endings of what `Trainer.evaluate` also returns
 
 
@@ -69,37 +71,50 @@ def build_student(student: str, teacher: str, model_type: str | None = None):
     return student_class(found).from_pretrained(student, trust_remote_code=False)
 
 
-def split_blocks(blocks: TextBlocks, share: float, batch: int):
+def split_blocks(blocks: TextBlocks, held_out: float | None, batch: int):
     """Splits off the last blocks for evaluation, in complete batches if there are enough blocks.
 
     Args:
         blocks: All blocks.
-        share: Share to hold out; 0 holds nothing out.
+        held_out: Share (below 1) or number of the blocks to hold out; 0 holds nothing out. Default: 2 %, but at most
+            10,000.
         batch: Blocks in an evaluation batch.
 
     Returns:
-        Training blocks and evaluation blocks; the latter are `None` if `share` is 0.
+        Training blocks and evaluation blocks; the latter are `None` if `held_out` is 0.
 
     Raises:
-        ValueError: There are too few blocks.
+        ValueError: There are too few blocks, or `held_out` is negative or no number of blocks.
     """
-    if share == 0:
+    if held_out == 0:
         return blocks, None
+    if held_out is not None and not (0 < held_out < 1 or held_out == int(held_out) > 0):
+        raise ValueError(f"--held_out_text is {held_out}: give a share below 1, a number of blocks, or 0 for none")
     if len(blocks) < 2:
         raise ValueError(
             "the text fills one block, too few to hold one out: give more text, or train on all of it with "
             "--held_out_text 0"
         )
-    held_out = max(1, round(share * len(blocks) / batch)) * batch
-    return blocks.split(held_out if held_out < len(blocks) else max(1, round(share * len(blocks))))
+    if held_out is None:
+        held_out = min(HELD_OUT_SHARE, MOST_HELD_OUT / len(blocks))
+    if held_out >= 1:
+        return blocks.split(int(held_out))
+    count = max(1, round(held_out * len(blocks) / batch)) * batch
+    return blocks.split(count if count < len(blocks) else max(1, round(held_out * len(blocks))))
 
 
 def evaluate_and_save(trainer) -> None:
-    """Evaluates a trained model if there are evaluation data, saves it, and marks its run as finished."""
+    """Saves a trained model, evaluates it if there are evaluation data, and marks its run as finished.
+
+    The model is saved first, so that it is not lost if the evaluation fails. The scores are added to its card.
+    """
+    trainer.save_model()
     if trainer.eval_dataset is not None:
         scores = {name.removeprefix("eval_"): value for name, value in trainer.evaluate().items()}
         shown = [f"{name} {value:.4g}" for name, value in scores.items() if not name.endswith(NOT_SCORES)]
         log_on_main(trainer.args, f"Held out: {', '.join(shown)}")
-    trainer.save_model()
+        trainer.create_model_card()
+        if trainer.args.push_to_hub:
+            trainer.push_to_hub("Held-out scores")
     trainer.save_state()
     mark_finished(trainer.args)

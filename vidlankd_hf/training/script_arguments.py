@@ -56,7 +56,10 @@ class TeacherArguments(PairingArguments):
     fixed_windows: bool = HfArg(default=False, help="use the same windows in every epoch instead of shifting them")
     streaming: bool = HfArg(default=False, help="read shard by shard, in memory that does not grow with the data")
     cache_dir: str = HfArg(default="outputs/cache", help="where prepared captions are kept")
-    held_out_videos: float = HfArg(default=0.05, help="share of the videos kept for evaluation; 0: none")
+    held_out_videos: float | None = HfArg(
+        default=None,
+        help="share (below 1) or number of videos kept for evaluation; 0: none; default: 5 %%, at most 10000 windows",
+    )
     shuffle_videos: bool = HfArg(default=False, help="control: pair every video's captions with another video's clips")
     text_model: str = HfArg(default="small", help=f"size of a new one ({', '.join(SIZES)}), or a BERT to start from")
     contrast: str = HfArg(default="infonce", help=f"one of {', '.join(CONTRASTS)}; the paper uses hinge")
@@ -96,7 +99,10 @@ class StudentArguments:
     world: str = HfArg(default="outputs/world", help="grounded world, used if --text is not given")
     no_probe: bool = HfArg(default=False, help="do not probe the student of the grounded world")
     block_tokens: int = HfArg(default=126, help="text tokens per block; at most as many as the teacher's texts had")
-    held_out_text: float = HfArg(default=0.02, help="share of the blocks kept for evaluation; 0: none")
+    held_out_text: float | None = HfArg(
+        default=None,
+        help="share (below 1) or number of blocks kept for evaluation; 0: none; default: 2 %%, at most 10000",
+    )
     vokens: str | None = HfArg(default=None, help="folder that `vidlankd vokenize` wrote, for the voken objective")
     cache_dir: str = HfArg(default="outputs/cache", help="where tokenised text is kept")
     num_proc: int = HfArg(default=1, help="processes that tokenise")

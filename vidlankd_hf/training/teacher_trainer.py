@@ -120,21 +120,34 @@ class TeacherTrainer(BaseTrainer):
             for name in ("text", "video", "ids")
         )
         real = text.abs().sum(-1) > 0
-        text, video, ids = text[real], video[real], ids[real]
-        scores = text @ video.T
-        siblings = (ids == ids.T) & ~torch.eye(len(ids), dtype=torch.bool, device=ids.device)
-        scores = scores.masked_fill(siblings, -torch.inf)  # windows of one video are not wrong answers for each other
-        return {
-            **{f"text_to_video_r@{k}": value for k, value in recall_at(scores).items()},
-            **{f"video_to_text_r@{k}": value for k, value in recall_at(scores.T).items()},
-        }
+        text, video, ids = text[real], video[real], ids[real, 0]
+        directions = {"text_to_video": (text, video), "video_to_text": (video, text)}
+        return {f"{name}_r@{k}": v for name, pair in directions.items() for k, v in recall_at(*pair, ids).items()}
 
     def write_card(self, folder: Path) -> None:
         write_teacher_card(folder, self)
 
 
-def recall_at(scores: Tensor, ranks: tuple[int, ...] = (1, 5, 10)) -> dict[int, float]:
-    """Share of rows of `scores [N, N]` whose diagonal entry is among the k highest; ties count half."""
-    own = scores.diagonal()[:, None]
-    above = (scores > own).sum(1) + ((scores == own).sum(1) - 1) / 2
-    return {k: (above < k).float().mean().item() for k in ranks}
+def recall_at(
+    queries: Tensor, targets: Tensor, videos: Tensor, ranks: tuple[int, ...] = (1, 5, 10), rows: int = 2048
+) -> dict[int, float]:
+    """Share of queries whose own target is among the k with the highest inner products; ties count half.
+
+    Args:
+        queries, targets: `[N, D]`; `targets[i]` is the right answer for `queries[i]`.
+        videos: `[N]`, the video of each. Other targets of the same video are not wrong answers.
+        ranks: The values of k.
+        rows: Queries per product, so that memory grows with N and not with its square.
+
+    Returns:
+        k -> share, from 0 to 1.
+    """
+    above = []
+    for first in range(0, len(queries), rows):
+        scores = queries[first : first + rows] @ targets.T
+        siblings = videos[first : first + rows, None] == videos
+        siblings.diagonal(first).fill_(False)
+        own = scores.diagonal(first)[:, None].clone()
+        scores.masked_fill_(siblings, -torch.inf)
+        above.append((scores > own).sum(1) + ((scores == own).sum(1) - 1) / 2)
+    return {k: (torch.cat(above) < k).float().mean().item() for k in ranks}
