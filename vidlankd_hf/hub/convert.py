@@ -148,7 +148,7 @@ def _bert_config(path: Path) -> BertConfig:
     try:
         given = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
+        raise ValueError(f"{path} is not JSON: {error}") from error
     known = BertConfig().to_dict()
     own = ("architectures", "model_type", "transformers_version", "dtype")
     return BertConfig(**{name: value for name, value in given.items() if name in known and name not in own})

@@ -121,7 +121,7 @@ def stop_with_report(
 
 
 def publish(report: dict[str, Any], path: Path) -> str:
-    """Print a report to stderr, then write it; return where it is. It fails in no case: it explains a failure."""
+    """Print a report to stderr, then write it; return where it is. This never fails, because it explains a failure."""
     text = json.dumps(report, indent=2) + "\n"
     with suppress(OSError, ValueError):  # stderr may be a file on a full disk, or closed
         sys.stderr.write(text)
