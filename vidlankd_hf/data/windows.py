@@ -195,7 +195,7 @@ def _failing(captions: Sequence[Caption], tokenizer: PreTrainedTokenizerBase, er
 def _pieces(
     caption: Caption, offsets: list[tuple[int, int]], max_tokens: int, tokenizer: PreTrainedTokenizerBase, spaced: bool
 ) -> list[tuple[Caption, int]]:
-    """Divides a caption into pieces of at most `max_tokens` tokens, as they are counted when they stand alone."""
+    """Divides a caption into pieces of at most `max_tokens` tokens, counted as separate texts."""
     budget = max_tokens
     while True:
         pieces = _divide_between_words(caption, offsets, budget)

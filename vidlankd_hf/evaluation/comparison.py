@@ -129,7 +129,7 @@ def options_in(words: Sequence[str]) -> dict[str, list[str]]:
             name = name.replace("-", "_")
             options[name] = [value] if value else []
         elif not options:
-            raise ValueError(f"{word!r} belongs to no option")
+            raise ValueError(f"{word!r} belongs to no option: write options as --name value")
         else:
             options[name].append(word)
     return options

@@ -148,9 +148,7 @@ def _listed(folder_or_pattern: str, left_out: list[LeftOut]) -> list[str]:
     videos = [path for path in paths if path.lower().endswith(VIDEO_SUFFIXES)]
     others = sorted(set(paths) - set(videos))
     if is_remote(folder_or_pattern):
-        left_out += [
-            LeftOut(public_address(path), "has another suffix than videos; a manifest can name it") for path in others
-        ]
+        left_out += [LeftOut(public_address(path), "has no video suffix; a manifest can name it") for path in others]
         return videos
     from .probe import reasons_against  # decoders import this module
 

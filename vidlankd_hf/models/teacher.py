@@ -288,7 +288,7 @@ def check_path(path: str | Path, what: str) -> None:
 
 
 def check_text_encoder(model) -> None:
-    """Checks that a model can be a teacher, that is, returns `last_hidden_state [B, L, H]` for `input_ids` alone.
+    """Checks that a model can be a teacher, that is, returns `last_hidden_state [B, L, H]` given only `input_ids`.
 
     Raises:
         ValueError: The model is not a [`VidLanKDTeacher`] or a text encoder.

@@ -1,7 +1,7 @@
 """`manifest.json` of a checkpoint: its files with size and sha256, checked against what a checkpoint must contain.
 
-A checkpoint is not complete because every file that is there is undamaged: the files of a run's [`Layout`] must be
-there. So one without optimizer, or without the random state of one process, is neither written nor resumed.
+A complete checkpoint has all files of the run's [`Layout`], and none of them is damaged. A checkpoint that lacks the
+optimizer, or the random state of one process, is neither written nor resumed.
 """
 
 import json
