@@ -126,7 +126,7 @@ def measure_reads(folder: Path, padded: Path, examples: int, rounds: int) -> lis
                     read = store.read(video, begin, end)[0]
                 else:
                     read = torch.from_numpy(np.load(padded / f"{video}.npy", allow_pickle=False))
-                read.view(torch.uint8).amax()  # forces all of it into memory
+                read.view(torch.uint8).amax()  # reads all of it into memory
                 size += read.nbytes
             seconds = time.perf_counter() - start
             kind = method, "disk" if cold else "page cache"

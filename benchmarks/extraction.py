@@ -107,7 +107,7 @@ def plain(work: Extraction, models: list) -> float:
 
 @torch.inference_mode()
 def ready(work: Extraction, steps: list[int], device: str) -> float:
-    """Runs the backbones alone, on as many pictures and clips and in the same batches."""
+    """Runs only the backbones, on as many pictures and clips and in the same batches."""
     total = 0.0
     for backbone, count in zip(work.backbones.values(), steps):
         clip = backbone.stream.clip_length > 1

@@ -1,4 +1,4 @@
-"""What the benchmarks share: time and memory of a piece of work, and a description of the machine."""
+"""Helpers of the benchmarks: time and memory of a piece of work, and a description of the machine."""
 
 import ctypes
 import os

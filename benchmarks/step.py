@@ -75,7 +75,7 @@ def check_agreement(
                 raise SystemExit(
                     f"no speeds: (loss, gradient norm) is {seen['original']} by original, {values} by {name}"
                 )
-    torch.compiler.reset()  # or it would compile the timed variants for batches of any size
+    torch.compiler.reset()  # otherwise it would compile the timed variants for batches of any size
     return seen
 
 

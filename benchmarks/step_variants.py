@@ -25,7 +25,7 @@ BLOCK = 126  # tokens of a block, without [CLS] and [SEP]
 
 
 class Way:
-    """A variant of the step, in parts: `collate, teach, encode, head, distil, update`."""
+    """One variant of the step, in parts: `collate, teach, encode, head, distil, update`."""
 
     def __init__(self, teacher: VidLanKDTeacher, student: VidLanKDStudent, tokenizer, objectives: dict, device, bf16):
         self.teacher, self.student, self.objectives, self.device = teacher, student, objectives, device

@@ -1,4 +1,4 @@
-"""Distils a teacher into a BERT, RoBERTa or ModernBERT, on text alone.
+"""Distils a teacher into a BERT, RoBERTa or ModernBERT, using only text.
 
 Without arguments it uses the text of the grounded world in outputs/. World and
 teacher are made first if they are missing. With your own data, give --teacher
@@ -39,7 +39,7 @@ def main() -> None:
     if on_world:
         bootstrap.use_world(args, own)
     elif own.teacher is None:
-        raise ValueError("--text needs --teacher: the teacher that the student learns from, whose vocabulary it takes")
+        raise ValueError("--text needs --teacher: give the teacher, whose vocabulary the student uses")
     if own.teacher is None:
         own.teacher = "outputs/teacher"
         bootstrap.make_teacher_if_missing(args, own.world, own.teacher)

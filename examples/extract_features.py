@@ -63,7 +63,7 @@ def main() -> None:
         if not (args.streams or args.frame_model or args.clip_model):
             args.frame_model, args.clip_model = (str(WORLD / "backbones" / kind) for kind in ("frame", "clip"))
     if args.clip_model is not None and args.frame_model is None:
-        parser.error("--clip_model needs --frame_model; for clips alone write --streams clip=MODEL@24x16")
+        parser.error("--clip_model needs --frame_model; for clips only, write --streams clip=MODEL@24x16")
     if args.output_dir is None or not (args.streams or args.frame_model):
         parser.error("--videos needs --output_dir and --streams (or --frame_model)")
 

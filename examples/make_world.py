@@ -2,7 +2,7 @@
 
     vidlankd make-world --output_dir outputs/world --seed 0
 
-What things look like is in its videos and never in its text. It also has a
+Its videos show what things look like; its text never says it. It also has a
 tokenizer and vision backbones, and needs no network. Run the command again to
 continue an interrupted build.
 """

@@ -28,7 +28,7 @@ def main() -> None:
             f"there is no run in {' or '.join(DEFAULT_RUNS)}: give --runs, or train one with `vidlankd distill`"
         )
     if len({str(Path(run)) for run in runs}) < len(runs):
-        parser.error("a run is given twice")
+        parser.error("a run is given twice: give each run once")
     try:
         curves = {run: read_curves(run) for run in runs}
     except ValueError as error:
@@ -37,9 +37,9 @@ def main() -> None:
     metrics = args.metrics or losses_in(dict.fromkeys(logged))
     unknown = [name for name in metrics if name not in logged and f"eval_{name}" not in logged]
     if unknown:
-        parser.error(f"no run logged {unknown[0]!r}: they have {', '.join(logged)}")
+        parser.error(f"no run logged {unknown[0]!r}: choose among {', '.join(logged)}")
     if not metrics:
-        parser.error("the runs have logged no loss yet")
+        parser.error("the runs have logged no loss yet: wait for the first --logging_steps, or give --metrics")
 
     args.output.parent.mkdir(parents=True, exist_ok=True)
     draw_curves(curves, metrics, args.output)

@@ -56,7 +56,7 @@ def main() -> None:
         parser.save_settings(args.output_dir)
     state.print(
         f"The vokens of {len(blocks)} blocks are in {args.output_dir}: {info['used']} of {info['num_vokens']} clips "
-        f"are some token's, and the most frequent one has {100 * info['largest_share']:.1f} % of the tokens.\n"
+        f"are used, the most frequent one for {100 * info['largest_share']:.1f} % of the tokens.\n"
         f"Next: vidlankd distill --vokens {args.output_dir} "
         f"""--teacher {args.vokenizer} --objectives '{{"voken": 1}}'"""
     )

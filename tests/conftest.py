@@ -2,6 +2,8 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parent.parent
+
 
 @pytest.fixture(scope="session")
 def tiny_world(tmp_path_factory) -> Path:
@@ -18,3 +20,12 @@ def tiny_world(tmp_path_factory) -> Path:
         frame_pretrain_steps=5,
         clip_pretrain_steps=5,
     )
+
+
+@pytest.fixture
+def workplace(monkeypatch, tmp_path):
+    """An empty folder in which the repository's own folders are found."""
+    for name in ("examples", "accelerate_configs", "benchmarks"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

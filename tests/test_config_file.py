@@ -67,7 +67,7 @@ def test_bad_file_is_an_error(tmp_path, content, message):
     path.write_text(content)
     with pytest.raises(ValueError, match=message):
         read_config(path, "distill", ["learning_rate"])
-    with pytest.raises(ValueError, match="is no file"):
+    with pytest.raises(ValueError, match="is not a file"):
         read_config(tmp_path / "b.yaml", "distill", [])
 
 

@@ -24,7 +24,7 @@ def ends_with(monkeypatch, main):
 
 def test_refused_input_is_one_message(monkeypatch, tmp_path):
     message = ends_with(monkeypatch, lambda: read_config(tmp_path / "none.yaml", "distill"))
-    assert message.startswith(f"vidlankd distill: error: --config {tmp_path / 'none.yaml'} is no file: give ")
+    assert message.startswith(f"vidlankd distill: error: --config {tmp_path / 'none.yaml'} is not a file: give ")
 
 
 def test_file_that_the_system_refuses_is_one_message(monkeypatch, tmp_path):
@@ -48,7 +48,7 @@ def test_unexpected_error_keeps_its_traceback(main, error):
 
 def test_traceback_of_refused_input_can_be_asked_for(monkeypatch, tmp_path):
     monkeypatch.setenv("VIDLANKD_TRACEBACK", "1")
-    with pytest.raises(ValueError, match="is no file"):
+    with pytest.raises(ValueError, match="is not a file"):
         run_example(lambda: read_config(tmp_path / "none.yaml", "distill"))
 
 

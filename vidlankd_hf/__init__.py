@@ -1,4 +1,4 @@
-"""VidLanKD for Hugging Face: language models that learn from what can be seen."""
+"""VidLanKD for Hugging Face: language models that learn from video."""
 
 from importlib import import_module
 

@@ -150,7 +150,7 @@ class CommandLine(HfArgumentParser):
             return namespace
         try:
             parsed = self.parse_args_into_dataclasses(words, return_remaining_strings=True, look_for_args_file=False)
-        except (ValueError, ImportError) as error:  # the Trainer's checks of its arguments are refusals too
+        except (ValueError, ImportError) as error:  # also those of the Trainer's own checks
             raise ValueError(str(error)) from error
         return parsed[: len([*self.dataclass_types])]
 
@@ -194,7 +194,7 @@ def read_config(
         ValueError: The file or section is missing, is not a mapping, or has an unknown setting.
     """
     if not Path(path).is_file():
-        raise ValueError(f"--config {path} is no file: give a YAML file of settings, as in {EXAMPLES / 'recipes'}")
+        raise ValueError(f"--config {path} is not a file: give a YAML file of settings, as in {EXAMPLES / 'recipes'}")
     content = read_yaml(path)
     if isinstance(content, dict) and set(content) & set(COMMANDS.values()):
         if section not in content and section_needed:

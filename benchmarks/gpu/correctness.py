@@ -1,4 +1,4 @@
-"""Does the package compute on a GPU what it computes on a CPU?
+"""Do results on a GPU agree with those on a CPU?
 
     python benchmarks/gpu/correctness.py --output_dir results
     python benchmarks/gpu/correctness.py --output_dir results --rehearse

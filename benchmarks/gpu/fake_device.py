@@ -44,7 +44,7 @@ class EndOfLoopError(Exception):
 
 
 class OtherProcess:
-    """Stands for accelerate in a run of two processes: the other one has the same batch."""
+    """Replaces accelerate in a run of two processes: the other one has the same batch."""
 
     num_processes = 2
 

@@ -1,4 +1,4 @@
-"""Makes a folder with all that run.sh needs on a GPU machine without network: wheels and benchmarks, at most 64 MiB.
+"""Makes a folder with what run.sh needs on a GPU machine without network: wheels and benchmarks, at most 64 MiB.
 
     python benchmarks/gpu/make_bundle.py --output_dir dist/gpu
     dist/gpu/benchmarks/gpu/run.sh --rehearse
@@ -28,7 +28,7 @@ WHEELS = {
     "hjson": "3.1.0", "pydantic": "2.14.4", "pydantic-core": "2.50.5", "annotated-types": "0.8.0",
     "typing-inspection": "0.4.5",
 }  # fmt: skip
-BUILT = {"deepspeed": TESTED}  # published as source alone; without its kernels the wheel fits every Python
+BUILT = {"deepspeed": TESTED}  # published only as source; without its kernels the wheel fits every Python
 
 
 def pinned(name: str, where: str) -> str:

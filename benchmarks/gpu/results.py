@@ -83,7 +83,7 @@ def arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """Parse the command line, and choose the device.
 
     Raises:
-        SystemExit: There is no GPU, and this is no rehearsal.
+        SystemExit: There is no GPU, and this is not a rehearsal.
     """
     args = parser.parse_args()
     args.output_dir.mkdir(parents=True, exist_ok=True)

@@ -246,7 +246,7 @@ CUE = "1\n00:00:01,000 --> 00:00:02,000\nhello\n\n"
         ("a.jsonl", {"video": "../../etc/passwd", "text": "x"}, "'../../etc/passwd' leads out of the folder"),
         ("a.jsonl", {"video": "/etc/passwd", "text": "x"}, "leads out of the folder"),
         ("a.jsonl", {"video": "..\\secret", "text": "x"}, "leads out of the folder"),
-        ("a.jsonl", {"video": "a\x00b", "text": "x"}, "is no file name"),
+        ("a.jsonl", {"video": "a\x00b", "text": "x"}, "is not a file name"),
         ("a.json", {"../x": {"start": [0], "end": [1], "text": ["x"]}}, "video '../x'.* leads out of the folder"),
     ],
 )  # fmt: skip

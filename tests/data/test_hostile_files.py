@@ -97,7 +97,7 @@ def test_shards_whose_index_points_elsewhere_are_refused(tmp_path):
     manifest["sha256"] = {"../secret.safetensors": "0"}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / "index.jsonl").write_text((folder / "index.jsonl").read_text().replace("shard-00000", "../secret"))
-    with pytest.raises(ValueError, match="no file name"):
+    with pytest.raises(ValueError, match="not a file name"):
         FeatureStore(folder)
     manifest["sha256"] = {}
     (folder / "manifest.json").write_text(json.dumps(manifest))
@@ -107,7 +107,7 @@ def test_shards_whose_index_points_elsewhere_are_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["../../escaped", "/escaped", "a\x00b", "con\nfig", "<script>", "....//x"])
 def test_names_of_videos_make_no_file(tmp_path, name):
-    """Any video id is only a key of the index; captions whose video is no file name are refused."""
+    """Any video id is only a key of the index; captions whose video is not a file name are refused."""
     folder = tmp_path / "features"
     writer = ShardWriter(folder, {"frame": {"model": "m", "rate": 1.0, "clip_length": 1}})
     writer.add(name, 2.0, {"frame": (torch.ones(2, 3), torch.tensor([0.5, 1.5]))})
@@ -117,7 +117,7 @@ def test_names_of_videos_make_no_file(tmp_path, name):
     if name in ("<script>", "....//x"):
         assert read_captions(captions)[0].video == name
     else:
-        with pytest.raises(ValueError, match="leads out of the folder or is no file name"):
+        with pytest.raises(ValueError, match="leads out of the folder or is not a file name"):
             read_captions(captions)
     assert FeatureStore(folder).read(name)[0].shape == (2, 3)
     assert {p.name for p in tmp_path.iterdir()} == {"features", "captions.jsonl"}

@@ -129,7 +129,7 @@ def test_yaml_aliases_are_refused_before_they_expand(tmp_path):
     (tmp_path / "bomb.yaml").write_text(f"a0: &a0 [x]\n{levels}\n")
     began = time.monotonic()
     with pytest.raises(
-        ValueError, match=r"bomb.yaml is no YAML file of settings: line 2: write the value instead of \*a0"
+        ValueError, match=r"bomb.yaml is not a YAML file of settings: line 2: write the value instead of \*a0"
     ):
         read_config(tmp_path / "bomb.yaml", "distill")
     assert time.monotonic() - began < 1

@@ -98,7 +98,7 @@ def test_a_student_is_read_through_its_distillation_head(tokenizer, clips):
         tokens = student.distillation_heads["crd"](student.base_model(ids).last_hidden_state)[0, 1:-1]
     bank = encode_clips(teacher, tokenizer, clips)
     assert torch.allclose(found.student.similarity, (tokens @ bank.T).gather(1, found.student.nearest), atol=1e-5)
-    with pytest.raises(ValueError, match="objective 'nst' gives no head"):
+    with pytest.raises(ValueError, match="objective 'nst' has no head"):
         ground(SENTENCE, teacher, tokenizer, clips, bank, student=student, objective="nst")
 
 

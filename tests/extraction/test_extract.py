@@ -303,5 +303,5 @@ def test_processors_with_further_steps_are_refused(tmp_path, backbones):
                 "crop_size": {"height": 32, "width": 32}, "do_center_crop": True,
                 "do_flip_channel_order": True}  # fmt: skip
     (folder / "preprocessor_config.json").write_text(json.dumps({**PROCESSOR, **settings}))
-    with pytest.raises(ValueError, match="preprocesses images in a way that is not supported"):
+    with pytest.raises(ValueError, match="preprocesses images in an unsupported manner"):
         Backbone(Stream("frame", str(folder), 1.0), "cpu")

@@ -74,7 +74,7 @@ def test_checkpoints_without_a_copy_are_resumed_too_and_it_is_said_that_settings
     train("student", tmp_path, **RUN)  # from Python: no run.json
     (tmp_path / "run.json").write_text("")
     assert open_run_dir(arguments(tmp_path), {}) == str(tmp_path / "checkpoint-4")
-    assert "it is written anew, with these settings" in capsys.readouterr().out
+    assert "it is rewritten with these settings" in capsys.readouterr().out
     assert read_settings(tmp_path)["max_steps"] == 4
 
 

@@ -89,7 +89,7 @@ def test_file_system_without_locks_is_said_aloud(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(folder_lock.fcntl, "flock", refuse)
     lock_folder(arguments(tmp_path))
-    assert "has no locks: start no second run in it" in capsys.readouterr().out
+    assert "has no locks: do not start a second run in it" in capsys.readouterr().out
 
 
 def test_folder_that_cannot_be_made_is_an_error_that_says_so(tmp_path):

@@ -22,7 +22,7 @@ class Account:
 
     Attributes:
         read: What went in, by kind: number of "videos", "captions" and "caption files", and "seconds" of video.
-        used: What of it reaches the model.
+        used: How much of it reaches the model, by kind.
         left_out: The rest.
     """
 

@@ -59,7 +59,7 @@ class VerifiedBlocks:
     Args:
         path: The shard.
         content: The mapped shard.
-        sha256: Of the file of checksums.
+        sha256: Hexadecimal sha256 of the file of checksums.
 
     Raises:
         DamagedData: The file of checksums is missing or damaged.
@@ -81,7 +81,7 @@ class VerifiedBlocks:
         """Verifies the blocks of the bytes `first` to before `last`.
 
         Raises:
-            DamagedData: A block is not as it was written.
+            DamagedData: A block differs from what was written.
         """
         begin, end = first // BLOCK_BYTES, -(-last // BLOCK_BYTES)
         block = self._seen.find(0, begin, end)

@@ -60,7 +60,7 @@ def write_blocks(
 
     Raises:
         ValueError: The texts have fewer tokens than one block.
-        TextError: A text is no string, or cannot be tokenized.
+        TextError: A text is not a string, or cannot be tokenized.
     """
     from datasets.utils import are_progress_bars_disabled
 
@@ -110,7 +110,7 @@ def write_blocks(
         blocks = (end - begin) // (block_tokens * dtype.itemsize)
         tokens = blocks * block_tokens + len(rest)
         if blocks == 0:
-            raise ValueError(f"the text has {tokens} tokens, fewer than one block of {block_tokens}: give more text")
+            raise ValueError(f"the text has {tokens} tokens, fewer than one block of {block_tokens}: add more text")
         file.seek(0)
         if _write_header(file, dtype, blocks, block_tokens) != begin:
             raise RuntimeError("the header of blocks.npy grew, because this version of NumPy leaves no room in it")
@@ -126,7 +126,7 @@ def write_blocks(
 
 
 def _numbered(tokenized: Iterator[tuple[int, int, np.ndarray]], texts: int) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Passes batches on; a [`TextError`] in one of them gets the number of its row among all texts."""
+    """Yields the batches; a [`TextError`] in one of them gets the number of its row among all texts."""
     try:
         for batch in tokenized:
             yield batch

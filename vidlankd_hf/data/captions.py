@@ -83,8 +83,8 @@ def read_captions(
     | `youcook2` | `{"database": {id: {"annotations": [{"segment": [start, end], "sentence"}]}}}` | the id |
     | `msvd` | lines of `id<tab>sentence`; a sentence describes the complete video | the id |
 
-    A folder is searched for .srt, .vtt and .csv files, including subfolders; other files are left out, and the log
-    names them. Files may be compressed (.xz, .gz, .bz2). Lines without text, common in subtitles and HowTo100M, are
+    A folder is searched for .srt, .vtt and .csv files, including subfolders; the log names the other files, which are
+    left out. Files may be compressed (.xz, .gz, .bz2). Lines without text, common in subtitles and HowTo100M, are
     left out; see [`has_text`]. Two faults of ActivityNet and HowTo100M as published are corrected: swapped times are
     put in order, and a line without duration gets one second. The log counts each.
 
@@ -201,7 +201,7 @@ def caption_files(path: Path, account: Account | None = None) -> list[Path]:
 
     Args:
         path: The file or folder.
-        account: If given, lists the other files. The log names those that are neither video, sound nor picture.
+        account: If given, lists the other files. The log names those that are not video, audio or images.
 
     Raises:
         ValueError: There is no such file or folder, or the folder holds no subtitles or two files for one video.
@@ -220,10 +220,10 @@ def caption_files(path: Path, account: Account | None = None) -> list[Path]:
         account.read["caption files"] += len(files) + len(others)
         account.used["caption files"] += len(files)
         for file in others:
-            account.leave_out("caption files", "is no subtitle file", str(file))
+            account.leave_out("caption files", "is not a subtitle file", str(file))
     unknown = [str(file) for file in others if not is_media(file)]
     if unknown:
-        logger.warning("%s: %d files are no subtitles and left out: %s", path, len(unknown), listed(unknown))
+        logger.warning("%s: %d files are not subtitles and are left out: %s", path, len(unknown), listed(unknown))
     if not files:
         raise ValueError(f"{path} holds no {', '.join(SUBTITLE_SUFFIXES)} file: give a folder of subtitle files")
     videos: dict[str, Path] = {}
@@ -290,7 +290,7 @@ def _check_unicode(text: str, where: str) -> None:
     except UnicodeEncodeError as error:
         near = ascii(text[max(0, error.start - 20) : error.start + 20])
         raise ValueError(
-            f"{where}: {near} holds half of a surrogate pair, which is no character: write it as valid UTF-8"
+            f"{where}: {near} holds half of a surrogate pair, which is not a character: write it as valid UTF-8"
         ) from None
 
 
@@ -301,5 +301,5 @@ def _check_video(video: Any, where: str) -> None:
     path = PurePosixPath(video.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or any(ord(character) < 32 for character in video):
         raise ValueError(
-            f"{where}: the video {video!r} leads out of the folder or is no file name: use the file name alone"
+            f"{where}: the video {video!r} leads out of the folder or is not a file name: use the file name only"
         )

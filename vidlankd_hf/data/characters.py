@@ -42,7 +42,7 @@ def _is_mark(character: str) -> bool:
 
 
 def decode(content: bytes, path: Path, encoding: str | None = None) -> str:
-    """The text of a file in UTF-8, in UTF-16 or UTF-32 with a byte order mark, or in a given encoding.
+    """Decodes a file in UTF-8, in UTF-16 or UTF-32 with a byte order mark, or in a given encoding.
 
     Args:
         content: Content of the file.
@@ -50,7 +50,7 @@ def decode(content: bytes, path: Path, encoding: str | None = None) -> str:
         encoding: Name of the encoding, as Python knows it.
 
     Raises:
-        ValueError: The encoding is unknown, or the content is not in it. The message has a guess.
+        ValueError: The encoding is unknown, or the content is not in it. The message suggests one.
     """
     if encoding is not None:
         try:

@@ -19,7 +19,7 @@ _verified: set[str] = set()  # by this process
 
 
 class DamagedData(ValueError):
-    """Prepared data are not as they were written."""
+    """Prepared data differ from what was written."""
 
 
 class Piece(NamedTuple):
@@ -59,7 +59,7 @@ def whole_file(path: Path, entry: dict) -> Piece:
     """The piece that is a complete file, from its `{"bytes", "sha256"}`.
 
     Raises:
-        DamagedData: The file has another size.
+        DamagedData: The file is missing or has another size.
     """
     if not path.is_file() or path.stat().st_size != entry["bytes"]:
         raise DamagedData(f"{path} is damaged: it is missing or has another size")

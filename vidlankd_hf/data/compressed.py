@@ -1,4 +1,4 @@
-"""Compressed files, of which those that expand beyond all measure are refused before they fill memory or disk."""
+"""Reads compressed files, and refuses those that expand so much that they would fill memory or disk."""
 
 import lzma
 import zlib

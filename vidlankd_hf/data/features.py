@@ -102,7 +102,7 @@ class FeatureStore:
             )
         for name in manifest.get("sha256") or ():
             if Path(name).name != name:
-                raise ValueError(f"{self.folder}: its manifest lists {name!r}, which is no file name. {remedy}")
+                raise ValueError(f"{self.folder}: its manifest lists {name!r}, which is not a file name. {remedy}")
             if not (self.folder / name).is_file():
                 raise FileNotFoundError(f"{self.folder} lacks {name}, which its manifest lists. {remedy}")
         try:

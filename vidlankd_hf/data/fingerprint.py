@@ -21,7 +21,7 @@ def data_fingerprint(dataset: Any) -> str | None:
     """Fingerprint of data, so that a run resumes on the data it started with.
 
     Returns:
-        Of a data set with a `content_fingerprint`, such as those of this package, and of `datasets.Dataset`s whose
+        If the data set has a `content_fingerprint` (those of this package do), or is a `datasets.Dataset` whose
         transform has one: a hash of all its content. Otherwise the hexadecimal sha256 of the length of a map-style
         data set and up to 256 evenly spaced samples. None if there is no data set, or if reading a sample twice gives
         different values.

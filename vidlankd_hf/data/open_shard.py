@@ -26,7 +26,7 @@ class OpenShard:
         crc32: Hexadecimal sha256 of its file of checksums; by default, what is read is not verified.
 
     Raises:
-        DamagedData: The shard or its checksums are not as they were written; also when rows are read.
+        DamagedData: The shard or its checksums differ from what was written. Reading rows raises this too.
         ValueError: This is not a safetensors file, it is shorter than its header says, or a tensor is neither float16
             nor float32.
     """

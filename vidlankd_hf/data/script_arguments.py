@@ -24,9 +24,10 @@ class CaptionedVideoArguments:
         default=None, help="encoding of the captions, such as cp1252; default: UTF-8, or UTF-16 with a byte order mark"
     )
     remove_overlap: bool | None = HfArg(
-        default=None, help="remove text that rolling captions repeat; default: for YouTube's speech and HowTo100M"
+        default=None,
+        help="remove text that rolling captions repeat; default: only for YouTube's automatic captions and HowTo100M",
     )
-    world: str = HfArg(default="outputs/world", help="grounded world, used if no own data are given")
+    world: str = HfArg(default="outputs/world", help="grounded world, used if no other data are given")
 
     def load(self, tokenizer, max_length: int, **options: Any):
         """Loads the captioned windows; `options` are those of [`load_video_text`]."""

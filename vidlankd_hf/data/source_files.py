@@ -1,4 +1,4 @@
-"""Source files: identity by their content, whatever their names and times say, and where one is not UTF-8."""
+"""Identifies source files by their content, whatever their names and times say."""
 
 import hashlib
 import json

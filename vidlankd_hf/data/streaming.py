@@ -46,7 +46,7 @@ class VideoTextStream(Dataset):
         names: File names of the feature shards.
 
     Raises:
-        ValueError: The features have no such stream.
+        ValueError: The features lack a requested stream.
     """
 
     def __init__(

@@ -40,7 +40,7 @@ class TextBlocks(TorchDataset):
         vokens: Folder written by [`vokenize`] for these blocks; each block then has `voken_ids` too.
 
     Raises:
-        DamagedData: The files are not as they were written; see [`verify_once`].
+        DamagedData: The files differ from what was written; see [`verify_once`].
         ValueError: The vokens belong to another text or tokenizer.
     """
 
@@ -205,7 +205,7 @@ def load_text(
             check_expansion(file)
             if kind == "json":
                 check_json_lines(file)
-        # `datasets` tells files apart by their names and times alone.
+        # `datasets` identifies files by their names and times only.
         name = None if streaming else f"content-{combined_hash(content_hashes(files))[:16]}"
         try:
             names = [glob.escape(str(p)) for p in files]  # load_dataset takes them as patterns
@@ -239,7 +239,7 @@ def load_text_blocks(
     """Tokenizes a text source once and cuts it into full blocks; a second call opens the stored blocks.
 
     A second call verifies them once per run and machine, and tokenizes again if they are damaged. An interrupted call
-    is continued by the next one. Files are told apart by their content.
+    is continued by the next one. Files are identified by their content.
 
     All texts are joined in order and cut every `block_tokens` tokens, so that no step computes padding. Only the last
     few tokens, fewer than a block, are left over; `info.json` counts them, and the texts without tokens. The ids take

@@ -14,7 +14,7 @@ _COMPRESSIONS = (".gz", ".xz", ".bz2", ".zst")
 
 
 def text_files(path: Path, split: str, quiet: bool = False) -> tuple[list[Path], str]:
-    """The files of a source, and their loader in `datasets`. The log names its other files, unless `quiet`.
+    """The text files of a source, and their loader in `datasets`. The log names the other files, unless `quiet`.
 
     Raises:
         ValueError: There are none, they are empty, or of several kinds.

@@ -1,4 +1,4 @@
-"""Texts to token ids, as all data are tokenized: nothing in a text is a control token."""
+"""Converts texts to token ids. All data are tokenized here, so that no text can contain a control token."""
 
 import re
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ class ControlTokens(NamedTuple):
 
 
 def control_tokens(tokenizer: PreTrainedTokenizerBase) -> ControlTokens | None:
-    """The tokens that a text must not become; None if the tokenizer has no unknown token in their place."""
+    """The tokens that a text must not contain; None if the tokenizer has no unknown token to replace them."""
     special = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids))
     unknown = special.pop(tokenizer.unk_token, None)
     if unknown is None or not special:
@@ -31,8 +31,8 @@ def tokenize(
 ) -> list[list[int]]:
     """Token ids of each text, without special tokens.
 
-    `[MASK]`, `[PAD]` and the like in a text are ordinary characters. Where a tokenizer has a single token for them
-    nevertheless, it becomes the unknown token.
+    `[MASK]`, `[PAD]` and other special tokens written in a text are read as ordinary characters. If a tokenizer still
+    gives a single token for one of them, it is replaced by the unknown token.
 
     Args:
         tokenizer: The tokenizer.
@@ -52,7 +52,7 @@ def tokenize(
 def tokens_and_spans(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Spans]:
     """The span of characters of each token of each text.
 
-    A tokenizer without a fast version does not tell them; then each word is divided evenly among its tokens.
+    A tokenizer without a fast version does not return them; then each word is divided evenly among its tokens.
     """
     if not tokenizer.is_fast:
         return [_spans_of_words(tokenizer, text) for text in texts]

@@ -37,9 +37,9 @@ def load_video_text(
     """Loads captioned video as a data set with the columns that [`VideoTextCollator`] takes.
 
     Consecutive captions of a video are joined to windows of at most `max_length` tokens; the windows cover all
-    captions. A caption longer than a window is divided between words, and its time in proportion. The clip of a window
-    spans the times of its captions. With a `seed`, our trainers see different windows in every epoch after the first;
-    their number stays the same, and they cover all captions too.
+    captions. A caption longer than a window is divided between words, its time in proportion to the tokens. The clip
+    of a window spans the times of its captions. With a `seed`, our trainers see different windows in every epoch after
+    the first; their number stays the same, and they cover all captions too.
 
     Columns: `id` (`video#window`), `video`, `text`, `start` and `end` in seconds, `video_features` `[T, F]` float16
     and `times` `[T]` in seconds. Features and times are read from the shards when a row is accessed. To bring your own
@@ -51,7 +51,7 @@ def load_video_text(
         tokenizer: Counts the tokens of a window.
         max_length: Maximum number of tokens of a window, including [CLS] and [SEP].
         shuffle_videos_seed: If given, each video's captions are paired with the clips of a *different* video, drawn
-            once with this seed. In this control the teacher sees as much video but learns nothing true from it.
+            once with this seed. In this control the teacher sees as much video, but the captions do not describe it.
         streams: Names of the feature streams to read; all by default.
         seed: If given, windows start at different captions in every epoch, as a pure function of (seed, epoch, video).
         max_unpaired: Captions without a video or outside it, and videos without captions, are left out with a warning
@@ -149,8 +149,8 @@ class WindowReader:
         store: The features.
         windows: The windows of all rows; the column `window` holds a row's number.
         seed: Determines the shifts; None keeps the windows the same in every epoch.
-        own_clips: Whether clips are those of the texts, and so follow them; false for shuffled videos, whose clips
-            are complete videos.
+        own_clips: Whether a clip spans the times of its text; false for shuffled videos, whose clips are complete
+            videos.
     """
 
     def __init__(self, store: FeatureStore, windows: Windows, seed: int | None, own_clips: bool):

@@ -21,7 +21,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """Loads a tokenizer from a folder or the Hub, without running its code.
 
     Raises:
-        ValueError: It is not there, or cannot be read.
+        ValueError: The tokenizer does not exist, or cannot be read.
     """
     with loading(name):
         return AutoTokenizer.from_pretrained(name, trust_remote_code=False)

@@ -151,7 +151,7 @@ def shift_of(seed: int | None, epoch: int, video: str) -> float:
 def divide(
     captions: Sequence[Caption], tokenizer: PreTrainedTokenizerBase, max_tokens: int, spaced: bool | None = None
 ) -> list[tuple[Caption, int]]:
-    """Divides captions of more than `max_tokens` tokens between words, and their time in proportion to the tokens.
+    """Divides captions of more than `max_tokens` tokens between words; times are divided in proportion to the tokens.
 
     Args:
         captions: Captions of one video, sorted by time.
@@ -195,7 +195,7 @@ def _failing(captions: Sequence[Caption], tokenizer: PreTrainedTokenizerBase, er
 def _pieces(
     caption: Caption, offsets: list[tuple[int, int]], max_tokens: int, tokenizer: PreTrainedTokenizerBase, spaced: bool
 ) -> list[tuple[Caption, int]]:
-    """Divides a caption into pieces of at most `max_tokens` tokens, as they are counted when they stand alone."""
+    """Divides a caption into pieces of at most `max_tokens` tokens, counted as separate texts."""
     budget = max_tokens
     while True:
         pieces = _divide_between_words(caption, offsets, budget)
@@ -229,7 +229,7 @@ def _divide_between_words(
 
 
 def _starts_word(text: str, offsets: list[tuple[int, int]], i: int) -> bool:
-    """Whether a word starts with token `i`. Some tokenizers count the space to the token."""
+    """Whether a word starts with token `i`. In some tokenizers the space is part of the token."""
     place = offsets[i][0]
     return offsets[i - 1][1] <= place and (text[place - 1].isspace() or text[place].isspace())
 

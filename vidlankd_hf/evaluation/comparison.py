@@ -48,7 +48,7 @@ class Comparison:
             raise ValueError(f"--tasks: invalid choice: {unknown[0]!r} (choose from {', '.join(TASKS)})")
         if any(name == "push_to_hub" or name.startswith("hub_") for name in self.passed_on):
             raise ValueError(
-                "this command pushes nothing: push a model with `vidlankd finetune`, after `hf auth login`"
+                "this command does not push: push a model with `vidlankd finetune`, after `hf auth login`"
             )
         if len(self.names) != len(args.models) or len(set(self.names)) != len(self.names):
             raise ValueError(f"{len(args.models)} models need as many different names, not {self.names}: give --names")
@@ -129,7 +129,7 @@ def options_in(words: Sequence[str]) -> dict[str, list[str]]:
             name = name.replace("-", "_")
             options[name] = [value] if value else []
         elif not options:
-            raise ValueError(f"{word!r} belongs to no option")
+            raise ValueError(f"{word!r} belongs to no option: write options as --name value")
         else:
             options[name].append(word)
     return options

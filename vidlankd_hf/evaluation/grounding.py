@@ -259,12 +259,12 @@ def aligned_objective(
         needs = student.objectives[objective].needs if objective in held else ()
         if "hidden" not in needs or objective == "nst":
             raise ValueError(
-                f"objective {objective!r} gives no head in the teacher's space; the student has {held or 'none'}: "
+                f"objective {objective!r} has no head in the teacher's space; the student has {held or 'none'}: "
                 f"choose {', '.join(ALIGNED)}, or an objective of yours that compares states of the same token"
             )
     found = objective or next((name for name in ALIGNED if name in held), None)
     if found is None:
-        alone = f"was trained with {', '.join(held)} alone, which does not map its states into the teacher's space"
+        alone = f"was trained with {', '.join(held)} only, which does not map its states into the teacher's space"
         return None, (
             f"This checkpoint {alone if held else 'has no distillation head'}, so its states cannot be compared with "
             f"clips. Give the folder of a student that was distilled with one of {', '.join(ALIGNED)}; it contains "

@@ -45,7 +45,7 @@ def read_rows(task, source: str | None, split: str, limit: int | None = None, la
         with official_layout(path):
             rows = task.parse(path, split)
         if not rows:
-            raise ValueError(f"{path} holds no rows")
+            raise ValueError(f"{path} holds no rows: give the official file")
     rows = [{"id": i, **row} for i, row in enumerate(rows)]
     if limit is not None and limit < len(rows):
         kept = np.random.default_rng(0).permutation(len(rows))[:limit]

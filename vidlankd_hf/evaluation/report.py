@@ -1,4 +1,4 @@
-"""The report of an evaluation, made from the results alone: `report.md`, `report.json` and `report.png`."""
+"""The report of an evaluation, made only from the results: `report.md`, `report.json` and `report.png`."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -118,7 +118,7 @@ def _markdown(summary: dict) -> str:
             "## Without fine-tuning",
             "",
             "Accuracy from 0 to 100. Masked scoring averages over all templates; the lowest and highest accuracy of a",
-            "single template are in brackets. Linear probe: of frozen states, on objects it was not fitted to.",
+            "single template are in brackets. Linear probes read frozen states and are scored on unseen objects.",
             "",
             *_table((*header, "Linear probe", "p"), _zero_shot_cells(summary)),
         ]

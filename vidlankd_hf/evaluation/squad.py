@@ -20,7 +20,7 @@ def read_squad(path: Path, split: str) -> list[dict]:
     with open_text(path) as file:
         content = json.load(file)
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is a list; SQuAD's official JSON is an object with 'data'")
+        raise ValueError(f"{path} is a list, but SQuAD's JSON is an object with 'data': give the official file")
     check_fields(path, content, ("data",))
     rows = []
     for article in content["data"]:

@@ -19,7 +19,7 @@ def step_flops(
 ) -> int:
     """Counts the FLOPs of a step's matrix products: student forward and backward, teacher forward.
 
-    PyTorch counts on shapes alone; nothing is computed and neither model changes.
+    PyTorch counts from the shapes; nothing is computed and neither model changes.
 
     Args:
         student: Student with its objectives.

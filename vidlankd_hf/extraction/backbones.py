@@ -26,7 +26,7 @@ class Backbone:
     Attributes:
         pixels: Settings of the model's image processor, from [`pixel_settings`].
         width: Feature width F.
-        settings: All that the features depend on: model, sha256 of its weights, pixels, rates and precision.
+        settings: Everything that the features depend on: model, sha256 of its weights, pixels, rates and precision.
 
     Raises:
         ValueError: Unknown precision, or the backbone takes another number of frames.
@@ -103,7 +103,7 @@ def check_pixels(processor, stream: Stream) -> None:
     """Checks on one image that [`to_pixel_values`] does the same as the image processor.
 
     Raises:
-        ValueError: The processor changes images in other ways, too.
+        ValueError: The processor also changes images in some other manner.
     """
     across, down = np.meshgrid(np.linspace(0, 255, 320), np.linspace(0, 255, 240))
     image = np.stack([across, down, np.full_like(down, 64)], axis=-1).astype(np.uint8)
@@ -113,7 +113,7 @@ def check_pixels(processor, stream: Stream) -> None:
     difference = (theirs - ours).abs().max().item() if theirs.shape == ours.shape else float("inf")
     if not difference < PIXEL_TOLERANCE:
         raise ValueError(
-            f"The {type(processor).__name__} of {stream.model} preprocesses images in a way that is not supported "
+            f"The {type(processor).__name__} of {stream.model} preprocesses images in an unsupported manner "
             f"(values differ by {difference:.2f}). Choose another backbone."
         )
 
@@ -122,7 +122,7 @@ def pooled_output(model: torch.nn.Module, pixel_values: torch.Tensor) -> torch.T
     """Computes one feature vector per image or clip.
 
     Args:
-        model: A vision backbone from `AutoModel`. Of a dual encoder like CLIP, the image projection is used.
+        model: A vision backbone from `AutoModel`. For a dual encoder like CLIP, the image projection is used.
         pixel_values: `[B, 3, H, W]`, or `[B, frames, 3, H, W]` for a video backbone.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Opens video files with PyAV: which formats are read, which stream is the video, and how long it says it is."""
+"""Opens video files with PyAV: which formats are read, which stream is the video, and which length it declares."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -63,8 +63,8 @@ def explain(path: Path, problem: Callable[[], str]) -> Iterator[None]:
 def open_video(path: Path) -> tuple[av.container.InputContainer, av.VideoStream]:
     """Opens a file and chooses its video stream.
 
-    Attached pictures, such as the cover of a recording, are no video streams. Of several, the first with the default
-    disposition is taken, else the first.
+    Attached pictures, such as the cover of a recording, do not count. If there are several video streams, the first
+    one with the default disposition is taken, otherwise the first one.
 
     Raises:
         VideoError: The file is missing, empty or unreadable, or has no video stream.
@@ -199,7 +199,7 @@ def _last_packet(path: Path) -> float:
 
 
 def bytes_short(path: Path) -> str | None:
-    """Says how many bytes an mp4 or mov file lacks if it ends inside one of its boxes; None for all other files.
+    """Describes where an mp4 or mov file ends inside one of its boxes; None for complete files and other formats.
 
     Fragmented files have no length in their header, but each of their fragments has its size.
     """

@@ -20,7 +20,7 @@ class Pictures:
 
     - The display matrix is applied: rotations by quarter turns, and mirrors.
     - Pixels become square. The shorter side of a pixel is stretched, so nothing is lost.
-    - Of an interlaced frame only the top field is used, stretched to the full height. It shows one moment; the two
+    - For an interlaced frame only the top field is used, stretched to the full height. It shows one moment; the two
       fields together show moving edges as combs.
     - If the size changes within the video, later pictures are fitted into the first one's size, with black bars, as
       in a player's window.

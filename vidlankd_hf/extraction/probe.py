@@ -7,7 +7,7 @@ from .videos import Video
 
 
 def reasons_against(paths: Sequence[str]) -> list[str | None]:
-    """Why each file is no video; None for those that are."""
+    """For each file the reason why it is not a video; None for videos."""
     reasons: list[str | None] = []
     child = None
     for path in paths:

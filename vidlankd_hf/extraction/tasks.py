@@ -27,7 +27,7 @@ from .videos import Video
 logger = logging.getLogger(__name__)
 
 PLAN, QUARANTINE = "tasks.jsonl", "quarantine.jsonl"
-LEFT_OUT = "left_out.jsonl"  # files in the folder of videos that are none
+LEFT_OUT = "left_out.jsonl"  # files in the video folder that are not videos
 
 
 def plan_tasks(videos: Sequence[Video], bytes_per_second: float, shard_bytes: int) -> list[list[Video]]:

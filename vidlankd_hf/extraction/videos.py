@@ -15,7 +15,8 @@ from ..utils.folders import files_below, listed
 
 logger = logging.getLogger(__name__)
 
-# A file with one of these is meant to be a video: if it is none, it fails. Other files are left out if they are none.
+# A file with one of these is meant to be a video and fails if it is not one. Other files that are not videos are
+# left out.
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ogv", ".flv", ".wmv", ".ts")
 MANIFEST_SUFFIXES = (".jsonl", ".parquet")
 BYTES_PER_SECOND = 125_000  # 1 Mbit/s, to estimate the length of a video from its file size
@@ -50,15 +51,15 @@ def find_videos(videos: str | Path | Iterable[str | Path], left_out: list[LeftOu
     Args:
         videos: One of
 
-            - a folder, of which all videos are taken, those in subfolders too. What FFmpeg can read is a video,
-              whatever its name; in a remote folder, what has the suffix of a video;
+            - a folder: all videos in it and its subfolders are taken. A video is a file that FFmpeg can read,
+              whatever its name; in a remote folder, a file with the suffix of a video;
             - a glob pattern;
             - a list of paths;
             - a manifest: a `.jsonl` or `.parquet` file whose rows have `path` and optionally `id` and `duration` in
               seconds. Paths are relative to the manifest.
 
             Each can be a URL that fsspec reads. The default id of a video is its file name.
-        left_out: If given, the files in the folder that are no videos are added to it. They are logged in any case.
+        left_out: If given, the files in the folder that are not videos are added to it. They are logged in any case.
 
     Raises:
         ValueError: There are no videos, two have the same id, or a row of a manifest is invalid.
@@ -75,7 +76,7 @@ def find_videos(videos: str | Path | Iterable[str | Path], left_out: list[LeftOu
         raise ValueError(hide_secrets(problem, str(videos))) from None  # the error has the complete address
     if others:
         names = listed([public_address(other.path) for other in others])
-        logger.warning(f"{public_address(str(videos))}: {len(others)} files are no videos and left out: {names}")
+        logger.warning(f"{public_address(str(videos))}: {len(others)} files are not videos and are left out: {names}")
     if left_out is not None:
         left_out += others
     if not found:
@@ -147,9 +148,7 @@ def _listed(folder_or_pattern: str, left_out: list[LeftOut]) -> list[str]:
     videos = [path for path in paths if path.lower().endswith(VIDEO_SUFFIXES)]
     others = sorted(set(paths) - set(videos))
     if is_remote(folder_or_pattern):
-        left_out += [
-            LeftOut(public_address(path), "has no suffix of a video; a manifest can name it") for path in others
-        ]
+        left_out += [LeftOut(public_address(path), "has no video suffix; a manifest can name it") for path in others]
         return videos
     from .probe import reasons_against  # decoders import this module
 

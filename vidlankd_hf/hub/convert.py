@@ -148,7 +148,7 @@ def _bert_config(path: Path) -> BertConfig:
     try:
         given = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
+        raise ValueError(f"{path} is not JSON ({error}): give the checkpoint's own {path.name}") from error
     known = BertConfig().to_dict()
     own = ("architectures", "model_type", "transformers_version", "dtype")
     return BertConfig(**{name: value for name, value in given.items() if name in known and name not in own})
@@ -170,7 +170,8 @@ def _teacher(text: BertForMaskedLM, video: dict[str, Tensor], path: Path) -> Vid
     positions = video.get("backbone.bert.embeddings.position_embeddings.weight")
     if first is None or positions is None:
         raise ValueError(
-            f"{path} is not a video encoder of the original release: first layer or positions are missing"
+            f"{path} is not a video encoder of the original release (first layer or positions are missing): "
+            "give the visn_model.chkpt of a teacher"
         )
     video_config = video_config_like(text.config, feature_size=first.shape[1])
     video_config.projection_size, video_config.max_position_embeddings = first.shape[0], len(positions)

@@ -33,7 +33,7 @@ def read_curves(run: str | Path) -> Curves:
     try:
         curves = curves_of(json.loads(path.read_text(encoding="utf-8"))["log_history"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not a trainer's state ({error!r})") from error
+        raise ValueError(f"{path} is not a trainer's state ({error!r}): give the folder of a run") from error
     if not curves:
         raise ValueError(f"{path} has logged nothing yet: wait for the first --logging_steps")
     return curves

@@ -192,7 +192,7 @@ def _write(template: str, folder, trainer, rows: dict, data: dict[str, Any], **v
 
 
 def _unwrapped(trainer, model):
-    """The model itself: a compiled or distributed wrapper has another class, and no truth value."""
+    """The model without a compiled or distributed wrapper, which has another class and cannot be tested for truth."""
     return trainer.accelerator.unwrap_model(model, keep_torch_compile=False)
 
 

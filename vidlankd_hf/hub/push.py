@@ -9,8 +9,8 @@ from transformers import TrainingArguments
 
 from ..reliability.ranks import raise_if_any_rank_failed
 
-# All that is pushed, by name: card, weights, configuration, tokenizer, heads, and a teacher's code. Settings, local
-# paths, checkpoints and whatever else lies in the folder stay there.
+# Names of the files that are pushed: card, weights, configuration, tokenizer, heads, and a teacher's code. Settings,
+# checkpoints and all other files stay in the folder.
 _CODE = sorted(path.name for path in (Path(__file__).parents[1] / "models").glob("*.py"))
 PUSHED = (
     "README.md losses.png model.safetensors model-*-of-*.safetensors model.safetensors.index.json config.json "

@@ -154,7 +154,7 @@ def find_videos(folder: str | Path) -> dict[str, Path]:
 
 
 def _unique(named: Iterable[tuple[str, Path]]) -> dict[str, Path]:
-    """The files whose name no other file has."""
+    """Only the files whose name is unique."""
     found: dict[str, list[Path]] = {}
     for name, path in named:
         found.setdefault(name, []).append(path)

@@ -93,8 +93,8 @@ class VidLanKDTeacherConfig(PreTrainedConfig):
     Args:
         text_config: Configuration of any BERT-like masked language model.
         video_config: A [`VidLanKDVideoConfig`].
-        losses: Training losses: `"contrast+mlm"`, `"contrast"` or `"mlm"`. With `"mlm"` the teacher is trained on
-            captions alone and has no video encoder.
+        losses: Training losses: `"contrast+mlm"`, `"contrast"` or `"mlm"`. With `"mlm"` the teacher is trained only on
+            captions and has no video encoder.
         contrast: Video-text loss: `"infonce"` (softmax over all other videos in the batch), `"hinge"` (the paper's
             margin loss with one unpaired video and one unpaired sentence) or `"hinge_batch"` (the margin loss averaged
             over all other videos in the batch). See [`VideoTextContrast`].

@@ -18,8 +18,8 @@ class VideoTextContrast(nn.Module):
     - `"infonce"`: the cross-entropy (softmax of s/tau) of v among the clips of the batch, plus that of h_i among the
       tokens at position i of all sentences.
 
-    Samples of the same video are never negatives of each other. A sentence without a real token at position i is no
-    negative there. The batch must contain at least two videos; the collator checks this.
+    Samples of the same video are never negatives of each other. A sentence without a real token at position i is
+    not a negative there. The batch must contain at least two videos; the collator checks this.
 
     Args:
         kind: `"hinge"`, `"hinge_batch"` or `"infonce"`.

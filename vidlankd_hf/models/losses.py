@@ -1,4 +1,4 @@
-"""Distillation objectives: the losses by which a student learns from a teacher.
+"""Distillation objectives: the losses with which a student learns from a teacher.
 
 Dimensions: B sequences, L tokens, M masked positions, Ds and Dt widths of student and teacher states, V vocabulary.
 
@@ -151,7 +151,7 @@ class CRDLoss(nn.Module):
     Args:
         temperature: tau.
         noise_ratio: N/M, the number of negatives divided by the size of the set that they are drawn from. Keep it near
-            1. With M the size of the data set, as in CRD for images, in-batch negatives give no learning signal.
+            1. If M is the size of the data set, as in CRD for images, in-batch negatives give no learning signal.
 
     Shapes: student and teacher states `[B, L, D]`, mask `[B, L]`; a mean over real tokens.
 

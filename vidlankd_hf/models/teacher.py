@@ -106,7 +106,7 @@ class VidLanKDTeacher(PreTrainedModel):
             config: Further fields of [`VidLanKDTeacherConfig`], such as `contrast`.
         """
         text = AutoModelForMaskedLM.from_pretrained(text_model, dtype=torch.float32, trust_remote_code=False)
-        if Path(text_model).is_dir():  # or the teacher's config.json would contain an absolute path of this machine
+        if Path(text_model).is_dir():  # keeps absolute paths of this machine out of the teacher's config.json
             text.config._name_or_path = f"./{Path(text_model).resolve().name}"
         video = video_config_like(text.config, feature_size)
         if video_layers is not None:
@@ -253,7 +253,7 @@ def load_teacher(path: str | Path, dtype: torch.dtype | str = torch.float32) -> 
             f"{path} is a {config.model_type} model: give a VidLanKDTeacher, a vision-language model with a separate "
             "text encoder (FLAVA, ALIGN), or a text encoder like BERT"
         )
-    with only_errors():  # or transformers lists the weights that are not loaded
+    with only_errors():  # otherwise transformers lists the weights that are not loaded
         teacher, info = model_class.from_pretrained(
             path, dtype=dtype, output_loading_info=True, trust_remote_code=False, **options
         )
@@ -288,7 +288,7 @@ def check_path(path: str | Path, what: str) -> None:
 
 
 def check_text_encoder(model) -> None:
-    """Checks that a model can be a teacher, that is, returns `last_hidden_state [B, L, H]` for `input_ids` alone.
+    """Checks that a model can be a teacher, that is, returns `last_hidden_state [B, L, H]` given only `input_ids`.
 
     Raises:
         ValueError: The model is not a [`VidLanKDTeacher`] or a text encoder.

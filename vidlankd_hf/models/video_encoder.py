@@ -18,8 +18,8 @@ class VideoEncoder(nn.Module):
     """Transformer over video steps: linear F -> P -> H, Transformer, mean over real steps, MLP, L2 norm.
 
     Features are first standardized with the buffers `feature_mean` and `feature_std`, because backbones differ in
-    scale and what all clips have in common would hide how they differ. The buffers are saved with the weights; they
-    are 0 and 1 until [`VidLanKDTeacher.set_feature_statistics`] is called.
+    scale, and the mean that all clips share would hide what distinguishes them. The buffers are saved with the
+    weights; they are 0 and 1 until [`VidLanKDTeacher.set_feature_statistics`] is called.
 
     Args:
         config: Shape of the encoder.
@@ -39,7 +39,7 @@ class VideoEncoder(nn.Module):
         )
         transformer = BertConfig(vocab_size=1, **{name: getattr(config, name) for name in TRANSFORMER_FIELDS})
         self.transformer = BertModel(transformer, add_pooling_layer=False)
-        # The inputs are embeddings already. DDP refuses parameters without gradients, as unused word embeddings are.
+        # The inputs are already embeddings, and DDP refuses unused word embeddings, which would have no gradients.
         self.transformer.embeddings.word_embeddings = None
         self.head = nn.Sequential(
             nn.Linear(config.hidden_size, config.hidden_size),
@@ -49,7 +49,7 @@ class VideoEncoder(nn.Module):
         )
 
     def _apply(self, fn, *args, **kwargs):
-        """Moves and casts as always, but leaves the statistics in float32: DeepSpeed casts a bf16 model completely."""
+        """Moves and casts as usual, but keeps the statistics in float32: DeepSpeed casts all of a bf16 model."""
         exact = {name: getattr(self, name) for name in ("feature_mean", "feature_std")}
         super()._apply(fn, *args, **kwargs)
         for name, kept in exact.items():

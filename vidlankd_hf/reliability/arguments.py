@@ -63,7 +63,7 @@ class FaultTolerantArguments(TrainingArguments):
 
     def __post_init__(self):
         check_training_arguments(self, self.refused)
-        # A launcher does not tell its processes that there is no GPU, and then they do not find each other.
+        # Without a GPU, the processes would not find each other: the launcher does not tell them that there is none.
         (processes, on_cpu), cpu_given = requested_launch(), self.use_cpu
         self.use_cpu = cpu_given or bool(on_cpu) or not torch.accelerator.is_available()
         precision = requested_precision()

@@ -304,7 +304,7 @@ class FaultTolerantTrainer(Trainer):
     # ---- what made the run ----
 
     def fingerprints(self) -> dict[str, str | None]:
-        """Fingerprints of what the run is made of besides its data and settings: here the tokenizer."""
+        """Fingerprints of what determines the run besides its data and settings: here the tokenizer."""
         tokenizer = self.processing_class
         return {"tokenizer": tokenizer_fingerprint(tokenizer) if hasattr(tokenizer, "get_vocab") else None}
 

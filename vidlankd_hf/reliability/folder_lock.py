@@ -56,7 +56,7 @@ def _lock(folder: Path) -> int:
         os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
     except OSError as error:
         if error.errno in NO_LOCKS:
-            print(f"The file system of {folder} has no locks: start no second run in it.", flush=True)
+            print(f"The file system of {folder} has no locks: do not start a second run in it.", flush=True)
         elif error.errno not in (errno.ENOSPC, errno.EDQUOT):  # the lock itself takes no space
             os.close(descriptor)
             raise
@@ -112,7 +112,7 @@ def _check_seen(folder: Path, token: str, saver: int, args: TrainingArguments) -
 
 
 def _forget_locks() -> None:
-    """Leave the locks to the process that took them: a child would keep them after its parent's death."""
+    """Close inherited locks in a child process, which would otherwise keep them after its parent's death."""
     for descriptor in _locked.values():
         if descriptor is not None:
             os.close(descriptor)

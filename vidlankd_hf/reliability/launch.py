@@ -82,7 +82,7 @@ def end_run(trainer: Trainer, exit_code: int = 0) -> None:
 
 
 def requested_launch() -> tuple[int | None, bool | None]:
-    """Return how many processes and whether the CPU were requested from the launcher; `None` where unknown."""
+    """Return the number of processes requested from the launcher, and whether CPUs were; `None` where unknown."""
     words = launcher_words()
     if words is None:
         return (int(os.environ["WORLD_SIZE"]) if "WORLD_SIZE" in os.environ else None), None

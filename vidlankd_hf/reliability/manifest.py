@@ -1,7 +1,7 @@
 """`manifest.json` of a checkpoint: its files with size and sha256, checked against what a checkpoint must contain.
 
-A checkpoint is not complete because every file that is there is undamaged: the files of a run's [`Layout`] must be
-there. So one without optimizer, or without the random state of one process, is neither written nor resumed.
+A complete checkpoint has all files of the run's [`Layout`], and none of them is damaged. A checkpoint that lacks the
+optimizer, or the random state of one process, is neither written nor resumed.
 """
 
 import json
@@ -62,7 +62,7 @@ class Layout:
         return f"log_state_{rank}_of_{self.processes}.json"
 
     def missing(self, names: Iterable[str]) -> list[str]:
-        """Which of the required files are not among `names`."""
+        """The required files that are not among `names`."""
         names = list(names)
         return [pattern for pattern in self.required() if not any(fnmatchcase(name, pattern) for name in names)]
 
@@ -94,7 +94,7 @@ def seal(folder: Path, layout: Layout, save_id: str = "") -> None:
 def verify_checkpoint(checkpoint: str | Path) -> str | None:
     """Return what is wrong with a checkpoint, or `None` if it is complete and every file matches the manifest.
 
-    What cannot be read, for whatever reason, is wrong too.
+    A file that cannot be read, for whatever reason, counts as damaged.
     """
     try:
         return _find_fault(Path(checkpoint))

@@ -121,7 +121,7 @@ def stop_with_report(
 
 
 def publish(report: dict[str, Any], path: Path) -> str:
-    """Print a report to stderr, then write it; return where it is. It fails in no case: it explains a failure."""
+    """Print a report to stderr, then write it; return where it is. This never fails, because it explains a failure."""
     text = json.dumps(report, indent=2) + "\n"
     with suppress(OSError, ValueError):  # stderr may be a file on a full disk, or closed
         sys.stderr.write(text)
@@ -135,7 +135,7 @@ def publish(report: dict[str, Any], path: Path) -> str:
 
 
 def _sample_ids(trainer: Trainer, step: int, micro_step: int, rank: int) -> list[int]:
-    """Ids of a micro-batch's samples on a rank, from the order of the samples alone."""
+    """Ids of a micro-batch's samples on a rank, computed only from the order of the samples."""
     sampler, args = trainer._get_train_sampler(), trainer.args
     batch = (step - 1) * args.gradient_accumulation_steps + micro_step
     epoch, batch = divmod(batch, len(sampler) // (args.train_batch_size * args.world_size))

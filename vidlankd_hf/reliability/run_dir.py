@@ -81,7 +81,7 @@ def _restore_run_file(
 ) -> dict[str, Any]:
     """Replace a damaged `run.json` by the copy in the checkpoint that the run resumes from, or by `new`."""
     copy = read_run(checkpoint) if checkpoint is not None else None
-    source = f"the copy in {checkpoint} replaces it" if copy is not None else "it is written anew, with these settings"
+    source = f"the copy in {checkpoint} replaces it" if copy is not None else "it is rewritten with these settings"
     log_on_main(args, f"{folder / RUN_FILE} is damaged or cannot be read: {source}.")
     if args.should_save:
         aside = folder / f".{RUN_FILE}.damaged"
@@ -99,8 +99,8 @@ def changes(held: dict[str, Any], args: TrainingArguments, own: dict[str, Any]) 
 def refusal(what: str, changed: dict[str, str]) -> str:
     """Error message for a run that would continue another one."""
     return (
-        f"{what} with other settings or data: {'; '.join(changed.values())}. Repeat what it began with to resume it, "
-        f"or choose another --output_dir. To resume all the same: --allow_changed {' '.join(changed)}"
+        f"{what} with other settings or data: {'; '.join(changed.values())}. Use the original ones to resume it, "
+        f"or choose another --output_dir. To resume anyway: --allow_changed {' '.join(changed)}"
     )
 
 
@@ -244,7 +244,7 @@ def finished_message(folder: str | Path) -> str:
     if os.path.lexists(Path(folder) / RUN_FILE) and read_run(folder) is None:
         return (
             f"{folder} holds a model, and its {RUN_FILE} is damaged or cannot be read, so it may be a finished run: "
-            "choose another --output_dir, or remove the model to go on with the run"
+            "choose another --output_dir, or remove the model to continue the run"
         )
     return f"{folder} holds a finished run: choose another --output_dir, or remove it to train again"
 
@@ -257,7 +257,7 @@ def newest_name(folder: str | Path) -> str | None:
 
 
 def log_on_main(args: TrainingArguments, message: str) -> None:
-    """Print on the main process only. A log file on a full disk ends no run."""
+    """Print on the main process only. A log file on a full disk does not end the run."""
     if args.process_index == 0:
         with suppress(OSError):
             print(message, flush=True)

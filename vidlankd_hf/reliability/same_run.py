@@ -1,4 +1,4 @@
-"""What made a run: settings, data, tokenizer, teacher. A resumed run compares all of it, and names each difference."""
+"""Compares settings, data, tokenizer and teacher of a resumed run with the original ones; names each difference."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from ..data.fingerprint import stable_hash
 from ..utils.addresses import is_address, public_address, without_secrets
 from ..utils.io import sha256_of
 
-# Settings that may change when a run is resumed: they change no number of the training. All others must stay the same.
+# Settings that may change when a run is resumed: they do not affect training results. All others must stay the same.
 FREE_SETTINGS = frozenset(
     """
     output_dir allow_changed resume_from_checkpoint restore_callback_states_from_checkpoint preempt_exit_code
@@ -109,7 +109,7 @@ def check_allowed(names: Collection[str]) -> None:
     """Raises a `ValueError` for the name of a setting whose change would have no effect."""
     for name in set(names) & {*IN_OPTIMIZER}:
         raise ValueError(
-            f"--allow_changed {name}: a checkpoint holds the optimizer, so another one would have no effect. Start a "
+            f"--allow_changed {name}: a checkpoint holds the optimizer, so a new value would have no effect. Start a "
             "new run from the weights instead"
         )
 

@@ -33,7 +33,7 @@ TRAINER_HOOKS = {
     "_save": Hook(
         "overridden", ("output_dir", "state_dict"), "no pickled arguments; a student is saved as a plain model"
     ),
-    "_get_train_sampler": Hook("overridden", ("train_dataset",), "the order depends on (seed, epoch) alone"),
+    "_get_train_sampler": Hook("overridden", ("train_dataset",), "the order depends only on (seed, epoch)"),
     "_prepare_inputs": Hook("called", ("inputs",), "the evaluation loop moves batches as training does"),
     "_tr_loss": Hook("attribute", None, "the loss since the last log is saved with a checkpoint and restored"),
     "_globalstep_last_logged": Hook("attribute", None, "the step of the last log is saved and restored"),

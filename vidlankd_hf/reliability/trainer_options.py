@@ -41,7 +41,7 @@ WORKS = set(
 )
 
 HARMLESS = {
-    "do_train": "the scripts always train, so it changes nothing",
+    "do_train": "the scripts always train, so it has no effect; leave it out",
     "do_eval": "the scripts always evaluate at the end; transformers itself sets it together with eval_strategy",
     "logging_nan_inf_filter": "a run stops at a loss that is not finite with it too; it only waits for the device",
     "local_rank": "an old launcher passes it; the real rank comes from the environment",

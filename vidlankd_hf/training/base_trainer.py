@@ -1,4 +1,4 @@
-"""What the trainers of the teacher, the student and a task share: exact means, evaluation, publishing."""
+"""Base of the trainers of teacher, student and downstream tasks: exact means, evaluation, publishing."""
 
 from contextlib import nullcontext
 from itertools import islice
@@ -167,7 +167,7 @@ class BaseTrainer(FaultTolerantTrainer):
         )
 
     def _prepare_for_evaluation(self):
-        """The model as training wrapped it, or wrapped for evaluation alone, in eval mode."""
+        """The model in eval mode, as training wrapped it, or wrapped only for evaluation."""
         if not any(self.accelerator.unwrap_model(model) is self.model for model in self.accelerator._models):
             if is_deepspeed_zero3_enabled():
                 raise ValueError("ZeRO-3 cannot evaluate before training: train first, or evaluate without DeepSpeed")

@@ -86,7 +86,7 @@ def check_pair(student: DistillationStudent, teacher, tokenizer: PreTrainedToken
             names = [name for name, objective in student.objectives.items() if "logits" in objective.needs]
             raise ValueError(
                 f"{', '.join(names)} needs a teacher with a language-model head, but a {type(teacher).__name__} gives "
-                "states alone: leave it out, or use a VidLanKDTeacher"
+                "only states: leave it out, or use a VidLanKDTeacher"
             )
         mlm_head(teacher.text_model)
         if "mlm" not in teacher.loss_terms:
@@ -115,7 +115,7 @@ def as_blocks(data: Any, tokenizer: PreTrainedTokenizerBase, models: list[PreTra
     columns = getattr(data, "column_names", None)
     if not isinstance(columns, list) or "text" not in columns or "input_ids" in columns:
         return data
-    import datasets  # only here: data of other kinds train where it is not installed
+    import datasets  # imported only here: other kinds of data need no `datasets`
 
     limits = [limit - 2 for limit in map(longest_sequence, models) if limit is not None]
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "vidlankd"

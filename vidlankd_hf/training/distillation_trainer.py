@@ -1,4 +1,4 @@
-"""Distils a teacher's token states into a student, on text alone."""
+"""Distils a teacher's token states into a student, using only text."""
 
 import warnings
 from pathlib import Path
@@ -80,7 +80,7 @@ class DistillationTrainer(BaseTrainer):
         if "teacher" in kwargs:
             warnings.warn("`teacher` is deprecated: use `teacher_model`", FutureWarning, stacklevel=2)
             if teacher_model is not None:
-                raise ValueError("both teacher_model and teacher are given: give teacher_model alone")
+                raise ValueError("both teacher_model and teacher are given: give only teacher_model")
             teacher_model = kwargs.pop("teacher")
         check_student(model)
         if teacher_model is not None:

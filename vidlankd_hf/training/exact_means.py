@@ -2,7 +2,7 @@
 
 Stock transformers takes a mean of micro-batch means, which is wrong for ragged batches, and scales BERT's loss by the
 accumulation steps and ranks (transformers#47688). Here every component c of the loss is a mean over its own items
-(masked tokens, real tokens, sequences, vokens), and a micro-batch counts with its share of the optimizer step's items:
+(masked tokens, real tokens, sequences, vokens), and a micro-batch is weighted by its share of the step's items:
 
     loss = sum_c weight_c * mean_c * items_c / items_c(all micro-batches, all ranks) * ranks
 

@@ -74,7 +74,7 @@ class EpochSampler(Sampler[int]):
 class SetEpoch(TrainerCallback):
     """Tell the [`EpochSampler`] of the training data which epoch begins.
 
-    accelerate does not reach a sampler below the wrappers of several processes; a resumed epoch would be the first.
+    accelerate does not reach a sampler inside the wrappers for several processes, so a resumed epoch would be epoch 0.
     """
 
     def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):

@@ -109,7 +109,7 @@ class StudentArguments:
     stream_text: bool = HfArg(default=False, help="tokenise the text while it downloads, without a copy on disk")
 
     def fingerprints(self) -> dict[str, str | None]:
-        """Identities of what the student is made of: checksums of files, commits of the Hub; `None` if unknown.
+        """Checksums of the files, or commits on the Hub, of teacher and student; `None` if unknown.
 
         Raises:
             ValueError: The folder of the teacher or of the student does not exist; the Hub is not asked for it.

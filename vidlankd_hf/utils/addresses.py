@@ -1,4 +1,4 @@
-"""Addresses (URLs) without what gives access to them."""
+"""Removes credentials from addresses (URLs)."""
 
 import re
 from urllib.parse import quote, unquote
@@ -6,7 +6,7 @@ from urllib.parse import quote, unquote
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"<>`]*", re.IGNORECASE)
 _BEGIN = re.compile(r"[a-z][a-z0-9+.-]*(::|://)", re.IGNORECASE)
 _WEB = ("http", "https", "ftp", "ftps")
-_LEAST_SECRET = 4  # characters; shorter values of a query give access to nothing
+_LEAST_SECRET = 4  # characters; shorter values in a query are not credentials
 
 
 def public_address(address: str) -> str:

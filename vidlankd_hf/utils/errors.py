@@ -16,7 +16,7 @@ from .examples import EXAMPLES, PACKAGE
 def run_example(main: Callable[[], None]) -> None:
     """Runs an example's `main`. An expected error ends it with its message and exit status 1, without a traceback.
 
-    Expected is what a `raise` in this package raises, and what the operating system says about a file. Any other error
+    Errors that this package raises, and errors of the operating system about a file, are expected. Any other error
     keeps its traceback; with VIDLANKD_TRACEBACK=1, an expected one has it too.
     """
     # accelerate imports DeepSpeed, if it is installed, to save any model; it then warns that there is no GPU.
@@ -42,6 +42,9 @@ def _is_expected(error: Exception) -> bool:
 
 
 def let_main_speak() -> None:
-    """Waits in all processes but the main one, so that an error of all is shown once: the launcher ends the others."""
+    """Waits in all processes but the main one, so that an error of all processes is shown once.
+
+    The launcher ends the others.
+    """
     if os.environ.get("RANK", "0") != "0":
         time.sleep(5)

@@ -21,7 +21,7 @@ COMMANDS = {
 
 
 def overview() -> str:
-    """What `vidlankd` alone shows: every command with the first line of its example."""
+    """The output of `vidlankd` without a command: every command with the first line of its example."""
     lines = [
         f"  {command:<19}{(EXAMPLES / name).with_suffix('.py').read_text().splitlines()[0][3:]}"
         for command, name in COMMANDS.items()

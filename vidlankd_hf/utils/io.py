@@ -99,8 +99,8 @@ def resumable_dir(folder: str | Path, of: str) -> Iterator[Path | None]:
 
     Args:
         folder: The folder; its name ends with a dash and a hash of all it is made of.
-        of: What it is made of, except for the content of the sources. What an interrupted process left of another
-            content is removed.
+        of: What it is made of, except for the content of the sources. Leftovers of an interrupted process with other
+            content are removed.
 
     Yields:
         The folder, or None if `folder` exists, for example because another process has made it.

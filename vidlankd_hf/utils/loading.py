@@ -1,4 +1,4 @@
-"""One clear message where a model, tokenizer or data set, local or of the Hub, cannot be loaded."""
+"""One clear message if a model, tokenizer or data set cannot be loaded from a folder or the Hub."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ def loading(name: str | Path, allowed: str = "its folder, or a Hub id such as ow
         allowed: What may be given instead.
 
     Raises:
-        ValueError: It is not there, or cannot be read.
+        ValueError: It does not exist, or cannot be read.
     """
     try:
         yield
@@ -27,6 +27,6 @@ def loading(name: str | Path, allowed: str = "its folder, or a Hub id such as ow
         if isinstance(error, ValueError):
             raise
         raise ValueError(
-            f"{name} does not exist here, and was not loaded from the Hub or its cache: give {allowed}. "
+            f"{name} does not exist locally, and was not loaded from the Hub or its cache: give {allowed}. "
             f"The Hub's client says: {reason}"
         ) from error

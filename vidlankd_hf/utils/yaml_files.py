@@ -20,9 +20,9 @@ def read_yaml(path: str | Path) -> Any:
     """Reads a YAML file without aliases.
 
     Raises:
-        ValueError: It is not one.
+        ValueError: It is not such a file.
     """
     try:
         return yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no YAML file of settings: {error}") from error
+        raise ValueError(f"{path} is not a YAML file of settings: {error}") from error

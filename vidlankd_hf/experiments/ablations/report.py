@@ -1,4 +1,4 @@
-"""The table of an ablation, made from the kept results alone: `table.md`, `table.json` and `figure.png`."""
+"""The table of an ablation, made only from the kept results: `table.md`, `table.json` and `figure.png`."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The report of the grounded world: a table and a figure, made from `results.json` alone."""
+"""The report of the grounded world: a table and a figure, made only from `results.json`."""
 
 import json
 import math

@@ -1,7 +1,7 @@
 """The grounded world as a fine-tuning task: questions about attributes of nouns, scored on unseen nouns.
 
-A probe reads frozen states; here all weights are trained on questions. The score says whether what a student knows
-about the other nouns survives fine-tuning and is of use.
+A probe reads frozen states; here all weights are trained on questions. The score says whether a student's
+knowledge of the other nouns survives fine-tuning and can be used.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Prepared data are as they were written, of the files as they are now, and are continued after an interruption."""
+"""Tokenized blocks are as they were written, of the text as it is now, and are continued after an interruption."""
 
 import json
 import os
@@ -10,20 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from captioned_videos import caption, write_captions, write_features
 from datasets import Dataset, IterableDataset
 from helpers import WORDS, make_tokenizer
 from launching import LIGHT
+from prepared_data import OLD, Killed, names, new_run, zero
 
-from vidlankd_hf import load_text_blocks, load_video_text
-from vidlankd_hf.data import block_writer, checksums, window_shards
+from vidlankd_hf import load_text_blocks
+from vidlankd_hf.data import block_writer, checksums
 from vidlankd_hf.data.checksums import DamagedData
-from vidlankd_hf.data.features import FeatureStore
 from vidlankd_hf.data.text_blocks import TextBlocks, load_text
 from vidlankd_hf.utils.io import sha256_of
 
 ROOT = Path(__file__).parents[2]
-OLD = 315532800  # the time of files in a reproducible archive
 
 
 @pytest.fixture(scope="module")
@@ -35,28 +33,6 @@ def tokenizer():
 def lines():
     rng = np.random.default_rng(0)
     return [" ".join(rng.choice(WORDS, rng.integers(1, 30))) for _ in range(3000)]
-
-
-def new_run():
-    """Forgets what this process has verified, as the next run would."""
-    checksums._verified.clear()
-
-
-def zero(path: Path, at: int, count: int = 4096) -> None:
-    """Pages of zeros, as after a power cut, with the times of the file unchanged."""
-    stat = path.stat()
-    with open(path, "r+b") as file:
-        file.seek(at)
-        file.write(bytes(count))
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    new_run()
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-# ---- text ----
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -163,10 +139,6 @@ def test_blocks_and_their_pieces_are_on_the_disk_before_their_folder_has_its_nam
     before = calls[: calls.index(f"rename {blocks.folder.name}")]
     assert {"blocks.npy", "pieces.jsonl", "info.json"} <= set(before)
     assert before.index("blocks.npy") < before.index("pieces.jsonl", before.index("blocks.npy"))
-
-
-class Killed(BaseException):
-    """Stands for a signal: nothing handles it."""
 
 
 @pytest.mark.parametrize("num_proc", [None, 2])
@@ -287,161 +259,3 @@ def test_text_that_changed_after_an_interruption_leaves_nothing_of_the_old_one(
     path.write_text("\n".join(lines[1:]))
     blocks = load_text_blocks(path, tokenizer, tmp_path / "cache")
     assert names(tmp_path / "cache") == [blocks.folder.name]
-
-
-# ---- windows ----
-
-
-@pytest.fixture
-def videos(tmp_path):
-    """Features in three shards, and captions."""
-    names = {f"v{i}.mp4": 4.0 for i in range(6)}
-    write_features_in_shards(tmp_path / "features", names)
-    rows = [caption(name, 0, 2, f"word{i} word2") for i, name in enumerate(names)]
-    return tmp_path / "features", write_captions(tmp_path / "c.jsonl", rows)
-
-
-def write_features_in_shards(folder, durations):
-    from unittest import mock
-
-    from vidlankd_hf.data import features
-
-    small = mock.patch.object(features.ShardWriter.__init__, "__defaults__", (60,))
-    with small:
-        write_features(folder, durations)
-
-
-def prepare(videos, tokenizer, cache, **options):
-    return load_video_text(*videos, tokenizer, max_length=8, streaming=True, cache_dir=cache, **options)
-
-
-def texts(stream) -> list[str]:
-    return sorted(stream[i]["text"] for i in range(len(stream)))
-
-
-def test_changed_captions_of_the_same_size_and_time_are_read_anew(tmp_path, videos, tokenizer):
-    os.utime(videos[1], (OLD, OLD))
-    assert "word3 word2" in texts(prepare(videos, tokenizer, tmp_path / "cache"))
-    videos[1].write_text(videos[1].read_text().replace("word3", "word9"))
-    os.utime(videos[1], (OLD, OLD))
-    assert "word9 word2" in texts(prepare(videos, tokenizer, tmp_path / "cache"))
-
-
-@pytest.mark.parametrize("name", ["lines.arrow", "videos.arrow", "info.json", "unpaired.jsonl"])
-def test_damaged_windows_are_named_and_made_again(tmp_path, videos, tokenizer, name, caplog):
-    expected = texts(stream := prepare(videos, tokenizer, tmp_path / "cache"))
-    path = next(stream.folder.glob(f"*{name}"))
-    if path.stat().st_size:
-        zero(path, path.stat().st_size // 2, 8)
-    else:
-        path.write_text("x")
-    new_run()
-    assert texts(prepare(videos, tokenizer, tmp_path / "cache")) == expected
-    assert "The captions are divided again" in caplog.text
-
-
-@pytest.mark.parametrize("stop", [0, 1, 2])
-def test_interrupted_division_continues_with_the_next_shard(tmp_path, videos, tokenizer, monkeypatch, stop):
-    expected = texts(prepare(videos, tokenizer, tmp_path / "whole"))
-    write, written, read = window_shards._write_shard, [], []
-    iterate = window_shards.iterate_captions
-
-    def stopping(folder, path, *rest):
-        if len(written) == stop:
-            raise Killed
-        written.append(path.name)
-        return write(folder, path, *rest)
-
-    monkeypatch.setattr(window_shards, "_write_shard", stopping)
-
-    def counted(*given):
-        read.append(1)  # when the first one is asked for
-        yield from iterate(*given)
-
-    monkeypatch.setattr(window_shards, "iterate_captions", counted)
-    with pytest.raises(Killed):
-        prepare(videos, tokenizer, tmp_path / "cache")
-    assert len(written) == stop
-    stop = None
-    stream = prepare(videos, tokenizer, tmp_path / "cache")
-    assert texts(stream) == expected and len(set(written)) == len(written) == 3
-    assert read == [1], "the captions are not read again"
-    assert names(tmp_path / "cache") == [stream.folder.name]
-    assert names(stream.folder) == sorted(
-        [
-            "info.json",
-            "unpaired.jsonl",
-            *(f"shard-0000{i}.{kind}.arrow" for i in range(3) for kind in ("lines", "videos")),
-        ]
-    )
-
-
-# ---- features ----
-
-
-def flip(path: Path, at: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[at] ^= 1
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize("streaming", [False, True])
-def test_damaged_features_are_named_when_they_are_read_and_not_before(tmp_path, tokenizer, streaming):
-    folder = write_features(tmp_path / "features", {f"v{i}.mp4": 20_000.0 for i in range(8)})
-    captions = write_captions(tmp_path / "c.jsonl", [caption(f"v{i}.mp4", 2000, 2004) for i in range(8)])
-    shard = folder / "shard-00000.safetensors"
-    flip(shard, shard.stat().st_size - 100)  # in the features of the last video
-    data = load_video_text(folder, captions, tokenizer, streaming=streaming, cache_dir=tmp_path / "cache")
-    rows = {data[i]["video"] for i in range(len(data)) if data_is_intact(data, i)}
-    assert rows == {f"v{i}.mp4" for i in range(8)}, "what is not read is not verified"
-    flip(shard, shard.stat().st_size - 4 * (20_000 - 2002))  # at 2002 s of the last video, which has 4 bytes a second
-    data = load_video_text(folder, captions, tokenizer, streaming=streaming, cache_dir=tmp_path / "cache")
-    assert [data_is_intact(data, i) for i in range(len(data))].count(False) == 1
-
-
-def data_is_intact(data, i) -> bool:
-    try:
-        return bool(len(data[i]["video_features"]))
-    except DamagedData as error:
-        assert "shard-00000.safetensors is damaged at byte" in str(error) and "extract it again" in str(error)
-        return False
-
-
-def test_every_flipped_bit_of_a_shard_is_noticed(tmp_path):
-    folder = write_features(tmp_path / "features", {"v.mp4": 40.0})
-    shard = folder / "shard-00000.safetensors"
-    original = shard.read_bytes()
-    for at in range(0, len(original), 7):
-        shard.write_bytes(original)
-        flip(shard, at)
-        with pytest.raises(ValueError, match="shard-00000.safetensors is damaged"):
-            FeatureStore(folder).read("v.mp4")
-    shard.write_bytes(original)
-    assert len(FeatureStore(folder).read("v.mp4")[0]) == 40
-
-
-@pytest.mark.parametrize("damage", ["gone", "short", "flipped"])
-def test_damaged_checksums_and_index_are_named(tmp_path, damage):
-    folder = write_features(tmp_path / "features", {"v.mp4": 40.0})
-    for name, message in (("shard-00000.safetensors.crc32", "crc32"), ("index.jsonl", "index")):
-        path = folder / name
-        original = path.read_bytes()
-        path.unlink() if damage == "gone" else path.write_bytes(original[:-1])
-        if damage == "flipped":
-            path.write_bytes(original)
-            flip(path, 2)
-        with pytest.raises((ValueError, FileNotFoundError), match=message):
-            FeatureStore(folder).read("v.mp4")
-        path.write_bytes(original)
-    FeatureStore(folder).read("v.mp4")
-
-
-def test_features_without_checksums_of_an_older_version_are_read(tmp_path):
-    folder = write_features(tmp_path / "features", {"v.mp4": 40.0})
-    expected = FeatureStore(folder).read("v.mp4")[0]
-    manifest = json.loads((folder / "manifest.json").read_text())
-    for name in ("crc32", "index_sha256"):
-        del manifest[name]
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    (folder / "shard-00000.safetensors.crc32").unlink()
-    assert (FeatureStore(folder).read("v.mp4")[0] == expected).all()

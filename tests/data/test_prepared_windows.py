@@ -1,0 +1,100 @@
+"""Windows are as they were written, of the captions as they are now, and are continued after an interruption."""
+
+import os
+
+import pytest
+from captioned_videos import caption, write_captions, write_features
+from helpers import make_tokenizer
+from prepared_data import OLD, Killed, names, new_run, zero
+
+from vidlankd_hf import load_video_text
+from vidlankd_hf.data import window_shards
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return make_tokenizer()
+
+
+@pytest.fixture
+def videos(tmp_path):
+    """Features in three shards, and captions."""
+    names = {f"v{i}.mp4": 4.0 for i in range(6)}
+    write_features_in_shards(tmp_path / "features", names)
+    rows = [caption(name, 0, 2, f"word{i} word2") for i, name in enumerate(names)]
+    return tmp_path / "features", write_captions(tmp_path / "c.jsonl", rows)
+
+
+def write_features_in_shards(folder, durations):
+    from unittest import mock
+
+    from vidlankd_hf.data import features
+
+    small = mock.patch.object(features.ShardWriter.__init__, "__defaults__", (60,))
+    with small:
+        write_features(folder, durations)
+
+
+def prepare(videos, tokenizer, cache, **options):
+    return load_video_text(*videos, tokenizer, max_length=8, streaming=True, cache_dir=cache, **options)
+
+
+def texts(stream) -> list[str]:
+    return sorted(stream[i]["text"] for i in range(len(stream)))
+
+
+def test_changed_captions_of_the_same_size_and_time_are_read_anew(tmp_path, videos, tokenizer):
+    os.utime(videos[1], (OLD, OLD))
+    assert "word3 word2" in texts(prepare(videos, tokenizer, tmp_path / "cache"))
+    videos[1].write_text(videos[1].read_text().replace("word3", "word9"))
+    os.utime(videos[1], (OLD, OLD))
+    assert "word9 word2" in texts(prepare(videos, tokenizer, tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("name", ["lines.arrow", "videos.arrow", "info.json", "unpaired.jsonl"])
+def test_damaged_windows_are_named_and_made_again(tmp_path, videos, tokenizer, name, caplog):
+    expected = texts(stream := prepare(videos, tokenizer, tmp_path / "cache"))
+    path = next(stream.folder.glob(f"*{name}"))
+    if path.stat().st_size:
+        zero(path, path.stat().st_size // 2, 8)
+    else:
+        path.write_text("x")
+    new_run()
+    assert texts(prepare(videos, tokenizer, tmp_path / "cache")) == expected
+    assert "The captions are divided again" in caplog.text
+
+
+@pytest.mark.parametrize("stop", [0, 1, 2])
+def test_interrupted_division_continues_with_the_next_shard(tmp_path, videos, tokenizer, monkeypatch, stop):
+    expected = texts(prepare(videos, tokenizer, tmp_path / "whole"))
+    write, written, read = window_shards._write_shard, [], []
+    iterate = window_shards.iterate_captions
+
+    def stopping(folder, path, *rest):
+        if len(written) == stop:
+            raise Killed
+        written.append(path.name)
+        return write(folder, path, *rest)
+
+    monkeypatch.setattr(window_shards, "_write_shard", stopping)
+
+    def counted(*given):
+        read.append(1)  # when the first one is asked for
+        yield from iterate(*given)
+
+    monkeypatch.setattr(window_shards, "iterate_captions", counted)
+    with pytest.raises(Killed):
+        prepare(videos, tokenizer, tmp_path / "cache")
+    assert len(written) == stop
+    stop = None
+    stream = prepare(videos, tokenizer, tmp_path / "cache")
+    assert texts(stream) == expected and len(set(written)) == len(written) == 3
+    assert read == [1], "the captions are not read again"
+    assert names(tmp_path / "cache") == [stream.folder.name]
+    assert names(stream.folder) == sorted(
+        [
+            "info.json",
+            "unpaired.jsonl",
+            *(f"shard-0000{i}.{kind}.arrow" for i in range(3) for kind in ("lines", "videos")),
+        ]
+    )
