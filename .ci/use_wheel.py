@@ -53,7 +53,7 @@ def check_training() -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import AutoModelForMaskedLM, PreTrainedTokenizerFast
 
-    from vidlankd_hf.models.teacher import video_config_like
+    from vidlankd_hf.models.configuration import video_config_like
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{i}" for i in range(60))]
     backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))

@@ -40,7 +40,7 @@ from vidlankd_hf import (
     load_video_text,
 )
 from vidlankd_hf.data.features import FeatureStore, ShardWriter
-from vidlankd_hf.models.teacher import video_config_like
+from vidlankd_hf.models.configuration import video_config_like
 from vidlankd_hf.training.sampler import EpochDataset, EpochSampler
 
 VOCABULARY, BLOCK, STEPS, WIDTH = 30_522, 126, 384, 4096

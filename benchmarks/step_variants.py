@@ -17,9 +17,9 @@ from vidlankd_hf import (
     student_class,
     student_config,
 )
+from vidlankd_hf.models.configuration import video_config_like
 from vidlankd_hf.models.heads import masked_logits, mlm_head, mlm_loss
 from vidlankd_hf.models.student import unit_states
-from vidlankd_hf.models.teacher import video_config_like
 
 BLOCK = 126  # tokens of a block, without [CLS] and [SEP]
 

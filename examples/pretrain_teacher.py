@@ -29,7 +29,7 @@ GROUPS = {
              "max_unpaired", "fixed_windows", "streams", "max_length", "max_video_length", "held_out_videos",
              "shuffle_videos", "world"),
     "model": ("text_model", "joint_size", "attn_implementation"),
-    "objectives": ("losses", "contrast", "margin", "mlm_probability"),
+    "objectives": ("losses", "contrast", "mil_candidates", "margin", "mlm_probability"),
     "training": PRETRAINING,
     "output": OUTPUT,
 }  # fmt: skip
@@ -60,6 +60,7 @@ def main() -> None:
             seed=None if own.fixed_windows else args.seed,
             streaming=own.streaming,
             cache_dir=own.cache_dir,
+            mil_candidates=own.design["mil_candidates"],
         )
     train, held_out = split_by_video(dataset, own.held_out_videos)
     teacher = build_teacher(own.text_model, tokenizer, FeatureStore(own.features, own.streams), **own.design)

@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from vidlankd_hf import VidLanKDTeacher, VidLanKDTeacherConfig, bert_config, student_class, student_config
-from vidlankd_hf.models.teacher import video_config_like
+from vidlankd_hf.models.configuration import video_config_like
 
 FEATURE_SIZE = 6
 WORDS = [f"word{i}" for i in range(60)]
@@ -82,8 +82,8 @@ def make_texts(count: int, seed: int = 0, lengths=(1, 20)) -> list[dict]:
     return [{"input_ids": rng.integers(5, 5 + len(WORDS), rng.integers(*lengths))} for _ in range(count)]
 
 
-def make_video_text(count: int, seed: int = 0):
-    """Creates a `datasets.Dataset` of captioned clips."""
+def make_video_text(count: int, seed: int = 0, candidates: bool = False):
+    """Creates a `datasets.Dataset` of captioned clips, two of each video, on request with the other clip's text."""
     from datasets import Dataset
 
     rng = np.random.default_rng(seed)
@@ -92,6 +92,9 @@ def make_video_text(count: int, seed: int = 0):
         text = " ".join(WORDS[j] for j in rng.integers(0, len(WORDS), rng.integers(2, 12)))
         features = rng.normal(size=(rng.integers(1, 5), FEATURE_SIZE)).astype(np.float32)
         rows.append({"id": f"v{i}", "video": f"v{i // 2}", "text": text, "video_features": features})
+    if candidates:
+        for i, row in enumerate(rows):  # the first video has none, as a video of a single window
+            row["candidates"] = [rows[i ^ 1]["text"]] if 1 < i < count - 1 else []
     return Dataset.from_list(rows)
 
 
@@ -124,12 +127,12 @@ def train(kind: str, output_dir, objectives=None, resume=None, dropout: float = 
         **arguments,
     }
     if kind == "teacher":
-        args = TeacherConfig(**arguments)
+        args, candidates = TeacherConfig(**arguments), (design or {}).get("contrast") == "mil_nce"
         trainer = TeacherTrainer(
             model=make_teacher(tokenizer, dropout=dropout, shape=shape, **design or {}),
             args=args,
-            train_dataset=make_video_text(48),
-            eval_dataset=make_video_text(13, seed=1),
+            train_dataset=make_video_text(48, candidates=candidates),
+            eval_dataset=make_video_text(13, seed=1, candidates=candidates),
             processing_class=tokenizer,
         )
     else:

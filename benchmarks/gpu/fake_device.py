@@ -28,7 +28,7 @@ from vidlankd_hf import (
     student_config,
 )
 from vidlankd_hf.evaluation.grounding import nearest_clips
-from vidlankd_hf.models.teacher import video_config_like
+from vidlankd_hf.models.configuration import video_config_like
 from vidlankd_hf.reliability.nan_detection import weights_are_finite
 from vidlankd_hf.training.base_trainer import BaseTrainer
 from vidlankd_hf.training.distillation_trainer import DistillationTrainer

@@ -18,7 +18,7 @@ from vidlankd_hf import (
     VidLanKDTeacherConfig,
     bert_config,
 )
-from vidlankd_hf.models.teacher import video_config_like
+from vidlankd_hf.models.configuration import video_config_like
 
 FEATURES = 512
 OBJECTIVES = {"nst": 1000.0, "crd": 1.0}

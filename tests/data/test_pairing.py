@@ -24,7 +24,7 @@ from vidlankd_hf.data.features import FeatureStore
 from vidlankd_hf.data.pairing import VideoNames, pair_captions
 from vidlankd_hf.data.video_text import split_by_video
 from vidlankd_hf.data.windows import tile
-from vidlankd_hf.models.teacher import video_config_like
+from vidlankd_hf.models.configuration import video_config_like
 from vidlankd_hf.training.sampler import EpochDataset
 
 

@@ -23,8 +23,9 @@ from vidlankd_hf import (
     load_video_text,
 )
 from vidlankd_hf.data import streaming, window_shards
+from vidlankd_hf.data.fingerprint import data_fingerprint
 from vidlankd_hf.data.video_text import split_by_video
-from vidlankd_hf.models.teacher import video_config_like
+from vidlankd_hf.models.configuration import video_config_like
 from vidlankd_hf.training import sampler as sampler_module
 from vidlankd_hf.training.sampler import EpochDataset, EpochSampler
 
@@ -98,6 +99,37 @@ def test_stream_has_the_windows_of_the_data_in_memory_in_every_epoch(load):
             ]
             assert torch.equal(row["video_features"], other["video_features"])
             assert torch.equal(row["times"], other["times"])
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_candidates_are_the_texts_of_the_nearest_windows_of_the_video_in_the_same_epoch(load, streaming):
+    plain, dataset = load(streaming=streaming), load(streaming=streaming, mil_candidates=5)
+    changed = 0
+    for epoch in (0, 1, 5):
+        keys = range(epoch * len(plain), (epoch + 1) * len(plain))
+        expected = {row["id"]: row for row in EpochDataset(plain).__getitems__(keys)}
+        assert all("candidates" not in row for row in expected.values())
+        for row in EpochDataset(dataset).__getitems__(keys):
+            video, number = row["id"].split("#")
+            around = [expected.get(f"{video}#{int(number) + k}") for k in (-2, -1, 1, 2)]
+            assert row.pop("candidates") == [other["text"] for other in around if other]
+            assert row["text"] == expected[row["id"]]["text"] and set(row) == set(expected[row["id"]])
+            assert torch.equal(row["video_features"], expected[row["id"]]["video_features"])
+            changed += None in around
+    assert 0 < changed < 3 * len(plain), "some windows are at an edge of their video, some are not"
+    assert data_fingerprint(plain) != data_fingerprint(dataset) != data_fingerprint(load(mil_candidates=3))
+    assert data_fingerprint(plain) == data_fingerprint(load(streaming=streaming))
+
+
+def test_candidates_are_texts_of_held_out_videos_too(load):
+    for part in split_by_video(load(mil_candidates=3), 0.3):
+        texts = {row["text"] for row in part}
+        assert all(set(row["candidates"]) <= texts for row in part)
+
+
+def test_an_even_number_of_candidates_is_refused(load):
+    with pytest.raises(ValueError, match="mil_candidates is 4.*odd number such as 5"):
+        load(mil_candidates=4)
 
 
 def test_stream_is_a_map_style_data_set(load):

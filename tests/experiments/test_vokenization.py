@@ -234,7 +234,7 @@ def test_two_processes_make_the_same_vokens_as_one(tiny_world, tmp_path, tokeniz
     world_tokenizer = AutoTokenizer.from_pretrained(tiny_world / "tokenizer")
     teacher = make_teacher(world_tokenizer, joint_size=8, shape={"vocab_size": len(world_tokenizer)})
     from vidlankd_hf.data.features import FeatureStore
-    from vidlankd_hf.models.teacher import video_config_like
+    from vidlankd_hf.models.configuration import video_config_like
 
     teacher.config.video_config = video_config_like(
         teacher.config.text_config, FeatureStore(tiny_world / "features").feature_size

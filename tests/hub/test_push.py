@@ -23,7 +23,8 @@ from vidlankd_hf.reliability.run_dir import command, open_run_dir
 ROOT = Path(__file__).parents[2]
 STUDENT = {"README.md", "config.json", "distillation/heads.safetensors", "distillation/recipe.json", "losses.png",
            "model.safetensors", "tokenizer.json", "tokenizer_config.json"}  # fmt: skip
-CODE = {"attention.py", "configuration.py", "contrast.py", "heads.py", "losses.py", "teacher.py", "video_encoder.py"}
+CODE = {"attention.py", "configuration.py", "contrast.py", "heads.py", "loading.py", "losses.py", "teacher.py",
+        "video_encoder.py"}  # fmt: skip
 TEACHER = {"README.md", "config.json", "losses.png", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 
 

@@ -15,7 +15,8 @@ from vidlankd_hf import VidLanKDStudent, VidLanKDTeacher, load_teacher
 from vidlankd_hf.models import teacher as teacher_module
 
 CODE = [
-    "attention.py", "configuration.py", "contrast.py", "heads.py", "losses.py", "teacher.py", "video_encoder.py"
+    "attention.py", "configuration.py", "contrast.py", "heads.py", "loading.py", "losses.py", "teacher.py",
+    "video_encoder.py",
 ]  # fmt: skip
 SAVED = Path(__file__).parent / "saved_at_1376657"  # a tiny teacher and student as the package saved them then
 

@@ -23,6 +23,7 @@ from vidlankd_hf.reliability.fault_tolerant_trainer import ignore_tied_weights
 
 LOSSES = {
     "teacher": ("loss", "grad_norm", "contrast_loss", "mlm_loss"),
+    "mil_nce": ("loss", "grad_norm", "contrast_loss", "mlm_loss"),
     "student": ("loss", "grad_norm", "mlm_loss", "nst_loss", "crd_loss"),
     "finetuning": ("loss", "grad_norm"),
 }
@@ -43,6 +44,8 @@ def options(**changes):
 def run(kind, folder, resume=None, **changes):
     if kind == "finetuning":
         return finetune(folder, resume, **options(**changes))
+    if kind == "mil_nce":
+        return train("teacher", folder, None, resume, dropout=0.1, design={"contrast": kind}, **options(**changes))
     objectives = {"nst": 30.0, "crd": 1.0} if kind == "student" else None
     return train(kind, folder, objectives, resume, dropout=0.1, **options(**changes))
 

@@ -93,6 +93,10 @@ class VideoTextCollator(_MaskingCollator):
     negatives. Clips of more than `max_video_length` steps are subsampled evenly (a maximum of 1 takes the middle
     step).
 
+    With `mil_candidates` N, a sample also has `"candidates"`: up to N - 1 texts around its own, in any order. A batch
+    then has `candidate_input_ids` and `candidate_attention_mask` `[B, N - 1, L]` and `candidate_mask` `[B, N - 1]`,
+    which is 0 where a sample has fewer. The masks of such a text are a pure function of (seed, epoch, text).
+
     Args:
         tokenizer: A BERT-like tokenizer.
         seed: Seed of the masks.
@@ -101,6 +105,7 @@ class VideoTextCollator(_MaskingCollator):
             [`load_video_text`] makes windows of the right length.
         max_video_length: Maximum number of steps of a clip.
         feature_size: Expected width F; checked if given.
+        mil_candidates: N, for the contrast `"mil_nce"`. None ignores `"candidates"`.
         check_negatives: Whether a batch with samples of only one video is an error, as contrastive losses need.
 
     Raises:
@@ -117,10 +122,11 @@ class VideoTextCollator(_MaskingCollator):
         max_video_length: int = 384,
         feature_size: int | None = None,
         check_negatives: bool = True,
+        mil_candidates: int | None = None,
     ):
         super().__init__(tokenizer, seed, mlm_probability)
         self.max_length, self.max_video_length, self.feature_size = max_length, max_video_length, feature_size
-        self.check_negatives = check_negatives
+        self.check_negatives, self.mil_candidates = check_negatives, mil_candidates
 
     def __call__(self, samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         names = [str(sample.get("video", sample.get("id", sample["sample_id"]))) for sample in samples]
@@ -129,20 +135,48 @@ class VideoTextCollator(_MaskingCollator):
                 f"all {len(samples)} samples of a batch are of the video {names[0]!r}, so there is no negative: "
                 "use a larger batch or data with more videos"
             )
-        sequences = tokenize(self.tokenizer, [sample["text"] for sample in samples], self._control)
-        for sample, sequence in zip(samples, sequences):
-            if not 0 < len(sequence) <= self.max_length - 2:
-                raise ValueError(
-                    f"the text of sample {sample.get('id', sample['sample_id'])!r} has {len(sequence)} tokens, but 1 "
-                    f"to {self.max_length - 2} are allowed: make windows with load_video_text(max_length=...)"
-                )
+        sequences = self._tokenize([sample["text"] for sample in samples], samples)
         batch, _ = self._text_batch(sequences, samples)
+        if self.mil_candidates is not None and self.mil_candidates > 1:
+            batch |= self._candidates(samples, self.mil_candidates - 1)
         clips = [self._clip(sample) for sample in samples]
         batch["video_features"] = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)
         steps = torch.tensor([len(clip) for clip in clips])
         batch["video_mask"] = (torch.arange(int(steps.max())) < steps[:, None]).long()
         batch["video_ids"] = torch.tensor([hash64(name) >> 1 for name in names])  # 63 bits fit into int64
         return batch
+
+    def _tokenize(self, texts: list[str], samples: list[dict]) -> list[list[int]]:
+        """Token ids of a text of each sample."""
+        sequences = tokenize(self.tokenizer, texts, self._control)
+        for sample, sequence in zip(samples, sequences):
+            if not 0 < len(sequence) <= self.max_length - 2:
+                raise ValueError(
+                    f"the text of sample {sample.get('id', sample['sample_id'])!r} has {len(sequence)} tokens, but 1 "
+                    f"to {self.max_length - 2} are allowed: make windows with load_video_text(max_length=...)"
+                )
+        return sequences
+
+    def _candidates(self, samples: list[dict], count: int) -> dict[str, torch.Tensor]:
+        for sample in samples:
+            found = None if sample.get("candidates") is None else len(sample["candidates"])
+            if found is None or found > count:
+                raise ValueError(
+                    f"sample {sample.get('id', sample['sample_id'])!r} has {'no' if found is None else found} "
+                    f"candidates, but the contrast mil_nce takes up to {count} texts around its own: load the data "
+                    f"with load_video_text(mil_candidates={count + 1})"
+                )
+        owners = [sample for sample in samples for _ in sample["candidates"]]
+        texts = [text for sample in samples for text in sample["candidates"]]
+        present = np.arange(count) < np.array([len(sample["candidates"]) for sample in samples])[:, None]
+        sequences: list[list[int]] = [[] for _ in range(present.size)]  # places without a text stay [CLS] [SEP]
+        keys = [{"sample_id": 0, "epoch": 0} for _ in sequences]
+        for place, text, ids, sample in zip(np.flatnonzero(present), texts, self._tokenize(texts, owners), owners):
+            sequences[place], keys[place] = ids, {"sample_id": hash64(text) >> 1, "epoch": sample["epoch"]}
+        batch, _ = self._text_batch(sequences, keys)
+        shape, mask = (len(samples), count, -1), torch.from_numpy(present.astype(np.int64))
+        names = [name for name in ("input_ids", "attention_mask") if name in batch]
+        return {**{f"candidate_{name}": batch[name].view(shape) for name in names}, "candidate_mask": mask}
 
     def _clip(self, sample: dict) -> torch.Tensor:
         features = torch.as_tensor(np.asarray(sample["video_features"], np.float32))

@@ -39,6 +39,7 @@ class VideoTextStream(Dataset):
         folder: Folder of the windows, written by [`prepare_windows`].
         streams: Names of the feature streams to read; all by default.
         seed: Determines where windows start in each epoch; None keeps them the same in every epoch.
+        mil_candidates: See [`load_video_text`].
 
     Attributes:
         feature_size: F, the width of the features.
@@ -50,9 +51,15 @@ class VideoTextStream(Dataset):
     """
 
     def __init__(
-        self, features: str | Path, folder: str | Path, streams: Sequence[str] | None = None, seed: int | None = None
+        self,
+        features: str | Path,
+        folder: str | Path,
+        streams: Sequence[str] | None = None,
+        seed: int | None = None,
+        mil_candidates: int | None = None,
     ):
         self.features, self.folder, self.seed = Path(features), Path(folder), seed
+        self.mil_candidates = mil_candidates
         manifest = read_manifest(features)
         known = manifest["streams"]
         unknown = sorted(set(streams or ()) - set(known))
@@ -68,7 +75,8 @@ class VideoTextStream(Dataset):
         self._max_open = 2 * int(np.diff(self._first_files).max())
         self._select(np.zeros(len(self.names), np.int64), np.array([shard["windows"] for shard in info["shards"]]))
         self._crc32 = manifest.get("crc32", {})
-        self._content = combined_hash(manifest["sha256"], info.get("files"), self.streams, seed)
+        candidates = [] if mil_candidates is None else [mil_candidates]
+        self._content = combined_hash(manifest["sha256"], info.get("files"), self.streams, seed, *candidates)
         self._open: dict[int, WindowShard] = {}
 
     def _select(self, begins: np.ndarray, ends: np.ndarray) -> None:
@@ -107,7 +115,7 @@ class VideoTextStream(Dataset):
         for index, epoch in zip(indices, epochs):
             file = int(np.searchsorted(self._before_file, index, side="right")) - 1
             window = int(self._begins[file] + index - self._before_file[file])
-            rows.append(self._shard(file).sample(window, epoch, self.seed, self.streams))
+            rows.append(self._shard(file).sample(window, epoch, self.seed, self.streams, self.mil_candidates))
         return rows
 
     def _shard(self, file: int) -> WindowShard:

@@ -16,7 +16,7 @@ from .pairing import check_share, pair_captions
 from .source_files import combined_hash
 from .streaming import HELD_OUT_SHARE, MOST_HELD_OUT, VideoTextStream
 from .window_shards import prepare_windows
-from .windows import Windows, make_windows, shift_of
+from .windows import Windows, check_candidates, make_windows, shift_of
 
 
 def load_video_text(
@@ -33,6 +33,7 @@ def load_video_text(
     streaming: bool = False,
     cache_dir: str | Path = "outputs/cache",
     caption_encoding: str | None = None,
+    mil_candidates: int | None = None,
 ) -> Dataset | VideoTextStream:
     """Loads captioned video as a data set with the columns that [`VideoTextCollator`] takes.
 
@@ -42,8 +43,9 @@ def load_video_text(
     the first; their number stays the same, and they cover all captions too.
 
     Columns: `id` (`video#window`), `video`, `text`, `start` and `end` in seconds, `video_features` `[T, F]` float16
-    and `times` `[T]` in seconds. Features and times are read from the shards when a row is accessed. To bring your own
-    data, make any map-style data set with `id`, `text`, `video_features` and, where a video has several rows, `video`.
+    and `times` `[T]` in seconds. Features and times are read from the shards when a row is accessed. With
+    `mil_candidates` there is also `candidates`, a list of texts. To bring your own data, make any map-style data set
+    with `id`, `text`, `video_features` and, where a video has several rows, `video`.
 
     Args:
         features: Folder written by `extract_features`.
@@ -59,14 +61,19 @@ def load_video_text(
         caption_format, remove_overlap, caption_encoding: See [`read_captions`].
         streaming: Return the same windows as a [`VideoTextStream`], whose memory does not depend on the amount of
             data. The captions are divided once and stored below `cache_dir`, one pair of files for each feature shard.
+        mil_candidates: If given, `candidates` has the texts of the windows around each one in its video, for the
+            contrast `"mil_nce"`: an odd number of texts together with its own, fewer at the edges of the video. They
+            are read from the same lines and change with the epoch as the windows do.
         cache_dir: Used with `streaming`. A second call with the same arguments and files opens the stored windows.
 
     Returns:
         A `datasets.Dataset`, or a [`VideoTextStream`] with `streaming`.
 
     Raises:
-        ValueError: More captions or videos have no counterpart than `max_unpaired` allows.
+        ValueError: More captions or videos have no counterpart than `max_unpaired` allows, or `mil_candidates` is not
+            an odd number.
     """
+    check_candidates(mil_candidates)
     max_tokens = max_length - 2
     if streaming:
         if shuffle_videos_seed is not None:
@@ -75,7 +82,7 @@ def load_video_text(
             features, captions, tokenizer, max_tokens, cache_dir, max_unpaired, caption_format, remove_overlap,
             caption_encoding,
         )  # fmt: skip
-        return VideoTextStream(features, folder, streams, seed)
+        return VideoTextStream(features, folder, streams, seed, mil_candidates)
     store = FeatureStore(features, streams)
     read = read_captions(captions, caption_format, remove_overlap, caption_encoding)
     by_video, unpaired = pair_captions(store, read)
@@ -91,7 +98,7 @@ def load_video_text(
     ]
     if shuffle_videos_seed is not None:
         _pair_with_other_videos(rows, store, shuffle_videos_seed)
-    reader = WindowReader(store, windows, seed, own_clips=shuffle_videos_seed is None)
+    reader = WindowReader(store, windows, seed, shuffle_videos_seed is None, mil_candidates)
     return Dataset.from_list(rows).with_transform(reader)
 
 
@@ -151,16 +158,26 @@ class WindowReader:
         seed: Determines the shifts; None keeps the windows the same in every epoch.
         own_clips: Whether a clip spans the times of its text; false for shuffled videos, whose clips are complete
             videos.
+        mil_candidates: See [`load_video_text`].
     """
 
-    def __init__(self, store: FeatureStore, windows: Windows, seed: int | None, own_clips: bool):
+    def __init__(
+        self,
+        store: FeatureStore,
+        windows: Windows,
+        seed: int | None,
+        own_clips: bool,
+        mil_candidates: int | None = None,
+    ):
         self.store, self.windows, self.seed, self.own_clips = store, windows, seed, own_clips
+        self.mil_candidates = mil_candidates
 
     @property
     def content_fingerprint(self) -> str:
         """Hash of all that the rows can become, in any epoch."""
+        candidates = [] if self.mil_candidates is None else [self.mil_candidates]
         return combined_hash(
-            self.store.content_fingerprint, self.windows.content_fingerprint, self.seed, self.own_clips
+            self.store.content_fingerprint, self.windows.content_fingerprint, self.seed, self.own_clips, *candidates
         )
 
     def __call__(self, rows: dict[str, list]) -> dict[str, list]:
@@ -177,15 +194,19 @@ class WindowReader:
             The columns of [`load_video_text`], as lists.
         """
         texts, starts, ends = list(rows["text"]), list(rows["start"]), list(rows["end"])
+        candidates = []
         for i, epoch in enumerate(epochs):
+            shift = shift_of(self.seed, int(epoch), rows["id"][i].rpartition("#")[0])
             if epoch and self.seed is not None:
-                video = rows["id"][i].rpartition("#")[0]
-                shift = shift_of(self.seed, int(epoch), video)
                 texts[i], start, end = self.windows.read(*self.windows.locate(rows["window"][i]), shift)
                 if self.own_clips:
                     starts[i], ends[i] = start, end
+            if self.mil_candidates is not None:
+                place = self.windows.locate(rows["window"][i])
+                candidates.append(self.windows.read_around(*place, shift, self.mil_candidates))
         clips = [self.store.read(*span) for span in zip(rows["video"], starts, ends)]
         read = {"id": rows["id"], "video": rows["video"], "text": texts, "start": starts, "end": ends}
+        read |= {} if self.mil_candidates is None else {"candidates": candidates}
         return {**read, "video_features": [clip[0] for clip in clips], "times": [clip[1] for clip in clips]}
 
 

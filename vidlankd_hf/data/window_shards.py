@@ -244,7 +244,9 @@ class WindowShard(Windows):
         self.entries, self.hashes = videos["entry"].chunk(0), videos["hash"].chunk(0).to_numpy()
         self.features = OpenShard(features / name, crc32)
 
-    def sample(self, window: int, epoch: int, seed: int | None, streams: Sequence[str]) -> dict:
+    def sample(
+        self, window: int, epoch: int, seed: int | None, streams: Sequence[str], mil_candidates: int | None = None
+    ) -> dict:
         """Reads a window as it is in an epoch.
 
         Args:
@@ -252,6 +254,7 @@ class WindowShard(Windows):
             epoch: The epoch.
             seed: Determines where windows start in each epoch; None keeps them the same.
             streams: Names of the feature streams to read.
+            mil_candidates: See [`load_video_text`].
 
         Returns:
             A row with the columns of [`load_video_text`].
@@ -259,9 +262,12 @@ class WindowShard(Windows):
         video, number = self.locate(window)
         entry = json.loads(self.entries[video].as_py())
         name = entry["video"]
-        text, start, end = self.read(video, number, shift_of(seed, epoch, name))
+        shift = shift_of(seed, epoch, name)
+        text, start, end = self.read(video, number, shift)
         features, times = self.features.read_span(entry, streams, start, end)
         row = {"id": f"{name}#{number}", "video": name, "text": text, "start": start, "end": end}
+        if mil_candidates is not None:
+            row["candidates"] = self.read_around(video, number, shift, mil_candidates)
         return {**row, "video_features": features, "times": times}
 
     def videos(self, begin: int, end: int) -> list[str]:

@@ -60,6 +60,21 @@ class Windows:
         first, bounds = self._tile(video, shift)
         return self._span(first + bounds[number], first + bounds[number + 1])
 
+    def read_around(self, video: int, number: int, shift: float, count: int) -> list[str]:
+        """The texts of the nearest windows of the same video: up to `count` // 2 before and as many after a window.
+
+        Args:
+            video, number, shift: See [`read`].
+            count: Number of texts together with the window's own.
+
+        Returns:
+            The other windows' texts in order of time, fewer at the edges of the video.
+        """
+        first, bounds = self._tile(video, shift)
+        reach, windows = count // 2, len(bounds) - 1
+        numbers = range(max(0, number - reach), min(windows, number + reach + 1))
+        return [self._span(first + bounds[n], first + bounds[n + 1])[0] for n in numbers if n != number]
+
     def read_video(self, video: int) -> list[tuple[str, float, float]]:
         """Text, start and end (seconds) of all windows of a video, with shift 0."""
         first, bounds = self._tile(video, 0.0)
@@ -146,6 +161,15 @@ def shift_of(seed: int | None, epoch: int, video: str) -> float:
     if epoch == 0 or seed is None:
         return 0.0
     return hash64(f"{seed}/{epoch}/{video}") / 2**64
+
+
+def check_candidates(count: int | None) -> None:
+    """Raises a `ValueError` if a bag of `count` texts cannot have as many before as after the window's own."""
+    if count is not None and (count < 1 or count % 2 == 0):
+        raise ValueError(
+            f"mil_candidates is {count}: give an odd number such as 5, the clip's own text and as many before as "
+            "after it"
+        )
 
 
 def divide(

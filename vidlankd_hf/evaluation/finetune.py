@@ -13,7 +13,7 @@ from transformers import set_seed
 from ..data.vocabulary import load_tokenizer
 from ..hub.model_cards import write_finetuned_card
 from ..models.attention import longest_sequence
-from ..models.teacher import only_errors
+from ..models.loading import only_errors
 from ..reliability.run_dir import changes, is_finished, log_on_main, mark_finished, open_run_dir, read_settings
 from ..utils.io import atomic_write
 from . import TASKS

@@ -18,8 +18,8 @@ from torch import Tensor
 from transformers import BertConfig, BertForMaskedLM, PreTrainedModel
 
 from ..data.vocabulary import load_tokenizer, vocabulary_fingerprint
-from ..models.configuration import VidLanKDTeacherConfig
-from ..models.teacher import VidLanKDTeacher, video_config_like
+from ..models.configuration import VidLanKDTeacherConfig, video_config_like
+from ..models.teacher import VidLanKDTeacher
 from .model_cards import CARD_FILE, TEMPLATES
 
 TEXT_FILE, VIDEO_FILE = "pytorch_model.bin", "visn_model.chkpt"

@@ -20,6 +20,8 @@ CONTRASTS = {
     "sentence (hinge loss, margin {margin:g})",
     "hinge_batch": "a contrast of each token's state with its own clip and all other clips of the batch (hinge loss, "
     "margin {margin:g})",
+    "mil_nce": "MIL-NCE, a contrast of each clip with {candidates} texts around it, of which any may fit, and with "
+    "the texts of all other clips of the batch (softmax, temperature {temperature:g})",
 }
 
 
@@ -72,7 +74,9 @@ def write_teacher_card(folder: str | Path, trainer) -> None:
     sees = teacher.video_encoder is not None
     start = settings.get("text_model") or teacher.name_or_path or getattr(text, "_name_or_path", "")
     losses = {
-        "contrast": CONTRASTS[config.contrast].format(margin=config.margin, temperature=config.temperature),
+        "contrast": CONTRASTS[config.contrast].format(
+            margin=config.margin, temperature=config.temperature, candidates=config.mil_candidates
+        ),
         "mlm": "masked language modelling",
     }
     rows = {

@@ -19,7 +19,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "base": {"num_hidden_layers": 12, "hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072},
 }
 MODEL_TYPES = {"bert": BertConfig, "roberta": RobertaConfig, "modernbert": ModernBertConfig}
-CONTRASTS = ("hinge", "hinge_batch", "infonce")
+CONTRASTS = ("hinge", "hinge_batch", "infonce", "mil_nce")
+MIL_CANDIDATES = 5  # as in the paper of MIL-NCE
 TEACHER_LOSSES = ("contrast+mlm", "contrast", "mlm")
 
 
@@ -97,15 +98,18 @@ class VidLanKDTeacherConfig(PreTrainedConfig):
             captions and has no video encoder.
         contrast: Video-text loss: `"infonce"` (softmax over all other videos in the batch), `"hinge"` (the paper's
             margin loss with one unpaired video and one unpaired sentence) or `"hinge_batch"` (the margin loss averaged
-            over all other videos in the batch). See [`VideoTextContrast`].
+            over all other videos in the batch), see [`VideoTextContrast`]; or `"mil_nce"` (softmax in which several
+            texts around a clip are positives together, for misaligned narration), see [`MILNCEContrast`].
         margin: Margin of the hinge losses (alpha in the paper).
-        temperature: Temperature of `"infonce"`.
+        temperature: Temperature of `"infonce"` and `"mil_nce"`.
+        mil_candidates: Number of texts in a bag of `"mil_nce"`, an odd number: the clip's own and as many before as
+            after it. Default: 5. Only for `"mil_nce"`.
         joint_size: Width of a joint embedding space: tokens and clips are each projected into it by an MLP (a
             vokenizer uses 64). By default clips are projected into the space of the token states.
         vocabulary: Fingerprint of the tokenizer, set by [`TeacherTrainer`]. A student must use the same tokenizer.
 
     Raises:
-        ValueError: Unknown `contrast` or `losses`, or a `joint_size` below 1.
+        ValueError: Unknown `contrast` or `losses`, a `joint_size` below 1, or `mil_candidates` that do not fit.
     """
 
     model_type = "vidlankd_teacher"
@@ -117,6 +121,7 @@ class VidLanKDTeacherConfig(PreTrainedConfig):
     contrast: str = "infonce"
     margin: float = 1.0
     temperature: float = 0.1
+    mil_candidates: int | None = None
     joint_size: int | None = None
     initializer_range: float = 0.02
     vocabulary: str | None = None
@@ -132,6 +137,18 @@ class VidLanKDTeacherConfig(PreTrainedConfig):
             raise ValueError(f"unknown losses {self.losses!r}: choose one of {', '.join(TEACHER_LOSSES)}")
         if self.joint_size is not None and self.joint_size < 1:
             raise ValueError(f"joint_size is {self.joint_size}: give a width of 1 or more, or leave it out")
+        if self.contrast != "mil_nce" and self.mil_candidates is not None:
+            raise ValueError(
+                f"mil_candidates is {self.mil_candidates}, but the contrast is {self.contrast!r}: leave it out, or "
+                "choose mil_nce"
+            )
+        if self.contrast == "mil_nce":
+            self.mil_candidates = MIL_CANDIDATES if self.mil_candidates is None else self.mil_candidates
+            if self.mil_candidates < 1 or self.mil_candidates % 2 == 0:
+                raise ValueError(
+                    f"mil_candidates is {self.mil_candidates}: give an odd number such as {MIL_CANDIDATES}, the "
+                    "clip's own text and as many before as after it"
+                )
         super().__post_init__(**kwargs)
 
     @property
@@ -143,3 +160,16 @@ class VidLanKDTeacherConfig(PreTrainedConfig):
     def hidden_size(self) -> int:
         """Width H of the text encoder."""
         return self.text_config.hidden_size
+
+
+def video_config_like(text_config, feature_size: int) -> VidLanKDVideoConfig:
+    """Returns the configuration of a video encoder with the shape of the text encoder (VidLanKD, section 4.1).
+
+    Args:
+        text_config: Configuration of the text encoder.
+        feature_size: Width F of the video features.
+    """
+    shape = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    dropout = ("hidden_dropout_prob", "attention_probs_dropout_prob")  # ModernBERT has other names
+    fields = {name: getattr(text_config, name) for name in (*shape, *dropout) if hasattr(text_config, name)}
+    return VidLanKDVideoConfig(feature_size=feature_size, **fields)

@@ -1,4 +1,4 @@
-"""The video-text contrast of the teacher."""
+"""The video-text contrasts of the teacher."""
 
 import torch
 import torch.nn.functional as F
@@ -68,6 +68,53 @@ class VideoTextContrast(nn.Module):
         return token_mean(
             _mean_where(clip_hinge, clip_negatives) + _mean_where(sentence_hinge, sentence_negatives), mask
         )
+
+
+class MILNCEContrast(nn.Module):
+    r"""MIL-NCE: contrasts a clip with several texts around it, of which any may describe it.
+
+    Narration often comes before or after what it describes. The texts of the bag P_i around clip v_i are therefore
+    positives together, and the loss is small as soon as one of them fits:
+
+        L_i = -log( sum_{t in P_i} e^{s(t, v_i)} / (sum_{t in P_i} e^{s(t, v_i)} + sum_{(t, v) in N_i} e^{s(t, v)}) )
+
+    The negatives N_i are the pairs of clip i with the texts of bags of other videos, and the pairs of the texts of
+    P_i with clips of other videos. `s(t, v) = t . v / tau`, where t is the mean of the text's unit token vectors, so
+    that `t . v` is the mean similarity of its tokens to the clip. (The paper's embeddings have no fixed norm, and it
+    uses no temperature.)
+
+    With one text in each bag, `e^L = e^{L_clip} + e^{L_text} - 1`, where L_clip and L_text are the two terms of
+    `"infonce"` for texts of one token: MIL-NCE puts the negatives of both directions into one softmax.
+
+    Args:
+        temperature: tau.
+
+    Source: Miech et al., CVPR 2020 (arXiv 1912.06430), eq. 1 and 2.
+    """
+
+    def __init__(self, temperature: float = 0.1):
+        super().__init__()
+        self.temperature = positive("temperature", temperature)
+
+    def forward(self, text_states: Tensor, video_states: Tensor, mask: Tensor, video_ids: Tensor) -> Tensor:
+        """Computes the mean over clips. The order of the texts in a bag has no influence.
+
+        Args:
+            text_states: `[B, N, J]`, the vectors of the N texts of each bag.
+            video_states: Unit vectors `[B, J]`.
+            mask: `[B, N]`, 1 for real texts, at least one in each bag.
+            video_ids: `[B]`, equal for samples of the same video.
+        """
+        texts, videos = at_least_float32(text_states, video_states)
+        similarities = torch.einsum("bnj,cj->bnc", texts, videos) / self.temperature  # text n of bag b, clip c
+        real, other = mask.bool()[:, :, None], video_ids[:, None] != video_ids[None]
+        itself = torch.eye(len(videos), dtype=torch.bool, device=videos.device)
+        lowest = torch.finfo(similarities.dtype).min
+        positives = torch.diagonal(similarities, dim1=0, dim2=2).T.masked_fill(~mask.bool(), lowest)
+        with_clips = similarities.masked_fill(~(real & (other | itself)[:, None]), lowest)
+        with_texts = similarities.masked_fill(~(real & other[:, None]), lowest)
+        pairs = torch.cat([with_clips.flatten(1), with_texts.permute(2, 0, 1).flatten(1)], dim=1)  # [B, 2 N B]
+        return (torch.logsumexp(pairs, dim=1) - torch.logsumexp(positives, dim=1)).mean()
 
 
 def _next_of_another_video(other: Tensor) -> Tensor:

@@ -13,9 +13,10 @@ from transformers.utils import ModelOutput, cached_file
 
 from .attention import key_mask
 from .heads import DistillationHead, VokenHead, masked_logits, mlm_loss, unit_states
+from .loading import gathered_parameters
 from .losses import OBJECTIVES
 from .objectives import NEEDED, objectives_recipe, own_losses
-from .teacher import check_path, gathered_parameters
+from .teacher import check_path
 
 DISTILLATION_FOLDER, HEADS_FILE, RECIPE_FILE = "distillation", "heads.safetensors", "recipe.json"
 

@@ -3,9 +3,7 @@
 [`load_teacher`] also loads other text encoders as teachers.
 """
 
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -21,13 +19,13 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
-from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
-from transformers.utils import ModelOutput, logging
+from transformers.utils import ModelOutput
 
 from .attention import key_mask
-from .configuration import VidLanKDTeacherConfig, VidLanKDVideoConfig
-from .contrast import VideoTextContrast
+from .configuration import VidLanKDTeacherConfig, video_config_like
+from .contrast import MILNCEContrast, VideoTextContrast
 from .heads import masked_logits, mlm_loss
+from .loading import gathered_parameters, only_errors
 from .video_encoder import VideoEncoder
 
 
@@ -79,7 +77,10 @@ class VidLanKDTeacher(PreTrainedModel):
         self.video_encoder, self.text_projection, joint_size = None, None, config.joint_size
         if "contrast" in config.losses:
             self.video_encoder = VideoEncoder(config.video_config, output_size=joint_size or config.hidden_size)
-            self.contrast = VideoTextContrast(config.contrast, config.margin, config.temperature)
+            if config.contrast == "mil_nce":
+                self.contrast = MILNCEContrast(config.temperature)
+            else:
+                self.contrast = VideoTextContrast(config.contrast, config.margin, config.temperature)
             if joint_size:
                 width = config.hidden_size
                 self.text_projection = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, joint_size))
@@ -92,7 +93,8 @@ class VidLanKDTeacher(PreTrainedModel):
     @property
     def loss_terms(self) -> dict[str, tuple[float, str]]:
         """Maps the name of each loss component to its weight and what it is a mean over."""
-        terms = {"contrast": (1.0, "tokens"), "mlm": (1.0, "masked_tokens")}
+        unit = "sequences" if self.config.contrast == "mil_nce" else "tokens"
+        terms = {"contrast": (1.0, unit), "mlm": (1.0, "masked_tokens")}
         return {name: term for name, term in terms.items() if name in self.config.losses}
 
     @classmethod
@@ -156,6 +158,12 @@ class VidLanKDTeacher(PreTrainedModel):
         with torch.autocast(states.device.type, enabled=False):
             return F.normalize(states.float(), dim=-1)
 
+    def _candidate_vectors(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """Returns the vectors `[B, N - 1, J]` of texts `[B, N - 1, L]`; `text_embeds` are those of the clips' own."""
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        states = self.encode_text(input_ids.flatten(0, 1), None if attention_mask is None else mask.flatten(0, 1))
+        return token_means(self.unit_tokens(states), mask.flatten(0, 1)).view(*input_ids.shape[:2], -1)
+
     def encode_video(self, video_features: Tensor, video_mask: Tensor | None = None) -> Tensor:
         """Maps clips to unit vectors.
 
@@ -184,6 +192,9 @@ class VidLanKDTeacher(PreTrainedModel):
         video_ids: Tensor | None = None,
         masked_positions: Tensor | None = None,
         masked_labels: Tensor | None = None,
+        candidate_input_ids: Tensor | None = None,
+        candidate_attention_mask: Tensor | None = None,
+        candidate_mask: Tensor | None = None,
         return_dict: bool | None = None,
     ) -> VidLanKDTeacherOutput:
         """Encodes texts and, if given, clips, and computes the losses that the inputs allow.
@@ -196,6 +207,10 @@ class VidLanKDTeacher(PreTrainedModel):
             video_ids: `[B]`, equal for windows of the same video. Default: all are different.
             masked_positions: `[B, M]` indices into L at which the MLM head runs; any index in unused slots.
             masked_labels: `[B, M]` token ids at the masked positions, -100 in unused slots; for the MLM loss.
+            candidate_input_ids: `[B, N - 1, L]`, the texts around each clip, for the contrast `"mil_nce"`. Default:
+                none, so that a clip's own text is the only positive.
+            candidate_attention_mask: `[B, N - 1, L]`, 1 for real tokens. Default: all tokens are real.
+            candidate_mask: `[B, N - 1]`, 1 for real texts; 0 where a video has no further text.
             return_dict: Ignored; the output is always a [`VidLanKDTeacherOutput`].
         """
         states = self.encode_text(input_ids, attention_mask)
@@ -206,10 +221,16 @@ class VidLanKDTeacher(PreTrainedModel):
             if video_ids is None:
                 video_ids = torch.arange(len(input_ids), device=input_ids.device)
             output.video_embeds, tokens = self.encode_video(video_features, video_mask), self.unit_tokens(states)
+            output.text_embeds = token_means(tokens, attention_mask)
+            if self.config.contrast == "mil_nce":
+                texts, real = output.text_embeds[:, None], torch.ones_like(video_ids)[:, None]
+                if candidate_input_ids is not None:
+                    others = self._candidate_vectors(candidate_input_ids, candidate_attention_mask)
+                    texts, real = torch.cat([texts, others], 1), torch.cat([real, candidate_mask], 1)
+            else:
+                texts, real = tokens, attention_mask
             with torch.autocast(states.device.type, enabled=False):
-                weights = attention_mask.float()[..., None]
-                output.text_embeds = (tokens * weights).sum(1) / weights.sum(1).clamp(min=1)
-                output.losses["contrast"] = self.contrast(tokens, output.video_embeds, attention_mask, video_ids)
+                output.losses["contrast"] = self.contrast(texts, output.video_embeds, real, video_ids)
         if masked_positions is not None:
             output.logits = masked_logits(self.text_model, states, masked_positions)
             if masked_labels is not None:
@@ -217,6 +238,13 @@ class VidLanKDTeacher(PreTrainedModel):
         if output.losses:
             output.loss = sum(self.loss_terms[name][0] * value for name, value in output.losses.items())
         return output
+
+
+def token_means(states: Tensor, mask: Tensor) -> Tensor:
+    """Mean of token `states [B, L, J]` over the real tokens in `mask [B, L]`, computed in float32."""
+    with torch.autocast(states.device.type, enabled=False):
+        weights = mask.float()[..., None]
+        return (states * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
 def load_teacher(path: str | Path, dtype: torch.dtype | str = torch.float32) -> PreTrainedModel:
@@ -311,36 +339,3 @@ def check_text_encoder(model) -> None:
 def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
     """Returns the configuration of a teacher's text encoder, which is `config` itself for a plain text encoder."""
     return getattr(config, "text_config", config)
-
-
-@contextmanager
-def only_errors():
-    """Sets transformers' log level to errors."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-
-
-def gathered_parameters(model: PreTrainedModel):
-    """Returns a context in which the weights of a model loaded under ZeRO-3 are complete on each process."""
-    if not is_deepspeed_zero3_enabled():
-        return nullcontext()
-    # With an import statement, transformers would require DeepSpeed to load a teacher as remote code.
-    deepspeed = import_module("deepspeed")
-    return deepspeed.zero.GatheredParameters(list(model.parameters()))
-
-
-def video_config_like(text_config, feature_size: int) -> VidLanKDVideoConfig:
-    """Returns the configuration of a video encoder with the shape of the text encoder (VidLanKD, section 4.1).
-
-    Args:
-        text_config: Configuration of the text encoder.
-        feature_size: Width F of the video features.
-    """
-    shape = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-    dropout = ("hidden_dropout_prob", "attention_probs_dropout_prob")  # ModernBERT has other names
-    fields = {name: getattr(text_config, name) for name in (*shape, *dropout) if hasattr(text_config, name)}
-    return VidLanKDVideoConfig(feature_size=feature_size, **fields)

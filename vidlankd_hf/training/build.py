@@ -7,9 +7,9 @@ from transformers import AutoConfig, AutoTokenizer
 from ..data.features import FeatureStore
 from ..data.text_blocks import TextBlocks
 from ..data.vocabulary import check_same_vocabulary
-from ..models.configuration import SIZES, VidLanKDTeacherConfig, bert_config, student_config
+from ..models.configuration import SIZES, VidLanKDTeacherConfig, bert_config, student_config, video_config_like
 from ..models.student import student_class
-from ..models.teacher import VidLanKDTeacher, load_teacher, text_config, video_config_like
+from ..models.teacher import VidLanKDTeacher, load_teacher, text_config
 from ..reliability.run_dir import log_on_main, mark_finished
 from ..utils.loading import loading
 

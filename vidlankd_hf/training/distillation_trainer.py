@@ -12,8 +12,9 @@ from ..data.collators import TextCollator
 from ..data.vocabulary import check_vocabulary_size
 from ..hub.model_cards import write_student_card
 from ..models.cpu_kernels import use_cpu_attention
+from ..models.loading import gathered_parameters
 from ..models.student import DistillationStudent
-from ..models.teacher import check_text_encoder, gathered_parameters, text_config
+from ..models.teacher import check_text_encoder, text_config
 from ..reliability.same_run import model_fingerprint
 from ..reliability.trainer_options import check_trainer_arguments
 from .base_trainer import BaseTrainer

@@ -8,7 +8,7 @@ from transformers.hf_argparser import HfArg
 
 from ..data.script_arguments import PairingArguments
 from ..data.text_blocks import read_vokens_info
-from ..models.configuration import CONTRASTS, MODEL_TYPES, SIZES, TEACHER_LOSSES
+from ..models.configuration import CONTRASTS, MIL_CANDIDATES, MODEL_TYPES, SIZES, TEACHER_LOSSES
 from ..models.objectives import objectives_recipe
 from ..models.teacher import check_path
 from ..reliability.same_run import weights_fingerprint
@@ -63,6 +63,11 @@ class TeacherArguments(PairingArguments):
     shuffle_videos: bool = HfArg(default=False, help="control: pair every video's captions with another video's clips")
     text_model: str = HfArg(default="small", help=f"size of a new one ({', '.join(SIZES)}), or a BERT to start from")
     contrast: str = HfArg(default="infonce", help=f"one of {', '.join(CONTRASTS)}; the paper uses hinge")
+    mil_candidates: int | None = HfArg(
+        default=None,
+        help="texts that mil_nce takes as positives of a clip: its own and as many before as after it, so an odd "
+        f"number; default: {MIL_CANDIDATES}",
+    )
     losses: str = HfArg(default="contrast+mlm", help=f"one of {', '.join(TEACHER_LOSSES)}; mlm: control without video")
     margin: float = HfArg(default=1.0, help="margin of the hinge losses: 1 in the paper, 0.5 for a vokenizer")
     joint_size: int | None = HfArg(default=None, help="width of tokens and clips in the contrast; 64 for a vokenizer")
@@ -71,7 +76,11 @@ class TeacherArguments(PairingArguments):
     @property
     def design(self) -> dict[str, Any]:
         """Settings of the teacher's configuration."""
-        return {name: getattr(self, name) for name in ("losses", "contrast", "margin", "joint_size")}
+        names = ("losses", "contrast", "mil_candidates", "margin", "joint_size")
+        design = {name: getattr(self, name) for name in names}
+        if self.contrast == "mil_nce" and self.mil_candidates is None:
+            design["mil_candidates"] = MIL_CANDIDATES
+        return design
 
 
 @dataclass

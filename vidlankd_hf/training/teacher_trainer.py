@@ -42,7 +42,8 @@ class TeacherTrainer(BaseTrainer):
         model: The teacher.
         args: The arguments; `TeacherConfig()` if not given.
         train_dataset, eval_dataset: Data sets with the columns `id`, `text` and `video_features`, as
-            [`load_video_text`] returns them. `eval_dataset` may be a dict of several.
+            [`load_video_text`] returns them, and `candidates` for the contrast `"mil_nce"`. `eval_dataset` may be a
+            dict of several.
         processing_class: The teacher's tokenizer.
         kwargs: Other arguments of `transformers.Trainer`, such as `callbacks`.
 
@@ -86,6 +87,7 @@ class TeacherTrainer(BaseTrainer):
             max_video_length=min(args.max_video_length, model.config.video_config.max_position_embeddings),
             feature_size=model.config.video_config.feature_size,
             check_negatives="contrast" in model.loss_terms,
+            mil_candidates=model.config.mil_candidates if "contrast" in model.loss_terms else None,
         )
         kwargs.setdefault("data_collator", collator)
         super().__init__(model, args, train_dataset, eval_dataset, processing_class=processing_class, **kwargs)
