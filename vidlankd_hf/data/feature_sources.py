@@ -4,7 +4,6 @@ Nothing is unpickled: headers of NumPy files are parsed before their content is 
 """
 
 import io
-import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import numpy as np
 
 from ..utils.extras import requires_extra
 from ..utils.folders import files_below
+from ..utils.tars import tar_members
 from .feature_arrays import MOST_BYTES, Place, RawFeatures, check_kind, from_arrays, number, read_npy, times_of
 from .feature_tables import TABLE_SUFFIXES, FeatureTable
 
@@ -108,25 +108,13 @@ class _Blob(NamedTuple):
 
 
 def _tar_members(path: Path, left_out: list[tuple[str, str]]) -> list[_Blob]:
-    """The NumPy files in a tar. Its headers are read, its content is skipped.
-
-    Raises:
-        ValueError: This is no uncompressed tar, or it is truncated.
-    """
+    """The NumPy files in a tar."""
     blobs = []
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                if member.isreg() and not member.issparse() and member.name.lower().endswith(NUMPY_SUFFIXES):
-                    blobs.append(_Blob(path, member.name, member.offset_data, member.size))
-                elif not member.isdir():
-                    left_out.append((f"{path}::{member.name}", f"no features: {', '.join(NUMPY_SUFFIXES)} are read"))
-    except (tarfile.TarError, EOFError, ValueError) as error:
-        raise ValueError(f"{path} is no uncompressed tar ({error}): decompress it, or fetch it again") from error
-    size = path.stat().st_size
-    for blob in blobs:
-        if blob.offset + blob.size > size:
-            raise ValueError(f"{path} is truncated: it ends inside {blob.name!r}. Fetch it again")
+    for member in tar_members(path):
+        if member.offset is not None and member.name.lower().endswith(NUMPY_SUFFIXES):
+            blobs.append(_Blob(path, member.name, member.offset, member.size))
+        else:
+            left_out.append((f"{path}::{member.name}", f"no features: {', '.join(NUMPY_SUFFIXES)} are read"))
     return blobs
 
 
