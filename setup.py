@@ -25,6 +25,7 @@ deepspeed = ["deepspeed>=0.16.9"]
 world = ["matplotlib>=3.9", "scikit-learn>=1.5", "scipy>=1.13"]
 downstream = world
 ray = ["ray[data]>=2.40"]
+hdf5 = ["h5py>=3.11"]
 notebook = ["nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"]
 tensorboard = ["tensorboard>=2.18"]
 test = [
@@ -37,6 +38,7 @@ test = [
     "selenium>=4.20",
     *tensorboard,
     *deepspeed,
+    *hdf5,
     *world,
     *notebook,
 ]
@@ -106,9 +108,10 @@ setup(
         "world": world,
         "downstream": downstream,
         "ray": ray,
+        "hdf5": hdf5,
         "notebook": notebook,
         "tensorboard": tensorboard,
-        "all": sorted({*deepspeed, *world, *ray, *notebook, *tensorboard}),
+        "all": sorted({*deepspeed, *world, *ray, *hdf5, *notebook, *tensorboard}),
         "test": test,
         "docs": docs,
         "dev": [*test, *docs, *types, "ruff>=0.12"],

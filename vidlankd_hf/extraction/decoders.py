@@ -26,6 +26,8 @@ from fsspec.callbacks import Callback
 from ..utils.addresses import hide_secrets, public_address
 from ..utils.io import temporary_dir
 from .container import REASONS
+from .limits import Limits
+from .packed import copy_out, split_packed
 from .videos import Video, is_remote
 
 # Skips the package's __init__.py, since importing transformers would slow down the start of a child.
@@ -41,22 +43,6 @@ VIDEOS_PER_CHILD = 100  # then a new child takes over, so that memory leaks of F
 PIPE_BYTES = 2**20
 MAX_MESSAGE_BYTES = 2**20  # of an answer without its pixels
 START_SECONDS, EXIT_SECONDS = 300.0, 10.0  # timeouts for starting and ending a child, generous for busy machines
-
-
-class Limits(NamedTuple):
-    """Limits for one video. A video that exceeds one fails, and the run continues.
-
-    Args:
-        stall_seconds: Time without a new clip while the run waits for one, and time without data during a download.
-        video_seconds: Total time that the run waits for the clips of a video, and total time of its download.
-        memory_bytes: Address space of a decoding child (Linux only), in addition to that of its libraries.
-        download_bytes: Size of a downloaded video.
-    """
-
-    stall_seconds: float = 60.0
-    video_seconds: float = 4 * 3600.0
-    memory_bytes: int = 4 * 2**30
-    download_bytes: int = 64 * 2**30
 
 
 class Clip(NamedTuple):
@@ -163,15 +149,18 @@ def decode_videos(
 
 
 def _events(child: "DecodingChild", video: Video) -> Iterator[Clip | Ended | Failed]:
-    """Yields the clips of one video and how it ended; a remote video is downloaded first."""
-    if not is_remote(video.path):
+    """Yields the clips of one video and how it ended; a remote or packed video is copied to a local file first."""
+    packed = split_packed(video.path)
+    if not packed and not is_remote(video.path):
         yield from child.decode(video, video.path)
         return
     with temporary_dir() as folder:
         local = str(folder / "video")
-        error = _fetch(video.path, local, child.limits)
+        error = (copy_out if packed else _fetch)(video.path, local, child.limits)
         if error is None:
             yield from child.decode(video, local)
+        elif packed:
+            yield Failed(video, "unreadable", str(error))
         else:
             problem = hide_secrets(f"{video.path}: {type(error).__name__}: {error}", video.path)
             yield Failed(video, "not fetched", problem)

@@ -1,6 +1,5 @@
 """Extracts the features of videos into a folder of shards, in one or several processes."""
 
-import json
 import logging
 import os
 from collections.abc import Iterable, Sequence
@@ -11,13 +10,11 @@ from tqdm.auto import tqdm
 
 from ..data.feature_shards import MANIFEST
 from ..data.features import FeatureStore, read_manifest
-from ..utils.addresses import public_address
-from ..utils.folders import listed
-from ..utils.io import atomic_write
 from .backbones import Backbone
 from .decoders import Limits
+from .shard_folder import ShardFolder
 from .streams import Stream
-from .tasks import LEFT_OUT, QUARANTINE, ShardTask, finish, is_done, open_folder, part_path, read_part
+from .tasks import ShardTask
 from .videos import LeftOut, find_videos
 
 logger = logging.getLogger(__name__)
@@ -25,7 +22,7 @@ logger = logging.getLogger(__name__)
 MAX_DECODERS = 8  # by default
 
 
-class Extraction:
+class Extraction(ShardFolder):
     """Loads the backbones and divides the videos into shard tasks, which any process can run.
 
     Args:
@@ -45,41 +42,18 @@ class Extraction:
         shard_bytes: int = 2**30,
         limits: Limits | None = None,
     ):
-        self.folder = Path(output_dir)
         self.batch_size, self.decoders, self.limits = batch_size, decoders or default_decoders(), limits or Limits()
-        self.left_out: list[LeftOut] = []
-        found = find_videos(videos, self.left_out)
+        left_out: list[LeftOut] = []
+        found = find_videos(videos, left_out)
         names = [stream.name for stream in streams]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"Streams {names}: give at least one, all with different names.")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.backbones = {stream.name: Backbone(stream, device, precision) for stream in streams}
-        self.settings = {name: backbone.settings for name, backbone in self.backbones.items()}
+        settings = {name: backbone.settings for name, backbone in self.backbones.items()}
         # 2 bytes per value of a feature, 4 bytes per timestamp.
         bytes_per_second = sum(b.settings["rate"] * (2 * b.width + 4) for b in self.backbones.values())
-        self.tasks = open_folder(self.folder, found, self.settings, bytes_per_second, shard_bytes)
-        rows = ({"path": public_address(path), "reason": reason} for path, reason in self.left_out)
-        listing = "".join(json.dumps(row) + "\n" for row in rows)
-        path = self.folder / LEFT_OUT
-        if listing != (path.read_text(encoding="utf-8") if path.exists() else ""):
-            atomic_write(path, listing)
-
-    def missing(self, numbers: Iterable[int] | None = None, retry_failed: bool = False) -> list[int]:
-        """Returns the tasks whose shards are missing or damaged, and removes what is left of these shards.
-
-        Args:
-            numbers: Tasks to check. Default: all.
-            retry_failed: Whether to include shards in which videos failed.
-        """
-        todo = []
-        for number in range(len(self.tasks)) if numbers is None else numbers:
-            if not is_done(self.folder, number) or (retry_failed and read_part(self.folder, number)["failed"]):
-                todo.append(number)
-        for number in todo:
-            part_path(self.folder, number).unlink(missing_ok=True)
-        if todo:
-            (self.folder / MANIFEST).unlink(missing_ok=True)  # until all shards are complete
-        return todo
+        super().__init__(Path(output_dir), found, settings, bytes_per_second, shard_bytes, left_out)
 
     def extract_shard(self, number: int, progress: tqdm | None = None) -> None:
         """Extracts one shard.
@@ -105,32 +79,6 @@ class Extraction:
         (self.folder / MANIFEST).unlink(missing_ok=True)
         share = task.waiting / task.seconds
         logger.info(f"shard {number}: {task.seconds:.1f} s, of which {share:.0%} waiting for decoded videos")
-
-    def close(self, max_failed: int = 0) -> FeatureStore | None:
-        """Writes index and manifest once all shards are complete.
-
-        Args:
-            max_failed: Maximum number of videos that may fail.
-
-        Returns:
-            The features, or `None` if shards are missing.
-
-        Raises:
-            ValueError: More than `max_failed` videos failed, or all of them.
-        """
-        if read_manifest(self.folder) is None and not finish(self.folder, len(self.tasks), self.settings):
-            return None
-        if self.left_out:
-            names = listed([public_address(path) for path, _ in self.left_out])
-            logger.warning(f"{len(self.left_out)} files were left out ({self.folder / LEFT_OUT}): {names}")
-        store, num_failed = FeatureStore(self.folder), read_manifest(self.folder)["num_failed"]
-        if num_failed > max_failed:
-            raise ValueError(
-                f"{num_failed} of {num_failed + len(store)} videos failed, but --max_failed is {max_failed}. "
-                f"{self.folder / QUARANTINE} lists the reasons. All other features are written. Fix the files and run "
-                "again with --retry_failed, or raise --max_failed."
-            )
-        return store
 
 
 def extract_features(

@@ -12,6 +12,7 @@ import fsspec
 
 from ..utils.addresses import hide_secrets, public_address, without_secrets
 from ..utils.folders import files_below, listed
+from .packed import names_in_tar, rows_with_ids, size_of, split_packed, video_column
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ class Video(NamedTuple):
 
     Args:
         id: Key of the video in the shards.
-        path: A file, or a URL such as `s3://bucket/talk.mp4`.
+        path: A file, a URL such as `s3://bucket/talk.mp4`, or a video inside a file, such as `shard.tar::talk.mp4`.
         seconds: Estimated length, only used to divide the videos into shards.
     """
 
@@ -51,10 +52,13 @@ def find_videos(videos: str | Path | Iterable[str | Path], left_out: list[LeftOu
     Args:
         videos: One of
 
-            - a folder: all videos in it and its subfolders are taken. A video is a file that FFmpeg can read,
-              whatever its name; in a remote folder, a file with the suffix of a video;
+            - a folder: all videos in it, its subfolders and its tars are taken. A video is a file that FFmpeg can
+              read, whatever its name; in a remote folder or a tar, a file with the suffix of a video;
             - a glob pattern;
-            - a list of paths;
+            - a tar (WebDataset);
+            - a list of paths; `shard.tar::talk.mp4` and `videos.parquet::ID` (or the number of a row) are videos
+              inside a file;
+            - a `.parquet` file with one column of videos as bytes, and optionally `id`;
             - a manifest: a `.jsonl` or `.parquet` file whose rows have `path` and optionally `id` and `duration` in
               seconds. Paths are relative to the manifest.
 
@@ -98,7 +102,7 @@ def find_videos(videos: str | Path | Iterable[str | Path], left_out: list[LeftOu
 
 def is_remote(path: str) -> bool:
     """Whether a path is a URL that fsspec reads, and not the name of a local file."""
-    return ("://" in path or "::" in path) and not Path(path).exists()
+    return ("://" in path or "::" in path) and not Path(path).exists() and split_packed(path) is None
 
 
 def _found(videos: str | Path | Iterable[str | Path], left_out: list[LeftOut]) -> Iterable[Video]:
@@ -113,8 +117,14 @@ def _found(videos: str | Path | Iterable[str | Path], left_out: list[LeftOut]) -
 def _video(path: str, id: str | None = None, seconds: float | None = None) -> Video:
     if seconds is None:
         try:
-            seconds = UNKNOWN_SECONDS if is_remote(path) else Path(path).stat().st_size / BYTES_PER_SECOND
-        except OSError:  # it will fail in a decoder, with its name
+            if is_remote(path):
+                seconds = UNKNOWN_SECONDS
+            elif split_packed(path):
+                size = size_of(path)
+                seconds = UNKNOWN_SECONDS if size is None else size / BYTES_PER_SECOND
+            else:
+                seconds = Path(path).stat().st_size / BYTES_PER_SECOND
+        except (OSError, ValueError):  # it will fail in a decoder, with its name
             seconds = 0.0
     id = _file_name(path) if id is None else id
     try:
@@ -126,6 +136,9 @@ def _video(path: str, id: str | None = None, seconds: float | None = None) -> Vi
 
 def _file_name(path: str) -> str:
     """The last part of a path or address; of chained addresses, of the first one that has a path."""
+    packed = split_packed(path)
+    if packed:
+        return posixpath.basename(packed[1])
     parts = public_address(path).split("::") if is_remote(path) else [path]
     part = next((part for part in parts if "://" in part), parts[-1])
     return posixpath.basename(part.rstrip("/"))
@@ -139,8 +152,9 @@ def _listed(folder_or_pattern: str, left_out: list[LeftOut]) -> list[str]:
         names = system.find(root) if is_folder else system.glob(root)
         paths = [system.unstrip_protocol(name) for name in names]
     elif not Path(folder_or_pattern).is_dir():  # file names can contain pattern characters
-        is_file = Path(folder_or_pattern).is_file()
-        return [folder_or_pattern] if is_file else glob.glob(folder_or_pattern, recursive=True)
+        is_file = Path(folder_or_pattern).is_file() or split_packed(folder_or_pattern)
+        found = [folder_or_pattern] if is_file else glob.glob(folder_or_pattern, recursive=True)
+        return [video for path in found for video in _in_tar(path, left_out)]
     else:
         is_folder, paths = True, [str(path) for path in files_below(folder_or_pattern)]
     if not is_folder:
@@ -152,12 +166,24 @@ def _listed(folder_or_pattern: str, left_out: list[LeftOut]) -> list[str]:
         return videos
     from .probe import reasons_against  # decoders import this module
 
+    videos += [video for path in others if path.lower().endswith(".tar") for video in _in_tar(path, left_out)]
+    others = [path for path in others if not path.lower().endswith(".tar")]
     for path, reason in zip(others, reasons_against(others)):
         if reason is None:
             videos.append(path)
         else:
             left_out.append(LeftOut(path, reason))
     return videos
+
+
+def _in_tar(path: str, left_out: list[LeftOut]) -> list[str]:
+    """The videos in a local tar, by their suffix; of any other file, the file itself."""
+    if not path.lower().endswith(".tar"):
+        return [path]
+    plain, others = names_in_tar(Path(path))
+    others += [name for name in plain if not name.lower().endswith(VIDEO_SUFFIXES)]
+    left_out += [LeftOut(f"{path}::{name}", "has no suffix of a video, or is no plain file") for name in others]
+    return [f"{path}::{name}" for name in plain if name.lower().endswith(VIDEO_SUFFIXES)]
 
 
 def _manifest(manifest: str) -> Iterator[Video]:
@@ -182,6 +208,12 @@ def _rows(manifest: str) -> Iterator[tuple[str, dict]]:
             import pyarrow.parquet as parquet
 
             table = parquet.ParquetFile(file)
+            column = None if "path" in table.schema_arrow.names else video_column(table.schema_arrow)
+            if column and not is_remote(manifest):
+                name = Path(manifest).name
+                for row, id in rows_with_ids(table):
+                    yield f"row {row}", {"path": f"{name}::{row}", "id": f"{name}-{row}" if id is None else id}
+                return
             if "path" not in table.schema_arrow.names:
                 raise ValueError(f"{manifest} has the columns {table.schema_arrow.names}, but needs 'path'.")
             columns = [name for name in ("path", "id", "duration") if name in table.schema_arrow.names]

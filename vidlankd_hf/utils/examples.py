@@ -17,6 +17,7 @@ COMMANDS = {
     "teacher": "pretrain_teacher", "vokenize": "vokenize", "distill": "distill", "probe": "probe", "ground": "ground",
     "finetune": "finetune", "evaluate": "evaluate_all", "ablate": "ablate", "demo": "demo", "plot": "plot_run",
     "convert": "convert_original", "convert-howto100m": "convert_howto100m",
+    "import-features": "import_features",
 }  # fmt: skip
 
 
