@@ -1,6 +1,7 @@
 """The output folder of a run is locked against a second run, and is the same for all its processes."""
 
 import errno
+import fcntl
 import os
 import platform
 import signal
@@ -87,7 +88,7 @@ def test_file_system_without_locks_is_said_aloud(tmp_path, monkeypatch, capsys):
     def refuse(*args):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(folder_lock.fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
     lock_folder(arguments(tmp_path))
     assert "has no locks: start no second run in it" in capsys.readouterr().out
 
