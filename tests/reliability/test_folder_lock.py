@@ -93,6 +93,15 @@ def test_file_system_without_locks_is_said_aloud(tmp_path, monkeypatch, capsys):
     assert "has no locks: start no second run in it" in capsys.readouterr().out
 
 
+def test_lock_that_is_a_link_overwrites_nothing(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").symlink_to(tmp_path / "file")
+    with pytest.raises(ValueError, match="run cannot be written to"):
+        lock_folder(arguments(tmp_path / "run"))
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_folder_that_cannot_be_made_is_an_error_that_says_so(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="file/run cannot be written to"):

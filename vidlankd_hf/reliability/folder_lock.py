@@ -31,7 +31,7 @@ def lock_folder(args: TrainingArguments) -> None:
     try:
         if args.should_save:
             folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+            descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
             refusal = _lock(descriptor, folder)
     except OSError as error:
         refusal = f"{folder} cannot be written to: {error}"
