@@ -14,13 +14,12 @@ import shlex
 import time
 from pathlib import Path
 
-import yaml
-
 from vidlankd_hf.cli import CommandLine, run_example
 from vidlankd_hf.experiments.ablations.report import write_table
 from vidlankd_hf.experiments.ablations.run_seed import run_seed
 from vidlankd_hf.experiments.ablations.runs import DATA, SeedRuns
 from vidlankd_hf.experiments.ablations.tables import TABLES
+from vidlankd_hf.utils.yaml_files import read_yaml
 
 
 def main() -> None:
@@ -34,7 +33,7 @@ def main() -> None:
     parser.add_argument("--launcher", help="what starts each run, such as 'accelerate launch'; default: python")
     parser.add_argument("--jobs", type=int, help="runs at the same time; default: 2, or 1 on own data")
     args = parser.parse(section_needed=False)
-    own = {} if parser.config is None else yaml.safe_load(Path(parser.config).read_text())
+    own = {} if parser.config is None else read_yaml(parser.config)
     recipes = {name: own[name] for name in DATA if name in own}
     config = parser.config if recipes else None
     parser.save_settings(args.output_dir, sections=recipes)

@@ -38,6 +38,7 @@ DAMAGES = {
     "list": lambda path: path.write_text("[]"),
     "deep": lambda path: path.write_text("[" * 100_000),
     "other keys": lambda path: path.write_text('{"finished": "no"}'),
+    "number for a list": lambda path: path.write_text(json.dumps({**json.loads(path.read_text()), "trainings": 5})),
     "not UTF-8": lambda path: path.write_bytes(b"\xff\xfe"),
     "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
     "folder": as_folder,

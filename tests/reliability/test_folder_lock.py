@@ -1,6 +1,7 @@
 """The output folder of a run is locked against a second run, and is the same for all its processes."""
 
 import errno
+import fcntl
 import os
 import platform
 import signal
@@ -87,9 +88,18 @@ def test_file_system_without_locks_is_said_aloud(tmp_path, monkeypatch, capsys):
     def refuse(*args):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(folder_lock.fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
     lock_folder(arguments(tmp_path))
     assert "has no locks: do not start a second run in it" in capsys.readouterr().out
+
+
+def test_lock_that_is_a_link_overwrites_nothing(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").symlink_to(tmp_path / "file")
+    with pytest.raises(ValueError, match="run cannot be written to"):
+        lock_folder(arguments(tmp_path / "run"))
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_folder_that_cannot_be_made_is_an_error_that_says_so(tmp_path):

@@ -42,6 +42,14 @@ def test_checkpoint_without_a_required_file_is_neither_sealed_nor_resumed(tmp_pa
     assert agree_on_checkpoint(tmp_path, saves=True) == str(tmp_path / "checkpoint-1")
 
 
+def test_manifest_of_more_processes_than_files_is_damage_and_takes_no_memory(tmp_path):
+    checkpoint = make_checkpoint(tmp_path, 1)
+    content = json.loads((checkpoint / "manifest.json").read_text())
+    content["layout"]["processes"] = 10**12
+    (checkpoint / "manifest.json").write_text(json.dumps(content))
+    assert "of a run of 1000000000000 processes" in verify_checkpoint(checkpoint)
+
+
 @pytest.mark.parametrize(
     "layout, files",
     [

@@ -54,6 +54,22 @@ def test_another_teacher_is_refused_and_the_same_one_is_not(tmp_path):
     assert resume(tmp_path, **options, teacher=make_teacher(make_tokenizer(), seed=0)).state.global_step == 8
 
 
+def test_teacher_with_the_same_weights_but_another_configuration_is_refused(tmp_path):
+    options, teacher = {"objectives": {"nst": 30.0}}, make_teacher(make_tokenizer(), seed=0)
+    begin(tmp_path, **options, teacher=teacher)
+    teacher.config.text_config.layer_norm_eps = 0.1
+    with pytest.raises(
+        ValueError, match="text_config.layer_norm_eps of teacher_config was 1e-12 and is now 0.1.*--allow_changed"
+    ):
+        resume(tmp_path, **options, teacher=teacher)
+
+
+def test_student_with_another_dropout_is_refused_from_python_too(tmp_path, begun):
+    with pytest.raises(ValueError, match="hidden_dropout_prob of model_config was 0.1 and is now 0.3.*model_config"):
+        resume(begun(tmp_path), dropout=0.3)
+    assert resume(tmp_path / "run", dropout=0.3, allow_changed=["model_config"]).state.global_step == 8
+
+
 @pytest.mark.parametrize(
     "change",
     [{"seed": 77}, {"learning_rate": 0.1}, {"max_steps": 12}, {"weight_decay": 0.5}, {"mlm_probability": 0.3},

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vidlankd_hf.utils.addresses import hide_secrets, is_address, public_address, without_secrets
+from vidlankd_hf.utils.addresses import hide_secrets, is_address, public_address, public_word, without_secrets
 
 ADDRESSES = {
     "http://host.org/a.mp4?X-Sig=SECRET": "http://host.org/a.mp4",
@@ -14,6 +14,11 @@ ADDRESSES = {
     "s3://KEY:SECRET@bucket/a#1.mp4": "s3://bucket/a#1.mp4",
     "abfs://box/a.mp4?sv=1&sig=SECRET": "abfs://box/a.mp4",
     "http://host.org/a b.mp4?s=SECRET SECRET": "http://host.org/a b.mp4",
+    "https://host.org/a.mp4?sig=ab::SECRET::SECRET": "https://host.org/a.mp4",
+    "https://me:a::SECRET@[2001:db8::1]:80/a.mp4?s=SECRET": "https://[2001:db8::1]:80/a.mp4",
+    "zip://in.mp4::simplecache::https://me:SECRET@[::1]/a": "zip://in.mp4::simplecache::https://[::1]/a",
+    "https://me:SECRET/SECRET@host.org/a.mp4": "https://...",
+    "https://me:SECRET?SECRET#@host.org/a.mp4": "https://...",
     "sftp://me:SECRET%40SECRET@host.org/a": "sftp://host.org/a",
 }
 
@@ -31,6 +36,12 @@ def test_paths_and_names_stay_as_they_are(path):
 def test_addresses_inside_a_text_lose_their_secrets():
     text = 'cannot read \'https://me:SECRET@h.org/a?s=SECRET\', nor {"path": "ftp://x:SECRET@h/b"} for user@mail.org'
     assert without_secrets(text) == ('cannot read \'https://h.org/a\', nor {"path": "ftp://h/b"} for user@mail.org')
+
+
+def test_address_in_a_word_of_a_command_line_ends_with_the_word():
+    assert public_word("--videos=https://me:it's SECRET@h.org/a?s='SECRET") == "--videos=https://h.org/a"
+    assert public_word("https://h.org/a?s=x'SECRET") == "https://h.org/a"
+    assert public_word("--captions=C:/a b?.tsv") == "--captions=C:/a b?.tsv"
 
 
 @pytest.mark.parametrize("error", [

@@ -76,17 +76,17 @@ def test_signals_of_the_main_process_are_not_lost_and_its_mask_stays(monkeypatch
 
 
 def in_child(body) -> tuple[int, list[int]]:
-    """Runs `body` in a forked process; returns its id and the ids of processes that it prints."""
+    """Runs `body` in a forked process; returns its id and the ids of processes that it prints, a line of them."""
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
-            body(lambda *pids: os.write(write, " ".join(map(str, pids)).encode()))
+            body(lambda *pids: os.write(write, f"{' '.join(map(str, pids))}\n".encode()))
         finally:
             os._exit(1)
     os.close(write)
     with os.fdopen(read) as pipe:
-        return pid, [int(word) for word in pipe.read(100).split()]
+        return pid, [int(word) for word in pipe.readline().split()]
 
 
 def test_workers_end_with_their_parent_even_in_the_middle_of_a_sample():
@@ -99,7 +99,10 @@ def test_workers_end_with_their_parent_even_in_the_middle_of_a_sample():
 
     pid, workers = in_child(body)
     os.waitpid(pid, 0)
-    assert len(workers) == 2 and all(gone(worker) for worker in workers)
+    remaining = [worker for worker in workers if not gone(worker)]
+    for worker in remaining:
+        os.kill(worker, signal.SIGKILL)
+    assert len(workers) == 2 and not remaining
 
 
 def test_worker_that_does_not_end_is_killed():

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainerState
+from transformers import PreTrainedConfig, Trainer, TrainerCallback, TrainerState
 
 from ..data.fingerprint import data_fingerprint, stable_hash
 from ..data.vocabulary import tokenizer_fingerprint
@@ -102,7 +102,8 @@ class FaultTolerantTrainer(Trainer):
         self.claim_folder(folder)
         lock_folder(self.args)
         checkpoint = checkpoint_to_resume(resume_from_checkpoint, folder, self.args.should_save)
-        self._record = run_dir.record(self.args, self._data_fingerprints(), self.fingerprints())
+        data, parts = self._data_fingerprints(), self.fingerprints()
+        self._record = run_dir.record(self.args, data, parts, self.configs())
         if self.args.should_save:
             remove_leftovers(folder)
             run_dir.add_record(Path(folder), self._record)
@@ -307,6 +308,10 @@ class FaultTolerantTrainer(Trainer):
         """Fingerprints of what determines the run besides its data and settings: here the tokenizer."""
         tokenizer = self.processing_class
         return {"tokenizer": tokenizer_fingerprint(tokenizer) if hasattr(tokenizer, "get_vocab") else None}
+
+    def configs(self) -> dict[str, PreTrainedConfig]:
+        """Configurations of the models that the run depends on."""
+        return {"model_config": self.model.config}
 
     def _data_fingerprints(self) -> dict[str, str | None]:
         held_out = self.eval_dataset

@@ -1,20 +1,19 @@
 """The output folder of a run: the same for all processes, and locked against a second run."""
 
-import errno
-import fcntl
 import os
 import platform
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 from transformers import TrainingArguments
 
+from ..utils.locks import take_lock
 from .ranks import broadcast_from_main, refuse_if_any_rank_refuses
 
 LOCK = ".lock"
 SECONDS_UNTIL_SEEN = 30.0  # a network file system shows a new file late
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 _locked: dict[Path, int | None] = {}  # folder: descriptor of its lock in the processes that save
 
@@ -32,9 +31,8 @@ def lock_folder(args: TrainingArguments) -> None:
     try:
         if args.should_save:
             folder.mkdir(parents=True, exist_ok=True)
-            descriptor = _lock(folder)
-    except BlockingIOError:
-        refusal = _in_use(folder)
+            descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            refusal = _lock(descriptor, folder)
     except OSError as error:
         refusal = f"{folder} cannot be written to: {error}"
     try:
@@ -47,31 +45,21 @@ def lock_folder(args: TrainingArguments) -> None:
     _locked[folder] = descriptor
 
 
-def _lock(folder: Path) -> int:
-    """Lock the folder's file, and write host and process id into it for those who find it locked."""
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _lock(descriptor: int, folder: Path) -> str:
+    """Lock the folder's file and write host and process id into it, or say who holds it."""
+    free = take_lock(descriptor, wait=False)
+    if free is False:
+        holder = os.pread(descriptor, 1000, 0).decode(errors="replace").strip()
+        return (
+            f"another run uses {folder} ({holder or 'a process that could not write its name'}): wait until it ends, "
+            "stop it, or choose another --output_dir"
+        )
+    if free is None:
+        print(f"The file system of {folder} has no locks: do not start a second run in it.", flush=True)
+    with suppress(OSError):  # a full disk: the lock itself takes no space
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
-    except OSError as error:
-        if error.errno in NO_LOCKS:
-            print(f"The file system of {folder} has no locks: do not start a second run in it.", flush=True)
-        elif error.errno not in (errno.ENOSPC, errno.EDQUOT):  # the lock itself takes no space
-            os.close(descriptor)
-            raise
-    return descriptor
-
-
-def _in_use(folder: Path) -> str:
-    try:
-        holder = (folder / LOCK).read_text(errors="replace").strip()
-    except OSError:
-        holder = ""
-    return (
-        f"another run uses {folder} ({holder or 'a process that could not write its name'}): wait until it ends, stop "
-        "it, or choose another --output_dir"
-    )
+    return ""
 
 
 def _check_common_folder(folder: Path, args: TrainingArguments) -> None:

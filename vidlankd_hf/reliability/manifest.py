@@ -116,7 +116,10 @@ def _find_fault(checkpoint: Path) -> str | None:
     for name in files:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             return f"its {MANIFEST} names {name}, which is outside the checkpoint"
-    missing = Layout(**manifest["layout"]).missing(files)
+    layout = Layout(**manifest["layout"])
+    if layout.processes > len(files):  # before their names fill the memory
+        return f"it lacks files: it has {len(files)}, of a run of {layout.processes} processes"
+    missing = layout.missing(files)
     if missing:
         return f"it lacks {', '.join(missing)}"
     for name, (size, _) in files.items():

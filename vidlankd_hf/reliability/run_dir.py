@@ -18,14 +18,14 @@ from typing import Any
 import psutil
 from transformers import TrainingArguments
 
-from ..utils.addresses import without_secrets
+from ..utils.addresses import public_word
 from ..utils.children import end_with_parent
 from ..utils.io import atomic_write, move
 from .checkpointing import agree_on_checkpoint, checkpoints_of
 from .folder_lock import lock_folder
 from .launch import launcher_words
 from .ranks import refuse_if_any_rank_refuses
-from .same_run import changed_records, changed_settings, check_allowed, settings_of_run
+from .same_run import changed_records, changed_settings, check_allowed, config_values, settings_of_run
 
 RUN_FILE = "run.json"
 
@@ -108,8 +108,10 @@ def read_run(folder: str | Path) -> dict[str, Any] | None:
     """`run.json` of a run or of one of its checkpoints; `None` if there is none, or it is damaged or unreadable."""
     try:
         run = json.loads((Path(folder) / RUN_FILE).read_text(encoding="utf-8"))
-        return run if isinstance(run["settings"], dict) and isinstance(run["finished"], bool) else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        kinds = {"settings": dict, "finished": bool, "trainings": list}
+        complete = all(isinstance(run.get(key, kind()), kind) for key, kind in kinds.items())
+        return run if complete and {"settings", "finished"} <= run.keys() else None
+    except (OSError, ValueError, AttributeError, RecursionError):
         return None
 
 
@@ -137,13 +139,16 @@ def _write(folder: Path, content: dict[str, Any]) -> None:
     atomic_write(folder / RUN_FILE, json.dumps(content, indent=2) + "\n")
 
 
-def record(args: TrainingArguments, data: dict[str, str | None], parts: dict[str, str | None]) -> dict[str, Any]:
+def record(
+    args: TrainingArguments, data: dict[str, str | None], parts: dict[str, str | None], configs: dict[str, Any]
+) -> dict[str, Any]:
     """What the numbers of a run depend on: command, settings, versions, data, models, processes, device.
 
     Args:
         args: Training arguments of the run.
         data: Fingerprints of training and evaluation data.
         parts: Fingerprints of tokenizer and teacher.
+        configs: Configurations of the models, by name.
     """
     return {
         "command": command(),
@@ -152,6 +157,7 @@ def record(args: TrainingArguments, data: dict[str, str | None], parts: dict[str
         "versions": versions(),
         "data": data,
         "parts": parts,
+        "configs": {name: config_values(config.to_dict()) for name, config in configs.items()},
         "processes": args.world_size,
         "device": args.device.type,
     }
@@ -215,7 +221,7 @@ def command() -> str:
 def _line(words: list[str]) -> str:
     """Join the words of a command line, without any token or credentials in addresses."""
     token = re.compile("--hub[-_]token")
-    words = [word if token.match(word) else without_secrets(word) for word in words]
+    words = [word if token.match(word) else public_word(word) for word in words]
     words = [re.sub("=.*", "=<HUB_TOKEN>", word, flags=re.DOTALL) if token.match(word) else word for word in words]
     return shlex.join("<HUB_TOKEN>" if token.fullmatch(last) else word for last, word in zip(["", *words], words))
 

@@ -32,6 +32,8 @@ FREE_SETTINGS = frozenset(
 OF_PROCESSES = ("per_device_train_batch_size", "gradient_accumulation_steps")
 # A checkpoint holds the optimizer, so a change of these would have no effect.
 IN_OPTIMIZER = ("optim", "optim_args", "optim_target_modules")
+# The tokenizer, whose ids the Trainer copies into the configuration, is compared by itself.
+FREE_IN_CONFIG = frozenset("transformers_version dtype torch_dtype architectures auto_map use_cache".split())
 FINGERPRINTS, WEIGHTS = "fingerprints", "weights"  # settings of which None means unknown
 
 
@@ -102,7 +104,29 @@ def changed_records(was: dict[str, Any], now: dict[str, Any], allowed: Collectio
         {f"{name}_data": value for name, value in record["data"].items()} | record.get("parts", {})
         for record in (was, now)
     )
+    for name, config in now.get("configs", {}).items():
+        if name not in allowed:
+            found |= _changed_config(name, was.get("configs", {}).get(name, {}), config)
     return found | changed_parts(before, after, allowed)
+
+
+def config_values(config: dict[str, Any]) -> dict[str, Any]:
+    """What affects results in the configuration of a model, as JSON holds it; `text_config.hidden_act` if nested."""
+    values = {}
+    for name, value in config.items():
+        if name in FREE_IN_CONFIG or name.startswith("_") or name.endswith("_token_id"):
+            continue
+        if name.endswith("_config") and isinstance(value, dict):
+            values |= {f"{name}.{inner}": held for inner, held in config_values(value).items()}
+        else:
+            values[name] = value
+    return json.loads(json.dumps(values, default=_stable))
+
+
+def _changed_config(name: str, was: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:
+    changed = [key for key in was if key in now and was[key] != now[key]]  # other versions have other keys
+    said = ", ".join(f"{key} of {name} was {was[key]!r} and is now {now[key]!r}" for key in changed)
+    return {name: said} if changed else {}
 
 
 def check_allowed(names: Collection[str]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from ..data.collators import TextCollator
@@ -115,14 +115,19 @@ class DistillationTrainer(BaseTrainer):
         collator = TextCollator(processing_class, seed=args.seed, mlm_probability=args.mlm_probability)
         kwargs.setdefault("data_collator", collator)
         super().__init__(model, args, train_dataset, eval_dataset, processing_class=processing_class, **kwargs)
-        self.teacher_model = self._teacher_fingerprint = None
+        self.teacher_model = self._teacher_fingerprint = self._teacher_config = None
         if model.teacher_needs:
             with gathered_parameters(teacher_model):
                 self._teacher_fingerprint = model_fingerprint(teacher_model)
+            self._teacher_config = teacher_model.config
             self.teacher_model = self._prepare_teacher(teacher_model)
 
     def fingerprints(self) -> dict[str, str | None]:
         return {**super().fingerprints(), "teacher": self._teacher_fingerprint}
+
+    def configs(self) -> dict[str, PreTrainedConfig]:
+        teacher = {} if self._teacher_config is None else {"teacher_config": self._teacher_config}
+        return {**super().configs(), **teacher}
 
     def evaluation_groups(self, dataset) -> list | None:
         return list(range(len(dataset))) if contrastive_objectives(self.model) else None

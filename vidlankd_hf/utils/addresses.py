@@ -5,6 +5,8 @@ from urllib.parse import quote, unquote
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"<>`]*", re.IGNORECASE)
 _BEGIN = re.compile(r"[a-z][a-z0-9+.-]*(::|://)", re.IGNORECASE)
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_HOST = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(:[0-9]*)?|\.\.\.")
 _WEB = ("http", "https", "ftp", "ftps")
 _LEAST_SECRET = 4  # characters; shorter values in a query are not credentials
 
@@ -14,7 +16,7 @@ def public_address(address: str) -> str:
 
     Addresses may be chained, as fsspec does (`simplecache::https://...`). Paths of files stay as they are.
     """
-    return "::".join(_public(part) if "://" in part else part for part in address.split("::"))
+    return "::".join(_public(part) if "://" in part else part for part in _parts(address))
 
 
 def is_address(text: str) -> bool:
@@ -34,19 +36,38 @@ def hide_secrets(text: str, address: str) -> str:
     return without_secrets(text)
 
 
+def public_word(word: str) -> str:
+    """Removes user, password and query from the address that ends a word of a command line (`--x=URL`)."""
+    begin = _BEGIN.search(word)
+    return word if begin is None else word[: begin.start()] + public_address(word[begin.start() :])
+
+
+def _parts(address: str) -> list[str]:
+    """Splits a chain of addresses; a `::` inside an address, as in a query or IPv6, is no end of it."""
+    parts: list[str] = []
+    for part in address.split("::"):
+        if parts and "://" in parts[-1] and not _SCHEME.match(part):
+            parts[-1] += f"::{part}"
+        else:
+            parts.append(part)
+    return parts
+
+
 def _public(part: str) -> str:
     scheme, _, rest = part.partition("://")
     rest = rest.partition("?")[0]
     if scheme.lower() in _WEB:
         rest = rest.partition("#")[0]
     host, slash, path = rest.partition("/")
+    if scheme.lower() in _WEB and not _HOST.fullmatch(host.rpartition("@")[2]):
+        return f"{scheme}://..."  # a password with a `/`, `?` or `#` that is not quoted
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 def _secrets(address: str) -> list[str]:
     """User, password and values of the query in the spellings in use, longest first."""
     found = []
-    for part in address.split("::"):
+    for part in _parts(address):
         rest, _, query = part.partition("://")[2].partition("?")
         user = rest.partition("/")[0].rpartition("@")[0]
         found += [user, user.partition(":")[2], query, *(pair.partition("=")[2] for pair in query.split("&"))]
