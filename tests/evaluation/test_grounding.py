@@ -107,8 +107,8 @@ def test_a_student_without_a_head_in_the_teachers_space_says_so(tokenizer, clips
     bank = encode_clips(teacher, tokenizer, clips)
     for objectives, reason in (
         ({}, "no distillation head"),
-        ({"nst": 1.0}, "trained with nst alone"),
-        ({"soft_label": 1.0}, "trained with soft_label alone"),
+        ({"nst": 1.0}, "trained with nst only"),
+        ({"soft_label": 1.0}, "trained with soft_label only"),
     ):
         found = ground(SENTENCE, teacher, tokenizer, clips, bank, student=student_of(tokenizer, objectives))
         assert found.student is None and found.objective is None and reason in found.without_student
