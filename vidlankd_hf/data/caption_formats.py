@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from .subtitles import Rows, read_srt, read_webvtt
+from .youtube_subtitles import read_json3, read_srv3
 
-SUBTITLE_SUFFIXES = (".srt", ".vtt", ".csv")
+SUBTITLE_SUFFIXES = (".srt", ".vtt", ".json3", ".srv3", ".csv")
 _COMPRESSIONS = (".xz", ".gz", ".bz2")
 
 
@@ -35,7 +36,7 @@ def detect_format(path: Path, text: str) -> str:
         ValueError: The format is unknown.
     """
     suffix = suffix_of(path)
-    if suffix in (".jsonl", ".srt", ".vtt"):
+    if suffix in (".jsonl", ".srt", ".vtt", ".json3", ".srv3"):
         return suffix[1:]
     if suffix == ".csv":
         return "howto100m"
@@ -51,7 +52,7 @@ def detect_format(path: Path, text: str) -> str:
     if suffix == ".txt" and "\t" in text.partition("\n")[0]:
         return "msvd"
     raise ValueError(
-        f"{path} has an unknown format (suffix {suffix!r}): give .jsonl, .srt, .vtt, HowTo100M's csv or json, the "
+        f"{path} has an unknown format (suffix {suffix!r}): give .jsonl, .srt, .vtt, .json3, .srv3, HowTo100M's csv or json, the "
         f"json of ActivityNet Captions or YouCook2, or MSVD's sentences, or set format= ({', '.join(READERS)})"
     )
 
@@ -202,6 +203,8 @@ READERS: dict[str, Callable[[str, Path], Rows]] = {
     "jsonl": read_jsonl,
     "srt": lambda text, path: read_srt(text, path, video_name(path)),
     "vtt": lambda text, path: read_webvtt(text, path, video_name(path)),
+    "json3": lambda text, path: read_json3(text, path, video_name(path)),
+    "srv3": lambda text, path: read_srv3(text, path, video_name(path)),
     "howto100m": read_howto100m,
     "activitynet": read_activitynet,
     "youcook2": read_youcook2,

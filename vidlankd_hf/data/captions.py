@@ -17,7 +17,13 @@ from .subtitles import Rows, has_word_times
 
 logger = logging.getLogger(__name__)
 
-SPEECH_FORMATS = ("srt", "vtt", "howto100m")  # lines without text are common here: they clear the screen
+SPEECH_FORMATS = (
+    "srt",
+    "vtt",
+    "json3",
+    "srv3",
+    "howto100m",
+)  # lines without text are common here: they clear the screen
 WRONG_TIMES = ("howto100m", "activitynet")  # as published, a few lines end when, or before, they start
 MAX_CHARACTERS = 1_000_000  # in one caption; about a long novel
 MAX_GAP = 0.5  # seconds between the end of a line and the start of one that repeats its words
@@ -77,13 +83,13 @@ def read_captions(
     | format | content | video id |
     |---|---|---|
     | `jsonl` | lines of `{"video", "start", "end", "text"}`; `start` and `end` are optional | `video` |
-    | `srt`, `vtt` | a subtitle file, or a folder of them | the file name without suffix |
+    | `srt`, `vtt`, `json3`, `srv3` | a subtitle file, or a folder of them | the file name without suffix |
     | `howto100m` | `{id: {"start": [], "end": [], "text": []}}`, or a csv file (`start,end,text`) per video | the id |
     | `activitynet` | `{id: {"timestamps": [[start, end]], "sentences": []}}` | the id, including `v_` |
     | `youcook2` | `{"database": {id: {"annotations": [{"segment": [start, end], "sentence"}]}}}` | the id |
     | `msvd` | lines of `id<tab>sentence`; a sentence describes the complete video | the id |
 
-    A folder is searched for .srt, .vtt and .csv files, including subfolders; other files are left out, and the log
+    A folder is searched for .srt, .vtt, .json3, .srv3 and .csv files, including subfolders; other files are left out, and the log
     names them. Files may be compressed (.xz, .gz, .bz2). Lines without text, common in subtitles and HowTo100M, are
     left out; see [`has_text`]. Two faults of ActivityNet and HowTo100M as published are corrected: swapped times are
     put in order, and a line without duration gets one second. The log counts each.
