@@ -8,7 +8,7 @@ JSON3 = {
     "wireMagic": "pb3",
     "events": [
         {"tStartMs": 0, "dDurationMs": 9000, "id": 1, "wpWinPosId": 1, "wsWinStyleId": 1},
-        {"tStartMs": 1200, "dDurationMs": 2160, "wWinId": 1, "segs": [{"utf8": "hello"}, {"utf8": " there", "tOffsetMs": 4}]},
+        {"tStartMs": 1200, "dDurationMs": 2160, "segs": [{"utf8": "hello"}, {"utf8": " there", "tOffsetMs": 4}]},
         {"tStartMs": 2000, "dDurationMs": 1360, "wWinId": 1, "aAppend": 1, "segs": [{"utf8": "\n"}]},
         {"tStartMs": 3360, "dDurationMs": 1000, "segs": [{"utf8": "Tom & Jerry\nrun"}]},
     ],

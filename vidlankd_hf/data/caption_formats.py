@@ -52,8 +52,8 @@ def detect_format(path: Path, text: str) -> str:
     if suffix == ".txt" and "\t" in text.partition("\n")[0]:
         return "msvd"
     raise ValueError(
-        f"{path} has an unknown format (suffix {suffix!r}): give .jsonl, .srt, .vtt, .json3, .srv3, HowTo100M's csv or json, the "
-        f"json of ActivityNet Captions or YouCook2, or MSVD's sentences, or set format= ({', '.join(READERS)})"
+        f"{path} has an unknown format (suffix {suffix!r}): give .jsonl, .srt, .vtt, .json3, .srv3, HowTo100M's csv or "
+        f"json, the json of ActivityNet Captions or YouCook2, or MSVD's sentences, or set format= ({', '.join(READERS)})"
     )
 
 

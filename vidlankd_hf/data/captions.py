@@ -89,8 +89,8 @@ def read_captions(
     | `youcook2` | `{"database": {id: {"annotations": [{"segment": [start, end], "sentence"}]}}}` | the id |
     | `msvd` | lines of `id<tab>sentence`; a sentence describes the complete video | the id |
 
-    A folder is searched for .srt, .vtt, .json3, .srv3 and .csv files, including subfolders; other files are left out, and the log
-    names them. Files may be compressed (.xz, .gz, .bz2). Lines without text, common in subtitles and HowTo100M, are
+    A folder is searched for .srt, .vtt, .json3, .srv3 and .csv files, including subfolders; other files are left out,
+    and the log names them. Files may be compressed (.xz, .gz, .bz2). Lines without text, common in subtitles and HowTo100M, are
     left out; see [`has_text`]. Two faults of ActivityNet and HowTo100M as published are corrected: swapped times are
     put in order, and a line without duration gets one second. The log counts each.
 
