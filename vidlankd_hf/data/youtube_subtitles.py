@@ -73,9 +73,9 @@ def read_srv3(text: str, path: Path, video: str) -> Rows:
         )
     for number, paragraph in enumerate(root.findall("body/p"), 1):
         where = f"{path}, paragraph {number}"
-        times = [_milliseconds(paragraph.get(name), where) for name in ("t", "d")]
+        start, duration = (_milliseconds(paragraph.get(name), where) for name in ("t", "d"))
         words = [paragraph.text, *(part for s in paragraph for part in (s.text, s.tail))]
-        yield from _row(where, video, *times, "".join(filter(None, words)))
+        yield from _row(where, video, start, duration, "".join(filter(None, words)))
 
 
 def _row(where: str, video: str, start: Any, duration: Any, text: str) -> Rows:
