@@ -25,7 +25,7 @@ GROUPS = {
     "what to show": ("sentences", "num_nearest", "heat_clip", "window", "output_dir"),
     "models": ("teacher", "student", "no_student", "objective", "batch_size"),
     "clips": ("world", "features", "streams", "captions", "videos", "max_length", "max_unpaired", "caption_format",
-              "caption_encoding", "remove_overlap"),
+              "caption_encoding", "caption_columns", "remove_overlap"),
 }  # fmt: skip
 
 

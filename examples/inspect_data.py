@@ -49,7 +49,7 @@ def main() -> None:
     store = FeatureStore(args.features)
     account = Account()
     captions = read_captions(
-        args.captions, args.caption_format, args.remove_overlap, args.caption_encoding, account=account
+        args.captions, args.caption_format, args.remove_overlap, args.caption_encoding, account, args.caption_columns
     )
     pairs = pair_captions(store, captions)
     close_account(account, store, pairs)

@@ -25,9 +25,9 @@ from vidlankd_hf.training.build import build_teacher, evaluate_and_save
 from vidlankd_hf.training.script_arguments import OUTPUT, PRETRAINING, TeacherArguments
 
 GROUPS = {
-    "data": ("features", "captions", "tokenizer", "caption_format", "caption_encoding", "remove_overlap",
-             "max_unpaired", "fixed_windows", "streams", "max_length", "max_video_length", "held_out_videos",
-             "shuffle_videos", "world"),
+    "data": ("features", "captions", "tokenizer", "caption_format", "caption_encoding", "caption_columns",
+             "remove_overlap", "max_unpaired", "fixed_windows", "streams", "max_length", "max_video_length",
+             "held_out_videos", "shuffle_videos", "world"),
     "model": ("text_model", "joint_size", "attn_implementation"),
     "objectives": ("losses", "contrast", "mil_candidates", "margin", "mlm_probability"),
     "training": PRETRAINING,

@@ -278,5 +278,5 @@ def test_captions_that_overlap_in_time_are_all_kept(tmp_path):
 
 
 def test_folder_without_subtitles_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="holds no .srt, .vtt, .csv file"):
+    with pytest.raises(ValueError, match="holds no .srt, .vtt, .json3, .srv3, .csv file"):
         read_captions(tmp_path)

@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from .caption_presets import COLUMNS, read_ego4d, read_msrvtt, read_vatex, read_vatex_youtube
 from .subtitles import Rows, read_srt, read_webvtt
+from .youtube_subtitles import read_json3, read_srv3
 
-SUBTITLE_SUFFIXES = (".srt", ".vtt", ".csv")
+SUBTITLE_SUFFIXES = (".srt", ".vtt", ".json3", ".srv3", ".csv")
 _COMPRESSIONS = (".xz", ".gz", ".bz2")
 
 
@@ -35,7 +37,7 @@ def detect_format(path: Path, text: str) -> str:
         ValueError: The format is unknown.
     """
     suffix = suffix_of(path)
-    if suffix in (".jsonl", ".srt", ".vtt"):
+    if suffix in (".jsonl", ".srt", ".vtt", ".json3", ".srv3"):
         return suffix[1:]
     if suffix == ".csv":
         return "howto100m"
@@ -51,8 +53,8 @@ def detect_format(path: Path, text: str) -> str:
     if suffix == ".txt" and "\t" in text.partition("\n")[0]:
         return "msvd"
     raise ValueError(
-        f"{path} has an unknown format (suffix {suffix!r}): give .jsonl, .srt, .vtt, HowTo100M's csv or json, the "
-        f"json of ActivityNet Captions or YouCook2, or MSVD's sentences, or set format= ({', '.join(READERS)})"
+        f"{path} has an unknown format (suffix {suffix!r}): give .jsonl, .srt, .vtt, .json3, .srv3, a table with "
+        f"--caption_columns, or set --caption_format, format= in Python ({', '.join(FORMATS)})"
     )
 
 
@@ -97,8 +99,13 @@ def _numbered(rows: Iterable[tuple[Any, Any, Any]], video: str, where: str) -> R
 def _read_csv(text: str, path: Path) -> Rows:
     rows = csv.DictReader(io.StringIO(text, newline=""))
     try:
-        if not {"start", "end", "text"} <= set(rows.fieldnames or ()):
-            raise ValueError(f"{path}, line 1: must name the columns start, end and text, but names {rows.fieldnames}")
+        names = set(rows.fieldnames or ())
+        if not {"start", "end", "text"} <= names or "video" in names:
+            raise ValueError(
+                f"{path}, line 1: the csv file of one video must name the columns start, end and text, but names "
+                f"{rows.fieldnames}: for a table of many videos, give --caption_columns, such as video=COLUMN "
+                "start=COLUMN end=COLUMN text=COLUMN"
+            )
         for row in rows:
             where = f"{path}, line {rows.line_num}"
             if None in row.values():
@@ -202,8 +209,16 @@ READERS: dict[str, Callable[[str, Path], Rows]] = {
     "jsonl": read_jsonl,
     "srt": lambda text, path: read_srt(text, path, video_name(path)),
     "vtt": lambda text, path: read_webvtt(text, path, video_name(path)),
+    "json3": lambda text, path: read_json3(text, path, video_name(path)),
+    "srv3": lambda text, path: read_srv3(text, path, video_name(path)),
     "howto100m": read_howto100m,
+    "sentencified_htm": read_howto100m,
     "activitynet": read_activitynet,
     "youcook2": read_youcook2,
     "msvd": read_msvd,
+    "msrvtt": read_msrvtt,
+    "vatex": read_vatex,
+    "vatex_youtube": read_vatex_youtube,
+    "ego4d": read_ego4d,
 }
+FORMATS = (*READERS, *COLUMNS)  # the latter are tables; see caption_tables.py

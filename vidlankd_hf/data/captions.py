@@ -3,22 +3,26 @@
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from ..utils.folders import files_below, is_media, listed
 from .account import Account
-from .caption_formats import READERS, SUBTITLE_SUFFIXES, detect_format, suffix_of, video_name
+from .caption_formats import FORMATS, READERS, SUBTITLE_SUFFIXES, detect_format, suffix_of, video_name
+from .caption_tables import is_table, read_table, table_files
 from .characters import decode, without_margins
 from .compressed import read_bytes
 from .subtitles import Rows, has_word_times
 
 logger = logging.getLogger(__name__)
 
-SPEECH_FORMATS = ("srt", "vtt", "howto100m")  # lines without text are common here: they clear the screen
-WRONG_TIMES = ("howto100m", "activitynet")  # as published, a few lines end when, or before, they start
+TABLE = "table"
+# Lines without text are common here: they clear the screen. A table has empty fields.
+SPEECH_FORMATS = ("srt", "vtt", "json3", "srv3", "howto100m", "sentencified_htm", TABLE)
+# As published, a few lines end when, or before, they start.
+WRONG_TIMES = ("howto100m", "sentencified_htm", "activitynet")
 MAX_CHARACTERS = 1_000_000  # in one caption; about a long novel
 MAX_GAP = 0.5  # seconds between the end of a line and the start of one that repeats its words
 MAX_REPEATED_WORDS = 200
@@ -51,15 +55,16 @@ class CaptionError(ValueError):
 
 
 @contextmanager
-def naming_the_line(path: str | Path, format: str | None = None, encoding: str | None = None) -> Iterator[None]:
+def naming_the_line(
+    path: str | Path, format: str | None = None, encoding: str | None = None, columns: Sequence[str] | None = None
+) -> Iterator[None]:
     """Adds file and line to a [`CaptionError`] about a caption that was read from `path`."""
     try:
         yield
     except CaptionError as error:
-        for file in caption_files(Path(path)):
-            text = _read_text(file, encoding)
-            for where, _, start, end, words in READERS[format or detect_format(file, text)](text, file):
-                has_time = end is None or start <= error.caption.start < end
+        for _, rows, _ in _readings(Path(path), format, encoding, columns):
+            for where, _, start, end, words in rows:
+                has_time = start is not None and (end is None or start <= error.caption.start < end)
                 if has_time and isinstance(words, str) and error.caption.text in words:
                     raise CaptionError(error.caption, error.problem, where) from error
         raise
@@ -71,22 +76,25 @@ def read_captions(
     remove_overlap: bool | None = None,
     encoding: str | None = None,
     account: Account | None = None,
+    columns: Sequence[str] | None = None,
 ) -> list[Caption]:
     """Reads the captions of one or many videos from a file, or from a folder with a subtitle file for each video.
 
     | format | content | video id |
     |---|---|---|
     | `jsonl` | lines of `{"video", "start", "end", "text"}`; `start` and `end` are optional | `video` |
-    | `srt`, `vtt` | a subtitle file, or a folder of them | the file name without suffix |
+    | `srt`, `vtt`, `json3`, `srv3` | a subtitle file, or a folder of them | the file name without suffix |
     | `howto100m` | `{id: {"start": [], "end": [], "text": []}}`, or a csv file (`start,end,text`) per video | the id |
     | `activitynet` | `{id: {"timestamps": [[start, end]], "sentences": []}}` | the id, including `v_` |
     | `youcook2` | `{"database": {id: {"annotations": [{"segment": [start, end], "sentence"}]}}}` | the id |
     | `msvd` | lines of `id<tab>sentence`; a sentence describes the complete video | the id |
+    | `msrvtt`, `vatex`, `vatex_youtube`, `ego4d`, `sentencified_htm` | their JSON | the id |
+    | `webvid`, `internvid`, `panda70m`, `htm_aa` | tables with their columns | the id |
 
-    A folder is searched for .srt, .vtt and .csv files, including subfolders; the log names the other files, which are
-    left out. Files may be compressed (.xz, .gz, .bz2). Lines without text, common in subtitles and HowTo100M, are
-    left out; see [`has_text`]. Two faults of ActivityNet and HowTo100M as published are corrected: swapped times are
-    put in order, and a line without duration gets one second. The log counts each.
+    A folder is searched for .srt, .vtt, .json3, .srv3 and .csv files, including subfolders; the log names the other
+    files, which are left out. Files may be compressed (.xz, .gz, .bz2). Lines without text, common in subtitles and
+    HowTo100M, are left out; see [`has_text`]. Two faults of ActivityNet and HowTo100M as published are corrected:
+    swapped times are put in order, and a line without duration gets one second. The log counts each.
 
     Args:
         path: The file or folder.
@@ -95,6 +103,9 @@ def read_captions(
             to HowTo100M, and to WebVTT with times inside its lines, which is how YouTube writes recognized speech.
         encoding: Encoding of the files, such as `"cp1252"`. By default UTF-8, or UTF-16 with a byte order mark.
         account: If given, counts what was read and lists what was left out.
+        columns: The columns of a table, such as `["video=clip", "start=begin:ms", "end=stop:ms", "text=caption"]`;
+            `path` is then a .csv, .tsv, .parquet or .jsonl file, a folder of them, or a Hub data set; see
+            [`parse_columns`] and [`read_table`].
 
     Returns:
         The captions, in the order of the file, or of the sorted files.
@@ -104,7 +115,7 @@ def read_captions(
             format, has no captions, names a video twice or outside the folder, or has a caption that is empty, too
             long or whose times are not 0 <= start < end. The message names file and line.
     """
-    return list(iterate_captions(path, format, remove_overlap, encoding, account))
+    return list(iterate_captions(path, format, remove_overlap, encoding, account, columns))
 
 
 def iterate_captions(
@@ -113,17 +124,15 @@ def iterate_captions(
     remove_overlap: bool | None = None,
     encoding: str | None = None,
     account: Account | None = None,
+    columns: Sequence[str] | None = None,
 ) -> Iterator[Caption]:
     """Like [`read_captions`], but an iterator: holds the text of one file and the captions of one video at a time."""
     path = Path(path)
-    if format not in (None, *READERS):
-        raise ValueError(f"format is {format!r}: choose one of {', '.join(READERS)}")
+    if format not in (None, *FORMATS):
+        raise ValueError(f"format is {format!r}: choose one of {', '.join(FORMATS)}")
     corrections, empty = Counter[str](), True
-    for file in caption_files(path, account):
-        text = _read_text(file, encoding)
-        kind = format or detect_format(file, text)
-        found = _captions(READERS[kind](text, file), kind, corrections, account)
-        rolling = kind == "howto100m" or (kind == "vtt" and has_word_times(text))
+    for kind, rows, rolling in _readings(path, format, encoding, columns, account):
+        found = _captions(rows, kind, corrections, account)
         if rolling if remove_overlap is None else remove_overlap:
             by_video = itertools.groupby(found, key=lambda caption: caption.video)
             found = itertools.chain.from_iterable(_without_overlap(spoken, account) for _, spoken in by_video)
@@ -134,6 +143,28 @@ def iterate_captions(
         raise ValueError(f"{path} holds no caption: give video, start, end and text on each line, or subtitles")
     for correction, count in corrections.items():
         logger.warning("%s: %d captions %s", path, count, correction)
+
+
+def _readings(
+    path: Path,
+    format: str | None,
+    encoding: str | None,
+    columns: Sequence[str] | None,
+    account: Account | None = None,
+) -> Iterator[tuple[str, Rows, bool]]:
+    """Yields the format of each file, or of all tables, its rows, and whether its lines repeat those before them."""
+    if is_table(path, format, columns):
+        yield TABLE, read_table(path, format, columns, encoding, account), False
+        return
+    for file in caption_files(path, account):
+        text = _read_text(file, encoding)
+        kind = format or detect_format(file, text)
+        yield kind, READERS[kind](text, file), kind == "howto100m" or (kind == "vtt" and has_word_times(text))
+
+
+def source_files(path: Path, format: str | None, columns: Sequence[str] | None) -> list[Path]:
+    """The files that captions are read from; none for a Hub data set."""
+    return table_files(path) if is_table(path, format, columns) else caption_files(path)
 
 
 def _without_overlap(spoken: Iterable[Caption], account: Account | None) -> list[Caption]:
@@ -244,6 +275,11 @@ def _captions(rows: Rows, kind: str, corrections: Counter, account: Account | No
         if account is not None:
             account.read["captions"] += 1
         _check_video(video, where)
+        if kind == TABLE and start is None:
+            corrections["without a time were left out"] += 1
+            if account is not None:
+                account.leave_out("captions", "has no time", where)
+            continue
         if not isinstance(text, str):
             raise ValueError(f"{where}: text {_short(text)} must be a string")
         _check_unicode(text, where)
@@ -271,7 +307,7 @@ def _captions(rows: Rows, kind: str, corrections: Counter, account: Account | No
             corrections[correction] += 1
             start, end = (end, start) if end < start else (start, start + 1.0)
         if start < 0 or (end is not None and end <= start):
-            raise ValueError(f"{where}: start {start} and end {end} must satisfy 0 <= start < end")
+            raise ValueError(f"{where}: start {start} and end {end} must satisfy 0 <= start < end: correct them")
         yield Caption(video, float(start), None if end is None else float(end), text)
 
 

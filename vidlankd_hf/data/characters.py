@@ -41,6 +41,11 @@ def _is_mark(character: str) -> bool:
     return "\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef"
 
 
+def marked_encoding(content: bytes) -> str | None:
+    """The encoding that a byte order mark at the begin of a text tells, or None."""
+    return next((name for mark, name in _MARKS.items() if content.startswith(mark)), None)
+
+
 def decode(content: bytes, path: Path, encoding: str | None = None) -> str:
     """Decodes a file in UTF-8, in UTF-16 or UTF-32 with a byte order mark, or in a given encoding.
 
@@ -62,7 +67,7 @@ def decode(content: bytes, path: Path, encoding: str | None = None) -> str:
                 f"{path} is not {encoding} (byte {error.start}; probably {_guess(content)}): give another "
                 "--caption_encoding, or convert it, for example with iconv"
             ) from error
-    known = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
+    known = marked_encoding(content) or "utf-8"
     try:
         text, wrong = content.decode(known), None
     except UnicodeDecodeError as error:

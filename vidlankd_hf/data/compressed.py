@@ -35,7 +35,7 @@ def check_expansion(path: Path) -> None:
 def _parts(path: Path) -> Iterator[bytes]:
     try:
         most, size = FREE_BYTES + MOST_RATIO * path.stat().st_size, 0
-        with _open(path) as file:
+        with open_decompressed(path) as file:
             while part := file.read(READ_BYTES):
                 size += len(part)
                 if size > most and is_compressed(path):
@@ -48,7 +48,8 @@ def _parts(path: Path) -> Iterator[bytes]:
         raise ValueError(f"{path} cannot be read: {error}") from error
 
 
-def _open(path: Path) -> BinaryIO:
+def open_decompressed(path: Path) -> BinaryIO:
+    """Opens a file for reading, decompressed; [`check_expansion`] refuses those that expand too much."""
     if not is_compressed(path):
         return open(path, "rb")
     return fsspec.open(path, "rb", compression=_NAMES[path.suffix.lower()]).open()

@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers.hf_argparser import HfArg
 
-from .caption_formats import READERS
+from .caption_formats import FORMATS
 from .video_text import load_video_text
 
 
@@ -15,13 +15,16 @@ class CaptionedVideoArguments:
 
     features: str | None = HfArg(default=None, help="folder written by `vidlankd extract`; default: the world's")
     captions: str | None = HfArg(
-        default=None, help="captions file or folder of subtitles (docs/data.md); default: the world's"
+        default=None, help="captions file, folder or Hub data set (docs/data.md); default: the world's"
     )
     caption_format: str | None = HfArg(
-        default=None, help=f"one of {', '.join(READERS)}; default: found from suffix and content"
+        default=None, help=f"one of {', '.join(FORMATS)}; default: found from suffix and content"
     )
     caption_encoding: str | None = HfArg(
         default=None, help="encoding of the captions, such as cp1252; default: UTF-8, or UTF-16 with a byte order mark"
+    )
+    caption_columns: list[str] | None = HfArg(
+        default=None, help="columns of a table of captions: video=NAME start=NAME end=NAME text=NAME; NAME:ms if in ms"
     )
     remove_overlap: bool | None = HfArg(
         default=None,
@@ -32,7 +35,7 @@ class CaptionedVideoArguments:
     def load(self, tokenizer, max_length: int, **options: Any):
         """Loads the captioned windows; `options` are those of [`load_video_text`]."""
         options |= {"caption_format": self.caption_format, "remove_overlap": self.remove_overlap}
-        options["caption_encoding"] = self.caption_encoding
+        options |= {"caption_encoding": self.caption_encoding, "caption_columns": self.caption_columns}
         return load_video_text(self.features, self.captions, tokenizer, max_length=max_length, **options)
 
 

@@ -34,6 +34,7 @@ def load_video_text(
     cache_dir: str | Path = "outputs/cache",
     caption_encoding: str | None = None,
     mil_candidates: int | None = None,
+    caption_columns: Sequence[str] | None = None,
 ) -> Dataset | VideoTextStream:
     """Loads captioned video as a data set with the columns that [`VideoTextCollator`] takes.
 
@@ -58,7 +59,7 @@ def load_video_text(
         seed: If given, windows start at different captions in every epoch, as a pure function of (seed, epoch, video).
         max_unpaired: Captions without a video or outside it, and videos without captions, are left out with a warning
             up to this share of all captions or of all videos; see [`pair_captions`].
-        caption_format, remove_overlap, caption_encoding: See [`read_captions`].
+        caption_format, remove_overlap, caption_encoding, caption_columns: See [`read_captions`].
         streaming: Return the same windows as a [`VideoTextStream`], whose memory does not depend on the amount of
             data. The captions are divided once and stored below `cache_dir`, one pair of files for each feature shard.
         mil_candidates: If given, `candidates` has the texts of the windows around each one in its video, for the
@@ -80,15 +81,15 @@ def load_video_text(
             raise ValueError("videos cannot be shuffled with streaming=True: leave out one of the two")
         folder = prepare_windows(
             features, captions, tokenizer, max_tokens, cache_dir, max_unpaired, caption_format, remove_overlap,
-            caption_encoding,
+            caption_encoding, caption_columns,
         )  # fmt: skip
         return VideoTextStream(features, folder, streams, seed, mil_candidates)
     store = FeatureStore(features, streams)
-    read = read_captions(captions, caption_format, remove_overlap, caption_encoding)
+    read = read_captions(captions, caption_format, remove_overlap, caption_encoding, columns=caption_columns)
     by_video, unpaired = pair_captions(store, read)
     check_share(unpaired.problems(features, captions), unpaired.share, max_unpaired)
 
-    with naming_the_line(captions, caption_format, caption_encoding):
+    with naming_the_line(captions, caption_format, caption_encoding, caption_columns):
         lines, videos, _ = make_windows(by_video, tokenizer, max_tokens)
     windows = Windows(lines, videos, max_tokens)
     rows = [

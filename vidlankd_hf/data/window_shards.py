@@ -23,7 +23,8 @@ import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
 from ..utils.io import atomic_write, discard, resumable_dir, sha256_of, sync
-from .captions import Caption, caption_files, iterate_captions, naming_the_line
+from .caption_tables import load_hub_captions
+from .captions import Caption, iterate_captions, naming_the_line, source_files
 from .checksums import DamagedData, verify_once, whole_file
 from .features import FeatureStore, read_manifest
 from .fingerprint import hash64
@@ -48,6 +49,7 @@ def prepare_windows(
     caption_format: str | None = None,
     remove_overlap: bool | None = None,
     caption_encoding: str | None = None,
+    caption_columns: Sequence[str] | None = None,
 ) -> Path:
     """Divides captions into windows and stores them by shard; a second call opens what the first one stored.
 
@@ -56,7 +58,8 @@ def prepare_windows(
     Memory holds the text of one caption file, the captions of one shard, and the names of all videos.
 
     Args:
-        features, captions, caption_format, remove_overlap, caption_encoding, max_unpaired: See [`load_video_text`].
+        features, captions, caption_format, remove_overlap, caption_encoding, caption_columns, max_unpaired: See
+            [`load_video_text`].
         tokenizer: Counts the tokens of a window.
         max_tokens: Maximum number of tokens of a window, without [CLS] and [SEP].
         cache_dir: Parent of the folder, which is named after a hash of the features' manifest, the names and contents
@@ -71,20 +74,22 @@ def prepare_windows(
     features, captions = Path(features), Path(captions)
     if read_manifest(features) is None:
         FeatureStore(features)  # raises an error that says what is missing
-    files = caption_files(captions)
+    files = source_files(captions, caption_format, caption_columns)
     names = [path.relative_to(captions).as_posix() for path in files]
+    files = files or [Path(file["filename"]) for file in load_hub_captions(str(captions)).cache_files]
     contents = content_hashes([*files, features / "manifest.json", features / "index.jsonl"])
     settings = [tokenizer_fingerprint(tokenizer), max_tokens, caption_format, remove_overlap, str(captions)]
     settings += [caption_encoding] if caption_encoding else []
+    settings += [{"columns": [*caption_columns]}] if caption_columns else []
     folder = Path(cache_dir) / f"windows-{combined_hash('v2', names, contents, settings)[:16]}"
     info = _verified_info(folder) if folder.exists() else None
     if info is None:
         with (
-            naming_the_line(captions, caption_format, caption_encoding),
+            naming_the_line(captions, caption_format, caption_encoding, caption_columns),
             resumable_dir(folder, of=json.dumps([str(features.absolute()), names, settings])) as part,
         ):
             if part is not None:
-                reading = captions, caption_format, remove_overlap, caption_encoding
+                reading = captions, caption_format, remove_overlap, caption_encoding, None, caption_columns
                 _write_windows(part, features, reading, tokenizer, max_tokens)
         info = _read_info(folder)
     check_share(info["problems"], info["unpaired_share"], max_unpaired)
@@ -118,7 +123,7 @@ def _read_info(folder: Path) -> dict:
 def _write_windows(
     folder: Path,
     features: Path,
-    reading: tuple[Path, str | None, bool | None, str | None],
+    reading: tuple[Path, str | None, bool | None, str | None, None, Sequence[str] | None],
     tokenizer: PreTrainedTokenizerBase,
     max_tokens: int,
 ) -> None:
