@@ -8,7 +8,9 @@ Prints counts, durations, clip lengths, the share of time with captions, and how
 the vocabulary grows compared with that of a text corpus. Writes into
 --output_dir: contact_sheet.png and contact_sheet.html (random clips with
 captions, if --videos is given), summary.json, unpaired.jsonl (captions and
-videos without a counterpart), and left_out.jsonl. Ends with an account: what
+videos without a counterpart), and left_out.jsonl. With --teacher, also
+alignment.png and alignment.json: how well captions fit the picture some seconds
+before and after them, which shows shifted subtitles. Ends with an account: what
 went in, what is used, and what was left out and why. Without arguments it shows
 the grounded world.
 """
@@ -25,6 +27,7 @@ from vidlankd_hf.data.text_blocks import load_text
 from vidlankd_hf.data.vocabulary import load_tokenizer
 from vidlankd_hf.experiments.world.bootstrap import use_existing_world
 from vidlankd_hf.inspection.accounting import account_lines, close_account
+from vidlankd_hf.inspection.alignment import load_encoders, measure_alignment, write_alignment
 from vidlankd_hf.inspection.contact_sheet import histogram_rows, summary_rows, write_image, write_page
 from vidlankd_hf.inspection.inspect import sample_clips, summarize, vocabulary_growth, vocabulary_size_at
 from vidlankd_hf.inspection.script_arguments import InspectionArguments
@@ -44,6 +47,7 @@ def main() -> None:
     if folder.exists() and any(folder.iterdir()):
         parser.error(f"{folder} is not empty: choose another --output_dir, or remove it")
 
+    encoders = load_encoders(args.teacher) if args.teacher else None
     text = load_text(args.text)["text"] if args.text else None
     tokenizer = load_tokenizer(args.tokenizer)
     store = FeatureStore(args.features)
@@ -79,6 +83,10 @@ def main() -> None:
 
     summary["account"] = account.summary()
     atomic_write(folder / "summary.json", json.dumps({**summary, "vocabulary": growth}, indent=2) + "\n")
+    if encoders:
+        alignment = measure_alignment(encoders, args.features, args.streams, pairs, args.max_length or 128, args.seed)
+        write_alignment(alignment, folder)
+        print(f"\n{alignment['sentence']}")
     clips = sample_clips(dataset, args.videos, args.num_clips, seed=args.seed) if args.videos else []
     if clips:
         write_image(folder / "contact_sheet.png", clips)
