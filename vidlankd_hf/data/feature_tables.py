@@ -125,7 +125,8 @@ class FeatureTable:
             self._rows = self._file.iter_batches(batch_size=1, row_groups=[group], columns=self._columns)
         try:
             while True:
-                batch, self._next = next(self._rows), self._next + 1
+                batch: pa.RecordBatch = next(self._rows)
+                self._next += 1
                 if self._next > row:
                     return batch
         except (pa.ArrowException, OSError) as error:
