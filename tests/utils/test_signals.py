@@ -108,8 +108,12 @@ def test_workers_end_with_their_parent_even_in_the_middle_of_a_sample():
 def test_worker_that_does_not_end_is_killed():
     batches = iter(loader(Slow(600.0), workers=1))
     (worker,) = multiprocessing.active_children()
-    worker.terminate()
-    worker.join(5)
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's raises when a worker dies
+    try:
+        worker.terminate()
+        worker.join(5)
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
     assert worker.exitcode == -signal.SIGKILL
     del batches
 
