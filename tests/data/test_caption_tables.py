@@ -65,6 +65,9 @@ def forms(folder):
         ["video=clip", "start=begin:ms", "end=stop:ms", "text=caption"],
     )
     yield write_parquet(folder / "rows.parquet", clip=clips, begin=begins, stop=stops, caption=captions), COLUMNS
+    whole = {"begin": [round(s * 1000) for s in begins], "stop": [round(e * 1000) for e in stops]}
+    units = ["video=clip", "start=begin:ms", "end=stop:ms", "text=caption"]
+    yield write_parquet(folder / "ms.parquet", clip=clips, **whole, caption=captions), units
     yield write_parquet(folder / "intervals.parquet", clip=list(grouped), times=times, texts=texts), lists
     yield (
         write_csv(
@@ -108,17 +111,17 @@ def test_the_same_captions_in_any_format_give_bit_equal_windows(tmp_path, tokeni
 def test_what_a_table_lacks_is_left_out_by_reason(tmp_path):
     path = write_parquet(
         tmp_path / "t.parquet",
-        clip=["a"] * 5,
-        begin=[0.0, None, float("nan"), 3.0, 4.0],
-        stop=[1.0, 2.0, 3.0, None, 5.0],
-        caption=["kept", "no start", "NaN", "no end", " "],
+        clip=["a"] * 6,
+        begin=[0.0, None, float("nan"), 3.0, 4.0, 5.0],
+        stop=[1.0, 2.0, 3.0, None, 5.0, 6.0],
+        caption=["kept", "no start", "NaN", "no end", " ", None],
     )
     account = Account()
     assert read_captions(path, columns=COLUMNS, account=account) == [Caption("a", 0.0, 1.0, "kept")]
     left_out = account.summary()["captions"]
-    assert left_out["in"] == 5
+    assert left_out["in"] == 6
     assert left_out["left_out"]["has no time"] == {"amount": 3, "first": [f"{path}, row {n}" for n in (2, 3, 4)]}
-    assert left_out["left_out"]["has no text"] == {"amount": 1, "first": [f"{path}, row 5"]}
+    assert left_out["left_out"]["has no text"] == {"amount": 2, "first": [f"{path}, row {n}" for n in (5, 6)]}
 
 
 def test_several_captions_of_one_clip_share_its_times(tmp_path):

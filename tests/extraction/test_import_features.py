@@ -120,6 +120,7 @@ def test_our_features_in_another_format_are_imported_to_equal_windows(ours, tmp_
     streams = [ImportedStream(name, str(write(ours / "features", tmp_path, name))) for name in WIDTHS]
     store = import_features(streams, tmp_path / "imported", shard_bytes=400)
     store.verify()
+    assert [store.duration(f"v{number}.mp4") for number in range(4)] == [12.25, 13.25, 14.25, 15.25]
     assert len(list((tmp_path / "imported").glob("shard-*.safetensors"))) > 1
     windows = [
         {
