@@ -222,7 +222,7 @@ def test_number_of_blocks_is_held_out_or_by_default_a_share_of_limited_size(monk
     monkeypatch.setattr("vidlankd_hf.training.build.MOST_HELD_OUT", 16)
     assert len(split_blocks(blocks, None, 8)[1]) == 16 and len(split_blocks(blocks, 0.02, 8)[1]) == 40
     for wrong in (-1, 2.5):
-        with pytest.raises(ValueError, match="--held_out_text is .*share below 1, a number of blocks"):
+        with pytest.raises(ValueError, match="--held_out_text is .*share below 1, a whole number"):
             split_blocks(blocks, wrong, 8)
 
 

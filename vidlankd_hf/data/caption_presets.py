@@ -59,7 +59,8 @@ def read_ego4d(text: str, path: Path) -> Rows:
             if not all(isinstance(time, (int, float)) and not isinstance(time, bool) for time, _ in said):
                 raise ValueError(f"{where}: each timestamp_sec must be a number of seconds")
             said.sort(key=lambda narration: narration[0])
-            end, rows = None, list[tuple[Any, Any, Any]]()
+            end = None
+            rows: list[tuple[Any, Any, Any]] = []
             for i in reversed(range(len(said))):
                 if i + 1 < len(said) and said[i + 1][0] > said[i][0]:
                     end = said[i + 1][0]

@@ -31,7 +31,8 @@ def parse_columns(columns: Sequence[str]) -> Columns:
     Raises:
         ValueError: A word has another form, or the roles do not make up a caption.
     """
-    names, units = dict[str, str](), dict[str, float]()
+    names: dict[str, str] = {}
+    units: dict[str, float] = {}
     for word in columns:
         role, equals, column = word.partition("=")
         name, colon, unit = column.rpartition(":")
@@ -129,7 +130,8 @@ def read_table(
     if format not in (None, *COLUMNS):
         raise ValueError(f"caption_format {format!r} has no table of columns: leave it or caption_columns out")
     asked = parse_columns(columns or COLUMNS[format]) if columns or format else None
-    files, folders = table_files(source, account), dict[str, str]()
+    files = table_files(source, account)
+    folders: dict[str, str] = {}
     for file in files or [source]:
         name = str(file)
         kind = suffix_of(file) if files else "hub"

@@ -47,6 +47,7 @@ class Place(NamedTuple):
 
 
 def times_of(array: str | None) -> str:
+    """Name of the times that belong to an array."""
     return f"{array}_times" if array else "times"
 
 
@@ -98,6 +99,7 @@ def read_npy(content: bytes, where: str) -> np.ndarray:
 
 
 def check_kind(dtype: np.dtype, shape: tuple[int, ...], where: str) -> None:
+    """Raises a `ValueError` unless an array holds floating point numbers and fits into `MOST_BYTES`."""
     if dtype.kind != "f" or dtype.itemsize not in (2, 4, 8):
         remedy = "convert it with array.astype('float32')" if dtype.kind in "iub" else "save numbers, not objects"
         raise ValueError(f"{where} is {dtype} {list(shape)}, but {ALLOWED}: {remedy}")

@@ -9,11 +9,11 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from .features import read_manifest
+from .held_out import MOST_HELD_OUT, check_held_out
 from .source_files import combined_hash
 from .window_shards import WindowShard
 
-# By default this share of the videos is held out, but at most this many windows.
-HELD_OUT_SHARE, MOST_HELD_OUT = 0.05, 10_000
+HELD_OUT_SHARE = 0.05  # of the videos, by default
 MIN_VIDEOS = 64  # per shard, so that a batch has clips of several videos
 
 
@@ -143,8 +143,9 @@ class VideoTextStream(Dataset):
             Training data and held-out data.
 
         Raises:
-            ValueError: Every video would be held out.
+            ValueError: `held_out` is neither a share nor a number, or every video would be held out.
         """
+        check_held_out("--held_out_videos", held_out)
         files = [(shard.hashes, shard.first_windows) for shard in map(self._shard, range(len(self.names)))]
         videos = sum(len(hashes) for hashes, _ in files)
         if held_out is None:

@@ -12,9 +12,10 @@ from transformers import PreTrainedTokenizerBase
 
 from .captions import naming_the_line, read_captions
 from .features import FeatureStore
+from .held_out import MOST_HELD_OUT, check_held_out
 from .pairing import check_share, pair_captions
 from .source_files import combined_hash
-from .streaming import HELD_OUT_SHARE, MOST_HELD_OUT, VideoTextStream
+from .streaming import HELD_OUT_SHARE, VideoTextStream
 from .window_shards import prepare_windows
 from .windows import Windows, check_candidates, make_windows, shift_of
 
@@ -118,14 +119,13 @@ def split_by_video(dataset: Dataset | VideoTextStream, held_out: float | None = 
         Training data and held-out data; the latter is None if `held_out` is 0.
 
     Raises:
-        ValueError: `held_out` is negative or no number of videos, or every video would be held out.
+        ValueError: `held_out` is neither a share nor a number, or every video would be held out.
     """
     if held_out == 0:
         return dataset, None
-    if held_out is not None and not (0 < held_out < 1 or held_out == int(held_out) > 0):
-        raise ValueError(f"--held_out_videos is {held_out}: give a share below 1, a number of videos, or 0 for none")
     if isinstance(dataset, VideoTextStream):
         return dataset.split_by_video(held_out)
+    check_held_out("--held_out_videos", held_out)
     videos = dataset.with_format(None)["video"]
     names = sorted(set(videos))
     share = HELD_OUT_SHARE if held_out is None else held_out

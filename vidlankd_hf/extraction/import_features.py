@@ -19,7 +19,7 @@ from ..data.feature_sources import find_features
 from ..data.features import FeatureStore, read_manifest
 from ..utils.io import atomic_write
 from .shard_folder import ShardFolder
-from .tasks import QUARANTINE, part_path
+from .tasks import QUARANTINE, note_failure, part_path
 from .videos import LeftOut, Video
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ def import_features(
     """Writes features that another tool extracted as shards. Shards that are already complete are kept.
 
     A video whose features cannot be used, or are missing in one stream, is listed with the reason in
-    `quarantine.jsonl`, and the import continues. One video is in memory at a time.
+    `quarantine.jsonl`, and the import continues. Videos are read one at a time, from Parquet a row group at a time.
 
     Args:
         streams: The streams. [`FeatureStore`] aligns the others to the times of the first one.
@@ -164,10 +164,8 @@ def _import_shard(
             shard.add(video.id, duration, features)
         except _Unusable as error:
             reason, detail = error.args
-            failed.append({"path": video.path, "reason": reason, "detail": detail})
+            failed.append(note_failure(work.folder, video.path, reason, detail))
             logger.warning(f"{video.id} is left out ({reason}): {detail}")
-            with open(work.folder / QUARANTINE, "a", encoding="utf-8") as file:
-                file.write(json.dumps(failed[-1]) + "\n")
         progress.update()
     part = {**shard.close([video.id for video in work.tasks[number]]), "failed": failed}
     atomic_write(part_path(work.folder, number), json.dumps(part) + "\n")

@@ -116,7 +116,8 @@ def _row(container: Path, inside: str) -> bytes:
                 raise ValueError(
                     f"{container} has the columns {names}, but needs exactly one that holds videos as bytes"
                 )
-            row = next((row for row, id in rows_with_ids(table) if id == inside), None)
+            status = container.stat()
+            row = _rows(container, status.st_mtime_ns, status.st_size).get(inside)
             if row is None and inside.isdecimal() and int(inside) < table.metadata.num_rows:
                 row = int(inside)
             if row is None:
@@ -137,6 +138,16 @@ def _row(container: Path, inside: str) -> bytes:
             f"{container}, row {inside}: {name} has no bytes. Name its file in a manifest, or remove the row"
         )
     return content
+
+
+@lru_cache(maxsize=16)
+def _rows(container: Path, changed: int, size: int) -> dict[str, int]:
+    """The row of each id; the first one, if several rows have it."""
+    import pyarrow.parquet as parquet
+
+    with parquet.ParquetFile(container) as table:
+        rows = [(str(id), row) for row, id in rows_with_ids(table) if id is not None]
+    return dict(reversed(rows))
 
 
 @lru_cache(maxsize=16)

@@ -254,10 +254,16 @@ class ShardTask:
     def _quarantine(self, video: Video, reason: str, detail: str) -> None:
         path, detail = public_address(video.path), hide_secrets(detail, video.path)
         logger.warning(f"{path} is skipped ({reason}): {detail}")
-        self._failed.append({"path": path, "reason": reason, "detail": detail})
-        with open(self.folder / QUARANTINE, "a", encoding="utf-8") as file:
-            file.write(json.dumps(self._failed[-1]) + "\n")
+        self._failed.append(note_failure(self.folder, path, reason, detail))
         self._close(video)
+
+
+def note_failure(folder: Path, path: str, reason: str, detail: str) -> dict[str, str]:
+    """Adds a video that failed to `quarantine.jsonl` at once; [`finish`] writes the complete list. Returns the row."""
+    row = {"path": path, "reason": reason, "detail": detail}
+    with open(folder / QUARANTINE, "a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+    return row
 
 
 def finish(folder: Path, num_tasks: int, streams: dict[str, dict]) -> bool:

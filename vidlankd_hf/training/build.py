@@ -5,6 +5,7 @@ from typing import Any
 from transformers import AutoConfig, AutoTokenizer
 
 from ..data.features import FeatureStore
+from ..data.held_out import MOST_HELD_OUT, check_held_out
 from ..data.text_blocks import TextBlocks
 from ..data.vocabulary import check_same_vocabulary
 from ..models.configuration import SIZES, VidLanKDTeacherConfig, bert_config, student_config, video_config_like
@@ -13,8 +14,7 @@ from ..models.teacher import VidLanKDTeacher, load_teacher, text_config
 from ..reliability.run_dir import log_on_main, mark_finished
 from ..utils.loading import loading
 
-# By default this share of the blocks is held out, but at most this many.
-HELD_OUT_SHARE, MOST_HELD_OUT = 0.02, 10_000
+HELD_OUT_SHARE = 0.02  # of the blocks, by default
 NOT_SCORES = ("runtime", "per_second", "epoch")  # endings of what `Trainer.evaluate` also returns
 
 
@@ -84,12 +84,11 @@ def split_blocks(blocks: TextBlocks, held_out: float | None, batch: int):
         Training blocks and evaluation blocks; the latter are `None` if `held_out` is 0.
 
     Raises:
-        ValueError: There are too few blocks, or `held_out` is negative or no number of blocks.
+        ValueError: There are too few blocks, or `held_out` is neither a share nor a number.
     """
     if held_out == 0:
         return blocks, None
-    if held_out is not None and not (0 < held_out < 1 or held_out == int(held_out) > 0):
-        raise ValueError(f"--held_out_text is {held_out}: give a share below 1, a number of blocks, or 0 for none")
+    check_held_out("--held_out_text", held_out)
     if len(blocks) < 2:
         raise ValueError(
             "the text fills one block, too few to hold one out: give more text, or train on all of it with "
@@ -113,8 +112,9 @@ def evaluate_and_save(trainer) -> None:
         scores = {name.removeprefix("eval_"): value for name, value in trainer.evaluate().items()}
         shown = [f"{name} {value:.4g}" for name, value in scores.items() if not name.endswith(NOT_SCORES)]
         log_on_main(trainer.args, f"Held out: {', '.join(shown)}")
-        trainer.create_model_card()
         if trainer.args.push_to_hub:
             trainer.push_to_hub("Held-out scores")
+        else:
+            trainer.create_model_card()
     trainer.save_state()
     mark_finished(trainer.args)

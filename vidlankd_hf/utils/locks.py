@@ -5,10 +5,11 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _IN_USE = (errno.EACCES, errno.EAGAIN)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 def take_lock(descriptor: int, wait: bool) -> bool | None:
@@ -20,11 +21,18 @@ def take_lock(descriptor: int, wait: bool) -> bool | None:
 
     Returns:
         True, False if another process holds the lock, or None if the file system has no locks.
+
+    Raises:
+        OSError: The file system failed.
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError as error:
-        return False if error.errno in _IN_USE else None
+        if error.errno in _IN_USE:
+            return False
+        if error.errno not in _NO_LOCKS:
+            raise
+        return None
     return True
 
 
@@ -40,8 +48,9 @@ def remove_if_abandoned(folder: Path) -> None:
     except OSError:
         return
     try:
-        if take_lock(descriptor, wait=False):
-            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            if take_lock(descriptor, wait=False):
+                shutil.rmtree(folder, ignore_errors=True)
     finally:
         os.close(descriptor)
 
