@@ -184,8 +184,8 @@ def test_a_hub_data_set_is_read_without_its_code(tmp_path, monkeypatch, tokenize
     features = write_features(tmp_path / "features", {"v0": 30.0, "v1": 3700.0})
     options = {"cache_dir": tmp_path / "cache", "caption_columns": COLUMNS}
     stream = load_video_text(features, "owner/name", tokenizer, streaming=True, **options)
-    texts = [row["text"] for row in stream]
-    assert sorted(texts) == sorted(load_video_text(features, "owner/name", tokenizer, **options)["text"]) != []
+    in_memory = load_video_text(features, "owner/name", tokenizer, **options)
+    assert sorted(row["text"] for row in stream) == sorted(row["text"] for row in in_memory) != []
 
 
 def test_memory_does_not_grow_with_the_table(tmp_path):
