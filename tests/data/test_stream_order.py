@@ -1,5 +1,6 @@
 """Windows on disk are read once an epoch, in an order that workers, ranks and resuming do not change."""
 
+import os
 import pickle
 import subprocess
 import sys
@@ -184,7 +185,13 @@ def test_training_resumed_inside_an_epoch_equals_the_uninterrupted_one_bit_for_b
 def test_training_of_two_processes_resumed_after_any_step_equals_the_uninterrupted_one(tmp_path):
     write_captioned_shards(tmp_path)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run([*command, __file__, str(tmp_path)], capture_output=True, text=True, timeout=580)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[1:3])),
+    }
+    done = subprocess.run(
+        [*command, __file__, str(tmp_path)], capture_output=True, text=True, timeout=580, env=environment
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert [line for line in done.stdout.splitlines() if line.startswith("EQUAL")] == [
         f"EQUAL {step} True" for step in range(1, 20)

@@ -288,7 +288,8 @@ def test_zero_refuses_a_checkpoint_of_another_number_of_processes(tmp_path):
                "use_cpu": False}  # fmt: skip
     script, result = ROOT / "tests" / "distributed_run.py", str(tmp_path / "result.json")
     assert run_launched("cpu_zero2.yaml", script, json.dumps({**options, "result": result})).returncode == 0
-    options.update(resume=str(tmp_path / "run" / "checkpoint-2"), per_device_train_batch_size=8, result=result)
+    options.update(resume=str(tmp_path / "run" / "checkpoint-2"), output_dir=str(tmp_path / "again"))
+    options.update(per_device_train_batch_size=8, result=result)
     run = run_launched("cpu_zero2.yaml", script, json.dumps(options), processes=1)
     assert run.returncode != 0 and "world size" in run.stderr
 
