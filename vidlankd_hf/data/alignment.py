@@ -119,7 +119,7 @@ class AlignmentCutter:
 
     def resume(self, state: dict[str, Any]) -> None:
         """Continues from what [`state`] returned."""
-        types = (np.int64, self.files["teacher_ids.npy"][0], np.int64, np.int64, np.bool_)
+        types: tuple[Any, ...] = (np.int64, self.files["teacher_ids.npy"][0], np.int64, np.int64, np.bool_)
         self._rest = AlignedTexts(*(np.array(part, kind) for part, kind in zip(state["rest"], types)))
         self.counts: dict[str, int] = state["counts"]
 
