@@ -50,10 +50,13 @@ def cut(length: int, one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np
 
     Returns:
         The segment of each token, `[n]` and `[m]`, numbered 0, 1, ... in the order of the text; -1 for tokens in none.
+        Tokens whose order differs from that of their text are in one segment with those between, so that the numbers
+        of the tokens never fall.
     """
     crossing = np.zeros(length + 2, np.int64)  # tokens across the left edge of each character, as differences
     for spans in (one, other):
         begin, end = spans[spans[:, 0] < spans[:, 1]].T
+        begin, end = np.minimum.accumulate(begin[::-1])[::-1], np.maximum.accumulate(end)  # in order
         crossing += np.bincount(begin + 1, minlength=length + 2)
         crossing -= np.bincount(end, minlength=length + 2)
     piece = np.cumsum(np.cumsum(crossing[:-1]) == 0)  # of each character
