@@ -291,8 +291,8 @@ def are_aligned(
         longest, length = longest_sequence(teacher), alignment["teacher_length"]
         if longest is not None and (length is None or length > longest):
             raise ValueError(
-                f"{name} was prepared for a teacher that reads {length or 'any number of'} tokens at once, but this one "
-                f"takes at most {longest}: use {load[:-1]}, teacher_length={longest})"
+                f"{name} is for a teacher that reads {length or 'any number of'} tokens at once, but this one takes at"
+                f" most {longest}: use {load[:-1]}, teacher_length={longest})"
             )
     return needed
 
