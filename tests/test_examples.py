@@ -121,21 +121,10 @@ def test_text_tower_of_clip_teaches_a_checkpoint_with_another_tokenizer(tmp_path
     common = ["--teacher", tmp_path / "clip", "--text", text, "--cache_dir", tmp_path / "cache", *QUICK]
     common += ["--per_device_train_batch_size", 4, "--per_device_eval_batch_size", 4]
 
-    run(
-        "distill.py",
-        *common,
-        "--student",
-        tmp_path / "roberta",
-        "--teacher_layer",
-        -2,
-        -1,
-        "--output_dir",
-        tmp_path / "a",
-    )
-    run(
-        "distill.py", *common, "--student", "tiny", "--tokenizer", tmp_path / "roberta", "--output_dir", tmp_path / "b"
-    )
-    for folder in (tmp_path / "a", tmp_path / "b"):
+    first, second, roberta = tmp_path / "first", tmp_path / "second", tmp_path / "roberta"
+    run("distill.py", *common, "--student", roberta, "--teacher_layer", -2, -1, "--output_dir", first)
+    run("distill.py", *common, "--student", "tiny", "--tokenizer", roberta, "--output_dir", second)
+    for folder in (first, second):
         model, info = AutoModelForMaskedLM.from_pretrained(folder, output_loading_info=True)
         assert not any(info.values())
         assert len(AutoTokenizer.from_pretrained(folder)) == model.config.vocab_size == len(ours)
