@@ -60,7 +60,8 @@ def main() -> None:
         teacher = load_teacher(own.teacher, dtype=own.teacher_dtype)
         check_teacher_options(args, teacher, teacher_tokenizer is not None)
         if teacher_tokenizer is not None:
-            options |= {"teacher_tokenizer": teacher_tokenizer, "teacher_length": longest_sequence(teacher)}
+            reader = getattr(teacher, "text_model", teacher)
+            options |= {"teacher_tokenizer": teacher_tokenizer, "teacher_length": longest_sequence(reader)}
     set_attention(own.attn_implementation, student, teacher)
     with args.main_process_first(local=False):
         blocks = load_text_blocks(own.text, tokenizer, own.cache_dir, **options)
