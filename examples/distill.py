@@ -15,11 +15,10 @@ from vidlankd_hf.cli import CommandLine, run_example
 from vidlankd_hf.data.text_blocks import TextBlocks
 from vidlankd_hf.experiments.world import bootstrap
 from vidlankd_hf.experiments.world.recipe import STUDENT_RECIPE, in_help
-from vidlankd_hf.models.attention import longest_sequence, set_attention
+from vidlankd_hf.models.attention import set_attention
 from vidlankd_hf.reliability.launch import describe_launch, end_run
 from vidlankd_hf.reliability.run_dir import log_on_main, open_run_dir
-from vidlankd_hf.training.build import build_student, choose_tokenizers, evaluate_and_save, split_blocks
-from vidlankd_hf.training.checks import check_teacher_options
+from vidlankd_hf.training.build import alignment_for, build_student, choose_tokenizers, evaluate_and_save, split_blocks
 from vidlankd_hf.training.script_arguments import OUTPUT, PRETRAINING, StudentArguments
 
 GROUPS = {
@@ -58,10 +57,7 @@ def main() -> None:
     teacher, options = None, {"num_proc": own.num_proc, "block_tokens": own.block_tokens, "streaming": own.stream_text}
     if args.teacher_needs:
         teacher = load_teacher(own.teacher, dtype=own.teacher_dtype)
-        check_teacher_options(args, teacher, teacher_tokenizer is not None)
-        if teacher_tokenizer is not None:
-            reader = getattr(teacher, "text_model", teacher)
-            options |= {"teacher_tokenizer": teacher_tokenizer, "teacher_length": longest_sequence(reader)}
+        options |= alignment_for(args, teacher, teacher_tokenizer)
     set_attention(own.attn_implementation, student, teacher)
     with args.main_process_first(local=False):
         blocks = load_text_blocks(own.text, tokenizer, own.cache_dir, **options)

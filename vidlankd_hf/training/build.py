@@ -8,11 +8,13 @@ from ..data.features import FeatureStore
 from ..data.held_out import MOST_HELD_OUT, check_held_out
 from ..data.text_blocks import TextBlocks
 from ..data.vocabulary import check_same_vocabulary, load_tokenizer, vocabulary_fingerprint
+from ..models.attention import longest_sequence
 from ..models.configuration import SIZES, VidLanKDTeacherConfig, bert_config, student_config, video_config_like
 from ..models.student import student_class
 from ..models.teacher import VidLanKDTeacher, load_teacher, text_config
 from ..reliability.run_dir import log_on_main, mark_finished
 from ..utils.loading import loading
+from .checks import check_teacher_options
 
 HELD_OUT_SHARE = 0.02  # of the blocks, by default
 NOT_SCORES = ("runtime", "per_second", "epoch")  # endings of what `Trainer.evaluate` also returns
@@ -111,6 +113,24 @@ def build_student(
     if isinstance(start, VidLanKDTeacherConfig):
         return student_class(found).from_teacher(load_teacher(student))
     return student_class(found).from_pretrained(student, trust_remote_code=False)
+
+
+def alignment_for(args, teacher, teacher_tokenizer: PreTrainedTokenizerBase | None) -> dict[str, Any]:
+    """Options of [`load_text_blocks`] for a teacher; none if it has the student's tokenizer.
+
+    Args:
+        args: The [`DistillationConfig`], which is checked first: preparing the text may take long.
+        teacher: The teacher.
+        teacher_tokenizer: Its tokenizer, if that is not the student's.
+
+    Raises:
+        ValueError: An option or objective of `args` does not work with this teacher.
+    """
+    check_teacher_options(args, teacher, teacher_tokenizer is not None)
+    if teacher_tokenizer is None:
+        return {}
+    reader = getattr(teacher, "text_model", teacher)
+    return {"teacher_tokenizer": teacher_tokenizer, "teacher_length": longest_sequence(reader)}
 
 
 def split_blocks(blocks: TextBlocks, held_out: float | None, batch: int):
