@@ -143,10 +143,9 @@ class Ours(Way):
             output_dir=tempfile.mkdtemp(), objectives=objectives, use_cpu=device == "cpu", report_to="none",
             learning_rate=1e-5, lr_scheduler_type="constant", bf16=bf16,
         )  # fmt: skip
-        rows = [{"input_ids": np.full(BLOCK, 5, np.uint16)}] * 2  # only checked, never read
         self.trainer = DistillationTrainer(
-            model=student, teacher_model=teacher if objectives else None, args=args, train_dataset=rows,
-            processing_class=tokenizer,
+            model=student, teacher_model=teacher if objectives else None, args=args, processing_class=tokenizer,
+            **self.data(tokenizer),
         )  # fmt: skip
         if self.compile_mode:
             for model in (student, *([teacher.text_model] if objectives else [])):
@@ -156,8 +155,15 @@ class Ours(Way):
         self.make_batch = self.trainer.data_collator
         self.model, self.optimizer = self.trainer.accelerator.prepare(student, self.trainer.optimizer)
 
+    def data(self, tokenizer) -> dict:
+        """The trainer's arguments about the data, which are only checked, never read."""
+        return {"train_dataset": [{"input_ids": np.full(BLOCK, 5, np.uint16)}] * 2}
+
+    def sample(self, row: np.ndarray) -> dict:
+        return {"input_ids": row}
+
     def collate(self, rows, epoch):
-        return self.make_batch([{"input_ids": row, "sample_id": i, "epoch": epoch} for i, row in enumerate(rows)])
+        return self.make_batch([{**self.sample(row), "sample_id": i, "epoch": epoch} for i, row in enumerate(rows)])
 
     def step(self, batch):
         if self.compile_mode:

@@ -2,8 +2,8 @@
 
 Without arguments it uses the text of the grounded world in outputs/. World and
 teacher are made first if they are missing. With your own data, give --teacher
-(folder or Hub id), --text (file, folder or Hub data set) and --student (a size
-or a checkpoint).
+(folder or Hub id, also of a model with another tokenizer), --text (file,
+folder or Hub data set) and --student (a size or a checkpoint).
 """
 
 from dataclasses import asdict
@@ -13,18 +13,18 @@ from transformers import set_seed
 from vidlankd_hf import DistillationConfig, DistillationTrainer, load_teacher, load_text_blocks
 from vidlankd_hf.cli import CommandLine, run_example
 from vidlankd_hf.data.text_blocks import TextBlocks
-from vidlankd_hf.data.vocabulary import load_tokenizer
 from vidlankd_hf.experiments.world import bootstrap
 from vidlankd_hf.experiments.world.recipe import STUDENT_RECIPE, in_help
 from vidlankd_hf.models.attention import set_attention
 from vidlankd_hf.reliability.launch import describe_launch, end_run
 from vidlankd_hf.reliability.run_dir import log_on_main, open_run_dir
-from vidlankd_hf.training.build import build_student, evaluate_and_save, split_blocks
+from vidlankd_hf.training.build import alignment_for, build_student, choose_tokenizers, evaluate_and_save, split_blocks
 from vidlankd_hf.training.script_arguments import OUTPUT, PRETRAINING, StudentArguments
 
 GROUPS = {
     "data": ("text", "block_tokens", "held_out_text", "vokens", "world", "cache_dir", "num_proc"),
-    "model": ("teacher", "student", "student_model_type", "teacher_dtype", "attn_implementation"),
+    "teacher": ("teacher", "teacher_dtype", "teacher_input", "teacher_layer", "teacher_pooling"),
+    "student": ("student", "student_model_type", "tokenizer", "attn_implementation"),
     "objectives": ("objectives", "gather_negatives", "mlm_probability"),
     "training": PRETRAINING,
     "output": {**OUTPUT, "no_probe": None},
@@ -39,7 +39,7 @@ def main() -> None:
     if on_world:
         bootstrap.use_world(args, own)
     elif own.teacher is None:
-        raise ValueError("--text needs --teacher: give the teacher, whose vocabulary the student uses")
+        raise ValueError("--text needs --teacher: give the model from which the student learns")
     if own.teacher is None:
         own.teacher = "outputs/teacher"
         bootstrap.make_teacher_if_missing(args, own.world, own.teacher)
@@ -49,15 +49,17 @@ def main() -> None:
         parser.save_settings(args.output_dir)
 
     set_seed(args.seed)
-    tokenizer = load_tokenizer(own.teacher)
-    student = build_student(own.student, own.teacher, own.student_model_type)
+    tokenizer, teacher_tokenizer = choose_tokenizers(own.student, own.teacher, own.tokenizer)
+    student = build_student(own.student, own.teacher, own.student_model_type, tokenizer)
     if student.objectives:
         log_on_main(args, f"{own.student} has heads for {', '.join(student.objectives)}: new ones replace them.")
         student.remove_objectives()
-    teacher = load_teacher(own.teacher, dtype=own.teacher_dtype) if args.teacher_needs else None
+    teacher, options = None, {"num_proc": own.num_proc, "block_tokens": own.block_tokens, "streaming": own.stream_text}
+    if args.teacher_needs:
+        teacher = load_teacher(own.teacher, dtype=own.teacher_dtype)
+        options |= alignment_for(args, teacher, teacher_tokenizer)
     set_attention(own.attn_implementation, student, teacher)
     with args.main_process_first(local=False):
-        options = {"num_proc": own.num_proc, "block_tokens": own.block_tokens, "streaming": own.stream_text}
         blocks = load_text_blocks(own.text, tokenizer, own.cache_dir, **options)
     if own.vokens is not None:
         blocks = TextBlocks(blocks.folder, vokens=own.vokens)
@@ -70,6 +72,7 @@ def main() -> None:
         train_dataset=train,
         eval_dataset=held_out,
         processing_class=tokenizer,
+        teacher_tokenizer=teacher_tokenizer,
     )
     log_on_main(args, f"{len(train)} blocks of text to train on, {len(held_out or ())} to evaluate on.")
     trainer.train(resume_from_checkpoint=checkpoint)

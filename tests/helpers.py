@@ -100,8 +100,11 @@ def make_video_text(count: int, seed: int = 0, candidates: bool = False):
 
 def train(kind: str, output_dir, objectives=None, resume=None, dropout: float = 0.0, stop_after=None, callbacks=(),
           teacher_dtype=torch.float32, shape=MINI, student_model_type="bert", teacher=None, design=None, texts=None,
-          **arguments):  # fmt: skip
-    """Trains a small teacher, or a small student with a new or the given teacher, and returns the trainer."""
+          aligned=False, **arguments):  # fmt: skip
+    """Trains a small teacher, or a small student with a new or the given teacher, and returns the trainer.
+
+    With `aligned`, the teacher has another tokenizer than the student.
+    """
     from transformers import TrainerCallback
 
     from vidlankd_hf import DistillationConfig, DistillationTrainer, TeacherConfig, TeacherTrainer
@@ -136,16 +139,21 @@ def train(kind: str, output_dir, objectives=None, resume=None, dropout: float = 
             processing_class=tokenizer,
         )
     else:
-        args = DistillationConfig(**arguments, objectives=objectives or {})
+        args, teacher_tokenizer, make = DistillationConfig(**arguments, objectives=objectives or {}), None, make_texts
+        if aligned:
+            from aligned_data import AlignedTexts, make_teacher_tokenizer
+
+            make, teacher_tokenizer = AlignedTexts, make_teacher_tokenizer()
         if objectives and teacher is None:
-            teacher = make_teacher(tokenizer, dropout=dropout, shape=shape).to(teacher_dtype)
+            teacher = make_teacher(teacher_tokenizer or tokenizer, dropout=dropout, shape=shape).to(teacher_dtype)
         trainer = DistillationTrainer(
             model=make_student(tokenizer, dropout=dropout, shape=shape, model_type=student_model_type),
             teacher_model=teacher,
             args=args,
-            train_dataset=make_texts(50) if texts is None else texts,
-            eval_dataset=make_texts(13, seed=1) if texts is None else texts[:13],
+            train_dataset=make(50) if texts is None else texts,
+            eval_dataset=make(13, seed=1) if texts is None else texts[:13],
             processing_class=tokenizer,
+            teacher_tokenizer=teacher_tokenizer,
         )
     for callback in (StopAfter(), *callbacks):
         trainer.add_callback(callback)

@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import WORDS, make_tokenizer, make_vision_language_model, refusal
-from transformers import AutoModelForMaskedLM, AutoTokenizer
+from helpers import MINI, WORDS, make_student, make_tokenizer, make_vision_language_model, refusal
+from tokenizer_families import TEXTS, make_family
+from transformers import AutoModelForMaskedLM, AutoTokenizer, CLIPTextConfig, CLIPTextModel
 
 ROOT = Path(__file__).parent.parent
 QUICK = ["--max_steps", "4", "--save_steps", "2", "--report_to", "none", "--use_cpu", "true", "--warmup_steps", "0"]
@@ -105,3 +106,36 @@ def test_text_tower_of_flava_teaches_a_new_roberta_which_another_run_starts_from
     wrong = ["--student", first, "--student_model_type", "bert", "--output_dir", tmp_path / "x"]
     message = refusal(monkeypatch, "distill", *common, *wrong)
     assert "--student_model_type is bert, but" in message and "is a roberta checkpoint" in message
+
+
+@pytest.mark.slow
+def test_text_tower_of_clip_teaches_a_checkpoint_with_another_tokenizer(tmp_path, monkeypatch):
+    theirs, ours = make_family("clip"), make_family("roberta")
+    special = {"bos_token_id": theirs.bos_token_id, "eos_token_id": theirs.eos_token_id}
+    CLIPTextModel(CLIPTextConfig(**MINI, vocab_size=len(theirs), **special)).save_pretrained(tmp_path / "clip")
+    theirs.save_pretrained(tmp_path / "clip")
+    make_student(ours, model_type="roberta").export().save_pretrained(tmp_path / "roberta")
+    ours.save_pretrained(tmp_path / "roberta")
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(" ".join(TEXTS[i % len(TEXTS)].split()[i % 5 :]) for i in range(400)) + "\n")
+    common = ["--teacher", tmp_path / "clip", "--text", text, "--cache_dir", tmp_path / "cache", *QUICK]
+    common += ["--per_device_train_batch_size", 4, "--per_device_eval_batch_size", 4]
+
+    first, second, roberta = tmp_path / "first", tmp_path / "second", tmp_path / "roberta"
+    run("distill.py", *common, "--student", roberta, "--teacher_layer", -2, -1, "--output_dir", first)
+    run("distill.py", *common, "--student", "tiny", "--tokenizer", roberta, "--output_dir", second)
+    for folder in (first, second):
+        model, info = AutoModelForMaskedLM.from_pretrained(folder, output_loading_info=True)
+        assert not any(info.values())
+        assert len(AutoTokenizer.from_pretrained(folder)) == model.config.vocab_size == len(ours)
+        assert "last token of a segment" in (folder / "README.md").read_text()
+    assert json.loads((first / "run.json").read_text())["settings"]["teacher_layer"] == [-2, -1]
+
+    output = ["--output_dir", tmp_path / "c"]
+    for words, message in (
+        (["--student", "tiny"], "has no cls, sep, mask, pad token, which a student needs: give --tokenizer"),
+        (["--student", roberta, "--objectives", '{"soft_label": 1}'], "soft_label compares predictions"),
+        (["--student", roberta, "--teacher_input", "masked"], "leave teacher_input out"),
+        (["--student", roberta, "--teacher_layer", 5], "this teacher has 1 layers: give -2 to 1"),
+    ):
+        assert message in refusal(monkeypatch, "distill", *common, *words, *output)

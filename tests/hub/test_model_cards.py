@@ -42,6 +42,25 @@ def run_snippet(card: ModelCard, folder: Path, monkeypatch) -> str:
     return printed.getvalue()
 
 
+def test_students_card_says_which_states_taught_and_what_the_teacher_read(tmp_path):
+    runs = {
+        "own": ({}, "last layer", "the student's masked tokens"),
+        "clean": ({"teacher_input": "clean", "teacher_layer": -2}, "layer -2", "the text without masks"),
+        "other": (
+            {"aligned": True, "teacher_layer": [0, -1]},
+            "mean of the layers 0, -1; mean over a segment's tokens",
+            "the text without masks, in tokens of its own tokenizer",
+        ),
+    }
+    for name, (options, states, read) in runs.items():
+        trainer = train("student", tmp_path / name, {"nst": 1.0}, max_steps=1, **options)
+        trainer.save_model()
+        card = ModelCard.load(tmp_path / name / "README.md")
+        rows = rows_of(card)
+        assert rows["Teacher's states"] == states and rows["The teacher read"] == read
+        assert ("compared by segments" in card.text) == (name == "other")
+
+
 def test_students_card_says_what_it_is_and_how_it_was_trained(tmp_path, monkeypatch):
     folder, teacher = tmp_path / "student", make_teacher(make_tokenizer())
     (tmp_path / "home" / "my-teacher").mkdir(parents=True)

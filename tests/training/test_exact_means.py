@@ -25,6 +25,7 @@ TWO_PROCESSES = {
     "means": {"kind": "student", "objectives": MEAN_OBJECTIVES, "per_device_train_batch_size": 4, "max_steps": 8},
     "gathered": {**CONTRASTIVE, "per_device_train_batch_size": 4, "gather_negatives": True},
     "apart": {**CONTRASTIVE, "per_device_train_batch_size": 4},
+    "aligned": {**CONTRASTIVE, "per_device_train_batch_size": 4, "gather_negatives": True, "aligned": True},
     "teacher": {"kind": "teacher", "learning_rate": 0.0},
 }
 
@@ -53,6 +54,18 @@ def test_accumulation_changes_no_loss_and_no_gradient_on_ragged_batches(tmp_path
         for ga in (1, 4)
     ]  # fmt: skip
     assert_logs_close(*(logged(run, *NAMES) for run in runs))
+    for a, b in zip(runs[0].model.parameters(), runs[1].model.parameters()):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_accumulation_changes_no_loss_and_no_gradient_with_a_teacher_of_another_tokenizer(tmp_path):
+    """Texts have different numbers of segments, and of windows that the teacher reads."""
+    runs = [
+        train("student", tmp_path / str(ga), {"nst": 30.0, "regression": 1.0}, per_device_train_batch_size=16 // ga,
+              gradient_accumulation_steps=ga, max_steps=7, aligned=True)
+        for ga in (1, 4)
+    ]  # fmt: skip
+    assert_logs_close(*(logged(run, *NAMES[:-1]) for run in runs))
     for a, b in zip(runs[0].model.parameters(), runs[1].model.parameters()):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
@@ -97,6 +110,16 @@ def test_gathered_negatives_on_two_processes_equal_one_process_with_the_same_bat
     assert_logs_close(logged(one, *names), [{n: e[n] for n in names} for e in two if "loss" in e])
     first = next(e for e in two_processes["apart"]["log_history"] if "loss" in e)
     assert first["crd_loss"] < 0.9 * logged(one, *names)[0]["crd_loss"], "without gathering there are fewer negatives"
+
+
+def test_two_processes_equal_one_with_a_teacher_of_another_tokenizer(tmp_path, two_processes):
+    """Also in evaluation, whose last batches hold repeated samples that must not count, and their windows."""
+    names, two = ("loss", "grad_norm", "crd_loss", "infonce_loss"), two_processes["aligned"]
+    one = train(**CONTRASTIVE, output_dir=tmp_path, per_device_train_batch_size=8, aligned=True)
+    assert_logs_close(logged(one, *names), [{n: e[n] for n in names} for e in two["log_history"] if "loss" in e])
+    evaluation = one.evaluate()
+    for name in ("eval_mlm_loss", "eval_crd_loss", "eval_infonce_loss"):
+        assert two["evaluation"][name] == pytest.approx(evaluation[name], rel=2e-5)
 
 
 def test_teacher_evaluation_on_two_processes_equals_one(tmp_path, two_processes):

@@ -64,10 +64,13 @@ class During(TrainerCallback):
 
 @pytest.mark.parametrize("kind, objectives", [("bert", {"nst": 1.0, "crd": 1.0, "infonce": 1.0, "regression": 1.0}),
                                               ("bert", {}), ("roberta", {"crd": 1.0}), ("modernbert", {"crd": 1.0}),
+                                              ("another_tokenizer", {"nst": 1.0, "crd": 1.0}),
                                               ("teacher", None), ("mil_nce", None)])  # fmt: skip
 def test_step_reads_nothing_back_to_the_host(tmp_path, kind, objectives):
     reads = HostReads()
     what = {"kind": "student", "student_model_type": kind}
+    if kind == "another_tokenizer":
+        what = {"kind": "student", "aligned": True, "teacher_layer": [-2, -1]}
     if kind in ("teacher", "mil_nce"):
         what = {"kind": "teacher", "design": {"contrast": "mil_nce" if kind == "mil_nce" else "infonce"}}
     trainer = train(**what, output_dir=tmp_path, objectives=objectives, max_steps=6, logging_steps=100,

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .fingerprint import hash64
 from .masking import mask_tokens
+from .teacher_batch import TeacherBatch
 from .tokenization import control_tokens, tokenize
 
 
@@ -26,8 +27,10 @@ class _MaskingCollator:
         self._control = control_tokens(tokenizer)
         self.ordinary_ids = np.setdiff1d(np.arange(len(tokenizer)), tokenizer.all_special_ids)
 
-    def _text_batch(self, sequences: list, samples: list[dict]) -> tuple[dict[str, torch.Tensor], np.ndarray]:
-        """Returns a batch of texts, and which of its tokens `[B, L]` are neither special tokens nor padding."""
+    def _text_batch(
+        self, sequences: list, samples: list[dict]
+    ) -> tuple[dict[str, torch.Tensor], np.ndarray, np.ndarray]:
+        """Returns a batch of texts, its tokens before masking, and which of them are neither special nor padding."""
         lengths = np.array([len(s) for s in sequences])
         tokens = np.full((len(sequences), lengths.max() + 2), self._ids["pad"], np.int64)
         places = np.arange(tokens.shape[1])
@@ -54,7 +57,7 @@ class _MaskingCollator:
         batch = {"input_ids": masked, "masked_positions": positions, "masked_labels": labels}
         if padded:  # attention is faster without a mask
             batch["attention_mask"] = (places <= lengths[:, None] + 1).astype(np.int64)
-        return {name: torch.from_numpy(array) for name, array in batch.items()}, ordinary
+        return {name: torch.from_numpy(array) for name, array in batch.items()}, tokens, ordinary
 
 
 class TextCollator(_MaskingCollator):
@@ -66,14 +69,49 @@ class TextCollator(_MaskingCollator):
     -100 for special tokens and padding. `attention_mask` is left out if nothing is padded. With full blocks, L and M
     are the same in every batch.
 
+    With `teacher_tokenizer`, samples are aligned blocks (see [`TeacherBatch`]), and a batch also has:
+
+    - `segments` `[B, L]`: the segment of each token of the student, 0, 1, ... in each block; -1 for tokens in none.
+      [CLS] is the first segment and [SEP] the last, if the teacher has special tokens at the same end;
+    - `segment_mask` `[B, S]`: 1 for each segment of a block;
+    - `teacher_input_ids` and `teacher_attention_mask` `[W, Lt]`: the windows of clean text that the teacher reads, of
+      all blocks, with its special tokens; the mask is left out if nothing is padded;
+    - `teacher_positions` `[B, T]`: places of the teacher's tokens of each block in the flattened `[W * Lt]`, in order,
+      0 in unused places;
+    - `teacher_segments` `[B, T]`: the segment of each of them, -1 for none and in unused places. The first special
+      tokens of all windows of a block belong to [CLS], the last ones to [SEP].
+
     Args:
         tokenizer: A BERT-like tokenizer.
         seed: Seed of the masks.
         mlm_probability: Share of ordinary tokens to mask.
+        teacher_tokenizer: The tokenizer of a teacher that has another one than the student.
+        causal_teacher: Whether a token of that teacher knows only the tokens before it. Its first special token then
+            knows nothing of the text, and [CLS] is in no segment.
+        clean_teacher_input: Add `teacher_input_ids` `[B, L]`, the tokens before masking, for a teacher that has the
+            student's tokenizer.
     """
 
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        seed: int = 0,
+        mlm_probability: float = 0.15,
+        teacher_tokenizer: PreTrainedTokenizerBase | None = None,
+        causal_teacher: bool = False,
+        clean_teacher_input: bool = False,
+    ):
+        super().__init__(tokenizer, seed, mlm_probability)
+        if teacher_tokenizer is not None and clean_teacher_input:
+            raise ValueError(
+                "clean_teacher_input is for a teacher with the student's tokenizer: leave it out, because a teacher "
+                "with its own tokenizer always reads clean text"
+            )
+        self._teacher = None if teacher_tokenizer is None else TeacherBatch(teacher_tokenizer, causal_teacher)
+        self.clean_teacher_input = clean_teacher_input
+
     def __call__(self, samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        batch, ordinary = self._text_batch([sample["input_ids"] for sample in samples], samples)
+        batch, tokens, ordinary = self._text_batch([sample["input_ids"] for sample in samples], samples)
         if "voken_ids" in samples[0]:
             vokens = [sample["voken_ids"] for sample in samples]
             if [len(ids) for ids in vokens] != ordinary.sum(1).tolist():
@@ -81,6 +119,11 @@ class TextCollator(_MaskingCollator):
             voken_ids = np.full(ordinary.shape, -100)
             voken_ids[ordinary] = np.concatenate(vokens)
             batch["voken_ids"] = torch.from_numpy(voken_ids)
+        if self.clean_teacher_input:
+            batch["teacher_input_ids"] = torch.from_numpy(tokens)
+        if self._teacher is not None:
+            fields = self._teacher(samples, ordinary)
+            batch |= {name: torch.from_numpy(array) for name, array in fields.items()}
         return batch
 
 
@@ -136,7 +179,7 @@ class VideoTextCollator(_MaskingCollator):
                 "use a larger batch or data with more videos"
             )
         sequences = self._tokenize([sample["text"] for sample in samples], samples)
-        batch, _ = self._text_batch(sequences, samples)
+        batch, *_ = self._text_batch(sequences, samples)
         if self.mil_candidates is not None and self.mil_candidates > 1:
             batch |= self._candidates(samples, self.mil_candidates - 1)
         clips = [self._clip(sample) for sample in samples]
@@ -173,7 +216,7 @@ class VideoTextCollator(_MaskingCollator):
         keys = [{"sample_id": 0, "epoch": 0} for _ in sequences]
         for place, text, ids, sample in zip(np.flatnonzero(present), texts, self._tokenize(texts, owners), owners):
             sequences[place], keys[place] = ids, {"sample_id": hash64(text) >> 1, "epoch": sample["epoch"]}
-        batch, _ = self._text_batch(sequences, keys)
+        batch, *_ = self._text_batch(sequences, keys)
         shape, mask = (len(samples), count, -1), torch.from_numpy(present.astype(np.int64))
         names = [name for name in ("input_ids", "attention_mask") if name in batch]
         return {**{f"candidate_{name}": batch[name].view(shape) for name in names}, "candidate_mask": mask}

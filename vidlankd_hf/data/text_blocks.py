@@ -14,10 +14,11 @@ from transformers import PreTrainedTokenizerBase
 from ..utils.addresses import public_address
 from ..utils.io import discard, resumable_dir
 from ..utils.loading import loading
-from .block_writer import BLOCKS, PIECES, TextError, pieces_of, write_blocks
+from .block_writer import BLOCKS, PIECES, TextError, make_aligner, pieces_of, write_blocks
 from .checksums import DamagedData, Piece, verify_once
 from .compressed import check_expansion
 from .source_files import combined_hash, content_hashes
+from .stored_alignment import StoredAlignment, describe_alignment
 from .text_files import check_json_lines, kind_of, not_utf8, place_of, text_files
 from .vocabulary import tokenizer_fingerprint, vocabulary_fingerprint
 
@@ -33,6 +34,8 @@ INFO = "info.json"
 
 class TextBlocks(TorchDataset):
     """Map-style data set of memory-mapped blocks: `blocks[i]` is `{"input_ids": [126] unsigned integers}`.
+
+    Blocks that were prepared for a teacher with another tokenizer also have what [`TeacherBatch`] takes.
 
     Args:
         folder: Folder written by [`load_text_blocks`].
@@ -50,6 +53,7 @@ class TextBlocks(TorchDataset):
         self.info = _read_info(self.folder)
         blocks = self.info["blocks"]
         self.start, self.stop = start, blocks if stop is None else stop
+        self._alignment = StoredAlignment(self.folder, self.info) if "alignment" in self.info else None
         self._verify()
         if self.vokens is not None:
             info = read_vokens_info(self.vokens)
@@ -74,7 +78,7 @@ class TextBlocks(TorchDataset):
         try:
             array = self.array
             if (self.folder / PIECES).exists():
-                pieces = pieces_of(self.folder, array.offset)
+                pieces = pieces_of(self.folder, BLOCKS, array.offset)
             else:  # blocks of an older version
                 pieces = [Piece(path, array.offset, array.nbytes, self.info["sha256"])]
         except (OSError, ValueError) as error:
@@ -82,13 +86,14 @@ class TextBlocks(TorchDataset):
         shape = (self.info["blocks"], self.info["block_tokens"])
         if array.shape != shape or sum(piece.size for piece in pieces) != array.nbytes:
             raise DamagedData(f"{path} holds {array.shape} ids instead of {shape}")
-        verify_once(self.folder, pieces)
+        verify_once(self.folder, pieces + (self._alignment.pieces() if self._alignment else []))
 
     @property
     def content_fingerprint(self) -> str:
-        """Hash of all blocks of this data set and of their vokens."""
+        """Hash of all blocks of this data set, of their vokens and of their alignment."""
         vokens = self.vokens and read_vokens_info(self.vokens)
-        return combined_hash(self.info["sha256"], self.start, self.stop, vokens)
+        alignment = [self.info["alignment"]] if self._alignment else []
+        return combined_hash(self.info["sha256"], self.start, self.stop, vokens, *alignment)
 
     @property
     def array(self) -> np.memmap:
@@ -122,10 +127,13 @@ class TextBlocks(TorchDataset):
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, np.ndarray]]:
         rows = self.start + np.asarray(indices)
-        if self.vokens is None:
-            return [{"input_ids": ids} for ids in self.array[rows]]
-        voken_ids = self._map(self.vokens / "vokens.npy", "vokenize")[rows]
-        return [{"input_ids": ids, "voken_ids": vokens} for ids, vokens in zip(self.array[rows], voken_ids)]
+        samples = [{"input_ids": ids} for ids in self.array[rows]]
+        if self._alignment is not None:
+            samples = [sample | aligned for sample, aligned in zip(samples, self._alignment.samples(rows))]
+        if self.vokens is not None:
+            voken_ids = self._map(self.vokens / "vokens.npy", "vokenize")[rows]
+            samples = [{**sample, "voken_ids": vokens} for sample, vokens in zip(samples, voken_ids)]
+        return samples
 
     def split(self, held_out: int) -> tuple["TextBlocks", "TextBlocks"]:
         """Splits off the last blocks.
@@ -235,6 +243,8 @@ def load_text_blocks(
     num_proc: int | None = None,
     block_tokens: int = BLOCK_TOKENS,
     streaming: bool = False,
+    teacher_tokenizer: PreTrainedTokenizerBase | None = None,
+    teacher_length: int | None = None,
 ) -> TextBlocks:
     """Tokenizes a text source once and cuts it into full blocks; a second call opens the stored blocks.
 
@@ -245,21 +255,29 @@ def load_text_blocks(
     few tokens, fewer than a block, are left over; `info.json` counts them, and the texts without tokens. The ids take
     as few bytes as the vocabulary allows and are written in batches, so memory does not depend on the amount of text.
 
+    With `teacher_tokenizer`, the tokens of a teacher that has another tokenizer are stored with the blocks, aligned by
+    the characters of the text; see [`AlignmentCutter`]. The blocks stay the same.
+
     Args:
         source: See [`load_text`], or a `datasets.Dataset` or `datasets.IterableDataset` with a column `text`.
-        tokenizer: Tokenizer of student and teacher.
+        tokenizer: The student's tokenizer, and the teacher's unless `teacher_tokenizer` is given.
         cache_dir: Parent of the folder of blocks, which is named after the text and the vocabulary.
         split: See [`load_text`].
         num_proc: Number of processes that tokenize; by default this process, with the tokenizer's threads.
         block_tokens: Ordinary tokens per block.
         streaming: Read a Hub data set without a copy of its text on disk. Files are always read in place.
+        teacher_tokenizer: Tokenizer of a teacher that has another one than the student.
+        teacher_length: Most tokens that this teacher reads at once, including special tokens. It reads a block with
+            more tokens in several windows. By default there is no limit.
 
     Raises:
-        ValueError: The source does not exist, or holds too little text for one block.
+        ValueError: The source does not exist, or holds too little text for one block; or the tokenizers cannot be
+            aligned, or hardly agree.
     """
     from datasets import Dataset
     from datasets.fingerprint import Hasher
 
+    aligner = None if teacher_tokenizer is None else make_aligner(tokenizer, teacher_tokenizer, teacher_length)
     source = str(source) if isinstance(source, Path) else source
     dataset, files = None, list[Path]()
     if isinstance(source, str) and Path(source).exists():
@@ -270,12 +288,15 @@ def load_text_blocks(
         # Identifies the contents, or all that a stream will read and do (including a Hub revision).
         fingerprint = dataset._fingerprint if isinstance(dataset, Dataset) else Hasher.hash(dataset._ex_iterable)
     name = source if isinstance(source, str) else fingerprint
-    made_of = [tokenizer_fingerprint(tokenizer), block_tokens, name]
-    folder = Path(cache_dir) / f"blocks-{combined_hash('v3', fingerprint, made_of[:2])[:16]}"
+    settings: list = [tokenizer_fingerprint(tokenizer), block_tokens]
+    if teacher_tokenizer is not None:
+        settings += [tokenizer_fingerprint(teacher_tokenizer), teacher_length]
+    made_of = [*settings, name]
+    folder = Path(cache_dir) / f"blocks-{combined_hash('v3', fingerprint, settings)[:16]}"
     if folder.exists():
         inode = folder.stat().st_ino
         try:
-            return TextBlocks(folder)
+            return _opened(folder)
         except (DamagedData, FileNotFoundError) as error:
             logger.warning("%s. The text is tokenized again.", error)
             discard(folder, inode)
@@ -284,12 +305,23 @@ def load_text_blocks(
             dataset = load_text(source, split, streaming=streaming) if dataset is None else dataset
             batches = _batches(dataset, name, files)
             try:
-                info = write_blocks(batches, tokenizer, part, num_proc, block_tokens)
+                info = write_blocks(batches, tokenizer, part, num_proc, block_tokens, aligner)
             except TextError as error:
                 raise ValueError(f"{place_of(files, error.row) or f'row {error.row + 1}'}: {error}") from error
             info["vocabulary"], info["source"] = vocabulary_fingerprint(tokenizer), name
+            if teacher_tokenizer is not None:
+                info["alignment"] |= {"teacher_tokenizer": settings[2], "teacher_length": teacher_length}
             (part / INFO).write_text(json.dumps(info, indent=2) + "\n")
-    return TextBlocks(folder)
+    return _opened(folder)
+
+
+def _opened(folder: Path) -> TextBlocks:
+    """The blocks of a finished folder, after a line of the log about their alignment."""
+    blocks = TextBlocks(folder)
+    if "alignment" in blocks.info:
+        log = logger.warning if blocks.info["alignment"]["poor_blocks"] else logger.info
+        log("%s: %s", folder, describe_alignment(blocks.info))
+    return blocks
 
 
 def _first_row(dataset: "IterableDataset", source: str, files: list[Path]) -> dict:

@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 Spans = list[tuple[int, int]]
@@ -42,6 +44,35 @@ def tokenize(
     if not texts:
         return []
     encoded = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+    return _without_control_tokens(encoded, tokenizer, texts, control)
+
+
+def tokenize_with_spans(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
+) -> tuple[list[list[int]], np.ndarray]:
+    """Token ids of each text, as [`tokenize`] gives them, and the span of each token in its text, `[n, 2]`.
+
+    Args:
+        tokenizer: A fast tokenizer.
+        texts: The texts.
+    """
+    if not texts:
+        return [], np.zeros((0, 2), np.int64)
+    unneeded = {"return_attention_mask": False, "return_token_type_ids": False}
+    options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+    encoded = tokenizer(list(texts), **options, **unneeded)
+    # `return_offsets_mapping` gives the same, but checks and copies every span in Python.
+    numbers = chain.from_iterable(chain.from_iterable(encoding.offsets for encoding in encoded.encodings))
+    spans = np.fromiter(numbers, np.int64, 2 * sum(map(len, encoded["input_ids"]))).reshape(-1, 2)
+    return _without_control_tokens(encoded["input_ids"], tokenizer, texts, None), spans
+
+
+def _without_control_tokens(
+    encoded: list[list[int]],
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    control: ControlTokens | None,
+) -> list[list[int]]:
     control = control_tokens(tokenizer) if control is None else control
     for i, text in enumerate(texts if control is not None else ()):
         if control.spellings.search(text):
@@ -58,6 +89,18 @@ def tokens_and_spans(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -
         return [_spans_of_words(tokenizer, text) for text in texts]
     options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
     return tokenizer(list(texts), return_offsets_mapping=True, **options)["offset_mapping"] if texts else []
+
+
+def special_tokens_around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """The special tokens that a tokenizer puts before and after a text."""
+    ordinary = tokenizer("x", add_special_tokens=False, verbose=False)["input_ids"]
+    ids = tokenizer("x", verbose=False)["input_ids"]
+    for first in range(len(ids) - len(ordinary) + 1):
+        if ids[first : first + len(ordinary)] == ordinary:
+            return ids[:first], ids[first + len(ordinary) :]
+    raise ValueError(
+        f"the tokenizer gives {ids} for 'x' with special tokens and {ordinary} without: it cannot be used"
+    )
 
 
 def counts_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:

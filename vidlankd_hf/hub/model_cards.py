@@ -6,6 +6,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..data.stored_alignment import describe_alignment
+from ..data.text_blocks import TextBlocks
 from ..models.configuration import SIZES
 from .curves import draw_losses
 from .run_metadata import held_out_metrics, is_hub_id, public_name, settings_of, training_rows
@@ -46,6 +48,7 @@ def write_student_card(folder: str | Path, trainer) -> None:
         "Objectives": f"MLM + {objectives}" if objectives else "MLM",
         **{f"Options of {name}": json.dumps(values) for name, values in options.items() if values},
         "Teacher": None if teacher is None else f"{_link(teacher_name)} ({kind})" if teacher_name else kind,
+        **({} if teacher is None else _teaching_rows(trainer, student)),
         "Started from": _start(start),
         "Text": settings.get("text") and _data_name(settings, "text"),
         "Vokens": settings.get("vokens") and f"`{public_name(settings['vokens'])}`",
@@ -64,7 +67,25 @@ def write_student_card(folder: str | Path, trainer) -> None:
         objectives=objectives,
         source="vokens" if teacher is None else "video" if kind == "VidLanKDTeacher" else f"a {kind}",
         teacher=teacher is not None,
+        segments=trainer.teacher_pooling is not None,
     )  # fmt: skip
+
+
+def _teaching_rows(trainer, student) -> dict[str, Any]:
+    """Rows of a student's card: which states taught, what the teacher read, and how the texts were aligned."""
+    layers, pooling = trainer.args.teacher_layer, trainer.teacher_pooling
+    data = getattr(trainer.train_dataset, "dataset", None)
+    aligned = isinstance(data, TextBlocks) and "alignment" in data.info
+    of_layers = "last layer" if layers == [-1] else f"layer {layers[0]}"
+    if len(layers) > 1:
+        of_layers = f"mean of the layers {', '.join(map(str, layers))}"
+    pooled = {"mean": "; mean over a segment's tokens", "last": "; last token of a segment"}
+    read = "the text without masks" if trainer.teacher_reads_clean_text else "the student's masked tokens"
+    return {
+        "Teacher's states": "hidden" in student.teacher_needs and f"{of_layers}{pooled.get(pooling, '')}",
+        "The teacher read": read + (", in tokens of its own tokenizer" if pooling else ""),
+        "Alignment": aligned and describe_alignment(data.info),
+    }
 
 
 def write_teacher_card(folder: str | Path, trainer) -> None:

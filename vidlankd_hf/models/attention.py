@@ -1,9 +1,11 @@
-"""Attention masks and the maximum sequence length of text encoders."""
+"""What text encoders attend to: attention masks, whether a model is causal, and its maximum sequence length."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import is_flash_attn_2_available
+
+from .loading import gathered_parameters
 
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
 CPU_ATTENTION = "sdpa_cpu"  # registered in cpu_kernels.py; takes the same masks as SDPA
@@ -56,6 +58,43 @@ def set_attention(name: str | None, *models: PreTrainedModel | None) -> None:
     for model in models:
         if model is not None:
             model.set_attn_implementation(name)
+
+
+def is_causal(model: PreTrainedModel) -> bool:
+    """Returns whether a token's state depends only on the token itself and those before it.
+
+    Configurations do not say this reliably (the text encoder of CLIP is causal), so the model reads three tokens, and
+    the gradient of the first state with respect to the embedding of the last token tells. It is exactly zero in a
+    causal model.
+
+    Args:
+        model: A model that returns `last_hidden_state`, such as one that [`load_teacher`] returns.
+    """
+    pad = getattr(model.config.get_text_config(), "pad_token_id", None)
+    ids = torch.tensor([[index for index in range(1, 5) if index != pad][:3]], device=model.device)
+    embedded: list[Tensor] = []
+
+    def keep(module, args, output):
+        if args and args[0].shape == ids.shape and torch.equal(args[0], ids):  # not positions, nor token types
+            embedded.append(output.detach().requires_grad_())
+            return embedded[-1]
+
+    handles = [part.register_forward_hook(keep) for part in model.modules() if isinstance(part, nn.Embedding)]
+    attention, was_training = model.config._attn_implementation, model.training
+    if attention == "flash_attention_2":  # which needs a GPU
+        model.set_attn_implementation("sdpa")
+    model.eval()
+    try:
+        with gathered_parameters(model), torch.enable_grad():
+            first = model(input_ids=ids).last_hidden_state[0, 0, 0]
+            gradients = torch.autograd.grad(first.float(), embedded, allow_unused=True)
+    finally:
+        for handle in handles:
+            handle.remove()
+        model.train(was_training)
+        if attention == "flash_attention_2":
+            model.set_attn_implementation(attention)
+    return not any(gradient[0, -1].any() for gradient in gradients if gradient is not None)
 
 
 def longest_sequence(model: PreTrainedModel) -> int | None:

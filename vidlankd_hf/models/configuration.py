@@ -35,7 +35,7 @@ def student_config(size: str, tokenizer=None, model_type: str = "bert", **overri
     Args:
         size: `"tiny"`, `"small"` or `"base"`. Every model type has the same layers and widths. ModernBERT's
             feed-forward layers are gated and have 1.5 times as many weights at the same width.
-        tokenizer: The teacher's tokenizer. It sets the vocabulary size and the special token ids. Without one, the
+        tokenizer: The student's tokenizer. It sets the vocabulary size and the special token ids. Without one, the
             defaults of the model type are used.
         model_type: `"bert"`, `"roberta"` or `"modernbert"`.
         overrides: Further fields of the configuration class of this model type.

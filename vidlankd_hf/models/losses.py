@@ -1,6 +1,7 @@
 """Distillation objectives: the losses with which a student learns from a teacher.
 
 Dimensions: B sequences, L tokens, M masked positions, Ds and Dt widths of student and teacher states, V vocabulary.
+With a teacher that has another tokenizer, segments of the text take the place of tokens (see segments.py).
 
 A distillation objective is a module without parameters that returns a scalar, computed in float32 or better with
 autocast off. Its class attributes tell the student and the trainer how to use it:

@@ -16,6 +16,7 @@ from .heads import DistillationHead, VokenHead, masked_logits, mlm_loss, unit_st
 from .loading import gathered_parameters
 from .losses import OBJECTIVES
 from .objectives import NEEDED, objectives_recipe, own_losses
+from .segments import pool
 from .teacher import check_path
 
 DISTILLATION_FOLDER, HEADS_FILE, RECIPE_FILE = "distillation", "heads.safetensors", "recipe.json"
@@ -157,6 +158,8 @@ class DistillationStudent:
         teacher_logits: Tensor | None = None,
         other_teacher_states: tuple[Tensor, Tensor] | None = None,
         voken_ids: Tensor | None = None,
+        segments: Tensor | None = None,
+        segment_mask: Tensor | None = None,
         **kwargs,
     ):
         """Computes the losses of a batch. Without `masked_positions`, returns the output of the plain model.
@@ -166,11 +169,15 @@ class DistillationStudent:
             attention_mask: `[B, L]`, 1 for real tokens including special tokens. Default: all tokens are real.
             masked_positions: `[B, M]` indices into L at which the MLM head runs; any index in unused slots.
             masked_labels: `[B, M]` token ids at the masked positions, -100 in unused slots.
-            teacher_states: `[B, L, Dt]` raw states of the teacher for the same `input_ids`.
+            teacher_states: `[B, L, Dt]` raw states of the teacher for the same tokens; with `segments`, `[B, S, Dt]`
+                pooled ones.
             teacher_logits: `[B, M, V]` logits of the teacher's MLM head at `masked_positions`.
             other_teacher_states: Raw states `[N, L, Dt]` and attention mask `[N, L]` from the batches of other
-                processes, as further negatives.
+                processes, as further negatives; with `segments`, `[N, S, Dt]` and `[N, S]`.
             voken_ids: `[B, L]`, -100 for tokens without a voken.
+            segments: `[B, L]`, the segment of each token, -1 for none, for a teacher with another tokenizer. The
+                objectives on token states then compare means over segments.
+            segment_mask: `[B, S]`, 1 for real segments.
 
         Raises:
             ValueError: An input that an objective needs is missing.
@@ -181,20 +188,25 @@ class DistillationStudent:
         for need in self.needs:
             if given[need] is None:
                 raise ValueError(f"the objectives {', '.join(self.objectives)} need {NEEDED[need]}")
+        if (segments is None) != (segment_mask is None):
+            raise ValueError("only one of segments [B, L] and segment_mask [B, S] is given: give both, or none")
         mask = key_mask(attention_mask, self.config)
         states = self.base_model(input_ids, attention_mask=mask, **kwargs).last_hidden_state
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         logits = masked_logits(self, states, masked_positions)
         losses = {"mlm": mlm_loss(logits, masked_labels)}
+        compared_states, compared_mask = states, attention_mask
         if "hidden" in self.teacher_needs:
+            if segments is not None:
+                compared_states, compared_mask = pool(states, segments, segment_mask.shape[1]), segment_mask
             teacher_states = unit_states(teacher_states.detach())
             if other_teacher_states is not None:
                 other_teacher_states = unit_states(other_teacher_states[0]), other_teacher_states[1]
         for name, objective in self.objectives.items():
             if "hidden" in objective.needs:
                 head = self.distillation_heads[name] if name in self.distillation_heads else unit_states
-                compared = [head(states), teacher_states, attention_mask]
+                compared = [head(compared_states), teacher_states, compared_mask]
                 if getattr(objective, "contrastive", False):
                     compared.append(other_teacher_states)
             elif "vokens" in objective.needs:

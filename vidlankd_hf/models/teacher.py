@@ -38,6 +38,7 @@ class VidLanKDTeacherOutput(ModelOutput):
         losses: The loss components by name. [`VidLanKDTeacher.loss_terms`] says what each is a mean over.
         logits: `[B, M, V]` logits of the MLM head at the masked positions, if these were given.
         last_hidden_state: `[B, L, H]` raw token states.
+        hidden_states: `[B, L, H]` of the embeddings and of each layer, if they were asked for.
         text_embeds: `[B, J]` mean of the unit vectors of a sentence's real tokens. Its dot product with a row of
             `video_embeds` is the mean similarity between the sentence's tokens and the clip.
         video_embeds: `[B, J]` unit vectors of the clips.
@@ -47,6 +48,7 @@ class VidLanKDTeacherOutput(ModelOutput):
     losses: dict[str, Tensor] | None = None
     logits: Tensor | None = None
     last_hidden_state: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
     text_embeds: Tensor | None = None
     video_embeds: Tensor | None = None
 
@@ -148,9 +150,11 @@ class VidLanKDTeacher(PreTrainedModel):
         Returns:
             Token states `[B, L, H]`.
         """
-        return self.text_model.base_model(
-            input_ids=input_ids, attention_mask=key_mask(attention_mask, self.config.text_config), **kwargs
-        ).last_hidden_state
+        return self._encode(input_ids, attention_mask, **kwargs).last_hidden_state
+
+    def _encode(self, input_ids: Tensor, attention_mask: Tensor | None, **kwargs):
+        mask = key_mask(attention_mask, self.config.text_config)
+        return self.text_model.base_model(input_ids=input_ids, attention_mask=mask, **kwargs)
 
     def unit_tokens(self, states: Tensor) -> Tensor:
         """Maps token `states [B, L, H]` to unit vectors `[B, L, J]`, which are comparable to those of clips."""
@@ -195,6 +199,7 @@ class VidLanKDTeacher(PreTrainedModel):
         candidate_input_ids: Tensor | None = None,
         candidate_attention_mask: Tensor | None = None,
         candidate_mask: Tensor | None = None,
+        output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> VidLanKDTeacherOutput:
         """Encodes texts and, if given, clips, and computes the losses that the inputs allow.
@@ -211,12 +216,14 @@ class VidLanKDTeacher(PreTrainedModel):
                 none, so that a clip's own text is the only positive.
             candidate_attention_mask: `[B, N - 1, L]`, 1 for real tokens. Default: all tokens are real.
             candidate_mask: `[B, N - 1]`, 1 for real texts; 0 where a video has no further text.
+            output_hidden_states: Also return the states of the embeddings and of each layer.
             return_dict: Ignored; the output is always a [`VidLanKDTeacherOutput`].
         """
-        states = self.encode_text(input_ids, attention_mask)
+        encoded = self._encode(input_ids, attention_mask, output_hidden_states=output_hidden_states)
+        states = encoded.last_hidden_state
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        output = VidLanKDTeacherOutput(last_hidden_state=states, losses={})
+        output = VidLanKDTeacherOutput(last_hidden_state=states, hidden_states=encoded.hidden_states, losses={})
         if video_features is not None:
             if video_ids is None:
                 video_ids = torch.arange(len(input_ids), device=input_ids.device)

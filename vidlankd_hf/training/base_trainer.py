@@ -140,7 +140,7 @@ class BaseTrainer(FaultTolerantTrainer):
             # Ranks take complete batches in turn; batches past the end repeat samples from the beginning.
             first = (step * self.args.world_size + self.args.process_index) * batch_size
             real = min(max(size - first, 0), len(batch["input_ids"]))
-            kept = {name: value[:real] for name, value in batch.items()} if real else batch
+            kept = self.first_samples(batch, real) if real else batch
             with torch.no_grad(), self.compute_loss_context_manager():
                 means, outputs = self.compute_means(model, kept)
             add_to_totals(totals, means, self.loss_terms, count_items(kept) * (real > 0))
@@ -192,6 +192,10 @@ class BaseTrainer(FaultTolerantTrainer):
                 "negative."
             )
         self.args.per_device_eval_batch_size = size
+
+    def first_samples(self, batch: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+        """The first `count` samples of a batch."""
+        return {name: value[:count] for name, value in batch.items()}
 
     def collect(self, outputs, batch: dict[str, Tensor], real: int) -> dict[str, Tensor]:
         """Keep what [`collected_metrics`] needs of an evaluation batch: nothing by default.

@@ -2,17 +2,19 @@
 
 from typing import Any
 
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from ..data.features import FeatureStore
 from ..data.held_out import MOST_HELD_OUT, check_held_out
 from ..data.text_blocks import TextBlocks
-from ..data.vocabulary import check_same_vocabulary
+from ..data.vocabulary import check_same_vocabulary, load_tokenizer, vocabulary_fingerprint
+from ..models.attention import longest_sequence
 from ..models.configuration import SIZES, VidLanKDTeacherConfig, bert_config, student_config, video_config_like
 from ..models.student import student_class
 from ..models.teacher import VidLanKDTeacher, load_teacher, text_config
 from ..reliability.run_dir import log_on_main, mark_finished
 from ..utils.loading import loading
+from .checks import check_teacher_options
 
 HELD_OUT_SHARE = 0.02  # of the blocks, by default
 NOT_SCORES = ("runtime", "per_second", "epoch")  # endings of what `Trainer.evaluate` also returns
@@ -39,22 +41,64 @@ def build_teacher(text_model: str, tokenizer, store: FeatureStore, **design: Any
     return teacher
 
 
-def build_student(student: str, teacher: str, model_type: str | None = None):
-    """Creates a student with the vocabulary of a teacher.
+def choose_tokenizers(
+    student: str, teacher: str, tokenizer: str | None = None
+) -> tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase | None]:
+    """Chooses the tokenizer of a student: a checkpoint keeps its own, a new student gets `tokenizer` or the teacher's.
+
+    Args:
+        student, teacher: As in [`build_student`].
+        tokenizer: Hub id or folder of the tokenizer of a new student.
+
+    Returns:
+        The student's tokenizer; and the teacher's, or `None` if both have the same vocabulary.
+
+    Raises:
+        ValueError: `tokenizer` is given for a checkpoint, or a new student cannot use the teacher's tokenizer.
+    """
+    theirs = load_tokenizer(teacher)
+    if student not in SIZES:
+        if tokenizer is not None:
+            raise ValueError(
+                f"--tokenizer is {tokenizer}, but {student} is a checkpoint, which has its own tokenizer: leave "
+                f"--tokenizer out, or give a size as --student ({', '.join(SIZES)})"
+            )
+        with loading(student, f"a size ({', '.join(SIZES)}), or the folder or Hub id of a checkpoint"):
+            ours = AutoTokenizer.from_pretrained(student, trust_remote_code=False)
+    else:
+        ours = theirs if tokenizer is None else load_tokenizer(tokenizer)
+        missing = [name for name in ("cls", "sep", "mask", "pad") if getattr(ours, f"{name}_token_id") is None]
+        if missing:
+            raise ValueError(
+                f"the tokenizer of {tokenizer or teacher} has no {', '.join(missing)} token, which a student needs: "
+                "give --tokenizer, the tokenizer of a BERT, RoBERTa or ModernBERT, or such a checkpoint as --student"
+            )
+    same = vocabulary_fingerprint(ours) == vocabulary_fingerprint(theirs)
+    return (theirs, None) if same else (ours, theirs)
+
+
+def build_student(
+    student: str, teacher: str, model_type: str | None = None, tokenizer: PreTrainedTokenizerBase | None = None
+):
+    """Creates a student with the vocabulary of a tokenizer.
 
     Args:
         student: Size of a new student; or Hub id or folder of a BERT, RoBERTa or ModernBERT to start from, or of a
             teacher whose text encoder the student starts from.
         teacher: Hub id or folder of the teacher.
         model_type: Model type of a new student; `None` means bert.
+        tokenizer: The student's tokenizer; `None` means the teacher's.
 
     Raises:
-        ValueError: The checkpoint has another vocabulary than the teacher or is not of `model_type`.
+        ValueError: The checkpoint has another vocabulary than the tokenizer or is not of `model_type`.
     """
-    tokenizer = AutoTokenizer.from_pretrained(teacher, trust_remote_code=False)
+    theirs = AutoTokenizer.from_pretrained(teacher, trust_remote_code=False)
+    tokenizer = theirs if tokenizer is None else tokenizer
     if student in SIZES:
-        model_type = model_type or "bert"
-        vocab_size = text_config(AutoConfig.from_pretrained(teacher, trust_remote_code=False)).vocab_size
+        model_type, vocab_size = model_type or "bert", len(tokenizer)
+        if vocabulary_fingerprint(tokenizer) == vocabulary_fingerprint(theirs):  # for logits of equal width
+            config = AutoConfig.from_pretrained(teacher, trust_remote_code=False)
+            vocab_size = text_config(config).vocab_size
         return student_class(model_type)(student_config(student, tokenizer, model_type, vocab_size=vocab_size))
     with loading(student, f"a size ({', '.join(SIZES)}), or the folder or Hub id of a checkpoint"):
         own_tokenizer = AutoTokenizer.from_pretrained(student, trust_remote_code=False)
@@ -69,6 +113,24 @@ def build_student(student: str, teacher: str, model_type: str | None = None):
     if isinstance(start, VidLanKDTeacherConfig):
         return student_class(found).from_teacher(load_teacher(student))
     return student_class(found).from_pretrained(student, trust_remote_code=False)
+
+
+def alignment_for(args, teacher, teacher_tokenizer: PreTrainedTokenizerBase | None) -> dict[str, Any]:
+    """Options of [`load_text_blocks`] for a teacher; none if it has the student's tokenizer.
+
+    Args:
+        args: The [`DistillationConfig`], which is checked first: preparing the text may take long.
+        teacher: The teacher.
+        teacher_tokenizer: Its tokenizer, if that is not the student's.
+
+    Raises:
+        ValueError: An option or objective of `args` does not work with this teacher.
+    """
+    check_teacher_options(args, teacher, teacher_tokenizer is not None)
+    if teacher_tokenizer is None:
+        return {}
+    reader = getattr(teacher, "text_model", teacher)
+    return {"teacher_tokenizer": teacher_tokenizer, "teacher_length": longest_sequence(reader)}
 
 
 def split_blocks(blocks: TextBlocks, held_out: float | None, batch: int):

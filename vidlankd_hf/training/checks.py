@@ -7,7 +7,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.text_blocks import BLOCK_TOKENS, TextBlocks, load_text_blocks
-from ..data.vocabulary import check_vocabulary_size
+from ..data.vocabulary import check_vocabulary_size, tokenizer_fingerprint, vocabulary_fingerprint
 from ..models.attention import longest_sequence
 from ..models.heads import mlm_head
 from ..models.objectives import objectives_recipe
@@ -60,8 +60,27 @@ def check_objectives(student: DistillationStudent, args) -> None:
         )
 
 
-def check_pair(student: DistillationStudent, teacher, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raises a `ValueError` if the teacher cannot teach this student: its width, vocabulary or head does not fit."""
+def differs(tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase | None) -> bool:
+    """Whether the teacher has another tokenizer than the student; `None` means that it has the student's."""
+    return teacher_tokenizer is not None and (
+        vocabulary_fingerprint(teacher_tokenizer) != vocabulary_fingerprint(tokenizer)
+    )
+
+
+def check_pair(
+    student: DistillationStudent,
+    teacher,
+    tokenizer: PreTrainedTokenizerBase,
+    teacher_tokenizer: PreTrainedTokenizerBase | None = None,
+) -> None:
+    """Raises a `ValueError` if the teacher cannot teach this student: its width, vocabulary or head does not fit.
+
+    Args:
+        student: Student with objectives.
+        teacher: Teacher, or `None`.
+        tokenizer: The student's tokenizer.
+        teacher_tokenizer: The teacher's, if it has another one; their vocabularies then need not agree.
+    """
     if teacher is None:
         raise ValueError(f"the objectives {', '.join(student.objectives)} need a teacher: give teacher_model")
     width, text = student.config.distillation["teacher_hidden_size"], text_config(teacher.config)
@@ -70,17 +89,20 @@ def check_pair(student: DistillationStudent, teacher, tokenizer: PreTrainedToken
             f"the student's heads are for teacher states of width {width}, but this teacher's have "
             f"{text.hidden_size}: use the teacher it was made for, or start from its exported plain model"
         )
-    if text.vocab_size != student.config.vocab_size:
+    other = differs(tokenizer, teacher_tokenizer)
+    remedy = "make the student with the teacher's tokenizer, or give that one as teacher_tokenizer"
+    if not other and text.vocab_size != student.config.vocab_size:
         raise ValueError(
-            f"the teacher's vocabulary has {text.vocab_size} tokens, the student's {student.config.vocab_size}: make "
-            "the student with the teacher's tokenizer"
+            f"the teacher's vocabulary has {text.vocab_size} tokens, the student's {student.config.vocab_size}: "
+            f"{remedy}"
         )
-    if text.pad_token_id != student.config.pad_token_id:
+    if not other and text.pad_token_id != student.config.pad_token_id:
         raise ValueError(
             f"the padding token has id {text.pad_token_id} for the teacher and {student.config.pad_token_id} for the "
-            "student: make the student with the teacher's tokenizer"
+            f"student: {remedy}"
         )
-    check_vocabulary_size(tokenizer, "teacher", text.vocab_size, getattr(teacher.config, "vocabulary", None))
+    own = teacher_tokenizer or tokenizer
+    check_vocabulary_size(own, "teacher", text.vocab_size, getattr(teacher.config, "vocabulary", None))
     if "logits" in student.teacher_needs:
         if not isinstance(teacher, VidLanKDTeacher):
             names = [name for name, objective in student.objectives.items() if "logits" in objective.needs]
@@ -96,31 +118,83 @@ def check_pair(student: DistillationStudent, teacher, tokenizer: PreTrainedToken
             )
 
 
+def check_teacher_options(args, teacher: PreTrainedModel, other_tokenizer: bool) -> None:
+    """Raises a `ValueError` for options and objectives of `args` that do not work with this teacher.
+
+    Args:
+        args: The [`DistillationConfig`].
+        teacher: The teacher.
+        other_tokenizer: Whether the teacher has another tokenizer than the student.
+    """
+    logits = ", ".join(args.objectives_on("logits"))
+    if other_tokenizer and logits:
+        raise ValueError(
+            f"{logits} compares predictions of the same tokens, but the teacher has another tokenizer: distil its "
+            "states (nst, crd, infonce, regression), or use a teacher with the student's tokenizer"
+        )
+    if other_tokenizer and args.teacher_input == "masked":
+        raise ValueError(
+            "teacher_input is 'masked', but a teacher with its own tokenizer cannot read the student's masked tokens: "
+            "leave teacher_input out, the teacher then reads the clean text"
+        )
+    if args.teacher_input == "clean" and logits:
+        raise ValueError(
+            f"{logits} compares predictions of masked tokens, but with teacher_input 'clean' the teacher reads these "
+            "tokens: leave teacher_input out, or distil states (nst, crd, infonce, regression)"
+        )
+    if not other_tokenizer and args.teacher_pooling is not None:
+        raise ValueError(
+            f"teacher_pooling is {args.teacher_pooling!r}, but the teacher has the student's tokenizer, so that their "
+            "states are compared token by token: leave teacher_pooling out"
+        )
+    layers, count = args.teacher_layer, getattr(text_config(teacher.config), "num_hidden_layers", None)
+    for layer in layers:
+        if count is not None and not -count - 1 <= layer <= count:
+            raise ValueError(
+                f"teacher_layer is {layer}, but this teacher has {count} layers: give {-count - 1} to {count}; "
+                "-1 is the last layer, 0 the embeddings"
+            )
+    if count is not None and len({layer % (count + 1) for layer in layers}) < len(layers):
+        raise ValueError(f"teacher_layer is {layers}, in which a layer occurs twice: give each layer once")
+
+
 # ---- the data ----
 
 
-def as_blocks(data: Any, tokenizer: PreTrainedTokenizerBase, models: list[PreTrainedModel], args) -> Any:
+def as_blocks(
+    data: Any,
+    models: list[PreTrainedModel],
+    args,
+    tokenizer: PreTrainedTokenizerBase,
+    teacher_tokenizer: PreTrainedTokenizerBase | None = None,
+) -> Any:
     """`data` as the collator reads it: a `datasets.Dataset` of texts becomes blocks of token ids.
 
     The blocks are kept below the cache of `datasets` (`HF_DATASETS_CACHE`), so that texts are tokenised once.
 
     Args:
         data: A data set, a dict of several, or `None`.
-        tokenizer: Tokenizer of the texts.
         models: Student and teacher, which limit the length of a block.
         args: Arguments of the run; the main process tokenises first.
+        tokenizer: The student's tokenizer.
+        teacher_tokenizer: The teacher's tokenizer, if it has another one; the blocks are then aligned with it.
     """
     if _is_dict_of_several(data):
-        return {name: as_blocks(one, tokenizer, models, args) for name, one in data.items()}
+        return {name: as_blocks(one, models, args, tokenizer, teacher_tokenizer) for name, one in data.items()}
     columns = getattr(data, "column_names", None)
     if not isinstance(columns, list) or "text" not in columns or "input_ids" in columns:
         return data
     import datasets  # imported only here: other kinds of data need no `datasets`
 
+    student, *teacher = models
+    alignment = {}
+    if differs(tokenizer, teacher_tokenizer):  # the teacher reads a block in several windows if it must
+        models, (reader,) = [student], teacher
+        alignment = {"teacher_tokenizer": teacher_tokenizer, "teacher_length": longest_sequence(reader)}
     limits = [limit - 2 for limit in map(longest_sequence, models) if limit is not None]
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "vidlankd"
     with args.main_process_first(local=False):
-        return load_text_blocks(data, tokenizer, folder, block_tokens=min([BLOCK_TOKENS, *limits]))
+        return load_text_blocks(data, tokenizer, folder, block_tokens=min([BLOCK_TOKENS, *limits]), **alignment)
 
 
 def _is_dict_of_several(data: Any) -> bool:
@@ -166,6 +240,61 @@ def check_texts(name: str, data: Any, tokenizer: PreTrainedTokenizerBase) -> Non
             f"the input_ids of {name}[{index}] hold {found}, which the collator adds itself: give {remedy}; or "
             "tokenise with tokenizer(texts, add_special_tokens=False), without padding"
         )
+
+
+def alignment_of(data: Any) -> dict[str, Any] | None:
+    """What `info.json` says about the alignment of blocks with a teacher's tokenizer; `None` without alignment."""
+    info = getattr(data, "info", None)
+    return info.get("alignment") if isinstance(info, dict) else None
+
+
+def are_aligned(
+    train_dataset,
+    eval_dataset,
+    teacher: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    teacher_tokenizer: PreTrainedTokenizerBase | None,
+) -> bool:
+    """Whether the data are aligned with the teacher's own tokenizer.
+
+    Args:
+        train_dataset, eval_dataset: Data sets or `None`; `eval_dataset` may be a dict of several.
+        teacher: The teacher that reads them.
+        tokenizer: The student's tokenizer.
+        teacher_tokenizer: The teacher's tokenizer, if it has another one.
+
+    Raises:
+        ValueError: Data are not aligned although the tokenizers differ, or are aligned for another teacher.
+    """
+    sets = {"train_dataset": train_dataset}
+    if _is_dict_of_several(eval_dataset):
+        sets |= {f"eval_dataset[{name!r}]": data for name, data in eval_dataset.items()}
+    else:
+        sets["eval_dataset"] = eval_dataset
+    alignments = {name: alignment_of(data) for name, data in sets.items() if data is not None}
+    load = "load_text_blocks(source, tokenizer, teacher_tokenizer=teacher_tokenizer)"
+    needed = differs(tokenizer, teacher_tokenizer) or any(alignments.values())
+    for name, alignment in alignments.items():
+        if not needed:
+            continue
+        if alignment is None:
+            raise ValueError(
+                f"{name} is not aligned with the teacher's tokenizer, which is not the student's: give a "
+                f"datasets.Dataset with a column `text`, or {load}"
+            )
+        if teacher_tokenizer is None:
+            raise ValueError(
+                f"{name} is aligned with a teacher's own tokenizer: give this tokenizer as teacher_tokenizer"
+            )
+        if alignment["teacher_tokenizer"] != tokenizer_fingerprint(teacher_tokenizer):
+            raise ValueError(f"{name} is aligned with another tokenizer than teacher_tokenizer: use {load}")
+        longest, length = longest_sequence(teacher), alignment["teacher_length"]
+        if longest is not None and (length is None or length > longest):
+            raise ValueError(
+                f"{name} is for a teacher that reads {length or 'any number of'} tokens at once, but this one takes at"
+                f" most {longest}: use {load[:-1]}, teacher_length={longest})"
+            )
+    return needed
 
 
 def check_length(model: PreTrainedModel, name: str, dataset) -> None:

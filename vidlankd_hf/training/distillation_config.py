@@ -11,6 +11,7 @@ from ..models.objectives import objectives_recipe, own_losses
 from .arguments import PretrainingArguments
 
 DEFAULT_OBJECTIVES = {"nst": 1000.0, "crd": 1.0}
+TEACHER_INPUTS, TEACHER_POOLINGS = ("masked", "clean"), ("mean", "last")
 
 
 @dataclass
@@ -22,6 +23,14 @@ class DistillationConfig(PretrainingArguments):
             `{}` trains on text only.
         gather_negatives: Contrastive objectives also see the negatives of the other processes: the loss is that of
             one process with their batches together.
+        teacher_input: What the teacher reads: `"masked"`, the student's masked tokens, or `"clean"`, the text without
+            masks. By default masked, but clean for a teacher with another tokenizer, which cannot read the student's
+            tokens.
+        teacher_layer: The layer whose states teach: -1 is the last one, after the model's final norm, and 0 the
+            embeddings. Of a list, the mean is taken.
+        teacher_pooling: How the states of a teacher with another tokenizer are pooled to segments: `"mean"` over a
+            segment's tokens, or those of its `"last"` token. By default the last for causal teachers, whose earlier
+            tokens have not seen the segment's end, and otherwise the mean.
 
     Raises:
         ValueError: An objective is unknown, or an option is refused.
@@ -35,6 +44,20 @@ class DistillationConfig(PretrainingArguments):
         "{} trains on text only.",
     )
     gather_negatives: bool = HfArg(default=False, help="CRD and InfoNCE also see the other processes' negatives.")
+    teacher_input: str | None = HfArg(
+        default=None,
+        help="What the teacher reads: masked (the student's masked tokens) or clean (the text without masks). "
+        "Default: masked, but clean if its tokenizer is not the student's.",
+    )
+    teacher_layer: list[int] = HfArg(
+        default_factory=lambda: [-1],
+        help="Layer of the teacher whose states teach; the mean of several. Default: -1, the last.",
+    )
+    teacher_pooling: str | None = HfArg(
+        default=None,
+        help="States of a teacher with another tokenizer: mean over a segment's tokens, or the last token's. Default: "
+        "last for causal teachers, else mean.",
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -48,12 +71,30 @@ class DistillationConfig(PretrainingArguments):
                 f"objectives is {self.objectives!r}: give a mapping of names to weights, {{}} for text only"
             )
         objectives_recipe(self.objectives)
+        for name, allowed in (("teacher_input", TEACHER_INPUTS), ("teacher_pooling", TEACHER_POOLINGS)):
+            value = getattr(self, name)
+            if value is not None and value not in allowed:
+                raise ValueError(f"{name} is {value!r}: choose {' or '.join(allowed)}")
+        if type(self.teacher_layer) is int:
+            self.teacher_layer = [self.teacher_layer]
+        layers = self.teacher_layer
+        if not isinstance(layers, (list, tuple)) or not layers or any(type(layer) is not int for layer in layers):
+            raise ValueError(
+                f"teacher_layer is {layers!r}: give the number of a layer, such as -2, or several numbers"
+            )
+        if len(set(layers)) < len(layers):
+            raise ValueError(f"teacher_layer is {layers!r}: give each layer once")
+        self.teacher_layer = list(layers)
+
+    def objectives_on(self, what: str) -> list[str]:
+        """Names of the objectives that compare `what`: `"hidden"`, `"logits"` or `"vokens"`."""
+        known = {**OBJECTIVES, **own_losses(self.objectives)}
+        return [name for name in self.objectives if what in known[name].needs]
 
     @property
     def teacher_needs(self) -> set[str]:
         """What a teacher must compute for the objectives: `"hidden"`, `"logits"`, both or nothing."""
-        known = {**OBJECTIVES, **own_losses(self.objectives)}
-        return set().union(*(known[name].needs for name in self.objectives)) & {"hidden", "logits"}
+        return {what for what in ("hidden", "logits") if self.objectives_on(what)}
 
     def to_dict(self) -> dict:
         return {**super().to_dict(), "objectives": objectives_recipe(self.objectives)}

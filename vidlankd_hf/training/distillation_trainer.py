@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,34 +10,45 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from ..data.collators import TextCollator
-from ..data.vocabulary import check_vocabulary_size
+from ..data.vocabulary import check_vocabulary_size, tokenizer_fingerprint
 from ..hub.model_cards import write_student_card
+from ..models.attention import is_causal
 from ..models.cpu_kernels import use_cpu_attention
 from ..models.loading import gathered_parameters
+from ..models.segments import pool_windows
 from ..models.student import DistillationStudent
 from ..models.teacher import check_text_encoder, text_config
 from ..reliability.same_run import model_fingerprint
 from ..reliability.trainer_options import check_trainer_arguments
 from .base_trainer import BaseTrainer
 from .checks import (
+    alignment_of,
+    are_aligned,
     as_blocks,
     check_length,
     check_model,
     check_objectives,
     check_pair,
     check_student,
+    check_teacher_options,
     check_texts,
     check_vokens,
     contrastive_objectives,
+    differs,
 )
 from .distillation_config import DistillationConfig
+
+WINDOWS = ("teacher_input_ids", "teacher_attention_mask")  # of a batch: the teacher's windows
+FOR_TEACHER = (*WINDOWS, "teacher_positions", "teacher_segments")
 
 
 class DistillationTrainer(BaseTrainer):
     """Trains a [`DistillationStudent`] by MLM and the objectives of `args`, with a frozen teacher.
 
-    Both read the same masked ids. The teacher runs in eval mode without gradients, and is in no checkpoint. Its MLM
-    head runs only for an objective that compares logits. `checkpoint-*/` hold the complete student, for resuming;
+    Both read the same masked ids; with `teacher_input="clean"`, the teacher reads the text without masks. A teacher
+    with another tokenizer reads the clean text in its own tokens, and the states of both are compared by segments of
+    the text. The teacher runs in eval mode without gradients, and is in no checkpoint. Its MLM head runs only for an
+    objective that compares logits. `checkpoint-*/` hold the complete student, for resuming;
     `save_model()` writes the plain model, with heads and recipe in its folder `distillation/`.
 
     Args:
@@ -47,8 +59,10 @@ class DistillationTrainer(BaseTrainer):
         args: The arguments; `DistillationConfig()` if not given.
         train_dataset, eval_dataset: A `datasets.Dataset` with a column `text`, what [`load_text_blocks`] returns, or
             any map-style data set of `input_ids` without special tokens and padding. Texts are tokenised once, into
-            blocks below the cache of `datasets`. `eval_dataset` may be a dict of several.
-        processing_class: The tokenizer of student and teacher.
+            blocks below the cache of `datasets`. `eval_dataset` may be a dict of several. For a teacher with another
+            tokenizer, blocks must be aligned: `load_text_blocks(..., teacher_tokenizer=...)`.
+        processing_class: The student's tokenizer, and the teacher's if no other is given.
+        teacher_tokenizer: The teacher's tokenizer, if it has another one than the student.
         kwargs: Other arguments of `transformers.Trainer`, such as `callbacks`.
 
     Raises:
@@ -74,6 +88,7 @@ class DistillationTrainer(BaseTrainer):
         train_dataset=None,
         eval_dataset=None,
         processing_class: PreTrainedTokenizerBase | None = None,
+        teacher_tokenizer: PreTrainedTokenizerBase | None = None,
         **kwargs,
     ):
         args = DistillationConfig() if args is None else args
@@ -100,22 +115,33 @@ class DistillationTrainer(BaseTrainer):
             model.add_objectives(args.objectives, width)
         if model.objectives:
             check_objectives(model, args)
-        readers = [model]
+        readers, tokenizers = [model], (processing_class, teacher_tokenizer if model.teacher_needs else None)
         if model.teacher_needs:
-            check_pair(model, teacher_model, processing_class)
+            check_pair(model, teacher_model, *tokenizers)
+            aligned = differs(*tokenizers) or alignment_of(train_dataset) is not None
+            check_teacher_options(args, teacher_model, aligned)
             readers.append(getattr(teacher_model, "text_model", teacher_model))
-        train_dataset = as_blocks(train_dataset, processing_class, readers, args)
-        eval_dataset = as_blocks(eval_dataset, processing_class, readers, args)
+        train_dataset = as_blocks(train_dataset, readers, args, *tokenizers)
+        eval_dataset = as_blocks(eval_dataset, readers, args, *tokenizers)
         check_texts("train_dataset", train_dataset, processing_class)
         check_texts("eval_dataset", eval_dataset, processing_class)
         check_vokens(model, train_dataset, eval_dataset)
+        aligned = bool(model.teacher_needs) and are_aligned(train_dataset, eval_dataset, readers[-1], *tokenizers)
         if train_dataset is not None:
-            for reader, name in zip(readers, ("student", "teacher")):
+            for reader, name in zip(readers[:1] if aligned else readers, ("student", "teacher")):
                 check_length(reader, name, train_dataset)
-        collator = TextCollator(processing_class, seed=args.seed, mlm_probability=args.mlm_probability)
-        kwargs.setdefault("data_collator", collator)
+        causal = aligned and is_causal(teacher_model)
+        if "data_collator" not in kwargs:
+            reads: dict[str, Any] = {"clean_teacher_input": True} if args.teacher_input == "clean" else {}
+            if aligned:
+                reads = {"teacher_tokenizer": teacher_tokenizer, "causal_teacher": causal}
+            collator = TextCollator(processing_class, seed=args.seed, mlm_probability=args.mlm_probability, **reads)
+            kwargs["data_collator"] = collator
         super().__init__(model, args, train_dataset, eval_dataset, processing_class=processing_class, **kwargs)
         self.teacher_model = self._teacher_fingerprint = self._teacher_config = None
+        self.teacher_tokenizer = teacher_tokenizer if aligned else processing_class
+        self.teacher_reads_clean_text = aligned or args.teacher_input == "clean"
+        self.teacher_pooling = (args.teacher_pooling or ("last" if causal else "mean")) if aligned else None
         if model.teacher_needs:
             with gathered_parameters(teacher_model):
                 self._teacher_fingerprint = model_fingerprint(teacher_model)
@@ -123,7 +149,10 @@ class DistillationTrainer(BaseTrainer):
             self.teacher_model = self._prepare_teacher(teacher_model)
 
     def fingerprints(self) -> dict[str, str | None]:
-        return {**super().fingerprints(), "teacher": self._teacher_fingerprint}
+        of_teacher = {"teacher": self._teacher_fingerprint}
+        if self.teacher_model is not None:
+            of_teacher["teacher_tokenizer"] = tokenizer_fingerprint(self.teacher_tokenizer)
+        return {**super().fingerprints(), **of_teacher}
 
     def configs(self) -> dict[str, PreTrainedConfig]:
         teacher = {} if self._teacher_config is None else {"teacher_config": self._teacher_config}
@@ -140,29 +169,67 @@ class DistillationTrainer(BaseTrainer):
             use_cpu_attention(teacher)
         if is_deepspeed_zero3_enabled():
             return _zero3_engine(teacher, self.accelerator.state.deepspeed_plugin.deepspeed_config)
-        teacher.to(self.args.device)  # accelerate does not place a frozen model under FSDP
-        return self.accelerator.prepare_model(teacher, evaluation_mode=True)
+        # Quantized, or spread over devices by a device_map: such a model must not be moved.
+        placed = any(getattr(teacher, name, None) for name in ("quantization_method", "hf_device_map"))
+        if not placed:
+            teacher.to(self.args.device)  # accelerate does not place a frozen model under FSDP
+        return self.accelerator.prepare_model(teacher, device_placement=not placed, evaluation_mode=True)
 
     def model_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        given = {name: value for name, value in inputs.items() if name not in FOR_TEACHER}
         if self.teacher_model is None:
-            return inputs
-        needs, seen = self.model.teacher_needs, {k: inputs.get(k) for k in ("input_ids", "attention_mask")}
-        if "logits" in needs:
-            seen["masked_positions"] = inputs["masked_positions"]
+            return given
+        needs, taught = self.model.teacher_needs, {}
         with torch.inference_mode():
-            output = self.teacher_model(**seen)
-        taught = {"teacher_logits": output.logits} if "logits" in needs else {}
-        if "hidden" in needs:
-            taught["teacher_states"] = output.last_hidden_state
-            gather = self.args.gather_negatives and self.args.world_size > 1 and self.model.training
-            if gather and contrastive_objectives(self.model):
-                taught["other_teacher_states"] = self._states_of_other_processes(seen, output.last_hidden_state)
-        return {**inputs, **taught}
+            output = self.teacher_model(**self._teacher_inputs(inputs))
+            if "logits" in needs:
+                taught["teacher_logits"] = output.logits
+            if "hidden" in needs:
+                taught["teacher_states"] = states = self._teacher_states(output, inputs)
+        gather = self.args.gather_negatives and self.args.world_size > 1 and self.model.training
+        if "hidden" in needs and gather and contrastive_objectives(self.model):
+            mask = inputs.get("segment_mask", inputs.get("attention_mask"))
+            taught["other_teacher_states"] = self._states_of_other_processes(states, mask)
+        return {**given, **taught}
 
-    def _states_of_other_processes(self, seen: dict, states: Tensor) -> tuple[Tensor, Tensor]:
-        """States `[N, L, Dt]` and mask `[N, L]` of the other processes' batches."""
-        mask = seen["attention_mask"]
-        mask = torch.ones_like(seen["input_ids"]) if mask is None else mask
+    def _teacher_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
+        """What the teacher reads: the student's tokens with or without masks, or windows of its own tokens."""
+        if self.teacher_reads_clean_text and "teacher_input_ids" not in inputs:
+            raise ValueError("the batch has no teacher_input_ids: use the TextCollator, or leave teacher_input out")
+        in_windows = "teacher_positions" in inputs
+        seen: dict[str, Any] = {
+            "input_ids": inputs.get("teacher_input_ids", inputs["input_ids"]),
+            "attention_mask": inputs.get("teacher_attention_mask" if in_windows else "attention_mask"),
+        }
+        if "logits" in self.model.teacher_needs:
+            seen["masked_positions"] = inputs["masked_positions"]
+        if self.args.teacher_layer != [-1]:
+            seen["output_hidden_states"] = True
+        return seen
+
+    def _teacher_states(self, output, inputs: dict[str, Tensor]) -> Tensor:
+        """The states that teach: `[B, L, Dt]`, or `[B, S, Dt]` pooled to segments."""
+        if self.args.teacher_layer == [-1]:
+            states = output.last_hidden_state
+        else:
+            last = (-1, len(output.hidden_states) - 1)  # after the final norm, which hidden_states[-1] may lack
+            layers = self.args.teacher_layer
+            chosen = [output.last_hidden_state if i in last else output.hidden_states[i] for i in layers]
+            states = chosen[0] if len(chosen) == 1 else torch.stack(chosen).mean(0)
+        if "teacher_positions" not in inputs:
+            return states
+        positions, segments = inputs["teacher_positions"], inputs["teacher_segments"]
+        count, last = inputs["segment_mask"].shape[1], self.teacher_pooling == "last"
+        return pool_windows(states, positions, segments, count, last)
+
+    def first_samples(self, batch: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+        """See [`BaseTrainer.first_samples`]; the teacher's windows, several for a sample, stay complete."""
+        first = super().first_samples(batch, count)
+        return {**first, **{name: batch[name] for name in WINDOWS if "teacher_positions" in batch and name in batch}}
+
+    def _states_of_other_processes(self, states: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """States `[N, L, Dt]` and mask `[N, L]` of the other processes' batches, or `[N, S, Dt]` of segments."""
+        mask = torch.ones_like(states[..., 0]) if mask is None else mask
         rank, ours = self.args.process_index, states.shape[1]
         # In one tensor, because every padding compares the lengths on the host, which waits for the device.
         both = torch.cat([states, mask[..., None].to(states.dtype)], dim=-1)

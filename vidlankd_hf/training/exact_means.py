@@ -2,7 +2,8 @@
 
 Stock transformers takes a mean of micro-batch means, which is wrong for ragged batches, and scales BERT's loss by the
 accumulation steps and ranks (transformers#47688). Here every component c of the loss is a mean over its own items
-(masked tokens, real tokens, sequences, vokens), and a micro-batch is weighted by its share of the step's items:
+(masked tokens, real tokens or segments, sequences, vokens), and a micro-batch is weighted by its share of the step's
+items:
 
     loss = sum_c weight_c * mean_c * items_c / items_c(all micro-batches, all ranks) * ranks
 
@@ -20,12 +21,13 @@ def count_items(batch: dict[str, Tensor]) -> Tensor:
     """Count the items of a batch.
 
     Args:
-        batch: Holds `input_ids`; `attention_mask`, `masked_labels` and `voken_ids` are optional.
+        batch: Holds `input_ids`; `attention_mask`, `masked_labels` and `voken_ids` are optional. If it has a
+            `segment_mask`, the objectives compare segments, and "tokens" counts these.
 
     Returns:
         `[4]` float tensor in the order of `ITEMS`, on the batch's device.
     """
-    input_ids, mask = batch["input_ids"], batch.get("attention_mask")
+    input_ids, mask = batch["input_ids"], batch.get("segment_mask", batch.get("attention_mask"))
     tokens = torch.full((), input_ids.numel(), device=input_ids.device) if mask is None else mask.sum()
     sequences = torch.full((), len(input_ids), device=input_ids.device)
     masked, vokens = (

@@ -89,8 +89,8 @@ class StudentArguments:
 
     teacher: str | None = HfArg(
         default=None,
-        help="trained teacher, or vision-language model (facebook/flava-full) whose text tower teaches; Hub id "
-        "or folder; default: the world's",
+        help="trained teacher, or any model with a text tower (openai/clip-vit-large-patch14), also with another "
+        "tokenizer; Hub id or folder; default: the world's",
     )
     teacher_dtype: Literal["float32", "bfloat16"] = HfArg(
         default="float32", help="precision of the frozen teacher; bfloat16 halves its memory"
@@ -102,6 +102,9 @@ class StudentArguments:
     )
     student_model_type: str | None = HfArg(
         default=None, help=f"model type of a new student: {', '.join(MODEL_TYPES)}; default: bert"
+    )
+    tokenizer: str | None = HfArg(
+        default=None, help="tokenizer of a new student, Hub id or folder of a BERT-like one; default: the teacher's"
     )
     attn_implementation: str | None = HfArg(default=None, help=ATTENTION)
     text: str | None = HfArg(default=None, help="text file, folder or Hub data set (id:config); default: the world's")

@@ -1,0 +1,89 @@
+"""An array file that grows by pieces, so that an interrupted run continues after its last complete piece."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+
+class GrowingArray:
+    """A `.npy` file whose rows are written in pieces, each on the disk before the next one begins.
+
+    First, [`read`] and [`keep`] the complete pieces of an interrupted run, then [`start`]; then [`append`] rows and
+    [`finish_piece`]; at the end, [`close`].
+
+    Args:
+        path: The file; it may hold pieces already.
+        dtype: Type of the values.
+        row: Shape of a row.
+    """
+
+    def __init__(self, path: Path, dtype: np.dtype, row: tuple[int, ...] = ()):
+        self._dtype, self._row = dtype, row
+        self._file: BinaryIO = open(path, "r+b" if path.exists() else "w+b")
+        self._total = hashlib.sha256()
+        self._pending: list[bytes] = []
+        self._begin = self._end = self._write_header(0)
+
+    def read(self, piece: dict) -> bytes | None:
+        """The bytes of the next piece; None if they are not those of its `{"bytes", "sha256"}`."""
+        self._file.seek(self._end)
+        content = self._file.read(piece["bytes"])
+        return content if hashlib.sha256(content).hexdigest() == piece["sha256"] else None
+
+    def keep(self, content: bytes) -> None:
+        """Accepts the bytes that [`read`] returned."""
+        self._total.update(content)
+        self._end += len(content)
+
+    def start(self) -> None:
+        """Removes what belongs to no complete piece."""
+        self._file.truncate(self._end)
+        self._file.seek(self._end)
+
+    def append(self, rows: np.ndarray) -> None:
+        """Adds rows, of any shape, to the piece at work."""
+        self._pending.append(rows.tobytes())
+        self._total.update(self._pending[-1])
+
+    @property
+    def pending_bytes(self) -> int:
+        """Size of the piece at work."""
+        return sum(map(len, self._pending))
+
+    def finish_piece(self) -> dict:
+        """Writes the piece at work to the disk; returns its `{"bytes", "sha256"}`."""
+        content = b"".join(self._pending)
+        self._pending.clear()
+        self._file.write(content)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._end += len(content)
+        return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+    @property
+    def rows(self) -> int:
+        """Number of rows in complete pieces."""
+        return (self._end - self._begin) // (self._dtype.itemsize * int(np.prod(self._row)))
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal sha256 of all rows."""
+        return self._total.hexdigest()
+
+    def finish(self) -> None:
+        """Writes the number of rows into the header."""
+        self._file.seek(0)
+        if self._write_header(self.rows) != self._begin:
+            raise RuntimeError("the header of an array grew, because this version of NumPy leaves no room in it")
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write_header(self, rows: int) -> int:
+        """Writes the header of a .npy file, equally long for any number of rows; returns where the data start."""
+        header = {"descr": self._dtype.str, "fortran_order": False, "shape": (rows, *self._row)}
+        np.lib.format.write_array_header_1_0(self._file, header)
+        return self._file.tell()

@@ -1,0 +1,99 @@
+"""The part of a batch that a teacher with another tokenizer reads, and which of its tokens belong to which segment."""
+
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from .segments import NONE
+from .tokenization import special_tokens_around
+
+
+class TeacherBatch:
+    """Adds the teacher's tokens and the segments of both models to a batch of aligned blocks.
+
+    A sample has, besides the `input_ids` of its block: `segments`, the segment of each of these tokens; `teacher_ids`
+    and `teacher_segments`, the teacher's tokens of the block without special tokens and the segment of each; and
+    `teacher_windows`, the number of tokens of each window that the teacher reads. Segments are numbered 0, 1, ... in
+    each block; the largest value of the unsigned type means none.
+
+    Args:
+        tokenizer: The teacher's tokenizer.
+        causal: Whether a token of the teacher knows only the tokens before it. Then nothing is learned at [CLS].
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, causal: bool = False):
+        first, last = special_tokens_around(tokenizer)
+        self._first, self._last = (np.array(ids, np.int64) for ids in (first, last))
+        self._pads = next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None)
+        self._cls_is_segment, self._sep_is_segment = bool(first) and not causal, bool(last)
+
+    def __call__(self, samples: list[dict[str, Any]], ordinary: np.ndarray) -> dict[str, np.ndarray]:
+        """The fields `segments`, `segment_mask`, `teacher_input_ids`, `teacher_attention_mask` (if something is
+        padded), `teacher_positions` and `teacher_segments`; see [`TextCollator`].
+
+        Args:
+            samples: Aligned blocks.
+            ordinary: `[B, L]`, which tokens of the student are neither special tokens nor padding.
+
+        Raises:
+            ValueError: A sample has no alignment, or one for other tokens.
+        """
+        for name in ("segments", "teacher_ids", "teacher_segments", "teacher_windows"):
+            if name not in samples[0]:
+                raise ValueError(
+                    f"the samples have no {name}, but the teacher has another tokenizer: prepare the text for it with "
+                    "load_text_blocks(..., teacher_tokenizer=...)"
+                )
+        lengths = ordinary.sum(1)
+        if [len(sample["segments"]) for sample in samples] != lengths.tolist():
+            raise ValueError("a text and its segments have different lengths: give one segment for each token")
+        shift = int(self._cls_is_segment)
+        segments = np.full(ordinary.shape, NONE, np.int64)
+        segments[ordinary] = _numbers([sample["segments"] for sample in samples], shift)
+        counts = np.maximum(segments.max(1) + 1, shift)
+        rows = np.arange(len(samples))
+        if self._cls_is_segment:
+            segments[:, 0] = 0
+        if self._sep_is_segment:
+            segments[rows, lengths + 1] = counts
+            counts = counts + 1
+        fields = {"segments": segments, "segment_mask": (np.arange(counts.max()) < counts[:, None]).astype(np.int64)}
+        return fields | self._windows(samples, counts)
+
+    def _windows(self, samples: list[dict[str, Any]], counts: np.ndarray) -> dict[str, np.ndarray]:
+        """The teacher's windows, and the places of its tokens in them."""
+        block = np.repeat(np.arange(len(samples)), [len(sample["teacher_windows"]) for sample in samples])
+        lengths = np.concatenate([sample["teacher_windows"] for sample in samples]).astype(np.int64)[:, None]
+        before, after = len(self._first), len(self._last)
+        places = np.arange(before + int(lengths.max()) + after)
+        ids = np.full((len(block), len(places)), self._pads, np.int64)
+        segments = np.full(ids.shape, NONE, np.int64)
+        ordinary = (places >= before) & (places < before + lengths)
+        ids[ordinary] = np.concatenate([sample["teacher_ids"] for sample in samples])
+        shift = int(self._cls_is_segment)
+        segments[ordinary] = _numbers([sample["teacher_segments"] for sample in samples], shift)
+        ids[:, :before] = self._first
+        ends = np.arange(len(block))[:, None], before + lengths + np.arange(after)
+        ids[ends] = self._last
+        placed = ordinary
+        if self._cls_is_segment:
+            placed[:, :before], segments[:, :before] = True, 0
+        if self._sep_is_segment:
+            placed[ends], segments[ends] = True, counts[block][:, None] - 1
+        found = np.bincount(block, placed.sum(1), len(samples)).astype(np.int64)
+        used = np.arange(max(1, found.max())) < found[:, None]
+        positions, of = np.zeros(used.shape, np.int64), np.full(used.shape, NONE, np.int64)
+        positions[used], of[used] = np.flatnonzero(placed), segments[placed]
+        fields = {"teacher_input_ids": ids, "teacher_positions": positions, "teacher_segments": of}
+        if (lengths != lengths[0]).any():
+            fields["teacher_attention_mask"] = (places < before + lengths + after).astype(np.int64)
+        return fields
+
+
+def _numbers(segments: list[np.ndarray], shift: int) -> np.ndarray:
+    """Stored segments as signed numbers from `shift` on, -1 for none."""
+    stored = np.concatenate(segments)
+    numbers = stored.astype(np.int64) + shift
+    numbers[stored == np.iinfo(stored.dtype).max] = NONE
+    return numbers
