@@ -1,4 +1,4 @@
-"""Every vision architecture of transformers gives features, with its own image processor, or is refused with a reason."""
+"""Every vision architecture of transformers gives features with its own image processor, or is refused."""
 
 import json
 
