@@ -49,7 +49,7 @@ IMAGES = {
     "clipseg": (DUAL, 16),
     "convnext": ({"num_stages": 2, **STAGES}, 16),
     "convnextv2": ({"num_stages": 2, **STAGES}, 16),
-    "cvt": ({"embed_dim": [8, 16, 16], "num_heads": [1, 1, 1], "depth": [1, 2, 2]}, 16),
+    "cvt": ({"embed_dim": [8, 16, 16], "num_heads": [1, 1, 1], "depth": [1, 2, 3]}, 16),
     "data2vec-vision": (VIT, 32),
     "deit": (VIT, 32),
     "dinov2": (VIT, 32),

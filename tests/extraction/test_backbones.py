@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
+import transformers
 from backbone_files import PROCESSOR, save_backbone
-from transformers import AutoConfig, AutoModel, ResNetConfig, ResNetModel, Siglip2Config, Siglip2Model
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, ResNetConfig, ResNetModel, Siglip2Config, Siglip2Model
 from transformers.utils import is_timm_available, is_torchvision_available
 from transformers.video_processing_utils import BaseVideoProcessor
 from vision_families import ABSENT, IMAGES, SIDE, TEXT, TOWER, VIDEOS, WRITTEN, save_family
@@ -63,6 +64,8 @@ def expected_features(model, values):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_architecture_gives_features_of_pictures_from_its_own_processor(tmp_path, kind, monkeypatch):
+    if kind not in CONFIG_MAPPING:
+        pytest.skip(f"transformers {transformers.__version__} has no {kind}")
     if not is_torchvision_available():  # the processors resize with Pillow then
         monkeypatch.setattr(pixels, "TORCH_FILTERS", {})
     _, width, *frames = {**IMAGES, **VIDEOS}[kind]
@@ -95,7 +98,7 @@ def test_an_architecture_gives_features_of_pictures_from_its_own_processor(tmp_p
 @pytest.mark.slow  # imports every model
 def test_every_architecture_with_a_vision_tower_of_its_own_is_in_the_table():
     """What is not in it needs other inputs than pictures, or another library."""
-    from transformers import CONFIG_MAPPING, MODEL_MAPPING
+    from transformers import MODEL_MAPPING
     from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
     from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
     from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING_NAMES

@@ -130,7 +130,7 @@ def test_subtitles_of_youtube_are_accounted_for(tmp_path, store, name):
     (tmp_path / "captions" / "notes.txt").write_text("no subtitles")
     account = accounted(store, tmp_path / "captions")
     assert account.summary()["caption files"]["in"] == 2 and account.used["captions"] == 1
-    assert account.summary()["captions"]["left_out"].keys() == {"has no text", "is outside the video"}
+    assert account.summary()["captions"]["left_out"].keys() == {"has no text", "is outside video"}
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "parquet", "jsonl", "lists"])
@@ -208,7 +208,7 @@ def test_imported_features_are_accounted_for(tmp_path):
     for name, shape in (("a", (4, 2)), ("silent", (4, 2)), ("flat", (4,))):
         np.save(source / f"{name}.npy", np.ones(shape, np.float16))
     (source / "notes.md").write_text("no features")
-    store = import_features([ImportedStream("frame", str(source), 1.0)], tmp_path / "features", max_failed=1)
+    store = import_features([ImportedStream.parse(f"frame={source}@1")], tmp_path / "features", max_failed=1)
     (tmp_path / "captions.jsonl").write_text(json.dumps({"video": "a", "start": 0, "end": 1, "text": "said"}) + "\n")
     account = accounted(store, tmp_path / "captions.jsonl")
     videos = account.summary()["videos"]

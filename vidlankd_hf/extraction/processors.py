@@ -36,12 +36,12 @@ def load_processor(name: str) -> Any:
         ValueError: There is none, or it needs a library that is not installed.
     """
     with loading(name):
-        image, video = get_image_processor_config(name), get_video_processor_config(name)
-    fields = image or video
+        image = get_image_processor_config(name)
+        fields = image or get_video_processor_config(name)
     kind = _plain_name(fields.get("image_processor_type") or fields.get("video_processor_type") or "")
     if kind in PLAIN and not is_torchvision_available():
         return SimpleNamespace(**fields, kind=kind)
-    auto = AutoVideoProcessor if video and not image else AutoImageProcessor
+    auto = AutoVideoProcessor if fields and not image else AutoImageProcessor
     try:
         return auto.from_pretrained(name, trust_remote_code=False)
     except (ImportError, OSError, ValueError) as error:
