@@ -83,12 +83,14 @@ def test_an_architecture_gives_features_of_pictures_from_its_own_processor(tmp_p
         values = (torch.from_numpy(seen).movedim(-1, -3) / 255 - mean) / std
     else:
         values = own_values(folder, clips).reshape(ours.shape)
-    tolerance = 0.02 if kind.startswith("dinov3") else 2e-5  # DINOv3 resizes before it rounds
+    # With torchvision, DINOv3 resizes before it rounds, and ViViT resizes with Pillow.
+    rounds_otherwise = is_torchvision_available() and kind in ("dinov3_convnext", "dinov3_vit", "vivit")
+    tolerance = 0.02 if rounds_otherwise else 2e-5
     torch.testing.assert_close(ours, values, atol=tolerance, rtol=tolerance)
     model = AutoModel.from_pretrained(folder).eval()
     if kind == "vit_mae":
         model.config.mask_ratio = 0.0
-    expected = expected_features(model, values if frames else values[:, 0])
+    expected = expected_features(model, ours if frames else ours[:, 0])
     assert expected.std(0).max() > 0  # the pictures differ
     features = backbone(seen)
     torch.testing.assert_close(features, expected.half(), atol=2e-3, rtol=2e-3)
