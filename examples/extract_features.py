@@ -22,13 +22,13 @@ from vidlankd_hf.cli import CommandLine, run_example
 from vidlankd_hf.experiments.world import build_world
 from vidlankd_hf.experiments.world.recipe import WORLD_SEED
 from vidlankd_hf.extraction import Limits, Stream, extract_features
-from vidlankd_hf.extraction.streams import paper_streams
+from vidlankd_hf.extraction.streams import paper_streams, with_processors
 from vidlankd_hf.reliability.launch import requested_launch
 
 WORLD = Path("outputs/world")
 GROUPS = {
     "data": ("videos", "output_dir"),
-    "features": ("streams", "frame_model", "clip_model", "precision", "batch_size", "device"),
+    "features": ("streams", "frame_model", "clip_model", "processors", "precision", "batch_size", "device"),
     "decoding and shards": (
         "decoders", "max_failed", "retry_failed", "shard_bytes", "stall_seconds", "video_seconds", "decoder_memory",
     ),
@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--streams", nargs="+", default=[], help="as described above; default: none")
     parser.add_argument("--frame_model", help="short for --streams frame=MODEL@1")
     parser.add_argument("--clip_model", help="with --frame_model: short for --streams clip=MODEL@24x16")
+    parser.add_argument("--processors", nargs="+", default=[], help="name=FOLDER: a stream's other image processor")
     parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32", help="backbone precision")
     parser.add_argument("--batch_size", type=int, default=32, help="pictures per forward pass; clips: a quarter")
     parser.add_argument("--device", help="device of the backbones; default: a GPU if there is one")
@@ -78,7 +79,7 @@ def main() -> None:
             f"{processes} processes were asked for, but this run has {state.num_processes}: on CPU use torchrun"
         )
     streams = paper_streams(args.frame_model, args.clip_model) if args.frame_model else []
-    streams += map(Stream.parse, args.streams)
+    streams = with_processors(streams + [*map(Stream.parse, args.streams)], args.processors)
     store = extract_features(
         args.videos, args.output_dir, streams, args.precision, args.batch_size, args.decoders,
         args.device or state.device, args.max_failed, args.retry_failed, args.shard_bytes,

@@ -298,10 +298,8 @@ def test_real_clips_of_four_containers_give_a_feature_for_every_second(tmp_path,
 
 
 def test_processors_with_further_steps_are_refused(tmp_path, backbones):
-    folder = shutil.copytree(backbones[0].model, tmp_path / "flipped")
-    settings = {"image_processor_type": "MobileViTImageProcessor", "size": {"shortest_edge": 32}, "do_normalize": None,
-                "crop_size": {"height": 32, "width": 32}, "do_center_crop": True,
-                "do_flip_channel_order": True}  # fmt: skip
+    folder = shutil.copytree(backbones[0].model, tmp_path / "kept_ratio")
+    settings = {"image_processor_type": "DPTImageProcessor", "keep_aspect_ratio": True}
     (folder / "preprocessor_config.json").write_text(json.dumps({**PROCESSOR, **settings}))
     with pytest.raises(ValueError, match="preprocesses images in an unsupported manner"):
         Backbone(Stream("frame", str(folder), 1.0), "cpu")

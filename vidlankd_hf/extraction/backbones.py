@@ -1,14 +1,16 @@
 """Frozen vision backbones: map each image or clip to one feature vector."""
 
 import hashlib
+import inspect
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoImageProcessor, AutoModel
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from ..utils.loading import loading
-from .pixels import pixel_settings, resized
+from .pixels import resized
+from .processors import REMEDY, load_processor, pixel_settings
 from .streams import Stream
 
 PIXEL_TOLERANCE = 0.1  # of normalized values, since resizing libraries round differently
@@ -29,25 +31,20 @@ class Backbone:
         settings: Everything that the features depend on: model, sha256 of its weights, pixels, rates and precision.
 
     Raises:
-        ValueError: Unknown precision, or the backbone takes another number of frames.
+        ValueError: Unknown precision, the backbone takes another number of frames or other inputs than pictures, or
+            its image processor is not supported.
     """
 
     def __init__(self, stream: Stream, device: str | torch.device, precision: str = "fp32"):
         if precision not in PRECISIONS:
             raise ValueError(f"Unknown precision {precision!r}. Choose one of {', '.join(PRECISIONS)}.")
         self.stream, self.device, self.dtype = stream, torch.device(device), PRECISIONS[precision]
-        with loading(stream.model):
-            processor = AutoImageProcessor.from_pretrained(stream.model, trust_remote_code=False)
-            model = AutoModel.from_pretrained(stream.model, dtype=torch.float32, trust_remote_code=False).eval()
+        model = _load_model(stream.model)
+        check_clip_length(model.config, stream)
+        processor = load_processor(stream.processor or stream.model)
         self.pixels = pixel_settings(processor)
-        takes = getattr(model.config, "num_frames", 1)
-        if takes != stream.clip_length:
-            kind = "image" if stream.clip_length == 1 else f"{stream.clip_length}-frame video"
-            raise ValueError(
-                f"{stream.model} takes {takes} frames, but the {stream.name!r} stream has clips of "
-                f"{stream.clip_length}. Choose a backbone for {kind} input."
-            )
-        check_pixels(processor, stream)
+        if callable(processor):
+            check_pixels(processor, stream)
         self.settings: dict[str, Any] = {
             "model": stream.model,
             "weights": _sha256(model),
@@ -60,7 +57,13 @@ class Backbone:
         self.model = model.to(self.device, self.dtype)
         size = self.pixels["crop"] or self.pixels["size"]
         height, width = size if isinstance(size, list) else (size or 224,) * 2
-        self.width = self(np.zeros((1, stream.clip_length, height, width, 3), np.uint8)).shape[1]
+        try:
+            self.width = self(np.zeros((1, stream.clip_length, height, width, 3), np.uint8)).shape[1]
+        except Exception as error:  # whatever a model does with pictures that it is not made for
+            raise ValueError(
+                f"{stream.model} ({model.config.model_type}) gives no features for {stream.clip_length} frames of "
+                f"{height} x {width}: {type(error).__name__}: {error}. {REMEDY}"
+            ) from error
 
     @torch.inference_mode()
     def __call__(self, clips: np.ndarray) -> torch.Tensor:
@@ -79,6 +82,8 @@ def normalized(pixels: torch.Tensor, settings: dict[str, Any], dtype: torch.dtyp
     """Rescales and normalizes pixels `[..., H, W, 3]` uint8 in float32, and returns `[..., 3, H, W]` in `dtype`."""
     mean = torch.tensor(settings["mean"], device=pixels.device)
     std = torch.tensor(settings["std"], device=pixels.device)
+    if settings.get("reverse_channels"):
+        pixels = pixels.flip(-1)
     return pixels.float().mul_(settings["scale"]).sub_(mean).div_(std).to(dtype).movedim(-1, -3)
 
 
@@ -109,12 +114,33 @@ def check_pixels(processor, stream: Stream) -> None:
     image = np.stack([across, down, np.full_like(down, 64)], axis=-1).astype(np.uint8)
     images = image if stream.clip_length == 1 else [image] * stream.clip_length
     ours = to_pixel_values([image], processor)[0]
-    theirs = processor(images, return_tensors="pt")["pixel_values"].flatten(0, -4)[0]
+    outputs = processor(images, return_tensors="pt")
+    theirs = outputs.get("pixel_values", outputs.get("pixel_values_videos")).flatten(0, -4)[0]
     difference = (theirs - ours).abs().max().item() if theirs.shape == ours.shape else float("inf")
     if not difference < PIXEL_TOLERANCE:
         raise ValueError(
             f"The {type(processor).__name__} of {stream.model} preprocesses images in an unsupported manner "
-            f"(values differ by {difference:.2f}). Choose another backbone."
+            f"(values differ by {difference:.2f}). {REMEDY}"
+        )
+
+
+def check_clip_length(config: PreTrainedConfig, stream: Stream) -> None:
+    """Checks that the backbone takes clips as long as the stream's.
+
+    Raises:
+        ValueError: It takes another number of frames.
+    """
+    configs = [config, *filter(None, (getattr(config, name, None) for name in ("vision_config", "video_config")))]
+    takes = next((held.num_frames for held in configs if getattr(held, "num_frames", None)), 1)
+    fits, allowed = stream.clip_length == takes, f"{takes} frames"
+    if getattr(config, "frames_per_clip", None):  # V-JEPA 2 has rotary positions, for any number of tubelets
+        allowed = f"a multiple of {config.tubelet_size} frames (it was trained with {config.frames_per_clip})"
+        fits = stream.clip_length % config.tubelet_size == 0
+    if not fits:
+        kind = "image" if stream.clip_length == 1 else f"{stream.clip_length}-frame video"
+        raise ValueError(
+            f"{stream.model} takes {allowed}, but the {stream.name!r} stream has clips of {stream.clip_length}. "
+            f"Choose a backbone for {kind} input."
         )
 
 
@@ -122,19 +148,40 @@ def pooled_output(model: torch.nn.Module, pixel_values: torch.Tensor) -> torch.T
     """Computes one feature vector per image or clip.
 
     Args:
-        model: A vision backbone from `AutoModel`. For a dual encoder like CLIP, the image projection is used.
+        model: A vision backbone from `AutoModel`. For a dual encoder like CLIP, the image projection is used; for
+            X-CLIP, its clip representation.
         pixel_values: `[B, 3, H, W]`, or `[B, frames, 3, H, W]` for a video backbone.
 
     Returns:
         `[B, F]`: the `pooler_output`, or if there is none, the mean of `last_hidden_state` over tokens or space.
+
+    Raises:
+        ValueError: The backbone has neither.
     """
-    encode = getattr(model, "get_image_features", model)
-    output = encode(pixel_values=pixel_values)
-    pooled = getattr(output, "pooler_output", None)
-    if pooled is not None:
-        return pooled.flatten(1)
-    states = output.last_hidden_state
+    encode = getattr(model, "get_video_features" if pixel_values.ndim == 5 else "get_image_features", model.forward)
+    parameters = inspect.signature(encode).parameters
+    name = "pixel_values_videos" if "pixel_values_videos" in parameters else "pixel_values"
+    options = {"skip_predictor": True} if "skip_predictor" in parameters else {}  # V-JEPA 2's predictor is not used
+    output = encode(**{name: pixel_values}, **options)
+    pooled, states = getattr(output, "pooler_output", None), getattr(output, "last_hidden_state", None)
+    if isinstance(pooled, torch.Tensor):
+        return pooled.mean(dim=1) if pooled.ndim == 3 else pooled.flatten(1)
+    if not isinstance(states, torch.Tensor):
+        raise ValueError("it returns neither a pooler_output nor a last_hidden_state")
     return states.mean(dim=1) if states.ndim == 3 else states.flatten(2).mean(dim=2)
+
+
+def _load_model(name: str) -> PreTrainedModel:
+    try:
+        with loading(name):
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            if getattr(config, "mask_ratio", None):
+                config.mask_ratio = 0.0  # ViT MAE would hide random patches
+            options = {"config": config, "dtype": torch.float32, "trust_remote_code": False}
+            return AutoModel.from_pretrained(name, **options).eval()
+    except ImportError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{name} needs a library that is not installed: {reason}") from error
 
 
 def _sha256(model: torch.nn.Module) -> str:

@@ -1,4 +1,4 @@
-"""Resizes and crops images in the decoding children, with the settings of an image processor.
+"""Resizes and crops images in the decoding children, with the settings of an image processor (`processors.py`).
 
 The backbones normalize the result on the device. Resizing uses torch, as image processors do if torchvision is
 installed. Without it they use Pillow, which is several times slower and rounds differently (see docs/data.md).
@@ -13,34 +13,6 @@ from torch.nn.functional import interpolate
 
 # Other filters use Pillow, since torch has no antialiased versions of them.
 TORCH_FILTERS = {int(Image.Resampling.BILINEAR): "bilinear", int(Image.Resampling.BICUBIC): "bicubic"}
-
-
-def pixel_settings(processor) -> dict[str, Any]:
-    """Reads what an `AutoImageProcessor` does from its settings, without running its code.
-
-    Returns:
-        A dict with the keys `size` (`[height, width]`, the length of the shorter side, or `None` for no resizing),
-        `resample` (a Pillow filter), `crop` (`[height, width]` or `None`), `scale`, `mean` and `std`.
-
-    Raises:
-        ValueError: The processor's kind of resizing is not supported.
-    """
-    crop = _size(processor.crop_size) if getattr(processor, "do_center_crop", None) else None
-    size = None
-    if processor.do_resize:
-        size, crop_pct = _size(processor.size), getattr(processor, "crop_pct", None)
-        if crop_pct is not None:  # ConvNeXT's and ResNet's processors
-            edge = processor.size["shortest_edge"]
-            size, crop = (int(edge / crop_pct), [edge, edge]) if edge < 384 else ([edge, edge], crop)
-    normalize, resample = processor.do_normalize, getattr(processor, "resample", None)
-    return {
-        "size": size,
-        "resample": int(Image.Resampling.BILINEAR if resample is None else resample),
-        "crop": [crop, crop] if isinstance(crop, int) else crop,
-        "scale": processor.rescale_factor if processor.do_rescale else 1.0,
-        "mean": list(processor.image_mean) if normalize else [0.0] * 3,
-        "std": list(processor.image_std) if normalize else [1.0] * 3,
-    }
 
 
 def resized(image: np.ndarray, settings: dict[str, Any]) -> np.ndarray:
@@ -65,7 +37,8 @@ def resized(image: np.ndarray, settings: dict[str, Any]) -> np.ndarray:
         return image
     if height < crop[0] or width < crop[1]:
         raise ValueError(f"A frame of {height} x {width} is smaller than the crop {crop} of the image processor.")
-    top, left = (height - crop[0]) // 2, (width - crop[1]) // 2
+    spaces = (height - crop[0]) / 2, (width - crop[1]) / 2
+    top, left = map(round if settings.get("round_crop") else int, spaces)
     return image[top : top + crop[0], left : left + crop[1]]
 
 
@@ -80,15 +53,3 @@ def _resize(image: np.ndarray, height: int, width: int, resample: int) -> np.nda
             raise MemoryError(f"A frame of {height} x {width} pixels does not fit into memory.") from error
         raise
     return pixels.permute(0, 2, 3, 1)[0].numpy()
-
-
-def _size(size) -> list[int] | int:
-    """Returns [height, width], or the length of the shorter side, from a size setting of an image processor."""
-    if size.get("height") and size.get("width"):
-        return [size["height"], size["width"]]
-    if size.get("shortest_edge") and not size.get("longest_edge"):
-        return size["shortest_edge"]
-    raise ValueError(
-        f"The backbone's image processor has size {size}, but needs {{'height', 'width'}} or {{'shortest_edge'}}. "
-        "Correct preprocessor_config.json in a local copy of the backbone."
-    )

@@ -1,7 +1,7 @@
 """Feature streams: which backbone is applied to a video, and at which frame rate."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 FRAME_RATE = 1.0  # frames per second of VidLanKD's 2D features
 CLIP_FRAME_RATE = 24.0  # frames per second of VidLanKD's 3D features
@@ -19,6 +19,7 @@ class Stream:
         rate: Frames per second that are passed to the backbone.
         clip_length: Frames per feature, which gives `rate / clip_length` features per second. Use 1 for image
             backbones.
+        processor: Hub id or folder with the image processor, if not the model's.
 
     Raises:
         ValueError: Invalid name, or a rate or length that is not positive.
@@ -28,6 +29,7 @@ class Stream:
     model: str
     rate: float
     clip_length: int = 1
+    processor: str | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "model", str(self.model))
@@ -57,3 +59,21 @@ def paper_streams(frame_model: str, clip_model: str | None = None) -> list[Strea
     """
     streams = [Stream("frame", str(frame_model), FRAME_RATE)]
     return streams + ([Stream("clip", str(clip_model), CLIP_FRAME_RATE, CLIP_LENGTH)] if clip_model else [])
+
+
+def with_processors(streams: list[Stream], texts: list[str]) -> list[Stream]:
+    """Gives streams other image processors than those of their models.
+
+    Args:
+        streams: The streams.
+        texts: `name=FOLDER` or `name=HUB_ID` for each stream to change.
+
+    Raises:
+        ValueError: A text is not of this form, or names no stream.
+    """
+    processors = dict(text.partition("=")[::2] for text in texts)
+    unknown = sorted(processors.keys() - {stream.name for stream in streams})
+    if unknown or not all(processors.values()):
+        names = ", ".join(stream.name for stream in streams)
+        raise ValueError(f"--processors {' '.join(texts)}: write name=FOLDER, with the name of a stream ({names}).")
+    return [replace(stream, processor=processors.get(stream.name, stream.processor)) for stream in streams]
