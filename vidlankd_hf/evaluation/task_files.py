@@ -160,7 +160,7 @@ def _check_probe(spec: TaskSpec, rows: dict[str, list[dict]], split: str) -> lis
             )
         return []
     objects = {item["object"] for item in items}
-    seen = [f"row {i} ({item['object']})" for i, item in enumerate(rows["train"], 1) if item["object"] in objects]
+    seen = [item["object"] for item in rows["train"] if item["object"] in objects]
     kept = {item["label"] for item in rows["train"] if item["object"] not in objects}
     if len(kept) < 2:
         raise ValueError(

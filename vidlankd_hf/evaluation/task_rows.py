@@ -58,11 +58,12 @@ def _check_columns(spec: TaskSpec, source: str, available: list[str], wanted: li
     for role, names in spec.columns.items():
         for name in _as_list(names):
             if name not in available:
-                quoted = f", or write `quotes: true` for fields in quotation marks" if f'"{name}"' in available else ""
+                marks = f'"{name}"' in available
+                hint = ", or write `quotes: true`, as fields are in quotation marks" if marks else ""
+                has = ", ".join(map(repr, available)) or "nothing"
                 raise ValueError(
-                    f"{source} has no column {name!r} for {role}, only "
-                    f"{', '.join(map(repr, available)) or 'nothing'}{nearest(name, available)} Name it in {spec.path}: "
-                    f"`columns: {{{role}: COLUMN}}`{quoted}"
+                    f"{source} has no column {name!r} for {role}, only {has}{nearest(name, available) or '.'} Name it "
+                    f"in {spec.path}: `columns: {{{role}: COLUMN}}`{hint}"
                 )
             if available.count(name) > 1:
                 raise ValueError(f"{source} has the column {name!r} {available.count(name)} times: rename all but one")

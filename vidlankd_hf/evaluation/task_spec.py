@@ -195,7 +195,8 @@ class _Checks:
         local = self.path.parent / source
         if local.is_file() and suffix_of(local) in TABLE_SUFFIXES:
             return str(local)
-        kinds = f"{', '.join(TABLE_SUFFIXES)} (also compressed) or a Hub data set such as owner/name:configuration:split"
+        hub = "a Hub data set such as owner/name:configuration:split"
+        kinds = f"{', '.join(TABLE_SUFFIXES)} (also compressed) or {hub}"
         if local.exists():
             self.problems.append(f"files: {split} is {local}: give a file that ends in {kinds}")
         elif not is_hub_id(source):
