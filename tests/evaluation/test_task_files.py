@@ -36,7 +36,7 @@ ROWS = {
     "classification": lambda i: {"text": sentence(i, i), "label": ("sad", "glad")[i % 2]},
     "pair": lambda i: {"first": sentence(i, i), "second": sentence(i), "label": ("sad", "glad")[i % 2]},
     "regression": lambda i: {"text": sentence(i, i), "label": i % 5 / 2},
-    "choice": lambda i: {"context": sentence(i), "choices": [sentence(j, j == i % 3) for j in range(3)], "label": i % 3},
+    "choice": lambda i: {"context": sentence(i), "choices": [sentence(j, j == i % 2) for j in (0, 1)], "label": i % 2},
     "span": lambda i: {"question": WORDS[i], "context": words(20, i), "answers": words(2, i + 5)},
 }  # fmt: skip
 
