@@ -39,7 +39,7 @@ def main() -> None:
     logging.set_verbosity_error()
     launcher = shlex.split(args.launcher) if args.launcher else None
     if args.jobs > 1:
-        compute_in_parallel(comparison, launcher)
+        compute_in_parallel(comparison)
     tuned: dict[str, dict] = {}
     scored: dict[str, dict] = {}
     for name, model in zip(comparison.names, args.models):

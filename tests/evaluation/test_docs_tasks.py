@@ -7,7 +7,7 @@ import torch
 from docs_pages import BLOCKS
 from downstream_data import arguments, make_pair_tokenizer
 from helpers import make_config
-from transformers import BertForMaskedLM
+from transformers import AutoTokenizer, BertForMaskedLM
 
 from vidlankd_hf.evaluation import TASKS
 from vidlankd_hf.evaluation.eval_only import score_finetuned
@@ -45,11 +45,8 @@ def workplace(tmp_path):
 
 
 def scored(folder, name) -> dict:
-    tokenizer_and_model = folder / "model"
-    model = BertForMaskedLM.from_pretrained(tokenizer_and_model).eval()
-    from transformers import AutoTokenizer
-
-    return evaluate_zero_shot(TASKS[name], model, AutoTokenizer.from_pretrained(tokenizer_and_model), None, model)
+    model = BertForMaskedLM.from_pretrained(folder / "model").eval()
+    return evaluate_zero_shot(TASKS[name], model, AutoTokenizer.from_pretrained(folder / "model"), None, model)
 
 
 def test_the_robustness_set_scores_a_model_on_every_test_file_and_again_without_training(workplace):

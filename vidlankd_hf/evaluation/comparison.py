@@ -55,8 +55,12 @@ class Comparison:
         twice = [task for task in self.tasks if self.tasks.count(task) > 1]
         if twice:
             raise ValueError(f"the task {twice[0]!r} is given twice: give it once")
-        if args.jobs < 1:
-            raise ValueError(f"--jobs is {args.jobs}: give 1 or more")
+        if args.jobs < 1 or (args.jobs > 1 and args.launcher):
+            raise ValueError(
+                f"--jobs is {args.jobs}: give 1 or more, and only 1 with --launcher, which uses all GPUs for each run"
+            )
+        if args.data and all(TASKS[task].own is not None for task in self.tasks):
+            raise ValueError(f"--data {args.data} has no effect: task files name their files; leave it out")
         if "eval_only" in self.passed_on:
             raise ValueError("finetune_options has eval_only: give --eval_only")
         if any(name == "push_to_hub" or name.startswith("hub_") for name in self.passed_on):
@@ -79,7 +83,8 @@ class Comparison:
         for task in self.tasks if args.data else ():  # before hours are spent
             if TASKS[task].own is not None:
                 continue
-            needed = TASKS[task].files if task in self.zero_shot else ("train", *TASKS[task].evaluate_on)
+            trained = () if self.as_is(task) else ("train",)
+            needed = TASKS[task].files if task in self.zero_shot else (*trained, *TASKS[task].evaluate_on)
             for split in needed:
                 find_file(TASKS[task], args.data, split)
 

@@ -73,6 +73,8 @@ def finetune(
             f"{chosen.title} has no train split, so no model can be fine-tuned on it: add train to the `files` of "
             f"{chosen.own.path}, or score a fine-tuned model with --eval_only true"
         )
+    if submission and chosen.own is not None:
+        raise ValueError(f"{chosen.title} has no official submission file: leave out --submission")
     options = options or recipe_options(chosen)
     settings = {"model": str(model), "task": task, "data": data, "train_rows": train_rows, "eval_rows": eval_rows}
     settings |= {**vars(options), "submission": submission, "weights": fingerprint(model), **own_settings(chosen)}

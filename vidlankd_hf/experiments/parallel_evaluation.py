@@ -14,14 +14,13 @@ from ..utils.children import end_with_parent
 from . import world  # noqa: F401  (adds its task to TASKS)
 
 
-def compute_in_parallel(comparison: Comparison, launcher: list[str] | None) -> None:
+def compute_in_parallel(comparison: Comparison) -> None:
     """Computes all results of a comparison that are missing, `jobs` at a time, and keeps each in its folder.
 
     Each job uses one CPU thread and, if there are GPUs, one of them. Output of a fine-tuning goes to a log file.
 
     Args:
         comparison: Models and tasks.
-        launcher: Command that starts each fine-tuning; `None` means the Python interpreter.
 
     Raises:
         RuntimeError: Some jobs failed; the others are finished and kept.
@@ -35,7 +34,7 @@ def compute_in_parallel(comparison: Comparison, launcher: list[str] | None) -> N
         places.put(gpus[job % len(gpus)] if gpus else "")
     failures = []
     with ProcessPoolExecutor(jobs, context, _prepare, (places, args, comparison.passed_on)) as pool:
-        waiting = {pool.submit(_compute, unit, launcher): unit for unit in units}
+        waiting = {pool.submit(_compute, unit): unit for unit in units}
         for done in as_completed(waiting):
             name, _, task = waiting[done]
             error = done.exception()
@@ -66,6 +65,6 @@ def _prepare(places: Queue, args: ComparisonArguments, passed_on: dict) -> None:
     _comparison = Comparison(args, passed_on)  # reads the task files
 
 
-def _compute(unit: tuple[str, str, str], launcher: list[str] | None) -> None:
+def _compute(unit: tuple[str, str, str]) -> None:
     assert _comparison is not None
-    _comparison.result(*unit, launcher, quiet=True)
+    _comparison.result(*unit, launcher=None, quiet=True)
