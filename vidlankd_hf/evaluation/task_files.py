@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ..data.tables import is_hub_id
 from . import TASKS
@@ -87,9 +88,10 @@ def _task(spec: TaskSpec) -> Task:
     first = next(split for split in spec.files if split != "train")
     source = spec.files[first]
     recipe = make_recipe(**{**RECIPES.get(spec.kind, TEXT_RECIPE), **spec.recipe})
-    common = {
+    hub_name, _, rest = source.partition(":")
+    common: dict[str, Any] = {
         "title": spec.title,
-        "data": (*source.split(":"), None)[:2] if is_hub_id(source) else None,
+        "data": (hub_name, rest.partition(":")[0] or None) if is_hub_id(source) else None,
         "files": spec.files,
         "recipe": recipe,
         "evaluate_on": tuple(split for split in spec.files if split != "train"),

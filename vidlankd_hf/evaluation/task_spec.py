@@ -58,7 +58,7 @@ class TaskSpec:
         columns: What a column is -> its name, or several names.
         labels: Label as the files have it -> name of the class; several labels may be the same class.
         leave_out: Labels whose rows are left out, and counted.
-        metric: Value of the metric by which models are compared.
+        metric: Value of the metric by which models are compared; empty without fine-tuning.
         templates: Sentences with `{word}` and fields.
         separator: What separates several right answers in one field.
         unanswerable: Whether questions may have no answer.
@@ -74,7 +74,7 @@ class TaskSpec:
     columns: dict[str, str | list[str]]
     labels: dict[str, str] = field(default_factory=dict)
     leave_out: tuple[str, ...] = ()
-    metric: str | None = None
+    metric: str = ""
     templates: tuple[str, ...] = ()
     separator: str | None = None
     unanswerable: bool = False
@@ -246,11 +246,11 @@ class _Checks:
             self.problems.append(f"labels are {', '.join(found.values()) or 'none'}: name {fixed or 'at least two'}")
         return found
 
-    def metric(self, value: Any, kind: str) -> str | None:
+    def metric(self, value: Any, kind: str) -> str:
         known = METRICS.get(kind, ())
         if value is not None and value not in known and known:
             self.problems.append(f"metric is {value!r}: choose one of {', '.join(known)}{_near(value, known)}")
-        return value or next(iter(known), None)
+        return str(value) if value is not None else next(iter(known), "")
 
     def templates(self, value: Any, kind: str, columns: Collection[str]) -> tuple[str, ...]:
         if kind not in ONLY["templates"]:

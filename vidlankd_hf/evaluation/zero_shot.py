@@ -51,7 +51,7 @@ class ZeroShot:
     files: dict[str, str]
     candidates: tuple[str, ...]
     templates: tuple[str, ...]
-    read: Callable[[Path], list[dict]] | None = None
+    read: Callable[[Path], list[dict]] = read_json_lines
     probe: Callable[..., np.ndarray] = probe_attributes
     split: str = "test"
     own: Any = None
