@@ -10,7 +10,8 @@ from vidlankd_hf.evaluation.task_spec import read_spec
 def rows_of(folder, name, rows, **content):
     """The rows of a task whose only file holds `rows`."""
     write_table(folder / name, rows)
-    return read_split(read_spec(write_task(folder / "t.yaml", files={"test": name}, **content)), "test")
+    rows, left_out = read_split(read_spec(write_task(folder / "t.yaml", files={"test": name}, **content)), "test")
+    return [{name: value for name, value in row.items() if name != "id"} for row in rows], left_out
 
 
 PAIR = {"kind": "pair", "labels": ["no", "yes"]}
@@ -149,7 +150,7 @@ def test_quotation_marks_in_tsv_need_to_be_explained(tmp_path):
     with pytest.raises(ValueError, match="no column 'text'.* or write `quotes: true`"):
         read_split(read_spec(write_task(spec, **content)), "test")
     rows, _ = read_split(read_spec(write_task(spec, **content, quotes=True)), "test")
-    assert rows == [{"texts": ["one two"], "label": 0}]
+    assert [row["texts"] for row in rows] == [["one two"]]
 
 
 def test_a_hub_data_set_is_a_file_too(tmp_path, monkeypatch):
@@ -160,5 +161,5 @@ def test_a_hub_data_set_is_a_file_too(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.load_dataset", lambda *a, **o: asked.append((*a, o)) or table)
     spec = write_task(tmp_path / "t.yaml", kind="classification", files={"test": "owner/name:plain:dev"},
                       labels={0: "sad", 1: "glad"})  # fmt: skip
-    assert read_split(read_spec(spec), "test")[0] == [{"texts": ["a"], "label": 1}]
+    assert read_split(read_spec(spec), "test")[0] == [{"id": "1", "texts": ["a"], "label": 1}]
     assert asked == [("owner/name", "plain", {"split": "dev"})]
