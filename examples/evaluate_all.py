@@ -4,7 +4,9 @@
         --models outputs/students/text_only outputs/student
 
 Models are fine-tuned over several seeds, and scored as they are on the tasks
-that need no fine-tuning. The others are tested against the first model. Every
+that need no fine-tuning. --task_file names YAML files of your own tasks
+(docs/downstream.md). With --eval_only, or if a task file has no train split,
+fine-tuned models are scored as they are. The others are tested against the first model. Every
 result is kept in --output_dir: after an interruption, the same command
 continues where it was.
 """
@@ -19,6 +21,7 @@ from vidlankd_hf.cli import CommandLine, run_example
 from vidlankd_hf.evaluation.comparison import Comparison, options_in
 from vidlankd_hf.evaluation.report import summarize, write_report
 from vidlankd_hf.evaluation.script_arguments import ComparisonArguments
+from vidlankd_hf.experiments.parallel_evaluation import compute_in_parallel
 
 
 def main() -> None:
@@ -35,14 +38,15 @@ def main() -> None:
 
     logging.set_verbosity_error()
     launcher = shlex.split(args.launcher) if args.launcher else None
+    if args.jobs > 1:
+        compute_in_parallel(comparison)
     tuned: dict[str, dict] = {}
     scored: dict[str, dict] = {}
     for name, model in zip(comparison.names, args.models):
-        for task in args.tasks:
-            if task in comparison.zero_shot:
-                scored.setdefault(task, {})[name] = comparison.scored(name, model, task)
-            else:
-                tuned.setdefault(task, {})[name] = comparison.finetuned(name, model, task, launcher)
+        for task in comparison.tasks:
+            result = comparison.result(name, model, task, launcher)
+            (scored if task in comparison.zero_shot else tuned).setdefault(task, {})[name] = result
+            comparison.write_card(model, task, result)
     print(write_report(summarize(tuned, scored, comparison.names), args.output_dir).read_text())
 
 

@@ -5,7 +5,9 @@
 
 The task's recipe (the paper's, where it has one) sets the defaults of the
 training arguments. --data is a folder in the official layout; without it, the
-data come from the Hub. The result goes into the model's card. Finished seeds
+data come from the Hub. --task_file is a YAML file of your own task
+(docs/downstream.md). --eval_only scores a fine-tuned model without training.
+The result goes into the model's card. Finished seeds
 are not run again. --push_to_hub pushes the model of the median seed at the best
 learning rate, never that of the best seed.
 """
@@ -19,18 +21,20 @@ import vidlankd_hf.experiments.world  # noqa: F401  (adds its task to TASKS)
 from vidlankd_hf.cli import CommandLine, run_example
 from vidlankd_hf.evaluation import TASKS
 from vidlankd_hf.evaluation.arguments import FinetuningArguments
-from vidlankd_hf.evaluation.card import finetuning_results, update_card
+from vidlankd_hf.evaluation.card import finetuning_results, scored_results, update_card
+from vidlankd_hf.evaluation.eval_only import OF_TRAINING, score_finetuned
 from vidlankd_hf.evaluation.finetune import find_task, finetune, folder_of, recipe_arguments, recipe_options
 from vidlankd_hf.evaluation.report import best_recipe
 from vidlankd_hf.evaluation.script_arguments import TaskArguments
 from vidlankd_hf.evaluation.task import Task
+from vidlankd_hf.evaluation.task_files import add_task_file
 from vidlankd_hf.hub.push import PushError, make_repository, push
 from vidlankd_hf.models.teacher import check_path
 from vidlankd_hf.reliability.run_dir import log_on_main
 from vidlankd_hf.training.script_arguments import OUTPUT, TRAINING
 
 GROUPS = {
-    "task": ("model", "task", "data", "max_length", "train_rows", "eval_rows"),
+    "task": ("model", "task", "task_file", "data", "eval_only", "max_length", "train_rows", "eval_rows"),
     "training": {"seeds": None, "learning_rates": None, **{k: v for k, v in TRAINING.items() if k != "seed"}},
     "output": {**OUTPUT, "submission": None, "no_card": None},
 }
@@ -39,12 +43,16 @@ RECIPES = {name for task in TASKS.values() if isinstance(task, Task) for name in
 
 def main() -> None:
     parser = CommandLine(__doc__, (FinetuningArguments, TaskArguments), GROUPS, dict.fromkeys(RECIPES, "the task's"))
-    args, own = parser.parse(recipe=lambda given: recipe_arguments(find_task(given.task)))
+    args, own = parser.parse(recipe=lambda given: recipe_arguments(find_task(name_of_task(given))))
     check_path(own.model, "a checkpoint")
+    own.task = name_of_task(own)
     task = find_task(own.task)
     options = recipe_options(task)
     if own.max_length is not None:
         options = replace(options, max_length=own.max_length)
+    if own.eval_only:
+        score(parser, args, own, task, options)
+        return
     root, runs = Path(args.output_dir), []
     if args.push_to_hub:
         args.hub_model_id = make_repository(
@@ -75,7 +83,30 @@ def main() -> None:
             raise SystemExit(str(error)) from None
         print(f"Pushed {folder} to {args.hub_model_id}.")
     data = f" --data {own.data}" if own.data else ""
-    log_on_main(args, f"Next: vidlankd evaluate --models TEXT_ONLY {own.model} --tasks {own.task}{data}")
+    chosen = f"--task_file {own.task_file}" if own.task_file else f"--tasks {own.task}"
+    log_on_main(args, f"Next: vidlankd evaluate --models TEXT_ONLY {own.model} {chosen}{data}")
+    PartialState().destroy_process_group()
+
+
+def name_of_task(own) -> str:
+    """The name of --task, or of the task of --task_file, which is read."""
+    if (own.task is None) == (own.task_file is None):
+        raise ValueError("give a task: either --task or --task_file")
+    return own.task or add_task_file(own.task_file)[0]
+
+
+def score(parser: CommandLine, args: FinetuningArguments, own: TaskArguments, task: Task, options) -> None:
+    """Scores a fine-tuned model without training."""
+    given = sorted(parser.named & OF_TRAINING)
+    if given:
+        raise ValueError(f"--{given[0]} has no effect with --eval_only, which trains nothing: leave it out")
+    result = score_finetuned(own.model, own.task, args, own.data, options, own.eval_rows)
+    if args.process_index == 0:
+        parser.save_settings(args.output_dir)
+        for split, values in result["scores"].items():
+            print(f"{task.title}, {split}: {', '.join(f'{name} {value:.4f}' for name, value in values.items())}")
+        if Path(own.model).is_dir() and not own.no_card:
+            print(f"Card: {update_card(own.model, scored_results(task, own.task, result))}")
     PartialState().destroy_process_group()
 
 

@@ -143,6 +143,7 @@ class CommandLine(HfArgumentParser):
             named.add("max_steps")
         self.set_defaults(**{name: value for name, value in replaced.items() if name not in named})
         namespace, _ = self.parse_known_args(words)
+        self.named = named
         saved = (named | set(replaced)) & known - {"hub_token"}
         self.settings = {name: _readable(getattr(namespace, name)) for name in options if name in saved}
         if not self.dataclass_types:

@@ -1,28 +1,18 @@
 """Captions from tables: CSV, TSV, Parquet, JSON lines and Hub data sets with columns of any names."""
 
-import io
-import json
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ..utils.folders import files_below, listed
-from ..utils.loading import loading
 from .account import Account
 from .caption_formats import suffix_of
 from .caption_presets import COLUMNS
 from .caption_values import Columns, captions_of_row
-from .characters import marked_encoding
-from .compressed import check_expansion, is_compressed, open_decompressed
 from .subtitles import Rows
+from .tables import TABLE_SUFFIXES, Table, is_hub_id
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
 ROLES = ("video", "start", "end", "times", "middle", "text")
 UNITS = {"s": 1.0, "ms": 1000.0}  # of them in a second
-BLOCK_BYTES = 2**24  # of a CSV file in memory; no row may be longer
-_BATCH_ROWS = 1024
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[^:/]*){0,2}")
 
 
 def parse_columns(columns: Sequence[str]) -> Columns:
@@ -52,13 +42,6 @@ def parse_columns(columns: Sequence[str]) -> Columns:
             "(a column of [start, end]), or middle; without times a caption describes the complete video"
         )
     return Columns(names, units)
-
-
-def is_hub_id(source: str | Path) -> bool:
-    """Whether this is the id of a Hub data set, `owner/name:configuration:split`, and no file or folder."""
-    suffix = suffix_of(Path(str(source).partition(":")[0]))
-    known = suffix in (*TABLE_SUFFIXES, ".json", ".txt", ".vtt", ".srt", ".json3", ".srv3")
-    return not Path(source).exists() and not known and _HUB_ID.fullmatch(str(source)) is not None
 
 
 def is_table(source: str | Path, format: str | None, columns: Sequence[str] | None) -> bool:
@@ -93,15 +76,6 @@ def table_files(path: Path, account: Account | None = None) -> list[Path]:
     return files
 
 
-def load_hub_captions(source: str):
-    """Loads `owner/name:configuration:split` (default: the split `train`); never runs code of the data set."""
-    from datasets import load_dataset
-
-    name, configuration, split = [*str(source).split(":"), "", ""][:3]
-    with loading(name, "a file, a folder or a Hub data set such as owner/name:configuration:split"):
-        return load_dataset(name, configuration or None, split=split or "train")
-
-
 def read_table(
     source: Path,
     format: str | None,
@@ -133,23 +107,11 @@ def read_table(
     files = table_files(source, account)
     folders: dict[str, str] = {}
     for file in files or [source]:
-        name = str(file)
-        kind = suffix_of(file) if files else "hub"
-        dataset = load_hub_captions(str(source)) if kind == "hub" else None
-        available = dataset.column_names if dataset is not None else _column_names(file, kind, encoding)
-        chosen = asked or parse_columns([f"{r}={r}" for r in ROLES if r in available or r in ("video", "text")])
-        _check_columns(chosen, available, name)
-        wanted = list(dict.fromkeys(chosen.names.values()))
-        batches: Iterator[list[dict[str, Any]]]
-        if dataset is not None:
-            batches = map(_rows, dataset.select_columns(wanted).iter(_BATCH_ROWS))
-        else:
-            batches = _batches(file, kind, wanted, encoding)
-        number = 0
-        for batch in batches:
-            for record in batch:
-                number += 1
-                yield from captions_of_row(record, chosen, folders, f"{name}, row {number}")
+        table = Table(file, encoding)
+        chosen = asked or parse_columns([f"{r}={r}" for r in ROLES if r in table.columns or r in ("video", "text")])
+        _check_columns(chosen, table.columns, str(file))
+        for number, record in enumerate(table.rows(list(dict.fromkeys(chosen.names.values()))), 1):
+            yield from captions_of_row(record, chosen, folders, f"{file}, row {number}")
 
 
 def _check_columns(chosen: Columns, available: Sequence[str], name: str) -> None:
@@ -164,81 +126,3 @@ def _check_columns(chosen: Columns, available: Sequence[str], name: str) -> None
             f"{name} has no column {', '.join(map(repr, missing))}, but {', '.join(map(repr, available)) or 'none'}."
             f"{hint} Name them with --caption_columns, such as video=COLUMN start=COLUMN end=COLUMN text=COLUMN"
         )
-
-
-def _rows(batch: dict[str, list]) -> list[dict[str, Any]]:
-    return [dict(zip(batch, values)) for values in zip(*batch.values())]
-
-
-def _column_names(file: Path, kind: str, encoding: str | None) -> list[str]:
-    if kind == ".parquet":
-        return _parquet(file).schema_arrow.names
-    check_expansion(file)
-    if kind == ".jsonl":
-        return list(dict.fromkeys(next(_json_lines(file, encoding), [{}])[0]))
-    return _open_csv(file, kind, encoding).schema.names
-
-
-def _batches(file: Path, kind: str, wanted: list[str], encoding: str | None) -> Iterator[list[dict[str, Any]]]:
-    import pyarrow as pa
-
-    try:
-        if kind == ".jsonl":
-            yield from _json_lines(file, encoding)
-        elif kind == ".parquet":
-            for batch in _parquet(file).iter_batches(_BATCH_ROWS, columns=wanted):
-                yield batch.to_pylist()
-        else:
-            for batch in _open_csv(file, kind, encoding, wanted):
-                for begin in range(0, batch.num_rows, _BATCH_ROWS):
-                    yield batch.slice(begin, _BATCH_ROWS).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
-
-
-def _parquet(file: Path):
-    import pyarrow as pa
-    from pyarrow.parquet import ParquetFile
-
-    if is_compressed(file):
-        raise ValueError(f"{file}: a Parquet file is compressed inside: decompress the file around it")
-    try:
-        return ParquetFile(file)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
-
-
-def _open_csv(file: Path, kind: str, encoding: str | None, wanted: list[str] | None = None):
-    import pyarrow as pa
-    from pyarrow import csv
-
-    types = {column: pa.string() for column in wanted or ()}
-    try:
-        return csv.open_csv(
-            open_decompressed(file),
-            csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES, encoding=encoding or _encoding(file)),
-            csv.ParseOptions(delimiter="\t" if kind == ".tsv" else ",", newlines_in_values=True),
-            csv.ConvertOptions(include_columns=wanted, column_types=types, strings_can_be_null=False),
-        )
-    except (pa.ArrowException, OSError, LookupError, UnicodeError) as error:
-        raise ValueError(f"{file} cannot be read as {kind[1:]}: {error}") from error
-
-
-def _encoding(file: Path) -> str:
-    with open_decompressed(file) as content:
-        return marked_encoding(content.read(4)) or "utf-8"
-
-
-def _json_lines(file: Path, encoding: str | None) -> Iterator[list[dict[str, Any]]]:
-    with io.TextIOWrapper(open_decompressed(file), encoding=encoding or _encoding(file), newline="\n") as lines:
-        number = 0
-        try:
-            for line in lines:
-                number += 1
-                record = json.loads(line) if line.strip() else None
-                if record is not None and not isinstance(record, dict):
-                    raise ValueError(f"not a JSON object but {line[:80]!r}")
-                if record is not None:
-                    yield [record]
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{file}, line {number}: cannot be read as a line of JSON: {error}") from error

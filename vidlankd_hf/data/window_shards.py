@@ -23,7 +23,6 @@ import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
 from ..utils.io import atomic_write, discard, resumable_dir, sha256_of, sync
-from .caption_tables import load_hub_captions
 from .captions import Caption, iterate_captions, naming_the_line, source_files
 from .checksums import DamagedData, verify_once, whole_file
 from .features import FeatureStore, read_manifest
@@ -31,6 +30,7 @@ from .fingerprint import hash64
 from .open_shard import OpenShard
 from .pairing import Unpaired, check_share, group_by_video, iterate_pairs
 from .source_files import combined_hash, content_hashes
+from .tables import load_hub_table
 from .vocabulary import tokenizer_fingerprint
 from .windows import Windows, make_windows, shift_of
 
@@ -76,7 +76,7 @@ def prepare_windows(
         FeatureStore(features)  # raises an error that says what is missing
     files = source_files(captions, caption_format, caption_columns)
     names = [path.relative_to(captions).as_posix() for path in files]
-    files = files or [Path(file["filename"]) for file in load_hub_captions(str(captions)).cache_files]
+    files = files or [Path(file["filename"]) for file in load_hub_table(str(captions)).cache_files]
     contents = content_hashes([*files, features / "manifest.json", features / "index.jsonl"])
     settings = [tokenizer_fingerprint(tokenizer), max_tokens, caption_format, remove_overlap, str(captions)]
     settings += [caption_encoding] if caption_encoding else []

@@ -48,7 +48,7 @@ def finetuning_results(task: Task, name: str, runs: list[dict]) -> list[EvalResu
             entries.append(
                 EvalResult(
                     task_type=task.head.task_type,
-                    dataset_type=task.data[0] if task.data else f"vidlankd_hf/{name}",
+                    dataset_type=_data_id(task, name),
                     dataset_name=task.title,
                     dataset_config=task.data[1] if task.data else None,
                     dataset_split=split,
@@ -68,6 +68,38 @@ def finetuning_results(task: Task, name: str, runs: list[dict]) -> list[EvalResu
     return entries
 
 
+def scored_results(task: Task, name: str, result: dict) -> list[EvalResult]:
+    """Returns an entry for every value of every split of a model that was scored without training on the task.
+
+    Args:
+        task: The task.
+        name: Its key in `TASKS`.
+        result: Result of [`score_finetuned`].
+    """
+    subset = f" ({result['eval_rows']} eval rows)" if result["eval_rows"] else ""
+    return [
+        EvalResult(
+            task_type=task.head.task_type,
+            dataset_type=_data_id(task, name),
+            dataset_name=task.title,
+            dataset_config=task.data[1] if task.data else None,
+            dataset_split=split,
+            metric_type=metric,
+            metric_value=round(value or 0.0, 4),
+            metric_name=f"{metric}, scored without training on it{subset}",
+        )
+        for split, values in result["scores"].items()
+        for metric, value in values.items()
+        if not metric.endswith("threshold")
+    ]
+
+
+def _data_id(task: Task | ZeroShot, name: str) -> str:
+    """Hub data set, the name of a task file, or the name of a task that this package reads."""
+    data = getattr(task, "data", None)
+    return data[0] if data else name if task.own is not None else f"vidlankd_hf/{name}"
+
+
 def zero_shot_results(task: ZeroShot, name: str, result: dict) -> list[EvalResult]:
     """Returns an entry for the probe and, if the model has a language-model head, one for masked scoring.
 
@@ -80,9 +112,9 @@ def zero_shot_results(task: ZeroShot, name: str, result: dict) -> list[EvalResul
     return [
         EvalResult(
             task_type="fill-mask",
-            dataset_type=f"vidlankd_hf/{name}",
+            dataset_type=_data_id(task, name),
             dataset_name=task.title,
-            dataset_split="test",
+            dataset_split=task.split,
             metric_type="accuracy",
             metric_value=round(result[method]["accuracy"], 4),
             metric_name=f"accuracy, {description}",

@@ -68,12 +68,19 @@ def finetune(
             a finished run did not keep the model.
     """
     chosen = find_task(task)
+    if "train" not in chosen.files:
+        raise ValueError(
+            f"{chosen.title} has no train split, so no model can be fine-tuned on it: add train to the `files` of "
+            f"{chosen.own.path}, or score a fine-tuned model with --eval_only true"
+        )
+    if submission and chosen.own is not None:
+        raise ValueError(f"{chosen.title} has no official submission file: leave out --submission")
     options = options or recipe_options(chosen)
     settings = {"model": str(model), "task": task, "data": data, "train_rows": train_rows, "eval_rows": eval_rows}
-    settings |= {**vars(options), "submission": submission, "weights": fingerprint(model)}
+    settings |= {**vars(options), "submission": submission, "weights": fingerprint(model), **own_settings(chosen)}
     folder = Path(args.output_dir)
     if is_finished(folder):
-        return _finished_result(folder, args, settings, keep_model)
+        return finished_result(folder, args, settings, keep_model)
     chosen.metric()  # a missing package is an error now, not after training
     train = read_rows(chosen, data, "train", train_rows, labelled=True)
     held_out = {split: read_rows(chosen, data, split, eval_rows, labelled=True) for split in chosen.evaluate_on}
@@ -118,12 +125,13 @@ def finetune(
         "train_size": len(train),
         "eval_size": len(held_out[first]),
         "metric": chosen.main,
-        "scores": {split: {k: _finite(v) for k, v in values.items()} for split, values in scores.items()},
-        "score": _finite(scores[first][chosen.main]) or 0.0,
+        "scores": {split: {k: finite(v) for k, v in values.items()} for split, values in scores.items()},
+        "score": finite(scores[first][chosen.main]) or 0.0,
         **collapse(chosen, held_out[first], predictions[first], scores[first][chosen.main]),
         "seconds": seconds,
         "samples_per_second": steps * trainer.samples_per_step / seconds,
         "examples": chosen.examples(held_out[first], predictions[first]),
+        **left_out(chosen),
     }
     if args.should_save:
         atomic_write(folder / RESULT_FILE, json.dumps(result, indent=1) + "\n")
@@ -142,7 +150,12 @@ def folder_of(root: str | Path, learning_rate: float, seed: int) -> Path:
     return Path(root) / f"lr-{learning_rate:g}" / f"seed-{seed}"
 
 
-def _finished_result(folder: Path, args: FinetuningArguments, settings: dict, keep_model: bool) -> dict:
+def finished_result(folder: Path, args: FinetuningArguments, settings: dict, keep_model: bool) -> dict:
+    """Returns the result of a finished run.
+
+    Raises:
+        ValueError: It has other settings, or did not keep the model that is now asked for.
+    """
     changed = changes(read_settings(folder), args, settings)
     if changed:
         raise ValueError(
@@ -167,6 +180,16 @@ def find_task(name: str) -> Task:
             f"{name} is scored without fine-tuning: use `vidlankd evaluate`, or choose one of {', '.join(tuned)}"
         )
     return TASKS[name]
+
+
+def own_settings(task: Task) -> dict[str, str]:
+    """Returns what tells the data of a task file from other data; nothing for the tasks of this package."""
+    return {} if task.own is None else {"task_data": task.own.fingerprint}
+
+
+def left_out(task: Task) -> dict[str, list[str]]:
+    """Returns the rows of a task file that are not used, for a result."""
+    return {} if task.own is None or not task.own.left_out else {"left_out": task.own.left_out}
 
 
 def recipe_options(task: Task) -> Options:
@@ -231,5 +254,5 @@ def collapse(task: Task, rows: list[dict], predictions: Sequence, score: float) 
     return {"collapsed": "constant" if constant else "chance" if low else None, "constant_score": best}
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None

@@ -34,7 +34,11 @@ def read_rows(task, source: str | None, split: str, limit: int | None = None, la
     """
     if split not in task.files:
         raise ValueError(f"{task.title} has no split {split!r}: choose one of {', '.join(task.files)}")
-    if source is None:
+    if task.own is not None:
+        if source is not None:
+            raise ValueError(f"--data {source}: {task.own.path} names the files of {task.title}: leave out --data")
+        rows = task.own.rows[split]
+    elif source is None:
         if task.data is None:
             raise ValueError(f"{task.title} is not on the Hub: give --data, the folder with its files")
         name, configuration = task.data

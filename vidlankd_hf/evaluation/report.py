@@ -1,7 +1,7 @@
 """The report of an evaluation, made only from the results: `report.md`, `report.json` and `report.png`."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -67,6 +67,7 @@ def _task_row(task: str, name: str, by_model: dict, reference: str) -> dict:
         "runs": len(every),
         "seconds": sum(run["seconds"] for run in every),
         "p": p,
+        **({"left_out": first["left_out"]} if "left_out" in first else {}),
     }
 
 
@@ -76,6 +77,8 @@ def _zero_shot_row(name: str, method: str, model: str, by_model: dict, reference
     row |= {key: by_model[model][key] for key in ("size", "chance", "majority")}
     row |= {key: value for key, value in (result or {"accuracy": None}).items() if key != "right"}
     compared = model != reference and result and other
+    if "left_out" in by_model[model]:
+        row["left_out"] = by_model[model]["left_out"]
     row["p"] = paired_test("right", *([{"scores": one["right"]}] for one in (other, result))) if compared else None
     return row
 
@@ -109,6 +112,12 @@ def _markdown(summary: dict) -> str:
             "",
             *_table(header, map(_task_cells, summary["tasks"])),
         ]
+    if any(row["learning_rate"] is None for row in summary["tasks"]):
+        lines += ["", "Learning rate `none`: the model was scored as it is, without training on the task."]
+    others = list(_other_splits(summary["tasks"]))
+    if others:
+        header = ("Task", "Other split", "Model", "Metric", "Median", "Min - max")
+        lines += ["", "Scores of the same models on the other splits of these tasks:", "", *_table(header, others)]
     if any(len(row["learning_rates"]) > 1 for row in summary["tasks"]):
         lines += ["", "The learning rate was chosen on the evaluation data."]
     if summary["zero_shot"]:
@@ -122,6 +131,11 @@ def _markdown(summary: dict) -> str:
             "",
             *_table((*header, "Linear probe", "p"), _zero_shot_cells(summary)),
         ]
+    rows = [*summary["tasks"], *summary["zero_shot"]]
+    dropped = {row["title"]: row["left_out"] for row in rows if "left_out" in row}
+    if dropped:
+        lines += ["", "## Rows that were left out", ""]
+        lines += [f"- {title}, {text}" for title, texts in dropped.items() for text in texts]
     return "\n".join([*lines, "", "![Scores of all models](report.png)", ""])
 
 
@@ -132,16 +146,29 @@ def _table(header: Sequence[str], rows: Iterable[Sequence]) -> list[str]:
 def _task_cells(row: dict) -> list:
     scale = 1 if TASKS[row["task"]].percent else 100
     middle, low, high, constant = (f"{scale * row[key]:.1f}" for key in ("median", "min", "max", "constant_score"))
-    several, chosen = len(row["learning_rates"]) > 1, f"{row['learning_rate']:g}"
+    several = len(row["learning_rates"]) > 1
+    chosen = "none" if row["learning_rate"] is None else f"{row['learning_rate']:g}"
     collapsed = f"{len(row['collapsed'])} of {row['runs']}"
     if row["collapsed"]:
         rates = [f" at {run['learning_rate']:g}" if several else "" for run in row["collapsed"]]
         runs = [f"seed {run['seed']}{rate}: {run['how']}" for run, rate in zip(row["collapsed"], rates)]
+        runs = [text.removeprefix("seed None: ") for text in runs]  # of a model that was not trained
         collapsed = f"**{collapsed}** ({', '.join(runs)})"
     if several:
         chosen += f" (best of {', '.join(f'{value:g}' for value in row['learning_rates'])})"
     cells = [row["title"], row["model"], row["metric"], middle, f"{low} - {high}", constant, collapsed, chosen]
     return [*cells, _p(row["p"]), f"{row['train_size']} / {row['eval_size']}", f"{row['seconds'] / 60:.1f}"]
+
+
+def _other_splits(rows: list[dict]) -> Iterator[list]:
+    """A line for each split but the first one: its first value over the seeds of the reported learning rate."""
+    for row in rows:
+        scale = 1 if TASKS[row["task"]].percent else 100
+        for split in list(row["scores"][0])[1:]:
+            metric = row["metric"] if row["metric"] in row["scores"][0][split] else next(iter(row["scores"][0][split]))
+            values = [scale * (scores[split][metric] or 0.0) for scores in row["scores"]]
+            cells = [row["title"], split, row["model"], metric, f"{median(values):.1f}"]
+            yield [*cells, f"{min(values):.1f} - {max(values):.1f}"]
 
 
 def _zero_shot_cells(summary: dict) -> Iterable[list]:

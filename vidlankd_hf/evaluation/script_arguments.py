@@ -14,7 +14,11 @@ class TaskArguments:
     """Model, task and data of a fine-tuning run."""
 
     model: str = HfArg(help="checkpoint with its tokenizer, Hub id or folder")
-    task: str = HfArg(help="task such as sst2, squad or tracie; docs/downstream.md lists them")
+    task: str | None = HfArg(
+        default=None, help="task such as sst2, squad or tracie; docs/downstream.md lists them (default: --task_file)"
+    )
+    task_file: str | None = HfArg(default=None, help="YAML file of your own task, instead of --task (default: none)")
+    eval_only: bool = HfArg(default=False, help="score a fine-tuned model without training")
     data: str | None = HfArg(default=None, help="folder in the official layout; default: the Hub")
     seeds: int = HfArg(default=1, help="number of seeds: 1, 2, ...")
     learning_rates: list[float] | None = HfArg(
@@ -51,7 +55,10 @@ class ComparisonArguments:
     """Which models are compared on which tasks."""
 
     models: list[str] = HfArg(help="Hub ids or folders, with tokenizers; the first is the baseline")
-    tasks: list[str] = HfArg(help=f"one or more of {', '.join(TASKS)}")
+    tasks: list[str] | None = HfArg(default=None, help=f"some of {', '.join(TASKS)} (default: none but --task_file)")
+    task_file: list[str] | None = HfArg(default=None, help="YAML files of your own tasks (default: none)")
+    eval_only: bool = HfArg(default=False, help="score fine-tuned models without training")
+    jobs: int = HfArg(default=1, help="models and tasks at the same time, each in its own process")
     names: list[str] | None = HfArg(default=None, help="names in the report; default: last parts of the models' paths")
     seeds: int = HfArg(default=3, help="seeds of every fine-tuned task")
     data: str | None = HfArg(default=None, help="folder with one folder per task; default: the Hub")

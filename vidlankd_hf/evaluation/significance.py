@@ -82,4 +82,24 @@ def pearson(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.where(constant, np.nan, value)
 
 
-STATISTICS = {"accuracy": accuracy, "matthews_correlation": matthews_correlation, "pearson": pearson}
+def macro_f1(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Mean of the F1 of the classes that occur in the labels; a class that is never predicted has an F1 of 0."""
+    classes = np.unique(labels)
+    total = np.zeros(predictions.shape[:-1])
+    for value in classes:
+        predicted, true = predictions == value, labels == value
+        total = total + 2 * (predicted & true).sum(-1) / (predicted.sum(-1) + true.sum(-1))
+    return total / len(classes)
+
+
+def spearmanr(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Spearman correlation; NaN if predictions or labels are constant."""
+    from scipy.stats import rankdata
+
+    return pearson(rankdata(predictions, axis=-1), rankdata(labels))
+
+
+STATISTICS = {
+    "accuracy": accuracy, "macro_f1": macro_f1, "matthews_correlation": matthews_correlation, "pearson": pearson,
+    "spearmanr": spearmanr,
+}  # fmt: skip

@@ -36,14 +36,15 @@ class Task:
         reference: Returns what the metric compares a row's prediction with.
         also: Other tasks on which the fine-tuned model is scored if their data are available.
         percent: Whether the metric's values go up to 100 instead of 1.
+        own: The data of a task from a file, an `OwnData`; the task then needs neither folder nor parser.
     """
 
     title: str
     head: Head = field(default_factory=Classification)
     data: tuple[str, str | None] | None = None
-    folder: str
+    folder: str = ""
     files: dict[str, str]
-    parse: Callable[[Path, str], list[dict]]
+    parse: Callable[[Path, str], list[dict]] | None = None
     row: Callable[[dict], dict] | None = None
     metric: Callable[[], Any] = partial(load_metric, "accuracy")
     main: str = "accuracy"
@@ -55,6 +56,7 @@ class Task:
     reference: Callable[[dict], Any] = lambda row: row["label"]
     also: "tuple[Task, ...]" = ()
     percent: bool = False
+    own: Any = None
 
     def constants(self, rows: list[dict]) -> list[list]:
         """Returns every constant prediction for these rows."""

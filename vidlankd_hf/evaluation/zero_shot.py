@@ -10,6 +10,7 @@ Probing: a linear probe of frozen states, scored on objects that it was not fitt
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ class ZeroShot:
 
     Items are dicts with `label` (index of the correct candidate), the fields of the templates, and the probe's input:
     `object`, or `object` and `other` (a comparison), or `sentence`. Optional are `distribution` (share of people who
-    gave each answer) and `contrast` (index of a wrong candidate).
+    gave each answer), `answers` (indices of all right candidates) and `contrast` (index of a wrong candidate).
 
     Args:
         title: Name in tables and model cards.
@@ -41,31 +42,38 @@ class ZeroShot:
         candidates: Words that may be the answer.
         templates: Sentences with `{word}` and fields of the items.
         probe: Probe from `probing.py`.
+        split: The split that is scored.
+        own: The data of a set from a task file, an `OwnData`; the set then needs neither folder nor reader.
     """
 
     title: str
     folder: str
     files: dict[str, str]
-    read: Callable[[Path], list[dict]]
     candidates: tuple[str, ...]
     templates: tuple[str, ...]
+    read: Callable[[Path], list[dict]] = read_json_lines
     probe: Callable[..., np.ndarray] = probe_attributes
+    split: str = "test"
+    own: Any = None
 
-    def items(self, source: str | Path, split: str = "test") -> list[dict]:
-        """Reads the items of a split, with the folders and errors of [`read_rows`]."""
+    def items(self, source: str | Path | None, split: str | None = None) -> list[dict]:
+        """Reads the items of a split, by default of the scored one, with the folders and errors of [`read_rows`]."""
+        split = split or self.split
+        if self.own is not None:
+            return self.own.rows[split]
         path = find_file(self, source, split)
         with official_layout(path):
             return self.read(path)
 
 
-def evaluate_zero_shot(task: ZeroShot, encoder, tokenizer, source: str | Path, masked_lm=None) -> dict:
+def evaluate_zero_shot(task: ZeroShot, encoder, tokenizer, source: str | Path | None, masked_lm=None) -> dict:
     """Scores a model without fine-tuning it.
 
     Args:
         task: The set of questions.
         encoder: BERT-like model, with or without head, for the probe.
         tokenizer: The model's tokenizer, a fast one.
-        source: Folder in the official layout.
+        source: Folder in the official layout; `None` for a set from a task file.
         masked_lm: The model with its trained language-model head; without it there is no masked scoring.
 
     Returns:
@@ -101,6 +109,8 @@ def _result(predictions: np.ndarray, items: list[dict]) -> dict:
 
 def _is_right(item: dict, prediction: int) -> bool:
     """If several answers were given equally often, each of them is right."""
+    if "answers" in item:
+        return prediction in item["answers"]
     if "distribution" in item:
         return item["distribution"][prediction] == max(item["distribution"])
     return prediction == item["label"]

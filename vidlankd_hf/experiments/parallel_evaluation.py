@@ -1,0 +1,70 @@
+"""Evaluates several models and tasks at the same time, each in its own process."""
+
+import multiprocessing
+import os
+import signal
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing.queues import Queue
+
+import torch
+
+from ..evaluation.comparison import Comparison
+from ..evaluation.script_arguments import ComparisonArguments
+from ..utils.children import end_with_parent
+from . import world  # noqa: F401  (adds its task to TASKS)
+
+
+def compute_in_parallel(comparison: Comparison) -> None:
+    """Computes all results of a comparison that are missing, `jobs` at a time, and keeps each in its folder.
+
+    Each job uses one CPU thread and, if there are GPUs, one of them. Output of a fine-tuning goes to a log file.
+
+    Args:
+        comparison: Models and tasks.
+
+    Raises:
+        RuntimeError: Some jobs failed; the others are finished and kept.
+    """
+    args = comparison.args
+    units = [(name, model, task) for name, model in zip(comparison.names, args.models) for task in comparison.tasks]
+    jobs, gpus = min(args.jobs, len(units)), _gpus()
+    context = multiprocessing.get_context("spawn")
+    places = context.Queue()
+    for job in range(jobs):
+        places.put(gpus[job % len(gpus)] if gpus else "")
+    failures = []
+    with ProcessPoolExecutor(jobs, context, _prepare, (places, args, comparison.passed_on)) as pool:
+        waiting = {pool.submit(_compute, unit): unit for unit in units}
+        for done in as_completed(waiting):
+            name, _, task = waiting[done]
+            error = done.exception()
+            if error is not None:
+                failures.append(f"{name} on {task}: {error}")
+            print(f"{name} on {task}: {'failed' if error is not None else 'done'}", flush=True)
+    if failures:
+        raise RuntimeError(
+            "\n".join([f"{len(failures)} of {len(units)} jobs failed; the same command repeats these:", *failures])
+        )
+
+
+def _gpus() -> list[str]:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name]
+    return [str(index) for index in range(torch.cuda.device_count())]
+
+
+_comparison: Comparison | None = None  # of a job's process
+
+
+def _prepare(places: Queue, args: ComparisonArguments, passed_on: dict) -> None:
+    global _comparison
+    end_with_parent(signal.SIGTERM)
+    os.environ["CUDA_VISIBLE_DEVICES"] = places.get()
+    torch.set_num_threads(1)
+    _comparison = Comparison(args, passed_on)  # reads the task files
+
+
+def _compute(unit: tuple[str, str, str]) -> None:
+    assert _comparison is not None
+    _comparison.result(*unit, launcher=None, quiet=True)
