@@ -283,7 +283,7 @@ class DistillationStudent:
                     f"heads: restore it, or remove {DISTILLATION_FOLDER}/"
                 )
             if recipe_file:
-                recipe = json.loads(Path(recipe_file).read_text())
+                recipe = _read_recipe(Path(recipe_file))
                 own = {name: {"loss": loss} for name, loss in own_losses(objectives or {}).items()}
                 with_instances = {name: {**o, **own.get(name, {})} for name, o in recipe["objectives"].items()}
                 model.add_objectives(with_instances, recipe["teacher_hidden_size"])
@@ -292,6 +292,18 @@ class DistillationStudent:
                 model.distillation_heads.load_state_dict(heads)
                 model.objectives.load_state_dict({n.removeprefix("objectives."): t for n, t in learnt.items()})
         return student
+
+
+def _read_recipe(path: Path) -> dict:
+    """The objectives of an exported student; raises a `ValueError` if the file is damaged."""
+    try:
+        recipe = json.loads(path.read_text(encoding="utf-8"))
+        objectives, width = recipe["objectives"].values(), recipe["teacher_hidden_size"]
+        if type(width) is not int or not all(isinstance(options, dict) for options in objectives):
+            raise ValueError("an entry has another type")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}): restore it, or remove its folder") from error
+    return recipe
 
 
 class VidLanKDStudent(DistillationStudent, BertForMaskedLM):
