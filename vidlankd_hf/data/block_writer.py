@@ -21,6 +21,7 @@ from ..utils.children import end_with_parent
 from ..utils.io import atomic_write
 from .characters import has_text
 from .checksums import Piece
+from .sealed_json import sealed, unsealed
 from .tokenization import tokenize
 
 BLOCKS, PIECES = "blocks.npy", "pieces.jsonl"
@@ -86,12 +87,12 @@ def write_blocks(
             end += len(content)
             piece = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
             piece |= {"texts": texts, "without_tokens": without_tokens, "rest": rest.tolist()}
-            log.write(json.dumps(piece) + "\n")
+            log.write(json.dumps(sealed(piece)) + "\n")
             log.flush()
             os.fsync(log.fileno())
 
         if (folder / PIECES).exists():  # its last lines may belong to no complete piece
-            atomic_write(folder / PIECES, "".join(json.dumps(piece) + "\n" for piece in pieces))
+            atomic_write(folder / PIECES, "".join(json.dumps(sealed(piece)) + "\n" for piece in pieces))
         progress = tqdm(
             desc="tokenizing text", unit=" texts", initial=texts, disable=are_progress_bars_disabled(), leave=False
         )
@@ -158,8 +159,8 @@ def _complete_pieces(path: Path, file: BinaryIO, begin: int, total: Any) -> list
     file.seek(begin)
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            piece = json.loads(line)
-        except ValueError:  # the last line, cut short
+            piece = unsealed(json.loads(line), required=True)
+        except (ValueError, TypeError, AttributeError, RecursionError):  # damaged, or the last one, cut short
             break
         content = file.read(piece["bytes"])
         if hashlib.sha256(content).hexdigest() != piece["sha256"]:
