@@ -71,7 +71,7 @@ class Extraction(ShardFolder):
             task.run()
         except OSError as error:
             problem = (
-                f"{error.strerror or error}: shard {number} could not be written. Finished shards are kept; fix the "
+                f"{os.strerror(error.errno) if error.errno else error}: shard {number} could not be written. Finished shards are kept; fix the "
                 "cause and run the same command again"
             )
             raise OSError(error.errno, problem, error.filename or str(self.folder)) from error
