@@ -95,6 +95,7 @@ setup(
         "tokenizers>=0.23.3",  # earlier ones return only the first window of a long text
         "numpy>=2.0",
         "pyarrow>=17",
+        "xxhash>=3.5",  # datasets requires it too
         "av>=17",
         "pillow>=11",
         "psutil>=5.9",

@@ -12,7 +12,6 @@ or damaged. Without arguments it uses videos and backbones of the grounded
 world, which is made first if it is missing.
 """
 
-import logging
 from pathlib import Path
 
 import torch
@@ -24,6 +23,7 @@ from vidlankd_hf.experiments.world.recipe import WORLD_SEED
 from vidlankd_hf.extraction import Limits, Stream, extract_features
 from vidlankd_hf.extraction.streams import paper_streams, with_processors
 from vidlankd_hf.reliability.launch import requested_launch
+from vidlankd_hf.utils.errors import show_log
 
 WORLD = Path("outputs/world")
 GROUPS = {
@@ -69,8 +69,7 @@ def main() -> None:
         parser.error("--videos needs --output_dir and --streams (or --frame_model)")
 
     # Only this package's: the Hub's client shows its warnings itself.
-    logging.getLogger("vidlankd_hf").addHandler(logging.StreamHandler())
-    logging.getLogger("vidlankd_hf").setLevel(logging.INFO)
+    show_log()
     on_gpu = torch.cuda.is_available() and args.device != "cpu"
     state = PartialState(cpu=not on_gpu)
     processes, _ = requested_launch()

@@ -10,11 +10,11 @@ interruption.
 """
 
 import json
-import logging
 from collections import Counter
 
 from vidlankd_hf.cli import CommandLine, run_example
 from vidlankd_hf.extraction.import_features import ImportedStream, import_features
+from vidlankd_hf.utils.errors import show_log
 
 
 def main() -> None:
@@ -27,8 +27,7 @@ def main() -> None:
     parser.add_argument("--shard_bytes", type=int, default=2**30, help="approximate size of a shard")
     args = parser.parse()
 
-    logging.getLogger("vidlankd_hf").addHandler(logging.StreamHandler())
-    logging.getLogger("vidlankd_hf").setLevel(logging.INFO)
+    show_log()
     streams = [ImportedStream.parse(text) for text in args.streams]
     store = import_features(
         streams, args.output_dir, args.id_column, args.max_failed, args.retry_failed, args.shard_bytes

@@ -52,6 +52,21 @@ def test_every_page_is_in_the_navigation():
     assert sorted(nav) == sorted(page.relative_to(DOCS).as_posix() for page in pages)
 
 
+def test_every_promise_of_reliability_names_tests_or_drills_that_exist():
+    drills = re.findall(r'^    "(\w+)": \(', (ROOT / "tests" / "drills" / "run.py").read_text(), re.MULTILINE)
+    rows = (
+        text_of(DOCS / "reliability.md").partition("| promise | tested by |")[2].partition("\n\n")[0].splitlines()[2:]
+    )
+    assert len(rows) > 10 and "kill" in drills
+    for row in rows:
+        promise, holders = row.strip("| ").rsplit(" | ", 1)
+        assert promise.startswith("**"), promise
+        names = re.findall(r"`([^`]+)`", holders)
+        assert names and re.sub(r"`[^`]+`|drills?|[, ]", "", holders) == "", holders
+        for name in names:
+            assert (ROOT / name).is_file() if name.endswith(".py") else name in drills, f"{name}, named in: {promise}"
+
+
 def test_files_and_names_of_the_paper_index_exist():
     rows = [row.split("|")[3] for row in text_of(DOCS / "paper.md").splitlines() if row.startswith("| ")]
     names = 0

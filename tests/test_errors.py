@@ -46,6 +46,32 @@ def test_unexpected_error_keeps_its_traceback(main, error):
         run_example(main)
 
 
+HOSTILE = "a\x1b[2J\x1b]0;t\x07\r\u202e\x9b"  # clears the screen, names the window, writes over the line
+
+
+def test_names_in_messages_and_logs_do_not_control_the_terminal(monkeypatch, capsys):
+    def main():
+        logging.getLogger("vidlankd_hf.test").warning("%s is left out", HOSTILE)
+        read_config(f"/tmp/é/{HOSTILE}.yaml", "distill")
+
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    message = ends_with(monkeypatch, main)
+    shown = capsys.readouterr().err
+    for text in (message, shown):
+        assert not set(HOSTILE[1:]) & set(text) - set("[2J]0;t") and r"a\x1b[2J\x1b]0;t\x07\r\u202e\x9b" in text
+    assert "/é/" in message
+
+
+def test_log_that_a_command_shows_does_not_control_the_terminal(monkeypatch, capsys):
+    ours = logging.getLogger("vidlankd_hf")
+    monkeypatch.setattr(ours, "handlers", [])
+    level = ours.level
+    errors.show_log()
+    logging.getLogger("vidlankd_hf.extraction").info("%s is skipped", HOSTILE)
+    ours.setLevel(level)
+    assert capsys.readouterr().err == "a\\x1b[2J\\x1b]0;t\\x07\\r\\u202e\\x9b is skipped\n"
+
+
 def test_traceback_of_refused_input_can_be_asked_for(monkeypatch, tmp_path):
     monkeypatch.setenv("VIDLANKD_TRACEBACK", "1")
     with pytest.raises(ValueError, match="is not a file"):

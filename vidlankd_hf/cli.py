@@ -23,7 +23,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from transformers.hf_argparser import string_to_bool
 
 from .utils.addresses import is_address, public_address
-from .utils.errors import let_main_speak, run_example
+from .utils.errors import let_main_speak, printable, run_example
 from .utils.examples import COMMANDS, EXAMPLES, nearest, overview
 from .utils.yaml_files import read_yaml
 
@@ -157,7 +157,7 @@ class CommandLine(HfArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         let_main_speak()
-        super().error(message)
+        super().error(printable(message))
 
     def _given_by(self, words: list[str]) -> set[str]:
         unset = Namespace(**dict.fromkeys(self.options, UNSET))

@@ -112,7 +112,7 @@ def test_an_unfinished_folder_is_not_read_and_is_begun_anew(tmp_path, videos):
         "index.jsonl",
         "manifest.json",
         "shard-00000.safetensors",
-        "shard-00000.safetensors.crc32",
+        "shard-00000.safetensors.xxh3",
     ]
     assert FeatureStore(tmp_path).video_ids == ["only.mp4"]
 

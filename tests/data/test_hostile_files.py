@@ -125,7 +125,7 @@ def test_names_of_videos_make_no_file(tmp_path, name):
         "index.jsonl",
         "manifest.json",
         "shard-00000.safetensors",
-        "shard-00000.safetensors.crc32",
+        "shard-00000.safetensors.xxh3",
     }
 
 

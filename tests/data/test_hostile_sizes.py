@@ -15,17 +15,20 @@ from pathlib import Path
 import pytest
 import torch
 from captioned_videos import caption, write_captions, write_features
-from helpers import make_tokenizer
+from helpers import make_tokenizer, train
 
-from vidlankd_hf import load_text_blocks, load_video_text
+from vidlankd_hf import DistillationConfig, VidLanKDStudent, load_teacher, load_text_blocks, load_video_text
 from vidlankd_hf.cli import read_config
 from vidlankd_hf.data import compressed
 from vidlankd_hf.data.captions import read_captions
 from vidlankd_hf.data.features import FeatureStore, ShardWriter
 from vidlankd_hf.data.text_blocks import load_text
+from vidlankd_hf.evaluation import TASKS
+from vidlankd_hf.evaluation.reading import read_rows
 from vidlankd_hf.extraction.decoders import Ended, Failed, Limits, decode_videos
 from vidlankd_hf.extraction.videos import Video, find_videos
 from vidlankd_hf.hub.convert import convert
+from vidlankd_hf.hub.curves import read_curves
 
 ROOT = Path(__file__).parents[2]
 DIGITS = "9" * 400
@@ -227,7 +230,7 @@ def test_hostile_header_of_a_shard_is_an_error(tmp_path, header):
     folder = write_features(tmp_path / "f", {"a": 2.0})
     (folder / "shard-00000.safetensors").write_bytes(header)
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "crc32": {}}))
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "xxh3": {}}))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ValueError, match="shard-00000.safetensors is damaged"):
         FeatureStore(folder).read("a")
@@ -240,6 +243,60 @@ def test_deep_json_in_a_feature_folder_is_named(tmp_path, name):
     (folder / name).write_text("[" * 200_000)
     with pytest.raises(ValueError, match=f"{name}|manifest or index"):
         FeatureStore(folder)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"streams": {}}, {"streams": []}, {"sha256": 5}, {"sha256": None}, {"crc32": None}, {"crc32": [1]}]
+)
+def test_odd_manifest_of_a_feature_folder_is_named(tmp_path, changes):
+    folder = write_features(tmp_path / "f", {"a": 2.0})
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, **changes}))
+    with pytest.raises(ValueError, match="manifest .*is damaged"):
+        FeatureStore(folder)
+
+
+ODD_JSON = ["[" * 100_000, '{"a":' * 100_000, "[]", "5", '"x"']
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory):
+    """The folder of an exported student with heads."""
+    folder = tmp_path_factory.mktemp("student")
+    train("student", folder, {"nst": 1.0}, max_steps=1).save_model()
+    return folder
+
+
+@pytest.mark.parametrize("name", ["config.json", "distillation/recipe.json"])
+@pytest.mark.parametrize("content", ODD_JSON)
+def test_odd_json_in_the_folder_of_a_student_is_named(student, name, content):
+    original = (student / name).read_text()
+    (student / name).write_text(content)
+    with pytest.raises(ValueError, match=f"{name.split('/')[-1]} is damaged"):
+        VidLanKDStudent.from_pretrained(student)
+    (student / name).write_text(original)
+    assert VidLanKDStudent.from_pretrained(student).objectives
+
+
+@pytest.mark.parametrize("content", ODD_JSON)
+def test_odd_json_in_the_folder_of_a_teacher_is_named(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match="config.json is damaged"):
+        load_teacher(tmp_path)
+
+
+@pytest.mark.parametrize("content", ODD_JSON)
+def test_odd_json_of_objectives_downstream_data_and_logs_is_an_error_in_a_few_words(tmp_path, content):
+    for read in (
+        lambda: DistillationConfig(output_dir=str(tmp_path / "run"), objectives=content, use_cpu=True),
+        lambda: read_rows(TASKS["squad"], str(tmp_path), "train"),
+        lambda: read_curves(tmp_path),
+    ):
+        for name in ("train-v1.1.json", "trainer_state.json"):
+            (tmp_path / name).write_text(content)
+        with pytest.raises(ValueError) as error:
+            read()
+        assert len(str(error.value)) < 600
 
 
 def test_hostile_lines_of_text_are_errors(tmp_path):

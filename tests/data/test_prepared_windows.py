@@ -5,7 +5,7 @@ import os
 import pytest
 from captioned_videos import caption, write_captions, write_features
 from helpers import make_tokenizer
-from prepared_data import OLD, Killed, names, new_run, zero
+from prepared_data import OLD, Killed, flip, names, new_run, zero
 
 from vidlankd_hf import load_video_text
 from vidlankd_hf.data import window_shards
@@ -62,6 +62,30 @@ def test_damaged_windows_are_named_and_made_again(tmp_path, videos, tokenizer, n
     new_run()
     assert texts(prepare(videos, tokenizer, tmp_path / "cache")) == expected
     assert "The captions are divided again" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["spilled.json", "shard-00000.done.json", "spill/shard-00001.safetensors"])
+def test_interrupted_division_does_not_continue_from_a_damaged_file(tmp_path, videos, tokenizer, monkeypatch, name):
+    expected = prepare(videos, tokenizer, tmp_path / "whole")
+    write, written = window_shards._write_shard, []
+
+    def stopping(*given):
+        if len(written) == 1:
+            raise Killed
+        written.append(1)
+        return write(*given)
+
+    monkeypatch.setattr(window_shards, "_write_shard", stopping)
+    with pytest.raises(Killed):
+        prepare(videos, tokenizer, tmp_path / "cache")
+    (path,) = (tmp_path / "cache").glob(f".*/{name}")
+    content = path.read_bytes()
+    digit = next(at for at in range(len(content) - 1, 0, -1) if content[at : at + 1].isdigit())
+    flip(path, digit)
+    monkeypatch.setattr(window_shards, "_write_shard", write)
+    stream = prepare(videos, tokenizer, tmp_path / "cache")
+    assert texts(stream) == texts(expected)
+    assert (stream.folder / "info.json").read_text() == (expected.folder / "info.json").read_text()
 
 
 @pytest.mark.parametrize("stop", [0, 1, 2])

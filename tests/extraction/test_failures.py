@@ -14,6 +14,7 @@ from video_files import write_cut_short, write_grey_video, write_large, write_so
 
 from vidlankd_hf.data import feature_shards
 from vidlankd_hf.data.features import FeatureStore
+from vidlankd_hf.data.sealed_json import read_sealed, sealed
 from vidlankd_hf.extraction import extract_features
 from vidlankd_hf.extraction.backbones import Backbone
 from vidlankd_hf.extraction.tasks import ShardTask
@@ -149,8 +150,8 @@ def test_features_that_are_not_finite_only_fail_their_video(tmp_path, monkeypatc
 def test_shards_of_other_widths_are_not_mixed(tmp_path, videos, backbones):
     folder = tmp_path / "features"
     extract_features(videos, folder, backbones, shard_bytes=ONE_A_SHARD)
-    part = json.loads((folder / "shard-00001.json").read_text())
-    (folder / "shard-00001.json").write_text(json.dumps({**part, "widths": {**part["widths"], "clip": 99}}))
+    part = read_sealed(folder / "shard-00001.json", "")
+    (folder / "shard-00001.json").write_text(json.dumps(sealed({**part, "widths": {**part["widths"], "clip": 99}})))
     (folder / "manifest.json").unlink()
     with pytest.raises(ValueError, match="shard-00001.safetensors has features of widths .*99"):
         extract_features(videos, folder, backbones, shard_bytes=ONE_A_SHARD)
@@ -166,7 +167,7 @@ def whole(tmp_path_factory, videos, backbones):
     return read_all(folder)
 
 
-@pytest.mark.parametrize("damage", ["flipped byte", "cut", "gone", "part gone", "part damaged"])
+@pytest.mark.parametrize("damage", ["flipped byte", "cut", "gone", "part gone", "part damaged", "part flipped"])
 def test_only_the_damaged_shard_is_extracted_again(tmp_path, videos, backbones, whole, damage):
     folder = tmp_path
     for name, content in whole.items():
@@ -183,6 +184,8 @@ def test_only_the_damaged_shard_is_extracted_again(tmp_path, videos, backbones, 
         shard.unlink()
     elif damage == "part gone":
         part.unlink()
+    elif damage == "part flipped":
+        part.write_text(part.read_text().replace("[0, ", "[1, ", 1))
     else:
         part.write_text("{")
     extract_features(videos, folder, backbones, shard_bytes=ONE_A_SHARD, batch_size=1).verify()
@@ -209,7 +212,7 @@ def test_run_after_a_full_disk_continues(tmp_path, videos, backbones, whole, mon
             extract_features(videos, folder, backbones, **options)
     assert sorted(read_all(folder)) == [
         "extraction.json", "left_out.jsonl", "shard-00000.json", "shard-00000.safetensors",
-        "shard-00000.safetensors.crc32", "tasks.jsonl"]  # fmt: skip
+        "shard-00000.safetensors.xxh3", "tasks.jsonl"]  # fmt: skip
     first = (folder / "shard-00000.safetensors").stat().st_mtime_ns
     extract_features(videos, folder, backbones, **options)
     assert read_all(folder) == whole

@@ -7,7 +7,9 @@ import shutil
 import pytest
 import torch
 from helpers import train, write_checkpoint_files
+from prepared_data import flip
 from safetensors.torch import load_file
+from transformers import TrainerCallback
 
 from vidlankd_hf.reliability import checkpointing, manifest
 from vidlankd_hf.reliability.checkpointing import (
@@ -193,6 +195,49 @@ def test_damaged_checkpoint_of_the_same_step_is_replaced(tmp_path):
     small(tmp_path, 1)
     assert verify_checkpoint(tmp_path / "checkpoint-1") is None and names(tmp_path) == ["checkpoint-1"]
     assert not list(tmp_path.glob(".*"))
+
+
+class EarlierIsBetter(TrainerCallback):
+    def on_evaluate(self, args, state, control, metrics, **kwargs):
+        metrics["eval_loss"] = float(state.global_step)
+
+
+BEST = {
+    "objectives": {}, "max_steps": 3, "save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps",
+    "eval_steps": 1, "load_best_model_at_end": True, "metric_for_best_model": "loss", "callbacks": [EarlierIsBetter()],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ["moved", "copied", "linked"])
+def test_run_that_was_moved_ends_with_its_best_weights(tmp_path, way):
+    expected = train("student", tmp_path / "run", **BEST)
+    assert expected.state.best_global_step == 1
+    folder = tmp_path / "elsewhere" / "run"
+    folder.parent.mkdir()
+    if way == "linked":
+        folder.symlink_to(tmp_path / "run")
+    else:
+        shutil.copytree(tmp_path / "run", folder)
+    if way == "moved":
+        shutil.rmtree(tmp_path / "run")
+    trainer = train("student", folder, **BEST, resume=True)
+    assert trainer.state.best_model_checkpoint == str(folder / "checkpoint-1")
+    weights = expected.model.state_dict()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in trainer.model.state_dict().items())
+
+
+@pytest.mark.parametrize("damage", ["gone", "flipped"])
+def test_run_whose_best_checkpoint_is_damaged_is_refused(tmp_path, damage):
+    train("student", tmp_path, **BEST)
+    best = tmp_path / "checkpoint-1"
+    if damage == "gone":
+        shutil.rmtree(best)
+    else:
+        flip(best / "model.safetensors", 5000)
+    with pytest.raises(ValueError, match="best checkpoint is .*checkpoint-1, but .* --load_best_model_at_end false"):
+        train("student", tmp_path, **BEST, resume=True)
+    allowed = {"load_best_model_at_end": False, "allow_changed": ["load_best_model_at_end"]}
+    assert train("student", tmp_path, **{**BEST, **allowed}, resume=True).state.global_step == 3
 
 
 def test_best_model_is_recorded_under_its_final_name(tmp_path):

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,11 @@ def run(tmp_path):
     return tmp_path / "run"
 
 
+def as_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
 def as_folder(path):
     path.unlink()
     path.mkdir()
@@ -42,6 +48,7 @@ DAMAGES = {
     "not UTF-8": lambda path: path.write_bytes(b"\xff\xfe"),
     "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
     "folder": as_folder,
+    "pipe": as_pipe,
 }
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from helpers import make_texts, train
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 RUN = {"objectives": {}, "max_steps": 2, "save_strategy": "steps", "save_steps": 1, "lr_scheduler_type": "constant"}
@@ -42,6 +43,23 @@ def test_trainer_goes_on_with_its_own_finished_run(finished, tmp_path):
     trainer.create_model_card()
     after = load_file(folder / "model.safetensors")
     assert trainer.state.global_step == 3 and any(not torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("method", ["_save", "write_card"])
+def test_full_disk_during_the_final_save_is_one_message_and_the_same_run_saves_later(tmp_path, monkeypatch, method):
+    trainer = train("student", tmp_path / "run", **RUN)
+    with monkeypatch.context() as patch:
+
+        def full(*given, **more):
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+        patch.setattr(trainer, method, full)
+        with pytest.raises(RuntimeError, match="run has no new model, its checkpoints are untouched: .*No space left"):
+            trainer.save_model()
+    assert not list((tmp_path / "run").glob("*.safetensors"))
+    again = train("student", tmp_path / "run", **RUN, resume=True)
+    again.save_model()
+    assert load_file(tmp_path / "run" / "model.safetensors").keys() and not (tmp_path / "run" / ".model.part").exists()
 
 
 def test_finished_run_may_be_evaluated(finished, tmp_path):

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 
 import pytest
 import torch
@@ -109,8 +110,18 @@ def as_folder(checkpoint, patch):
     (checkpoint / "manifest.json").mkdir()
 
 
+def as_pipe(checkpoint, patch):
+    (checkpoint / "manifest.json").unlink()
+    os.mkfifo(checkpoint / "manifest.json")  # nobody writes into it
+
+
 def not_utf8(checkpoint, patch):
     (checkpoint / "manifest.json").write_bytes(b"\xff\xfe{")
+
+
+def without_save_id(checkpoint, patch):
+    text = (checkpoint / "manifest.json").read_text()
+    (checkpoint / "manifest.json").write_text(text.replace('"save_id"', '"rave_id"'))  # one flipped bit
 
 
 def names(*added):
@@ -139,10 +150,12 @@ DAMAGES = {
     "deep": odd_manifest("[" * 100_000),
     "list": odd_manifest("[1]"),
     "null": odd_manifest("null"),
+    "flipped key": without_save_id,
     "no layout": odd_manifest('{"format_version": 2, "files": {}}'),
     "odd layout": odd_manifest('{"format_version": 2, "layout": {"processes": "x"}, "files": {}}'),
     "huge number": odd_manifest('{"format_version": ' + "9" * 5000 + "}"),
     "folder": as_folder,
+    "pipe": as_pipe,
     "not UTF-8": not_utf8,
     "NUL": names("a\0b"),
     "long name": names("x" * 5000),

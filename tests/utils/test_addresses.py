@@ -20,6 +20,11 @@ ADDRESSES = {
     "https://me:SECRET/SECRET@host.org/a.mp4": "https://...",
     "https://me:SECRET?SECRET#@host.org/a.mp4": "https://...",
     "sftp://me:SECRET%40SECRET@host.org/a": "sftp://host.org/a",
+    "https:/me:SECRET@host.org/a.mp4?s=SECRET": "https:/host.org/a.mp4",  # as `pathlib` writes it
+    "https:///me:SECRET@host.org/a": "https:///host.org/a",
+    "s3:/KEY:SECRET@bucket/a": "s3:/bucket/a",
+    "zip://in.mp4::https:/me:SECRET@host.org/a.zip": "zip://in.mp4::https:/host.org/a.zip",
+    "file:///data/a@b/c": "file:///data/a@b/c",
 }
 
 
@@ -34,6 +39,10 @@ def test_paths_and_names_stay_as_they_are(path):
 
 
 def test_addresses_inside_a_text_lose_their_secrets():
+    assert (
+        without_secrets("no https:/me:SECRET@h.org/a?s=SECRET here, nor C:/x?y")
+        == "no https:/h.org/a here, nor C:/x?y"
+    )
     text = 'cannot read \'https://me:SECRET@h.org/a?s=SECRET\', nor {"path": "ftp://x:SECRET@h/b"} for user@mail.org'
     assert without_secrets(text) == ('cannot read \'https://h.org/a\', nor {"path": "ftp://h/b"} for user@mail.org')
 
@@ -49,6 +58,7 @@ def test_address_in_a_word_of_a_command_line_ends_with_the_word():
     "http://host.org/b.mp4?X-Sig=a%7ESECRET%3d: gone",  # as it was given
     "signature a~SECRET= has expired",  # decoded, without the address
     "signature a%7ESECRET%3D has expired",
+    "[Errno 2] No such file or directory: '/work/http:/host.org/b.mp4?X-Sig=a%7ESECRET%3d'",
 ])  # fmt: skip
 def test_secrets_of_an_address_are_removed_from_errors_however_they_are_spelled(error):
     assert "SECRET" not in hide_secrets(error, "http://host.org/b.mp4?X-Sig=a%7ESECRET%3d")

@@ -1,6 +1,7 @@
 """Files and folders appear complete or not at all, and only `utils/io.py` renames them."""
 
 import ast
+import errno
 import os
 import subprocess
 import sys
@@ -130,7 +131,7 @@ def test_files_of_a_folder_are_on_the_disk_before_its_rename_and_the_rename_afte
         (part / "inner" / "a").write_text("x")
         (part / "b").write_text("x")
     rename = calls.index(("rename", part.name, "folder"))
-    assert {name for _, name in calls[:rename]} == {"inner", "a", "b", part.name}
+    assert {name for _, name in calls[:rename]} == {"inner", "a", "b", ".lock", part.name}
     assert calls[rename + 1 :] == [("fsync", tmp_path.name)]
 
 
@@ -172,6 +173,58 @@ def test_concurrent_makers_leave_complete_files_and_folders_of_one_of_them(tmp_p
 def test_sha256_is_that_of_the_content(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert sha256_of(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+WORKS = """
+import fcntl, os, stat, sys, time
+from pathlib import Path
+from vidlankd_hf.utils import io, locks
+flock = fcntl.flock
+
+def on_another_machine(descriptor, operation):  # as on NFS, where the lock of a folder is not passed on
+    if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        flock(descriptor, operation)
+
+locks.fcntl.flock = on_another_machine
+with {block} as part:
+    if part is not None:
+        inside = part / "inside"
+        assert not inside.exists(), "two processes work in one folder"
+        inside.touch()
+        time.sleep(1)
+        inside.unlink()
+        (part / "a").write_text("x")
+    print("made" if part else "found", flush=True)
+"""
+
+
+def test_folder_on_a_network_file_system_is_made_by_one_machine_at_a_time(tmp_path):
+    code = LIGHT + WORKS.format(block='io.resumable_dir(Path(sys.argv[1]) / "blocks-1", "x")')
+    makers = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) for _ in range(3)]
+    said = [maker.communicate(timeout=60)[0].decode().split()[-1] for maker in makers]
+    assert sorted(said) == ["found", "found", "made"]
+    assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")] == ["blocks-1", "blocks-1/a"]
+
+
+def test_folder_that_another_machine_makes_is_not_taken_for_an_abandoned_one(tmp_path):
+    code = LIGHT + WORKS.format(block='io.atomic_dir(Path(sys.argv[1]) / f"made-{os.getpid()}")')
+    makers = []
+    for _ in range(2):
+        makers.append(subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]))
+        time.sleep(0.5)
+    assert [maker.wait(timeout=60) for maker in makers] == [0, 0]
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["a", "a"]
+
+
+# ---- a full disk ----
+
+
+@pytest.mark.parametrize("block", [atomic_file, atomic_dir, lambda folder: resumable_dir(folder, "x")])
+def test_full_disk_is_named_with_what_to_do(tmp_path, block):
+    with pytest.raises(OSError, match=f"No space left on device; free space and start .* again: '{tmp_path}") as error:
+        with block(tmp_path / "made-1"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+    assert error.value.errno == errno.ENOSPC
 
 
 # ---- nothing else renames ----

@@ -24,6 +24,7 @@ from .alignment import AlignedTexts, AlignmentCutter, Tokens, align
 from .characters import has_text
 from .checksums import Piece
 from .growing_array import GrowingArray
+from .sealed_json import sealed, unsealed
 from .source_files import combined_hash
 from .tokenization import special_tokens_around, tokenize
 from .vocabulary import tokenizer_fingerprint
@@ -135,12 +136,12 @@ def write_blocks(
             piece = written.pop(BLOCKS) | {"texts": texts, "without_tokens": without_tokens, "rest": rest.tolist()}
             if cutter:
                 piece |= {"files": written, "alignment": cutter.state()}
-            log.write(json.dumps(piece) + "\n")
+            log.write(json.dumps(sealed(piece)) + "\n")
             log.flush()
             os.fsync(log.fileno())
 
         if (folder / PIECES).exists():  # its last lines may belong to no complete piece
-            atomic_write(folder / PIECES, "".join(json.dumps(piece) + "\n" for piece in pieces))
+            atomic_write(folder / PIECES, "".join(json.dumps(sealed(piece)) + "\n" for piece in pieces))
         progress = tqdm(
             desc="tokenizing text", unit=" texts", initial=texts, disable=are_progress_bars_disabled(), leave=False
         )
@@ -217,8 +218,8 @@ def _complete_pieces(path: Path, files: dict[str, GrowingArray]) -> list[dict]:
     pieces: list[dict] = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         try:
-            piece = json.loads(line)
-        except ValueError:  # the last line, cut short
+            piece = unsealed(json.loads(line), required=True)
+        except (ValueError, TypeError, AttributeError, RecursionError):  # damaged, or the last one, cut short
             break
         contents = [file.read(piece if name == BLOCKS else piece["files"][name]) for name, file in files.items()]
         if None in contents:

@@ -4,7 +4,7 @@ A folder holds
 
 - `shard-00000.safetensors`, ...: for each stream `{stream}.features` `[N, F]` float16 and `{stream}.times`
   `[N]` float32 (seconds, the center of each step), one video after another;
-- `shard-00000.safetensors.crc32`, ...: checksums of the blocks of each shard;
+- `shard-00000.safetensors.xxh3`, ...: checksums of the blocks of each shard;
 - `index.jsonl`: for each video its id, shard, duration, and the offset and length of each stream in the shard;
 - `manifest.json`, written last: format version, streams (model, rate, clip length, width), counts, and the sha256 of
   each shard, of its checksums and of the index. A folder without it is not finished.
@@ -19,8 +19,9 @@ from typing import Any
 
 import torch
 
-from ..utils.io import atomic_file, atomic_write
-from .block_checksums import SUFFIX, BlockHasher
+from ..utils.io import atomic_file, atomic_write, naming_if_full
+from ..utils.json_files import read_json
+from .block_checksums import KIND, KINDS, BlockHasher, Checksums
 
 FORMAT_VERSION = 1
 INDEX, MANIFEST = "index.jsonl", "manifest.json"
@@ -37,11 +38,8 @@ def read_manifest(folder: str | Path) -> dict | None:
     path = Path(folder) / MANIFEST
     if not path.is_file():
         return None
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged ({error}): extract again, or convert again") from error
-    version = manifest.get("format_version") if isinstance(manifest, dict) else None
+    manifest = read_json(path, dict, "extract again, or convert again")
+    version = manifest.get("format_version")
     if version != FORMAT_VERSION:
         raise ValueError(
             f"{path}: format_version is {version!r}, but this version of the package reads {FORMAT_VERSION}. "
@@ -62,7 +60,7 @@ def write_manifest(folder: Path, streams: dict[str, dict], shards: Iterable[dict
     Raises:
         ValueError: Two shards have features of different widths, or no shard has a video.
     """
-    sha256, crc32 = dict[str, str](), dict[str, str]()
+    sha256, checksums = dict[str, str](), {kind: dict[str, str]() for kind in KINDS}
     widths, steps, num_videos, seconds = dict[str, int](), dict.fromkeys(streams, 0), 0, 0.0
     index_sha256 = hashlib.sha256()
     with atomic_file(folder / INDEX) as index:
@@ -75,8 +73,9 @@ def write_manifest(folder: Path, streams: dict[str, dict], shards: Iterable[dict
                     f"{widths}: they come from different models. Remove the folder and extract again."
                 )
             sha256[shard["name"]] = shard["sha256"]
-            if "crc32" in shard:  # shards of older versions have none
-                crc32[shard["name"]] = shard["crc32"]
+            for kind in KINDS:  # shards of older versions have another one, or none
+                if kind in shard:
+                    checksums[kind][shard["name"]] = shard[kind]
             for entry in shard["videos"]:
                 line = (json.dumps({**entry, "shard": shard["name"]}) + "\n").encode()
                 index_sha256.update(line)
@@ -93,7 +92,7 @@ def write_manifest(folder: Path, streams: dict[str, dict], shards: Iterable[dict
         "seconds": seconds,
         **more,
         "sha256": sha256,
-        "crc32": crc32,
+        **{kind: found for kind, found in checksums.items() if found},
         "index_sha256": index_sha256.hexdigest(),
     }
     atomic_write(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
@@ -146,7 +145,8 @@ class Shard:
             self.widths[name] = values.shape[1]
             places[name] = len(times), self.num_bytes
             for tensor in (times, values):
-                self._spool.write(tensor.numpy().data)
+                with naming_if_full(self.path):
+                    self._spool.write(tensor.numpy().data)
                 self.num_bytes += tensor.nbytes
         self._entries[video] = float(duration), places
 
@@ -158,7 +158,7 @@ class Shard:
                 added. Ids that were not added are skipped.
 
         Returns:
-            `{"name", "bytes", "sha256", "crc32", "widths", "videos": [{"video", "duration", "streams": {name:
+            `{"name", "bytes", "sha256", "xxh3", "widths", "videos": [{"video", "duration", "streams": {name:
             [offset, steps]}}]}`. Without videos no file is written and sha256 is None.
         """
         videos = [video for video in order or self._entries if video in self._entries]
@@ -196,8 +196,9 @@ class Shard:
                 blocks.update(part)
                 written += file.write(part)
         sums = blocks.digest()
-        atomic_write(self.path.with_name(self.path.name + SUFFIX), sums)
-        return {"bytes": written, "sha256": digest.hexdigest(), "crc32": hashlib.sha256(sums).hexdigest()}
+        checksums = Checksums(KIND, hashlib.sha256(sums).hexdigest())
+        atomic_write(checksums.path(self.path), sums)
+        return {"bytes": written, "sha256": digest.hexdigest(), KIND: checksums.sha256}
 
     def _spooled(self, chunks: list[tuple[int, int]]) -> Iterator[bytes]:
         """Yields the content of chunks (place, number of bytes) of the spool."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from ..utils.io import sha256_of
+from .block_checksums import KINDS, checksums_of
 from .feature_shards import EXTRACTION, INDEX, Shard, read_manifest, shard_name, write_manifest
 from .open_shard import OpenShard
 from .source_files import combined_hash
@@ -100,7 +101,7 @@ class FeatureStore:
                 f"Feature folder {self.folder} has no manifest.json: extraction did not finish, or it is not a "
                 f"feature folder. {remedy}"
             )
-        for name in manifest.get("sha256") or ():
+        for name in self._objects(manifest)["sha256"]:
             if Path(name).name != name:
                 raise ValueError(f"{self.folder}: its manifest lists {name!r}, which is not a file name. {remedy}")
             if not (self.folder / name).is_file():
@@ -112,7 +113,7 @@ class FeatureStore:
                 self.streams = {name: known[name] for name in streams or known}
                 self.feature_size: int = sum(settings["width"] for settings in self.streams.values())
             self._sha256: dict[str, str] = manifest["sha256"]
-            self._crc32: dict[str, str] = manifest.get("crc32", {})
+            self._checksums = {name: checksums_of(manifest, name) for name in self._sha256}
             if "index_sha256" in manifest and sha256_of(self.folder / INDEX) != manifest["index_sha256"]:
                 raise ValueError("the checksum of the index differs")
             with open(self.folder / INDEX, encoding="utf-8") as file:
@@ -128,6 +129,15 @@ class FeatureStore:
             )
         self.video_ids: list[str] = list(self._index)
         self._open_shards: dict[str, OpenShard] = {}
+
+    def _objects(self, manifest: dict) -> dict[str, dict]:
+        """The entries of a manifest that must be objects."""
+        found = {name: manifest.get(name, {} if name in KINDS else None) for name in ("streams", "sha256", *KINDS)}
+        wrong = [name for name, value in found.items() if not isinstance(value, dict)]
+        if wrong or not found["streams"]:
+            what = f"{wrong[0]} is not an object" if wrong else "it lists no streams"
+            raise ValueError(f"{self.folder}: its manifest is damaged ({what}). Remove the folder and extract again.")
+        return found
 
     @property
     def content_fingerprint(self) -> str:
@@ -229,5 +239,5 @@ class FeatureStore:
         if name not in self._open_shards:
             if len(self._open_shards) == MAX_OPEN:
                 self._open_shards.pop(next(iter(self._open_shards)))
-            self._open_shards[name] = OpenShard(self.folder / name, self._crc32.get(name))
+            self._open_shards[name] = OpenShard(self.folder / name, self._checksums.get(name))
         return self._open_shards[name]

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-from .block_checksums import VerifiedBlocks
+from .block_checksums import Checksums, VerifiedBlocks
 
 DTYPES: dict[str, np.dtype] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
 
@@ -23,7 +23,7 @@ class OpenShard:
 
     Args:
         path: The safetensors file.
-        crc32: Hexadecimal sha256 of its file of checksums; by default, what is read is not verified.
+        checksums: Its checksums; by default, what is read is not verified.
 
     Raises:
         DamagedData: The shard or its checksums differ from what was written. Reading rows raises this too.
@@ -31,7 +31,7 @@ class OpenShard:
             nor float32.
     """
 
-    def __init__(self, path: Path, crc32: str | None = None):
+    def __init__(self, path: Path, checksums: Checksums | None = None):
         try:
             with safe_open(path, framework="numpy"):  # checks header, offsets and size
                 with open(path, "rb") as file:
@@ -40,7 +40,7 @@ class OpenShard:
             raise ValueError(f"{path} is damaged ({error}): extract it again, or convert again") from error
         if hasattr(self._map, "madvise"):
             self._map.madvise(mmap.MADV_RANDOM)
-        self._blocks = None if crc32 is None else VerifiedBlocks(path, self._map, crc32)
+        self._blocks = None if checksums is None else VerifiedBlocks(path, self._map, checksums)
         size = int.from_bytes(self._map[:8], "little")
         if self._blocks is not None:
             self._blocks.check(0, 8 + size)

@@ -1,13 +1,14 @@
 """Windows of captioned video read from disk, for data that do not fit in memory."""
 
 import copy
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from torch.utils.data import Dataset
 
+from ..utils.json_files import read_json
+from .block_checksums import checksums_of
 from .features import read_manifest
 from .held_out import MOST_HELD_OUT, check_held_out
 from .source_files import combined_hash
@@ -67,14 +68,14 @@ class VideoTextStream(Dataset):
             raise ValueError(f"{features} has no stream {unknown[0]!r}: it has {', '.join(known)}")
         self.streams = list(streams or known)
         self.feature_size: int = sum(known[name]["width"] for name in self.streams)
-        info = json.loads((self.folder / "info.json").read_text())
+        info = read_json(self.folder / "info.json", dict, "remove its folder to divide the captions again")
         self.max_tokens: int = info["max_tokens"]
         self.names = [shard["name"] for shard in info["shards"]]
         self._first_files = _group_files([shard["videos"] for shard in info["shards"]])
         # A batch may hold the end of one shard and the beginning of the next.
         self._max_open = 2 * int(np.diff(self._first_files).max())
         self._select(np.zeros(len(self.names), np.int64), np.array([shard["windows"] for shard in info["shards"]]))
-        self._crc32 = manifest.get("crc32", {})
+        self._checksums = {name: checksums_of(manifest, name) for name in self.names}
         candidates = [] if mil_candidates is None else [mil_candidates]
         self._content = combined_hash(manifest["sha256"], info.get("files"), self.streams, seed, *candidates)
         self._open: dict[int, WindowShard] = {}
@@ -123,8 +124,8 @@ class VideoTextStream(Dataset):
             while len(self._open) >= self._max_open:
                 self._open.pop(next(iter(self._open)))
             name = self.names[file]
-            crc32 = self._crc32.get(name)
-            self._open[file] = WindowShard(self.folder, self.features, name, self.max_tokens, crc32)
+            found = self._checksums[name]
+            self._open[file] = WindowShard(self.folder, self.features, name, self.max_tokens, found)
         return self._open[file]
 
     def videos(self) -> list[str]:

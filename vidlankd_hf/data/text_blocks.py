@@ -17,6 +17,7 @@ from ..utils.loading import loading
 from .block_writer import BLOCKS, PIECES, TextError, make_aligner, pieces_of, write_blocks
 from .checksums import DamagedData, Piece, verify_once
 from .compressed import check_expansion
+from .sealed_json import read_sealed, sealed
 from .source_files import combined_hash, content_hashes
 from .stored_alignment import StoredAlignment, describe_alignment
 from .text_files import check_json_lines, kind_of, not_utf8, place_of, text_files
@@ -60,7 +61,7 @@ class TextBlocks(TorchDataset):
             self.num_vokens = info["num_vokens"]
             parts = {"vocabulary": "tokenizer", "block_tokens": "length of blocks", "sha256": "text"}
             for name, what in parts.items():
-                ours, theirs = self.info[name], info["text"][name]
+                ours, theirs = self.info[name], info["text"].get(name)
                 if ours != theirs:
                     raise ValueError(
                         f"the vokens in {self.vokens} belong to another {what} ({str(theirs)[:12]}) than "
@@ -164,21 +165,15 @@ def read_vokens_info(folder: str | Path) -> dict:
     path = Path(folder) / "info.json"
     if not path.exists():
         raise ValueError(f"{folder} holds no finished vokens: make them with `vidlankd vokenize`")
-    try:
-        return json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
-        raise DamagedData(f"{path} is damaged ({error}): remove its folder to vokenize again") from error
+    info = read_sealed(path, "remove its folder to vokenize again")
+    if not (isinstance(info.get("text"), dict) and type(info.get("num_vokens")) is int):
+        raise DamagedData(f"{path} is damaged: remove its folder to vokenize again")
+    return info
 
 
 def _read_info(folder: Path) -> dict:
-    try:
-        info = json.loads((folder / INFO).read_text())
-        valid = isinstance(info, dict) and type(info["blocks"]) is int and 0 < info["blocks"] < 2**63
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, KeyError, RecursionError):
-        valid = False
-    if not valid:
+    info = read_sealed(folder / INFO, "remove its folder to tokenize again")
+    if type(info.get("blocks")) is not int or not 0 < info["blocks"] < 2**63:
         raise DamagedData(f"{folder / INFO} is damaged: remove its folder to tokenize again")
     return info
 
@@ -311,7 +306,7 @@ def load_text_blocks(
             info["vocabulary"], info["source"] = vocabulary_fingerprint(tokenizer), name
             if teacher_tokenizer is not None:
                 info["alignment"] |= {"teacher_tokenizer": settings[2], "teacher_length": teacher_length}
-            (part / INFO).write_text(json.dumps(info, indent=2) + "\n")
+            (part / INFO).write_text(json.dumps(sealed(info), indent=2) + "\n")
     return _opened(folder)
 
 

@@ -15,6 +15,7 @@ While it is made it also holds `spill/`, captions by shard, with `spilled.json` 
 import json
 import logging
 import shutil
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,16 +24,21 @@ import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
 from ..utils.io import atomic_write, discard, resumable_dir, sha256_of, sync
+from ..utils.json_files import read_text
+from .block_checksums import Checksums
 from .captions import Caption, iterate_captions, naming_the_line, source_files
-from .checksums import DamagedData, verify_once, whole_file
+from .checksums import READ_BYTES, DamagedData, verify_once, whole_file
 from .features import FeatureStore, read_manifest
 from .fingerprint import hash64
 from .open_shard import OpenShard
 from .pairing import Unpaired, check_share, group_by_video, iterate_pairs
+from .sealed_json import read_sealed, sealed
 from .source_files import combined_hash, content_hashes
 from .tables import load_hub_table
 from .vocabulary import tokenizer_fingerprint
 from .windows import Windows, make_windows, shift_of
+
+REMEDY = "remove its folder to divide the captions again"
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +117,7 @@ def _verified_info(folder: Path) -> dict | None:
 
 def _read_info(folder: Path) -> dict:
     try:
-        info = json.loads((folder / "info.json").read_text(encoding="utf-8"))
+        info = json.loads(read_text(folder / "info.json"))
         content = {name: value for name, value in info.items() if name != "sha256"}
         if info["sha256"] != combined_hash(content):
             raise ValueError("its checksum differs")
@@ -132,11 +138,12 @@ def _write_windows(
     shards, files = [], {"unpaired.jsonl": _entry(folder / "unpaired.jsonl")}
     for name in spilled.pop("shards"):
         done = folder / f"{Path(name).stem}.done.json"
-        if not done.exists():
+        content = _read_if_intact(done)
+        if content is None:
             videos, windows, written = _write_shard(folder, folder / "spill" / name, store, tokenizer, max_tokens)
             shard = {"name": name, "videos": videos, "windows": windows}
-            atomic_write(done, json.dumps({"shard": shard, "files": {path.name: _entry(path) for path in written}}))
-        content = json.loads(done.read_text())
+            content = {"shard": shard, "files": {path.name: _entry(path) for path in written}}
+            atomic_write(done, json.dumps(sealed(content)))
         shards.append(content["shard"])
         files |= content["files"]
     info = {
@@ -160,7 +167,8 @@ def _entry(path: Path) -> dict:
 def _spill(folder: Path, store: FeatureStore, captions: Iterator[Caption], source: Path) -> dict:
     """Writes the captions of each shard to a file, and what is unpaired; returns the counts and the shards' names."""
     marker = folder / "spilled.json"
-    if not marker.exists():
+    counts = _read_if_intact(marker)
+    if counts is None or any(_crc32(folder / "spill" / name) != crc32 for name, crc32 in counts["spill"].items()):
         shutil.rmtree(folder / "spill", ignore_errors=True)
         with open(folder / "unpaired.jsonl", "w", encoding="utf-8") as file:
             unpaired = Unpaired(store, file)
@@ -168,28 +176,53 @@ def _spill(folder: Path, store: FeatureStore, captions: Iterator[Caption], sourc
         problems = unpaired.problems(store.folder, source)
         if not unpaired.paired_videos:
             check_share(problems, unpaired.share, 1.0)
-        for path in (*spilled, folder / "unpaired.jsonl"):
+        for path in (*sorted((folder / "spill").iterdir()), folder / "unpaired.jsonl"):
             sync(path)
         counts = {
             **unpaired.counts,
             "videos": len(unpaired.paired_videos),
             "unpaired_share": unpaired.share,
             "problems": problems,
-            "shards": [path.name for path in spilled],
+            "shards": sorted(spilled),
+            "spill": spilled,
         }
-        atomic_write(marker, json.dumps(counts))
-    return json.loads(marker.read_text())
+        atomic_write(marker, json.dumps(sealed(counts)))
+    return {name: value for name, value in counts.items() if name != "spill"}
 
 
-def _spill_by_shard(folder: Path, store: FeatureStore, captions: Iterator[Caption]) -> list[Path]:
-    """Writes captions to a file for each shard, in any order of videos; memory stays below `BUFFER_CHARACTERS`."""
+def _read_if_intact(path: Path) -> dict | None:
+    try:
+        return read_sealed(path, REMEDY)
+    except (FileNotFoundError, DamagedData):
+        return None
+
+
+def _crc32(path: Path) -> int | None:
+    crc32 = 0
+    try:
+        with open(path, "rb") as file:
+            while part := file.read(READ_BYTES):
+                crc32 = zlib.crc32(part, crc32)
+    except OSError:
+        return None
+    return crc32
+
+
+def _spill_by_shard(folder: Path, store: FeatureStore, captions: Iterator[Caption]) -> dict[str, int]:
+    """Writes captions to a file for each shard, in any order of videos; memory stays below `BUFFER_CHARACTERS`.
+
+    Returns:
+        The CRC-32 of each file.
+    """
     folder.mkdir()
-    pending, held = defaultdict[str, list[str]](list), 0
+    pending, held, crc32 = defaultdict[str, list[str]](list), 0, dict[str, int]()
 
     def flush() -> None:
         for shard, rows in pending.items():
-            with open(folder / shard, "a", encoding="utf-8") as file:
-                file.writelines(rows)
+            content = "".join(rows).encode()
+            crc32[shard] = zlib.crc32(content, crc32.get(shard, 0))
+            with open(folder / shard, "ab") as file:
+                file.write(content)
         pending.clear()
 
     for caption in captions:
@@ -200,7 +233,7 @@ def _spill_by_shard(folder: Path, store: FeatureStore, captions: Iterator[Captio
             flush()
             held = 0
     flush()
-    return sorted(folder.iterdir())
+    return crc32
 
 
 def _write_shard(
@@ -239,15 +272,15 @@ class WindowShard(Windows):
         features: Folder of the features.
         name: File name of the feature shard.
         max_tokens: Maximum number of tokens of a window.
-        crc32: See [`OpenShard`].
+        checksums: See [`OpenShard`].
     """
 
-    def __init__(self, folder: Path, features: Path, name: str, max_tokens: int, crc32: str | None = None):
+    def __init__(self, folder: Path, features: Path, name: str, max_tokens: int, checksums: Checksums | None = None):
         stem = Path(name).stem
         videos = _map_table(folder / f"{stem}.videos.arrow")
         super().__init__(_map_table(folder / f"{stem}.lines.arrow"), videos, max_tokens)
         self.entries, self.hashes = videos["entry"].chunk(0), videos["hash"].chunk(0).to_numpy()
-        self.features = OpenShard(features / name, crc32)
+        self.features = OpenShard(features / name, checksums)
 
     def sample(
         self, window: int, epoch: int, seed: int | None, streams: Sequence[str], mil_candidates: int | None = None

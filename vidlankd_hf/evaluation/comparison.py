@@ -11,6 +11,7 @@ from ..models.teacher import check_path
 from ..reliability.run_dir import run_script
 from ..utils.examples import EXAMPLES, flags
 from ..utils.io import atomic_write
+from ..utils.json_files import read_json
 from . import TASKS
 from .card import finetuning_results, scored_results, update_card, zero_shot_results
 from .checkpoints import fingerprint, load_for_scoring
@@ -22,6 +23,8 @@ from .script_arguments import ComparisonArguments
 from .task import Task
 from .task_files import add_task_file
 from .zero_shot import evaluate_zero_shot
+
+REMEDY = "remove it to score again"
 
 
 class Comparison:
@@ -136,10 +139,10 @@ class Comparison:
             run_script(EXAMPLES / "finetune.py", *words, launcher=launcher, log=log)
             atomic_write(made, arguments)
         if self.as_is(task):
-            return [json.loads((folder / RESULT_FILE).read_text())]
+            return [read_json(folder / RESULT_FILE, dict, REMEDY)]
         rates = args.learning_rates or [TASKS[task].recipe["learning_rate"]]
         runs = [folder_of(folder, rate, seed) for rate in rates for seed in range(1, args.seeds + 1)]
-        return [json.loads((run / RESULT_FILE).read_text()) for run in runs]
+        return [read_json(run / RESULT_FILE, dict, REMEDY) for run in runs]
 
     def scored(self, name: str, model: str, task: str) -> dict:
         """Returns the result of a task without fine-tuning; computes it if it is missing.
@@ -161,7 +164,7 @@ class Comparison:
             result = evaluate_zero_shot(TASKS[task], encoder, tokenizer, self.args.data, masked_lm)
             path.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(path, json.dumps({**made_from, **result, **left_out(TASKS[task])}, indent=1) + "\n")
-        result = json.loads(path.read_text())
+        result = read_json(path, dict, REMEDY)
         held, asked = ({key: made[key] for key in compared} for made in (result, made_from))
         if held != asked:
             raise ValueError(f"{path} was made from {held}, not {asked}: remove it, or give another --output_dir")

@@ -16,6 +16,7 @@ from ..models.attention import longest_sequence
 from ..models.loading import only_errors
 from ..reliability.run_dir import changes, is_finished, log_on_main, mark_finished, open_run_dir, read_settings
 from ..utils.io import atomic_write
+from ..utils.json_files import read_json
 from . import TASKS
 from .arguments import FinetuningArguments
 from .card import finetuning_results
@@ -163,7 +164,7 @@ def finished_result(folder: Path, args: FinetuningArguments, settings: dict, kee
         )
     if keep_model and not list(folder.glob("*.safetensors")):
         raise ValueError(f"{folder} holds a finished run that did not keep its model: remove it to train again")
-    return json.loads((folder / RESULT_FILE).read_text())
+    return read_json(folder / RESULT_FILE, dict, "remove its folder to train again")
 
 
 def find_task(name: str) -> Task:

@@ -118,7 +118,7 @@ def official_layout(path: Path) -> Iterator[None]:
     """Turns errors from reading a file with another layout into a `ValueError` that names the file."""
     try:
         yield
-    except (LookupError, TypeError, AttributeError, csv.Error, lzma.LZMAError, EOFError) as error:
+    except (LookupError, TypeError, AttributeError, csv.Error, lzma.LZMAError, EOFError, RecursionError) as error:
         raise ValueError(f"{path} is not in the official layout: {type(error).__name__} {error}") from error
 
 
@@ -177,7 +177,7 @@ def read_json_lines(path: Path, columns: Iterable[str] = ()) -> list[dict]:
     for number, line in numbered_lines(path):
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"line {number} of {path} is not a JSON object: {error}") from error
         check_fields(f"line {number} of {path}", row, columns)
         rows.append(row)

@@ -6,6 +6,7 @@ from reprlib import repr as shortened
 from typing import Any
 
 from ..utils.io import atomic_write
+from ..utils.json_files import read_json
 
 
 def begin_folder(folder: Path, settings: dict[str, Any], content: str) -> None:
@@ -21,7 +22,7 @@ def begin_folder(folder: Path, settings: dict[str, Any], content: str) -> None:
     """
     path = folder / "settings.json"
     if path.is_file():
-        held = json.loads(path.read_text(encoding="utf-8"))
+        held = read_json(path, dict, "remove the folder")
         changed = [
             f"{name} was {shortened(held.get(name))} and is now {shortened(value)}"
             for name, value in settings.items()

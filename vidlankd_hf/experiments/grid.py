@@ -1,6 +1,5 @@
 """Experiment grids: each run is one example that fills one folder, and finished runs are skipped."""
 
-import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,9 +8,10 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from ..reliability.run_dir import RUN_FILE, is_finished, run_script
+from ..reliability.run_dir import is_finished, read_settings, run_script
 from ..reliability.same_run import affects_results
 from ..utils.examples import EXAMPLES, flags
+from ..utils.json_files import read_json
 
 
 @dataclass
@@ -58,9 +58,9 @@ class ExperimentRun:
 def _settings_of(folder: Path) -> dict | None:
     """Settings of a finished run or world; `None` if the folder is not finished."""
     if is_finished(folder):
-        return json.loads((folder / RUN_FILE).read_text())["settings"]
+        return read_settings(folder)
     path = folder / "world.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    return read_json(path, dict, "make the world again") if path.exists() else None
 
 
 def _same(held: Any, asked: Any) -> bool:
@@ -85,4 +85,4 @@ def probe(model: Path, world: Path, log: Path | None = None) -> list[dict]:
     if not path.exists() or path.stat().st_mtime < (model / "model.safetensors").stat().st_mtime:
         options = flags({"model": model, "world": world, "output_json": path})
         run_script(EXAMPLES / "probe.py", *options, log=log)
-    return json.loads(path.read_text())
+    return read_json(path, list, "remove it to probe again")

@@ -21,7 +21,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..data.text_blocks import TextBlocks
+from ..data.sealed_json import sealed
+from ..data.text_blocks import TextBlocks, read_vokens_info
 from ..data.vocabulary import vocabulary_fingerprint
 from ..evaluation.grounding import check_video_encoder, encode_clips
 from ..models.teacher import VidLanKDTeacher
@@ -82,7 +83,7 @@ def vokenize(
     with state.main_process_first():
         info = _begin(folder, vokenizer, blocks, clips, num_vokens)
         if (folder / "info.json").exists():
-            return json.loads((folder / "info.json").read_text())
+            return read_vokens_info(folder)
         if not (folder / "bank.safetensors").exists():
             vectors = encode_clips(vokenizer, tokenizer, clips, max_video_length, batch_size)
             atomic_write(folder / "bank.safetensors", save({"clips": vectors}))
@@ -99,11 +100,11 @@ def vokenize(
     if state.is_main_process:
         info |= _join(shards, folder / "vokens.npy", len(bank))
         info["sha256"] = sha256_of(folder / "vokens.npy")
-        atomic_write(folder / "info.json", json.dumps(info, indent=2) + "\n")
+        atomic_write(folder / "info.json", json.dumps(sealed(info), indent=2) + "\n")
         for shard in shards:
             shard.unlink()
     state.wait_for_everyone()
-    return json.loads((folder / "info.json").read_text())
+    return read_vokens_info(folder)
 
 
 def nearest(queries: Tensor, bank: Tensor, rows: int = 8192) -> Tensor:

@@ -70,9 +70,10 @@ class Extraction(ShardFolder):
         try:
             task.run()
         except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else error
             problem = (
-                f"{error.strerror or error}: shard {number} could not be written. Finished shards are kept; fix the "
-                "cause and run the same command again"
+                f"{reason}: shard {number} could not be written. Finished shards are kept; fix the cause and run the "
+                "same command again"
             )
             raise OSError(error.errno, problem, error.filename or str(self.folder)) from error
         # Another process may have seen all shards complete before this one removed its shard.

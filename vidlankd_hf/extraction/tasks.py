@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data.block_checksums import complete_checksums
+from ..data.block_checksums import KINDS, Checksums, complete_checksums
 from ..data.feature_shards import EXTRACTION, Shard, shard_name, write_manifest
+from ..data.sealed_json import read_sealed, sealed
 from ..utils.addresses import hide_secrets, public_address
 from ..utils.io import atomic_write, sha256_of
+from ..utils.json_files import read_json, read_text
 from .backbones import Backbone
 from .decoders import Clip, Ended, Failed, Limits, decode_videos
 from .videos import Video
@@ -27,6 +29,7 @@ from .videos import Video
 logger = logging.getLogger(__name__)
 
 PLAN, QUARANTINE = "tasks.jsonl", "quarantine.jsonl"
+REMEDY = "restore it, choose another folder, or remove this one"
 LEFT_OUT = "left_out.jsonl"  # files in the video folder that are not videos
 
 
@@ -61,7 +64,7 @@ def open_folder(
     folder.mkdir(parents=True, exist_ok=True)
     path, plan = folder / EXTRACTION, folder / PLAN
     if path.is_file():
-        held = json.loads(path.read_text(encoding="utf-8"))
+        held = read_json(path, dict, REMEDY)
         if [*held.items()] != [*backbones.items()]:
             raise ValueError(
                 f"{folder} has features with other settings ({_difference(held, backbones)}). Choose another folder, "
@@ -74,7 +77,7 @@ def open_folder(
         atomic_write(plan, "".join(json.dumps([video.id for video in task]) + "\n" for task in tasks))
     if not path.is_file():
         atomic_write(path, json.dumps(backbones, indent=2) + "\n")
-    ids = [json.loads(line) for line in plan.read_text(encoding="utf-8").splitlines()]
+    ids = _read_plan(plan)
     by_id = {video.id: video for video in videos}
     other = by_id.keys() ^ {id for task in ids for id in task}
     if other:
@@ -83,6 +86,16 @@ def open_folder(
             f"differ (e.g. {min(other)!r}). Choose another folder, or remove this one."
         )
     return [[by_id[id] for id in task] for task in ids]
+
+
+def _read_plan(path: Path) -> list[list[str]]:
+    try:
+        tasks = [json.loads(line) for line in read_text(path).splitlines()]
+        if not all(isinstance(id, str) for task in tasks for id in task):
+            raise ValueError("an id is not a string")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error}): {REMEDY}") from error
+    return tasks
 
 
 def _difference(held: dict, asked: dict) -> str:
@@ -104,7 +117,7 @@ def part_path(folder: Path, number: int) -> Path:
 def read_part(folder: Path, number: int) -> dict | None:
     """Reads `shard-00000.json` of a finished task; `None` if it is missing or the shard has another size."""
     try:
-        part = json.loads(part_path(folder, number).read_text(encoding="utf-8"))
+        part = read_sealed(part_path(folder, number), REMEDY)
         has_size = part["sha256"] is None or (folder / part["name"]).stat().st_size == part["bytes"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -117,8 +130,9 @@ def is_done(folder: Path, number: int) -> bool:
     if part is None or part["sha256"] is None:
         return part is not None
     intact = sha256_of(folder / part["name"]) == part["sha256"]
-    if intact and "crc32" in part:
-        complete_checksums(folder / part["name"], part["crc32"])
+    for kind in KINDS if intact else ():
+        if kind in part:
+            complete_checksums(folder / part["name"], Checksums(kind, part[kind]))
     return intact
 
 
@@ -188,7 +202,7 @@ class ShardTask:
             for i in range(len(streams)):
                 self._run_batch(i)
         part = {**self._shard.close([video.id for video in self.videos]), "failed": self._failed}
-        atomic_write(part_path(self.folder, self.number), json.dumps(part) + "\n")
+        atomic_write(part_path(self.folder, self.number), json.dumps(sealed(part)) + "\n")
         self.seconds = time.perf_counter() - began
 
     def _next(self, events: Iterator[Clip | Ended | Failed]) -> Clip | Ended | Failed | None:

@@ -20,6 +20,7 @@ from transformers import BertConfig, BertForMaskedLM, PreTrainedModel
 from ..data.vocabulary import load_tokenizer, vocabulary_fingerprint
 from ..models.configuration import VidLanKDTeacherConfig, video_config_like
 from ..models.teacher import VidLanKDTeacher
+from ..utils.json_files import read_json
 from .model_cards import CARD_FILE, TEMPLATES
 
 TEXT_FILE, VIDEO_FILE = "pytorch_model.bin", "visn_model.chkpt"
@@ -145,10 +146,7 @@ def _load(path: Path) -> dict[str, Tensor]:
 
 def _bert_config(path: Path) -> BertConfig:
     """The BERT fields of the release's configuration; its other fields describe heads."""
-    try:
-        given = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON ({error}): give the checkpoint's own {path.name}") from error
+    given = read_json(path, dict, f"give the checkpoint's own {path.name}")
     known = BertConfig().to_dict()
     own = ("architectures", "model_type", "transformers_version", "dtype")
     return BertConfig(**{name: value for name, value in given.items() if name in known and name not in own})

@@ -1,11 +1,11 @@
 """Training curves: what a run logged, drawn as the figure of a model card and by `vidlankd plot`."""
 
-import json
 from importlib.util import find_spec
 from pathlib import Path
 
 from ..reliability.checkpointing import checkpoints_of
 from ..utils.extras import requires_extra
+from ..utils.json_files import read_json
 
 STATE = "trainer_state.json"
 COLOURS = ("#1c5fa8", "#c2571a", "#2f8f4e", "#8a4fb0", "#b8323a", "#6b6f76", "#b08a00", "#0f8b8d")
@@ -31,8 +31,8 @@ def read_curves(run: str | Path) -> Curves:
     if not path.is_file():
         raise ValueError(f"{run} has no {STATE}, and no checkpoint with one: give the folder of a run")
     try:
-        curves = curves_of(json.loads(path.read_text(encoding="utf-8"))["log_history"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        curves = curves_of(read_json(path, dict, "give another run")["log_history"])
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise ValueError(f"{path} is not a trainer's state ({error!r}): give the folder of a run") from error
     if not curves:
         raise ValueError(f"{path} has logged nothing yet: wait for the first --logging_steps")

@@ -9,6 +9,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from ..data.stored_alignment import describe_alignment
 from ..data.text_blocks import TextBlocks
 from ..models.configuration import SIZES
+from ..utils.json_files import read_json
 from .curves import draw_losses
 from .run_metadata import held_out_metrics, is_hub_id, public_name, settings_of, training_rows
 
@@ -168,7 +169,7 @@ def write_finetuned_card(
 def probe_results(folder: str | Path) -> list[EvalResult]:
     """The probe's scores as `model-index` entries, if there is a `probe.json` in `folder`."""
     path = Path(folder) / PROBE_FILE
-    scores = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    scores = read_json(path, list, "remove it") if path.is_file() else []
     return [
         EvalResult(
             task_type="feature-extraction",

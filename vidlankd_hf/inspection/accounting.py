@@ -60,4 +60,7 @@ def _number(amount: float) -> str:
 
 def _rows(path: Path) -> Iterator[dict]:
     if path.is_file():
-        yield from map(json.loads, path.read_text(encoding="utf-8").splitlines())
+        try:
+            yield from map(json.loads, path.read_text(encoding="utf-8").splitlines())
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} is damaged ({error}): make its folder again") from error

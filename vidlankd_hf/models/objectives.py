@@ -1,5 +1,7 @@
 """Objectives as a user writes them, and the recipe that a configuration and a checkpoint hold."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -94,3 +96,19 @@ def _with_options(value: Any) -> dict[str, Any]:
     if isinstance(value, dict):
         return {"weight": 1.0, **value} if "loss" in value else dict(value)
     return {"weight": value}
+
+
+def read_recipe(path: Path) -> dict:
+    """Reads the recipe of an exported student.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    try:
+        recipe = json.loads(path.read_text(encoding="utf-8"))
+        objectives, width = recipe["objectives"].values(), recipe["teacher_hidden_size"]
+        if type(width) not in (int, type(None)) or not all(isinstance(options, dict) for options in objectives):
+            raise ValueError("an entry has another type")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}): restore it, or remove its folder") from error
+    return recipe

@@ -15,7 +15,7 @@ from .attention import key_mask
 from .heads import DistillationHead, VokenHead, masked_logits, mlm_loss, unit_states
 from .loading import gathered_parameters
 from .losses import OBJECTIVES
-from .objectives import NEEDED, objectives_recipe, own_losses
+from .objectives import NEEDED, objectives_recipe, own_losses, read_recipe
 from .segments import pool
 from .teacher import check_path
 
@@ -295,7 +295,7 @@ class DistillationStudent:
                     f"heads: restore it, or remove {DISTILLATION_FOLDER}/"
                 )
             if recipe_file:
-                recipe = json.loads(Path(recipe_file).read_text())
+                recipe = read_recipe(Path(recipe_file))
                 own = {name: {"loss": loss} for name, loss in own_losses(objectives or {}).items()}
                 with_instances = {name: {**o, **own.get(name, {})} for name, o in recipe["objectives"].items()}
                 model.add_objectives(with_instances, recipe["teacher_hidden_size"])

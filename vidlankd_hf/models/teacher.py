@@ -3,6 +3,7 @@
 [`load_teacher`] also loads other text encoders as teachers.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -320,6 +321,13 @@ def check_path(path: str | Path, what: str) -> None:
             f"{text} has no config.json: give the folder of {what}. A run that has not finished has no model yet; "
             "start its command again"
         )
+    if Path(text).is_dir():
+        try:
+            valid = isinstance(json.loads(Path(text, "config.json").read_text(encoding="utf-8")), dict)
+        except (ValueError, RecursionError):
+            valid = False
+        if not valid:
+            raise ValueError(f"{Path(text, 'config.json')} is damaged: restore it, or give another folder of {what}")
 
 
 def check_text_encoder(model) -> None:

@@ -20,7 +20,8 @@ import torch
 from transformers import PreTrainedModel
 
 from ..utils.io import move, sync_tree
-from .manifest import MANIFEST, Layout, check_format, read_save_id, seal, verify_checkpoint
+from ..utils.json_files import read_text
+from .manifest import MANIFEST, STATE, Layout, check_format, read_save_id, seal, verify_checkpoint
 from .ranks import broadcast_from_main, gather_messages, own_rank, raise_if_any_rank_failed
 
 SPARE_BYTES = 2**20  # for the manifest, JSON files and file system overhead
@@ -104,6 +105,29 @@ def checkpoint_to_resume(given: str | bool | None, folder: str | Path, saves: bo
             f"{folder} has no complete checkpoint to resume from: leave out resume_from_checkpoint to begin a new run"
         )
     return found
+
+
+def best_checkpoint(resumed: str, saves: bool) -> str | None:
+    """Return the best checkpoint of the run that is resumed, whose folder may have moved; all processes call it.
+
+    Args:
+        resumed: The checkpoint that the run resumes from.
+        saves: Whether this process saves checkpoints. Only such processes verify.
+
+    Raises:
+        ValueError: It is missing, incomplete or damaged, so the run could not end with the best weights.
+    """
+    step = json.loads(read_text(Path(resumed) / STATE)).get("best_global_step")
+    best = Path(resumed).with_name(f"checkpoint-{step}")
+    if not step or best == Path(resumed):
+        return str(best) if step else None
+    wrong = fault_anywhere(best, saves)
+    if wrong:
+        raise ValueError(
+            f"cannot resume with load_best_model_at_end: the best checkpoint is {best}, but {wrong}. Restore it, or "
+            "give --load_best_model_at_end false --allow_changed load_best_model_at_end"
+        )
+    return str(best)
 
 
 def save_checkpoint(
@@ -191,7 +215,7 @@ def check_space(folder: Path, expected_bytes: int) -> None:
     """
     for checkpoint in checkpoints_of(folder):
         try:
-            files = json.loads((checkpoint / MANIFEST).read_text())["files"]
+            files = json.loads(read_text(checkpoint / MANIFEST))["files"]
             expected_bytes = sum(entry["bytes"] for entry in files.values())
             break
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):

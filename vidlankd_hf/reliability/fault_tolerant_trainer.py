@@ -1,8 +1,7 @@
 """Fault-tolerant `Trainer`: checksummed checkpoints, exact resuming, preemption, NaN detection, watchdog.
 
-Each concept has a file: `checkpointing`, `manifest`, `preemption`, `nan_detection`, `out_of_memory`, `watchdog`,
-`folder_lock`, `run_dir`.
-`trainer_hooks` lists the private parts of `transformers.Trainer` in use. docs/reliability.md says what is promised.
+Each concept has a file. `trainer_hooks` lists the private parts of `transformers.Trainer` in use. docs/reliability.md
+says what is promised.
 """
 
 import json
@@ -18,7 +17,7 @@ from ..models.cpu_kernels import use_cpu_attention, use_cpu_dropout
 from ..utils.signals import survive_stop_signals
 from . import run_dir
 from .arguments import FaultTolerantArguments
-from .checkpointing import checkpoint_to_resume, expected_bytes, remove_leftovers, save_checkpoint
+from .checkpointing import best_checkpoint, checkpoint_to_resume, expected_bytes, remove_leftovers, save_checkpoint
 from .folder_lock import lock_folder
 from .launch import end_run
 from .manifest import RECORD, STATE, Layout
@@ -58,6 +57,7 @@ class FaultTolerantTrainer(Trainer):
         self._detector: NonFiniteDetector | None = None
         self._record: dict = {}
         self._resumed_from: str | None = None
+        self._best: str | None = None  # at the beginning of a resumed run
         self._saved_step = self._micro_step = -1
         self._evaluation_due = self._between_epochs = False
         self._own_folders: set[Path] = set()
@@ -109,6 +109,8 @@ class FaultTolerantTrainer(Trainer):
             run_dir.add_record(Path(folder), self._record)
         if checkpoint is not None:
             run_dir.compare_records(self.args, Path(checkpoint) / RECORD, self._record)
+        find_best = checkpoint is not None and self.args.load_best_model_at_end
+        self._best = best_checkpoint(checkpoint, self.args.should_save) if find_best else None
         self._resumed_from, self._saved_step, self._detector = checkpoint, -1, None
         try:
             with StopRequests() as self._stops, explain_out_of_memory(self.args), self._watchdog.running():
@@ -333,6 +335,7 @@ class _TrainingEvents(TrainerCallback):
     def on_train_begin(self, args, state, control, optimizer=None, lr_scheduler=None, **kwargs):
         self.trainer.restore_log_state()
         if self.trainer._resumed_from is not None:
+            state.best_model_checkpoint = self.trainer._best or state.best_model_checkpoint
             apply_to_optimizer(args, optimizer, lr_scheduler)
 
     def on_epoch_begin(self, args, state, control, **kwargs):

@@ -14,6 +14,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from ..utils.io import sha256_of, sync_tree
+from ..utils.json_files import read_text
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 2
@@ -106,7 +107,7 @@ def verify_checkpoint(checkpoint: str | Path) -> str | None:
 
 def _find_fault(checkpoint: Path) -> str | None:
     try:
-        text = (checkpoint / MANIFEST).read_text(encoding="utf-8")
+        text = read_text(checkpoint / MANIFEST)
     except FileNotFoundError:
         return f"it has no {MANIFEST}: it was not written completely, or not by this package"
     manifest = json.loads(text)
@@ -116,7 +117,7 @@ def _find_fault(checkpoint: Path) -> str | None:
     for name in files:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             return f"its {MANIFEST} names {name}, which is outside the checkpoint"
-    layout = Layout(**manifest["layout"])
+    layout, _ = Layout(**manifest["layout"]), manifest["save_id"]
     if layout.processes > len(files):  # before their names fill the memory
         return f"it lacks files: it has {len(files)}, of a run of {layout.processes} processes"
     missing = layout.missing(files)
@@ -165,5 +166,5 @@ def check_format(path: Path) -> None:
                 raise ValueError(f"{damaged} has another checksum")
         elif path.suffix == ".json":
             json.loads(path.read_text(encoding="utf-8"))
-    except (SafetensorError, zipfile.BadZipFile, ValueError) as error:
+    except (SafetensorError, zipfile.BadZipFile, ValueError, RecursionError) as error:
         raise OSError(f"{path.name} is not a complete file ({error})") from error

@@ -21,6 +21,7 @@ from transformers import TrainingArguments
 from ..utils.addresses import public_word
 from ..utils.children import end_with_parent
 from ..utils.io import atomic_write, move
+from ..utils.json_files import read_text
 from .checkpointing import agree_on_checkpoint, checkpoints_of
 from .folder_lock import lock_folder
 from .launch import launcher_words
@@ -85,7 +86,7 @@ def _restore_run_file(
     log_on_main(args, f"{folder / RUN_FILE} is damaged or cannot be read: {source}.")
     if args.should_save:
         aside = folder / f".{RUN_FILE}.damaged"
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(aside) if aside.is_dir() else aside.unlink(missing_ok=True)
         move(folder / RUN_FILE, aside)
         _write(folder, copy or new)
     return copy or new
@@ -107,7 +108,7 @@ def refusal(what: str, changed: dict[str, str]) -> str:
 def read_run(folder: str | Path) -> dict[str, Any] | None:
     """`run.json` of a run or of one of its checkpoints; `None` if there is none, or it is damaged or unreadable."""
     try:
-        run = json.loads((Path(folder) / RUN_FILE).read_text(encoding="utf-8"))
+        run = json.loads(read_text(Path(folder) / RUN_FILE))
         kinds = {"settings": dict, "finished": bool, "trainings": list}
         complete = all(isinstance(run.get(key, kind()), kind) for key, kind in kinds.items())
         return run if complete and {"settings", "finished"} <= run.keys() else None

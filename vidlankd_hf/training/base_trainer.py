@@ -239,16 +239,20 @@ class BaseTrainer(FaultTolerantTrainer):
         self.claim_folder(folder)
         self.raise_if_non_finite(weights=True)
         part, error = folder / ".model.part", None
-        super().save_model(str(part), _internal_call=True)
+        try:
+            super().save_model(str(part), _internal_call=True)
+            if self.args.should_save:
+                self.write_card(part)
+        except Exception as caught:
+            error = caught
+        what = f"{folder} has no new model, its checkpoints are untouched"
+        raise_if_any_rank_failed(what, error)
         if self.args.should_save:
             try:
-                self.write_card(part)
-            except Exception as caught:
+                move_into(part, folder)
+            except OSError as caught:
                 error = caught
-        raise_if_any_rank_failed(f"{folder} has no new model", error)
-        if self.args.should_save:
-            move_into(part, folder)
-        raise_if_any_rank_failed(f"{folder} has no new model")
+        raise_if_any_rank_failed(what, error)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Save model and tokenizer, without pickled arguments: `run.json` holds the settings."""

@@ -64,8 +64,10 @@ class DistillationConfig(PretrainingArguments):
         if isinstance(self.objectives, str):
             try:
                 self.objectives = json.loads(self.objectives)
-            except ValueError as error:
-                raise ValueError(f"objectives {self.objectives!r} is not JSON: write '{{\"nst\": 1000}}'") from error
+            except (ValueError, RecursionError) as error:
+                raise ValueError(
+                    f"objectives {self.objectives:.200} is not JSON: write '{{\"nst\": 1000}}'"
+                ) from error
         if not isinstance(self.objectives, dict):
             raise ValueError(
                 f"objectives is {self.objectives!r}: give a mapping of names to weights, {{}} for text only"

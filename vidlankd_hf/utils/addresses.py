@@ -3,9 +3,11 @@
 import re
 from urllib.parse import quote, unquote
 
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"<>`]*", re.IGNORECASE)
-_BEGIN = re.compile(r"[a-z][a-z0-9+.-]*(::|://)", re.IGNORECASE)
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+# `pathlib` turns `https://` into `https:/`. A single letter before `:/` is a drive of Windows.
+_SLASHES = r"(?:[a-z][a-z0-9+.-]+:/+|[a-z]://)"
+_ADDRESS = re.compile(rf"{_SLASHES}[^\s'\"<>`]*", re.IGNORECASE)
+_BEGIN = re.compile(rf"[a-z][a-z0-9+.-]*::|{_SLASHES}", re.IGNORECASE)
+_SCHEME = re.compile(_SLASHES, re.IGNORECASE)
 _HOST = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(:[0-9]*)?|\.\.\.")
 _WEB = ("http", "https", "ftp", "ftps")
 _LEAST_SECRET = 4  # characters; shorter values in a query are not credentials
@@ -16,7 +18,7 @@ def public_address(address: str) -> str:
 
     Addresses may be chained, as fsspec does (`simplecache::https://...`). Paths of files stay as they are.
     """
-    return "::".join(_public(part) if "://" in part else part for part in _parts(address))
+    return "::".join(_public(part) if _SCHEME.search(part) else part for part in _parts(address))
 
 
 def is_address(text: str) -> bool:
@@ -46,7 +48,7 @@ def _parts(address: str) -> list[str]:
     """Splits a chain of addresses; a `::` inside an address, as in a query or IPv6, is no end of it."""
     parts: list[str] = []
     for part in address.split("::"):
-        if parts and "://" in parts[-1] and not _SCHEME.match(part):
+        if parts and _SCHEME.search(parts[-1]) and not _SCHEME.match(part):
             parts[-1] += f"::{part}"
         else:
             parts.append(part)
@@ -54,21 +56,33 @@ def _parts(address: str) -> list[str]:
 
 
 def _public(part: str) -> str:
-    scheme, _, rest = part.partition("://")
+    begin, rest = _after_scheme(part)
+    scheme = begin.partition(":")[0].lower()
     rest = rest.partition("?")[0]
-    if scheme.lower() in _WEB:
+    if scheme == "file":  # a path, which may contain @
+        return begin + rest
+    if scheme in _WEB:
         rest = rest.partition("#")[0]
     host, slash, path = rest.partition("/")
-    if scheme.lower() in _WEB and not _HOST.fullmatch(host.rpartition("@")[2]):
-        return f"{scheme}://..."  # a password with a `/`, `?` or `#` that is not quoted
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+    if scheme in _WEB and not _HOST.fullmatch(host.rpartition("@")[2]):
+        return f"{begin}..."  # a password with a `/`, `?` or `#` that is not quoted
+    return f"{begin}{host.rpartition('@')[2]}{slash}{path}"
+
+
+def _after_scheme(part: str) -> tuple[str, str]:
+    """Divides an address after the slashes that follow its scheme."""
+    scheme = _SCHEME.search(part)
+    end = scheme.end() if scheme else 0
+    return part[:end], part[end:]
 
 
 def _secrets(address: str) -> list[str]:
     """User, password and values of the query in the spellings in use, longest first."""
     found = []
     for part in _parts(address):
-        rest, _, query = part.partition("://")[2].partition("?")
+        if not _SCHEME.search(part):
+            continue
+        rest, _, query = _after_scheme(part)[1].partition("?")
         user = rest.partition("/")[0].rpartition("@")[0]
         found += [user, user.partition(":")[2], query, *(pair.partition("=")[2] for pair in query.split("&"))]
     found += [spelled for secret in found for spelled in (unquote(secret), quote(unquote(secret)))]

@@ -21,18 +21,40 @@ def run_example(main: Callable[[], None]) -> None:
     """
     # accelerate imports DeepSpeed, if it is installed, to save any model; it then warns that there is no GPU.
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
+    if logging.lastResort is not None:  # writes the warnings of programs that set up no log
+        logging.lastResort.setFormatter(PrintableFormatter())
     try:
         main()
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         if os.environ.get("VIDLANKD_TRACEBACK") or not _is_expected(error):
             raise
         let_main_speak()
-        sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
+        sys.exit(f"{Path(sys.argv[0]).name}: error: {printable(str(error))}")
     except KeyboardInterrupt:
         print(f"\n{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     except subprocess.CalledProcessError as error:  # of an example started by this one, which has shown its error
         sys.exit(f"{Path(sys.argv[0]).name}: error: {Path(error.cmd[1]).name} failed, see above")
+
+
+def printable(text: str) -> str:
+    """Escapes what would control a terminal: a file name in a message may hold anything."""
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+
+class PrintableFormatter(logging.Formatter):
+    """Formats log messages with [`printable`]."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+def show_log() -> None:
+    """Shows this package's log, from level INFO on, on stderr."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter())
+    logging.getLogger("vidlankd_hf").addHandler(handler)
+    logging.getLogger("vidlankd_hf").setLevel(logging.INFO)
 
 
 def _is_expected(error: Exception) -> bool:

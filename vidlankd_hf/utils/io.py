@@ -1,10 +1,10 @@
 """Files and folders that appear complete or not at all, and checksums. No other module renames files."""
 
+import errno
 import glob
 import hashlib
 import os
 import platform
-import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -12,9 +12,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from .locks import is_same_file, open_folder, remove_if_abandoned, take_lock
+from .locks import LOCK, is_same_file, open_lock, remove_if_abandoned, remove_locked, take_lock
 
 MADE_OF = "made_of"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -28,9 +29,10 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     _remove_files_of_dead_processes(path)
     temporary = path.with_name(f"{path.name}.{platform.node()}-{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            yield file
-        sync(temporary)
+        with naming_if_full(path):
+            with open(temporary, "wb") as file:
+                yield file
+            sync(temporary)
         move(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -61,6 +63,8 @@ def atomic_dir(folder: str | Path) -> Iterator[Path]:
         except OSError:
             if not folder.is_dir():
                 raise
+        else:
+            (folder / LOCK).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -84,9 +88,10 @@ def temporary_dir(parent: Path | None = None, name: str = "vidlankd") -> Iterato
         if held is not None:  # another process took it for an abandoned one before it was locked
             break
     try:
-        yield temporary
+        with naming_if_full(parent):
+            yield temporary
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove_locked(temporary)
         os.close(held)
 
 
@@ -114,7 +119,7 @@ def resumable_dir(folder: str | Path, of: str) -> Iterator[Path | None]:
         held = _open_locked(part)
     try:
         if folder.exists():
-            shutil.rmtree(part, ignore_errors=True)
+            remove_locked(part)
             yield None
             return
         for other in folder.parent.glob(f".{folder.name.rpartition('-')[0]}-*.part/{MADE_OF}"):
@@ -122,15 +127,29 @@ def resumable_dir(folder: str | Path, of: str) -> Iterator[Path | None]:
                 remove_if_abandoned(other.parent)
         (part / MADE_OF).write_text(of, encoding="utf-8")
         try:
-            yield part
+            with naming_if_full(part):
+                yield part
         except ValueError:
-            shutil.rmtree(part, ignore_errors=True)
+            remove_locked(part)
             raise
         (part / MADE_OF).unlink()
         sync_tree(part)
         move(part, folder)
+        (folder / LOCK).unlink(missing_ok=True)  # not before: another process would lock a new one and work here
     finally:
         os.close(held)
+
+
+@contextmanager
+def naming_if_full(path: Path) -> Iterator[None]:
+    """Adds a file or folder, and what to do, to the error of a full disk, which names neither."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL or error.filename is not None:
+            raise
+        problem = f"{error.strerror}; free space and start the same command again"
+        raise OSError(error.errno, problem, str(path)) from error
 
 
 def discard(folder: Path, inode: int) -> None:
@@ -143,13 +162,13 @@ def discard(folder: Path, inode: int) -> None:
 def _open_locked(folder: Path) -> int | None:
     """Opens and locks a folder, once no other process holds it; None if it is gone by then."""
     try:
-        held = open_folder(folder)
+        held = open_lock(folder)
     except FileNotFoundError:
         return None
     if take_lock(held, wait=False) is False:
         print(f"Another process works on {folder}: waiting for it.", flush=True)
         take_lock(held, wait=True)
-    if is_same_file(held, folder):
+    if is_same_file(held, folder / LOCK):
         return held
     os.close(held)
     return None

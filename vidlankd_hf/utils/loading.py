@@ -20,7 +20,7 @@ def loading(name: str | Path, allowed: str = "its folder, or a Hub id such as ow
     """
     try:
         yield
-    except (OSError, ValueError) as error:  # the latter of a folder without a tokenizer
+    except (OSError, ValueError, RecursionError) as error:  # the second of a folder without a tokenizer
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if Path(name).exists():
             raise ValueError(f"{name} cannot be loaded: {reason}. Give {allowed}") from error

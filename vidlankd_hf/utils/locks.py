@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+LOCK = ".lock"  # in a folder that is being made
 _IN_USE = (errno.EACCES, errno.EAGAIN)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
@@ -41,16 +42,36 @@ def open_folder(path: str | Path) -> int:
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
 
 
+def open_lock(folder: Path) -> int:
+    """Opens the file that stands for a folder which one process at a time works on.
+
+    A folder itself cannot be locked for all machines: network file systems pass on the locks of files only.
+    """
+    return os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+
+
+def remove_locked(folder: Path) -> None:
+    """Removes a folder whose lock this process holds, the lock last: nobody finds it half empty."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != LOCK:
+                path.unlink(missing_ok=True)
+        (folder / LOCK).unlink()
+        folder.rmdir()
+
+
 def remove_if_abandoned(folder: Path) -> None:
     """Removes a folder that its maker locked, if that process has ended."""
     try:
-        descriptor = open_folder(folder)
+        descriptor = open_lock(folder)
     except OSError:
         return
     try:
         with suppress(OSError):
-            if take_lock(descriptor, wait=False):
-                shutil.rmtree(folder, ignore_errors=True)
+            if take_lock(descriptor, wait=False) and is_same_file(descriptor, folder / LOCK):
+                remove_locked(folder)
     finally:
         os.close(descriptor)
 

@@ -7,6 +7,7 @@ from statistics import mean, stdev
 from ...utils.extras import requires_extra
 from ...utils.figures import COLOURS, score_legend, score_rows
 from ...utils.io import atomic_write
+from ...utils.json_files import read_json
 from .tables import ROWS, TABLES
 
 ATTRIBUTES = ("colour", "shape", "motion")
@@ -16,7 +17,9 @@ TEXT_ONLY = ("text_only", "text_only_equal_compute")
 def read_kept(folder: str | Path) -> dict[int, dict[str, dict]]:
     """Reads the kept results below `folder`: `{seed: {row name: result}}`."""
     return {
-        int(path.name.partition("-")[2]): {file.stem: json.loads(file.read_text()) for file in path.glob("*.json")}
+        int(path.name.partition("-")[2]): {
+            file.stem: read_json(file, dict, "remove it to train again") for file in path.glob("*.json")
+        }
         for path in sorted(Path(folder).glob("seed-*"))
     }
 

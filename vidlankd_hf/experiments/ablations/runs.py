@@ -14,6 +14,7 @@ from ...training.build import build_student
 from ...training.script_arguments import StudentArguments
 from ...utils.examples import flags
 from ...utils.io import atomic_write
+from ...utils.json_files import read_json
 from ..flops import step_flops
 from ..grid import ExperimentRun, probe
 from ..script_arguments import VokenizationArguments
@@ -112,7 +113,7 @@ class SeedRuns:
         path = self.results / f"{name}.json"
         if not path.exists():
             return None
-        result, asked = json.loads(path.read_text()), self.identity(name)
+        result, asked = read_json(path, dict, "remove it to train again"), self.identity(name)
         for key, value in json.loads(json.dumps(asked)).items():
             if result.get(key) != value:
                 raise ValueError(
@@ -124,8 +125,8 @@ class SeedRuns:
     def keep(self, name: str, log: Path | None = None) -> dict:
         """Writes the result file of a trained student."""
         folder = self.folder / "students" / name
-        state = json.loads((folder / "trainer_state.json").read_text())
-        run = json.loads((folder / "run.json").read_text())
+        state = read_json(folder / "trainer_state.json", dict, "remove its folder to train again")
+        run = read_json(folder / "run.json", dict, "remove its folder to train again")
         last = {key: value for entry in state["log_history"] for key, value in entry.items()}
         sequences = run["settings"]["sequences_per_step"]
         result = {

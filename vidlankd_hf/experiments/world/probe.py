@@ -1,6 +1,5 @@
 """What a text encoder knows about visual attributes, read from its frozen states by a linear probe."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ...evaluation.probing import cross_validated, noun_states
 from ...utils.extras import requires_extra
+from ...utils.json_files import read_json
 from .render import ATTRIBUTES
 
 
@@ -41,7 +41,7 @@ def probe_model(
     path = Path(world_dir) / "nouns.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: make the world with `vidlankd make-world`")
-    nouns = json.loads(path.read_text(encoding="utf-8"))
+    nouns = read_json(path, list, "make the world again")
     states = noun_states(model, tokenizer, [entry["noun"] for entry in nouns])
     return [
         {"attribute": attribute, **probe_states(states, [entry[attribute] for entry in nouns], folds, seed)}

@@ -1,6 +1,5 @@
 """The report of the grounded world: a table and a figure, made only from `results.json`."""
 
-import json
 import math
 from collections import defaultdict
 from pathlib import Path
@@ -8,6 +7,7 @@ from statistics import mean, stdev
 
 from ...utils.extras import requires_extra
 from ...utils.figures import COLOURS, score_legend, score_rows
+from ...utils.json_files import read_json
 
 ATTRIBUTES = ("colour", "shape", "motion")
 # In reading order.
@@ -81,7 +81,7 @@ def write_report(results: str | Path, output_dir: str | Path) -> None:
     Raises:
         ValueError: A row lacks a field.
     """
-    rows, folder = json.loads(Path(results).read_text()), Path(output_dir)
+    rows, folder = read_json(results, list, "make it again"), Path(output_dir)
     for row in rows:
         missing = [name for name in FIELDS if name not in row]
         if missing:
