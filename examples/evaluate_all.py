@@ -44,6 +44,7 @@ def main() -> None:
             else:
                 tuned.setdefault(task, {})[name] = comparison.finetuned(name, model, task, launcher)
     print(write_report(summarize(tuned, scored, comparison.names), args.output_dir).read_text())
+    print(f"In {args.output_dir}: report.md, report.json, report.png.")
 
 
 if __name__ == "__main__":

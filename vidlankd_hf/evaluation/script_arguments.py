@@ -16,11 +16,11 @@ class TaskArguments:
     model: str = HfArg(help="checkpoint with its tokenizer, Hub id or folder")
     task: str = HfArg(help="task such as sst2, squad or tracie; docs/downstream.md lists them")
     data: str | None = HfArg(default=None, help="folder in the official layout; default: the Hub")
-    seeds: int = HfArg(default=1, help="number of seeds: 1, 2, ...")
+    seeds: int = HfArg(default=1, help="number of seeds, counted from 1")
     learning_rates: list[float] | None = HfArg(
         default=None, help="learning rates to try, each with all seeds; default: the recipe's"
     )
-    max_length: int | None = HfArg(default=None, help="tokens per text; default: the recipe's")
+    max_length: int | None = HfArg(default=None, help="tokens per text")
     train_rows: int | None = HfArg(default=None, help="train on this many rows; default: all")
     eval_rows: int | None = HfArg(default=None, help="evaluate on this many rows; default: all")
     submission: bool = HfArg(default=False, help="write the official files for the unlabelled splits")
