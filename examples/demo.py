@@ -85,10 +85,11 @@ def main() -> None:
     (args.output_dir / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
     write_report(args.output_dir / "results.json", args.output_dir)
     print(f"\n{(args.output_dir / 'report.md').read_text()}")
-    print(
-        f"Done in {(time.monotonic() - started) / 60:.1f} min. The report is {args.output_dir / 'report.md'}, its "
-        "figure report.png.\nNext: vidlankd distill, or your own videos"
-    )
+    minutes = (time.monotonic() - started) / 60
+    print(f"Done in {minutes:.1f} min. The report is {args.output_dir / 'report.md'}, its figure report.png.")
+    made = next(iter(folders.values()))
+    models = f"--world {made / 'world'} --teacher {made / 'teacher'} --student {made / 'students' / 'crd'}"
+    print(f"Next: vidlankd ground {models} shows which video clips words point to.")
 
 
 if __name__ == "__main__":

@@ -37,6 +37,8 @@ def main() -> None:
     log_on_main(args, f"Student: {describe_launch(args)}.")
     on_world = own.text is None
     if on_world:
+        if own.teacher is not None:
+            bootstrap.check_world(own.world, "--text")
         bootstrap.use_world(args, own)
     elif own.teacher is None:
         raise ValueError("--text needs --teacher: give the model from which the student learns")

@@ -48,6 +48,7 @@ def main() -> None:
             (scored if task in comparison.zero_shot else tuned).setdefault(task, {})[name] = result
             comparison.write_card(model, task, result)
     print(write_report(summarize(tuned, scored, comparison.names), args.output_dir).read_text())
+    print(f"In {args.output_dir}: report.md, report.json, report.png.")
 
 
 if __name__ == "__main__":

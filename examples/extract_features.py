@@ -92,7 +92,9 @@ def main() -> None:
     parser.save_settings(store.folder)
     hours = sum(map(store.duration, store.video_ids)) / 3600
     print(f"Features of {len(store)} videos ({hours:.2f} h), {store.feature_size} values a step, in {store.folder}.")
-    print(f"Next: vidlankd teacher --features {store.folder} --captions CAPTIONS.jsonl --tokenizer TOKENIZER")
+    print(
+        f"Next: vidlankd inspect --features {store.folder} --captions CAPTIONS --videos VIDEOS --tokenizer TOKENIZER"
+    )
 
 
 if __name__ == "__main__":

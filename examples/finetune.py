@@ -1,7 +1,6 @@
 """Fine-tunes a BERT-like checkpoint on a downstream task, over several seeds.
 
-    accelerate launch -m vidlankd_hf.examples.finetune \\
-        --model outputs/student --task sst2 --seeds 5
+    vidlankd finetune --model outputs/student --task sst2 --seeds 5
 
 The task's recipe (the paper's, where it has one) sets the defaults of the
 training arguments. --data is a folder in the official layout; without it, the
@@ -84,7 +83,10 @@ def main() -> None:
         print(f"Pushed {folder} to {args.hub_model_id}.")
     data = f" --data {own.data}" if own.data else ""
     chosen = f"--task_file {own.task_file}" if own.task_file else f"--tasks {own.task}"
-    log_on_main(args, f"Next: vidlankd evaluate --models TEXT_ONLY {own.model} {chosen}{data}")
+    log_on_main(
+        args, "Next: compare it with a student of the same text alone, made by vidlankd distill --objectives '{}':"
+    )
+    log_on_main(args, f"    vidlankd evaluate --models TEXT_ONLY {own.model} {chosen}{data}")
     PartialState().destroy_process_group()
 
 

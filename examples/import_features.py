@@ -39,7 +39,7 @@ def main() -> None:
             print(f"{count} {what} were left out: {reason}. {store.folder / name} lists them.")
     hours = sum(map(store.duration, store.video_ids)) / 3600
     print(f"Features of {len(store)} videos ({hours:.2f} h), {store.feature_size} values per step, in {store.folder}.")
-    print(f"Next: vidlankd teacher --features {store.folder} --captions CAPTIONS.jsonl --tokenizer TOKENIZER")
+    print(f"Next: vidlankd inspect --features {store.folder} --captions CAPTIONS --tokenizer TOKENIZER")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Summarises and shows captioned video before a teacher is trained on it.
 
     vidlankd inspect --features outputs/features --captions my_subtitles \\
-        --tokenizer bert-base-uncased --videos my_videos \\
+        --tokenizer google-bert/bert-base-uncased --videos my_videos \\
         --text my_text.txt --output_dir outputs/look
 
 Prints counts, durations, clip lengths, the share of time with captions, and how
@@ -16,6 +16,8 @@ the grounded world.
 """
 
 import json
+import math
+import shlex
 from pathlib import Path
 
 from vidlankd_hf.cli import CommandLine, run_example
@@ -31,7 +33,10 @@ from vidlankd_hf.inspection.alignment import load_encoders, measure_alignment, w
 from vidlankd_hf.inspection.contact_sheet import histogram_rows, summary_rows, write_image, write_page
 from vidlankd_hf.inspection.inspect import sample_clips, summarize, vocabulary_growth, vocabulary_size_at
 from vidlankd_hf.inspection.script_arguments import InspectionArguments
+from vidlankd_hf.utils.examples import flags
 from vidlankd_hf.utils.io import atomic_write
+
+READING = ("caption_format", "caption_encoding", "caption_columns", "remove_overlap", "streams", "max_length")
 
 
 def main() -> None:
@@ -98,7 +103,16 @@ def main() -> None:
     problems = pairs.unpaired.problems(args.features, args.captions)
     if problems:
         print("To train without them, give --max_unpaired. " + ". ".join(problems) + ".")
-    print(f"Next: vidlankd teacher --features {args.features} --captions {args.captions} --tokenizer {args.tokenizer}")
+    print(f"Next: vidlankd teacher {shlex.join(flags(teacher_settings(args, parser.settings, pairs.unpaired.share)))}")
+
+
+def teacher_settings(args: InspectionArguments, given: dict, unpaired: float) -> dict:
+    """Settings of `vidlankd teacher` for the data that were inspected; `unpaired` is the share it must leave out."""
+    if "features" not in given:
+        return {"world": args.world}
+    settings = {name: getattr(args, name) for name in ("features", "captions", "tokenizer")}
+    settings |= {name: given[name] for name in READING if name in given}
+    return settings | ({"max_unpaired": math.ceil(1000 * unpaired) / 1000} if unpaired else {})
 
 
 if __name__ == "__main__":

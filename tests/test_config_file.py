@@ -138,6 +138,9 @@ def test_values_in_a_file_are_checked_like_those_on_the_command_line(monkeypatch
     with pytest.raises(SystemExit):
         parsed("model: m", "--sedes", "4")
     assert "no option --sedes; did you mean --seeds?" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parsed("model: m", "outputs/student", "--fast")
+    assert "'outputs/student' belongs to no option: write --OPTION VALUE" in capsys.readouterr().err
 
 
 def test_ablations_take_recipes_and_their_own_options_from_one_file(monkeypatch, tmp_path):

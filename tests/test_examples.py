@@ -84,6 +84,12 @@ def test_own_data_never_falls_back_to_the_world(tiny_world, teacher, tmp_path, m
     assert "--features needs --captions" in refusal(monkeypatch, "pretrain_teacher", features, *options)
     message = refusal(monkeypatch, "distill", "--text=x.txt", "--teacher", teacher, *options)
     assert "x.txt does not exist" in message
+    missing = [f"--world={tmp_path / 'none'}", *options]
+    message = refusal(monkeypatch, "pretrain_teacher", "--captions=x.srt", *missing)
+    assert "--captions needs --features" in message
+    message = refusal(monkeypatch, "distill", "--teacher", teacher, *missing)
+    assert "holds no world" in message and "or give --text" in message
+    assert not (tmp_path / "none").exists()
 
 
 def test_text_tower_of_flava_teaches_a_new_roberta_which_another_run_starts_from(tmp_path, monkeypatch):

@@ -136,6 +136,8 @@ class CommandLine(HfArgumentParser):
         words = [*_as_words(given, options), *words]
         namespace, self.unknown = self.parse_known_args(words)
         if self.unknown and not keep_unknown:
+            if not self.unknown[0].startswith("-"):
+                self.error(f"{self.unknown[0]!r} belongs to no option: write --OPTION VALUE; --help lists the options")
             near = nearest(self.unknown[0].partition("=")[0], known, prefix="--")
             self.error(f"there is no option {self.unknown[0]}{near}")
         named, replaced = self._given_by(words) | set(given), recipe(namespace) if recipe is not None else {}

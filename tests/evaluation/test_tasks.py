@@ -204,7 +204,7 @@ def test_missing_split_folder_and_labels_are_errors(data, model, tmp_path):
         read_rows(TASKS["rte"], str(data), "dev")
     with pytest.raises(ValueError, match="3 of 3 rows of RTE's test split .* have no label"):
         read_rows(TASKS["rte"], str(data), "test", labelled=True)
-    with pytest.raises(ValueError, match="there is no task 'sst3'"):
+    with pytest.raises(ValueError, match="there is no task 'sst3'; did you mean sst2.: choose one of cola, "):
         finetune(model, "sst3", arguments(tmp_path / "run"), str(data))
     with pytest.raises(ValueError, match="scored without fine-tuning"):
         finetune(model, "coda", arguments(tmp_path / "run"), str(data))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from captioned_videos import caption, write_captions, write_features
 from datasets import Dataset
-from helpers import make_tokenizer
+from helpers import example, make_tokenizer, parse_command
 from PIL import Image
 
 import vidlankd_hf
@@ -33,6 +33,7 @@ from vidlankd_hf.inspection.inspect import (
     vocabulary_size_at,
     words_of,
 )
+from vidlankd_hf.utils.examples import flags
 
 
 def write_video(path, seconds=6, rate=5):
@@ -228,6 +229,19 @@ def test_picture_has_room_for_every_clip(tmp_path):
     red = (picture == (255, 0, 0)).all(-1)
     assert red.sum() == 20 * 180 * 101, "five clips of four frames of 180 x 101"
     assert (picture[:, :8] == 255).all() and (picture[-8:] == 255).all(), "nothing is cut off at the edges"
+
+
+def test_the_next_command_reads_what_was_inspected(monkeypatch):
+    given = ["--features", "f", "--captions", "my captions.csv", "--tokenizer", "t", "--output_dir", "look"]
+    given += ["--caption_columns", "video=clip", "text=caption", "--remove_overlap", "true", "--num_clips", "4"]
+    ((args,), parser) = parse_command(monkeypatch, "inspect_data", given)
+    settings = example("inspect_data").teacher_settings(args, parser.settings, unpaired=1 / 3)
+    (_, own), _ = parse_command(monkeypatch, "pretrain_teacher", flags(settings))
+    assert (own.features, own.captions, own.tokenizer) == ("f", "my captions.csv", "t")
+    assert own.caption_columns == ["video=clip", "text=caption"] and own.remove_overlap is True
+    assert 1 / 3 <= own.max_unpaired < 0.34
+    ((args,), parser) = parse_command(monkeypatch, "inspect_data", ["--world", "w"])
+    assert example("inspect_data").teacher_settings(args, parser.settings, unpaired=0.0) == {"world": "w"}
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from ..hub.model_cards import write_finetuned_card
 from ..models.attention import longest_sequence
 from ..models.loading import only_errors
 from ..reliability.run_dir import changes, is_finished, log_on_main, mark_finished, open_run_dir, read_settings
+from ..utils.examples import nearest
 from ..utils.io import atomic_write
 from ..utils.json_files import read_json
 from . import TASKS
@@ -175,7 +176,7 @@ def find_task(name: str) -> Task:
     """
     tuned = [key for key, task in TASKS.items() if isinstance(task, Task)]
     if name not in TASKS:
-        raise ValueError(f"there is no task {name!r}: choose one of {', '.join(TASKS)}")
+        raise ValueError(f"there is no task {name!r}{nearest(name, TASKS)}: choose one of {', '.join(TASKS)}")
     if name not in tuned:
         raise ValueError(
             f"{name} is scored without fine-tuning: use `vidlankd evaluate`, or choose one of {', '.join(tuned)}"

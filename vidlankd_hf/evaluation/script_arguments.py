@@ -20,11 +20,11 @@ class TaskArguments:
     task_file: str | None = HfArg(default=None, help="YAML file of your own task, instead of --task (default: none)")
     eval_only: bool = HfArg(default=False, help="score a fine-tuned model without training")
     data: str | None = HfArg(default=None, help="folder in the official layout; default: the Hub")
-    seeds: int = HfArg(default=1, help="number of seeds: 1, 2, ...")
+    seeds: int = HfArg(default=1, help="number of seeds, counted from 1")
     learning_rates: list[float] | None = HfArg(
         default=None, help="learning rates to try, each with all seeds; default: the recipe's"
     )
-    max_length: int | None = HfArg(default=None, help="tokens per text; default: the recipe's")
+    max_length: int | None = HfArg(default=None, help="tokens per text")
     train_rows: int | None = HfArg(default=None, help="train on this many rows; default: all")
     eval_rows: int | None = HfArg(default=None, help="evaluate on this many rows; default: all")
     submission: bool = HfArg(default=False, help="write the official files for the unlabelled splits")

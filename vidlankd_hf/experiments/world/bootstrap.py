@@ -18,7 +18,11 @@ def use_world(args, own) -> None:
     Args:
         args: Training arguments of the run; they must exist already, so that the ranks know of each other.
         own: Script arguments; paths that are `None` become those of the world.
+
+    Raises:
+        ValueError: Captions or videos are given, but no features.
     """
+    _refuse_data_without_features(own)
     options = {"output_dir": own.world, "seed": WORLD_SEED}
     _make_if_missing(args, Path(own.world, "world.json"), "make_world", options)
     _fill_in(own)
@@ -49,10 +53,32 @@ def use_existing_world(own, parser, instead: str) -> None:
         own: Script arguments; paths that are `None` become those of the world, and lengths those of its recipe.
         parser: Parser of the script.
         instead: Option to give if there is no world.
+
+    Raises:
+        ValueError: Captions or videos are given, but no features.
     """
-    if not Path(own.world, "world.json").exists():
-        parser.error(f"{own.world} holds no world: make it with `vidlankd make-world`, or give {instead}")
+    _refuse_data_without_features(own)
+    try:
+        check_world(own.world, instead)
+    except ValueError as error:
+        parser.error(str(error))
     _fill_in(own)
+
+
+def check_world(world: str, instead: str) -> None:
+    """Raises a `ValueError` that names the option `instead` if the folder `world` holds no finished world."""
+    if not Path(world, "world.json").exists():
+        raise ValueError(f"{world} holds no world: make it with `vidlankd make-world`, or give {instead}")
+
+
+def _refuse_data_without_features(own) -> None:
+    """Stops before the world is made: the features of its videos do not belong to the user's captions."""
+    given = [name for name in ("captions", "videos") if getattr(own, name, None) is not None]
+    if given and getattr(own, "features", None) is None:
+        raise ValueError(
+            f"--{given[0]} needs --features, the features of your videos: make them with `vidlankd extract`; without "
+            f"both, the command uses the grounded world {own.world}"
+        )
 
 
 def _fill_in(own) -> None:
