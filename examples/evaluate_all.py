@@ -3,10 +3,10 @@
     vidlankd evaluate --tasks rte mrpc --seeds 3 \\
         --models outputs/students/text_only outputs/student
 
-Models are fine-tuned over several seeds, and scored as they are on the tasks
-that need no fine-tuning. The others are tested against the first model. Every
-result is kept in --output_dir: after an interruption, the same command
-continues where it was.
+Each model is fine-tuned with several seeds, and scored as it is on the tasks
+that need no fine-tuning. The first model is the baseline of the significance
+tests. Every result is kept in --output_dir: after an interruption, the same
+command continues.
 """
 
 import json

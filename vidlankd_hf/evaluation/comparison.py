@@ -1,4 +1,4 @@
-"""Compares models on tasks: checks what was asked for, then runs or reads each result."""
+"""Compares models on tasks: checks the arguments, then computes each result or reads it if it exists."""
 
 import json
 import re
@@ -25,7 +25,7 @@ class Comparison:
     """Several models on several tasks, each result in its own folder.
 
     Args:
-        args: What was asked for.
+        args: Models, tasks and options.
         passed_on: Options for the fine-tuning script: name -> words.
 
     Raises:
@@ -57,8 +57,10 @@ class Comparison:
         if not all(re.fullmatch(r"\w+=[1-9]\d*", entry) for entry in rows):
             raise ValueError(f"--train_rows {' '.join(rows)}: write TASK=ROWS, such as sst2=10000")
         if "learning_rate" in self.passed_on or {entry.split("=")[0] for entry in rows} - set(args.tasks):
-            raise ValueError("give --learning_rates instead of --learning_rate, and --train_rows of --tasks only")
-        for task in args.tasks if args.data else ():  # before hours are spent
+            raise ValueError(
+                "give --learning_rates instead of --learning_rate, and --train_rows only for tasks in --tasks"
+            )
+        for task in args.tasks if args.data else ():  # a missing file should not be noticed after hours
             needed = TASKS[task].files if task in self.zero_shot else ("train", *TASKS[task].evaluate_on)
             for split in needed:
                 find_file(TASKS[task], args.data, split)
@@ -93,11 +95,11 @@ class Comparison:
             name, model, task: As in [`finetuned`].
 
         Raises:
-            ValueError: The kept result was made from another model or other data.
+            ValueError: The stored result was made from another model or other data.
         """
         path = Path(self.args.output_dir) / name / task / RESULT_FILE
         made_from = {"model": model, "weights": fingerprint(model), "data": self.args.data}
-        compared = ("weights" if made_from["weights"] else "model", "data")  # a folder may move
+        compared = ("weights" if made_from["weights"] else "model", "data")  # the model's folder may have moved
         if not path.exists():
             encoder, masked_lm = load_for_scoring(model)
             tokenizer = load_tokenizer(model)
@@ -117,7 +119,7 @@ class Comparison:
 
 
 def options_in(words: Sequence[str]) -> dict[str, list[str]]:
-    """Reads options from a command line whose parser does not know them: name -> words.
+    """Reads options that the command's own parser does not know: name -> words.
 
     Raises:
         ValueError: A word belongs to no option.
