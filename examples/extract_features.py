@@ -6,10 +6,10 @@
 
 A stream is name=model@rate for pictures and name=model@ratexlength for clips:
 24x16 means 16 frames at 24 per second. These two streams are VidLanKD's; they
-may also be written --frame_model MODEL --clip_model MODEL. `accelerate launch` divides
-the shards over processes. Run the command again to make shards that are missing
-or damaged. Without arguments it uses videos and backbones of the grounded
-world, which is made first if it is missing.
+may also be written --frame_model MODEL --clip_model MODEL. `accelerate launch`
+divides the shards over processes. Run the command again to make shards that are
+missing or damaged. Without arguments it uses videos and backbones of the
+grounded world, which is made first if it is missing.
 """
 
 import logging

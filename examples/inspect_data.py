@@ -10,9 +10,9 @@ the vocabulary grows compared with that of a text corpus. Writes into
 captions, if --videos is given), summary.json, unpaired.jsonl (captions and
 videos without a counterpart), and left_out.jsonl. With --teacher, also
 alignment.png and alignment.json: how well captions fit the video some seconds
-before and after them, which reveals shifted subtitles. Ends with an account: what
-went in, what is used, and what was left out and why. Without arguments it shows
-the grounded world.
+before and after them, which reveals shifted subtitles. Ends with an account:
+what went in, what is used, and what was left out and why. Without arguments it
+shows the grounded world.
 """
 
 import json

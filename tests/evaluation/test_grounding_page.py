@@ -118,7 +118,7 @@ def test_every_frame_is_visible_and_the_console_is_silent(grounded, browser):
     )
     assert len(images) > 40 and all(natural > 0 and width > 10 for natural, width, _ in images)
     assert all("seconds" in alt for *_, alt in images)
-    assert "not exactly one such file in the folder of videos" in browser.page_source
+    assert "the folder of videos does not have exactly one file of this name" in browser.page_source
     assert browser.get_log("browser") == []
 
 
