@@ -1,1 +1,1 @@
-"""Launch configurations for `accelerate launch --config_file`; an installed package has them, too."""
+"""Launch configurations for `accelerate launch --config_file`; an installed package also has them."""

@@ -7,10 +7,10 @@ Measurements:
            read completely for each window: time and bytes per example, with and without the files in the page cache
   masks    collating and masking blocks of 128 tokens: TextCollator, compared with DataCollatorForLanguageModeling
   loader   batches of load_video_text(streaming=True) with two idle workers, compared with a training step of a teacher
-  memory   PSS of the main process and of two workers of that loader, on a data set and on one 50 times as large; also
-           without streaming
+  memory   PSS (proportional set size) of the main process and of two workers of that loader, on a data set and on one
+           50 times as large; also without streaming
 
-Needs about 1.5 GB below --work_dir (default: a temporary folder) with the default sizes.
+With the default sizes, it needs about 1.5 GB in --work_dir (default: a temporary folder).
 """
 
 import argparse

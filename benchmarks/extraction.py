@@ -1,11 +1,11 @@
-"""Times extraction, compared with a plain loop over clips and with the backbones alone on ready tensors.
+"""Times extraction, compared with a plain loop over clips and with the backbones alone on prepared tensors.
 
     python benchmarks/extraction.py --videos DIR_OR_GLOB --precisions fp32 bf16 --output_json extraction.json
     python benchmarks/extraction.py --videos DIR_OR_GLOB --backbones tiny
     python benchmarks/extraction.py --memory
 
-The plain loop is one process that reads one clip at a time with the models' own image processors, in fp32. "Ready
-tensors" runs the backbones on as many batches of random pixels on the device: the upper limit. Variants are
+The plain loop is one process that reads one clip at a time with the models' own image processors, in fp32. The
+prepared tensors are as many batches of random pixels on the device; their rate is the upper limit. Variants are
 interleaved, and ratios are medians over rounds, each computed within its round.
 
 Backbones are ResNet-152 and VideoMAE-base, as in the paper, or tiny ones, all with random weights. --memory writes
@@ -108,7 +108,7 @@ def plain(work: Extraction, models: list) -> float:
 
 @torch.inference_mode()
 def ready(work: Extraction, steps: list[int], device: str) -> float:
-    """Runs only the backbones, on as many pictures and clips and in the same batches."""
+    """Runs only the backbones, on the same number of pictures and clips, in batches of the same size."""
     total = 0.0
     for backbone, count in zip(work.backbones.values(), steps):
         clip = backbone.stream.clip_length > 1

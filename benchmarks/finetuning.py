@@ -1,4 +1,4 @@
-"""Training samples per second of fine-tuning, compared with two loops in plain PyTorch.
+"""Measures training samples per second of fine-tuning, compared with two loops in plain PyTorch.
 
     python benchmarks/finetuning.py --model outputs/student --data tasks/ --task sst2
 

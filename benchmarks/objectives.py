@@ -50,7 +50,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=8, help="sequences of 128 tokens per step (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="timed steps per objective (default: %(default)s)")
-    parser.add_argument("--output_dir", type=Path, default=Path("outputs/objectives"), help="for objectives.json")
+    parser.add_argument(
+        "--output_dir", type=Path, default=Path("outputs/objectives"), help="folder for objectives.json"
+    )
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
 

@@ -10,7 +10,7 @@ training run's loader workers put them there. Needs torch and transformers; draw
 Variants (--ways):
   original   per-sample D x D NST, a loop over positions, full logits of both models, a round trip to the host, an
              AdamW loop
-  stock      a Trainer with BertForMaskedLM, written out: full logits of both models, vectorised D x D losses, the
+  stock      what a Trainer with BertForMaskedLM does: full logits of both models, vectorized D x D losses, the
              stock collator, a host sync for every loss, fused AdamW
   ours       DistillationTrainer.training_step
   compiled   the same with both encoders under torch.compile
@@ -73,7 +73,8 @@ def check_agreement(
         for value, reference in zip(values, seen["original"]):
             if abs(value - reference) > AGREEMENT[device] * abs(reference):
                 raise SystemExit(
-                    f"no speeds: (loss, gradient norm) is {seen['original']} by original, {values} by {name}"
+                    f"the variants disagree, so nothing is timed: (loss, gradient norm) is {seen['original']} for "
+                    f"original and {values} for {name}"
                 )
     torch.compiler.reset()  # otherwise it would compile the timed variants for batches of any size
     return seen
@@ -104,14 +105,14 @@ def split(way: Way, rows: np.ndarray, epoch: int) -> dict[str, float]:
     leaf = states.detach().requires_grad_()
     part("head", lambda: cast(way.head, leaf, batch).backward())
     if way.objectives:
-        part("objectives", lambda: cast(way.distil, leaf, taught, batch).backward())
+        part("objectives", lambda: cast(way.distill, leaf, taught, batch).backward())
     part("encoder", lambda: states.backward(leaf.grad))
     part("optimizer", way.update)
     return times
 
 
 def step_seconds(way: Way, rows: np.ndarray, epoch: int) -> float:
-    """Seconds of a step: with collating on a CPU; on a GPU the mean of several steps on ready batches."""
+    """Seconds of a step: on a CPU including collating; on a GPU the mean of several steps on prepared batches."""
     count = STEPS_PER_ROUND[way.device]
     if count == 1:
         return seconds(lambda: way.step(way.collate(rows, epoch)), way.device)
@@ -177,7 +178,7 @@ def measure(args, size: str, name: str, tokenizer, device: str) -> list[dict]:
 
 
 def time_variants(args, size: str, name: str, tokenizer, device: str, rows: np.ndarray) -> list[dict]:
-    """Times the variants on `rows [rounds + 1, batch, tokens]`, interleaved, and takes each one apart."""
+    """Times the variants on `rows [rounds + 1, batch, tokens]`, interleaved, and times the parts of each."""
     objectives, teacher_size = OBJECTIVES[name], args.teacher or size
     ways, cells = {}, []
     for kind in args.ways:
@@ -272,9 +273,9 @@ def draw(rows: list[dict], machine: dict, path: Path) -> None:
     ]
     figure = Figure(figsize=(9.5, 0.36 * len(rows) + 1.8), layout="constrained")
     axis, left = figure.subplots(), np.zeros(len(rows))
-    for part, colour in zip(PARTS, ("#3e4c59", "#c98a1b", "#2f6fab", "#7fb2e5", "#3f9d6b", "#8d6cab")):
+    for part, color in zip(PARTS, ("#3e4c59", "#c98a1b", "#2f6fab", "#7fb2e5", "#3f9d6b", "#8d6cab")):
         width = np.array([1000 * row["parts"][part] for row in rows])
-        axis.barh(names, width, left=left, label=part, color=colour)
+        axis.barh(names, width, left=left, label=part, color=color)
         left += width
     for i, row in enumerate(rows):
         axis.text(1.02, i, f"{1000 * row['seconds']:,.0f} ms", va="center", fontsize=9,
@@ -296,7 +297,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", default=["small"], help="sizes of the student: tiny, small, base")
     parser.add_argument("--teacher", help="size of the teacher (default: the student's)")
-    parser.add_argument("--model_type", choices=("bert", "modernbert"), default="bert", help="of the student")
+    parser.add_argument(
+        "--model_type", choices=("bert", "modernbert"), default="bert", help="model type of the student"
+    )
     parser.add_argument("--objectives", nargs="+", choices=OBJECTIVES, default=["both"])
     parser.add_argument(
         "--ways", nargs="+", choices=WAYS, default=["original", "stock", "ours", "alone"], help="variants to time"
@@ -304,7 +307,9 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
     parser.add_argument("--batch", type=int, default=8, help="sequences of 128 tokens per step (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="timed steps per variant (default: %(default)s)")
-    parser.add_argument("--output_dir", type=Path, help="for step.json, step.md and step.png (default: only print)")
+    parser.add_argument(
+        "--output_dir", type=Path, help="folder for step.json, step.md and step.png (default: only print)"
+    )
     parser.add_argument("--floors", type=Path, help="JSON file of minimum ratios; the run fails below one")
     args = parser.parse_args()
     floors = json.loads(args.floors.read_text()) if args.floors else {}

@@ -25,7 +25,7 @@ BLOCK = 126  # tokens of a block, without [CLS] and [SEP]
 
 
 class Way:
-    """One variant of the step, in parts: `collate, teach, encode, head, distil, update`."""
+    """One variant of the step, in parts: `collate, teach, encode, head, distill, update`."""
 
     def __init__(self, teacher: VidLanKDTeacher, student: VidLanKDStudent, tokenizer, objectives: dict, device, bf16):
         self.teacher, self.student, self.objectives, self.device = teacher, student, objectives, device
@@ -49,7 +49,7 @@ class Way:
         logits = mlm_head(self.student)(states)
         return F.cross_entropy(logits.flatten(0, 1).float(), batch["labels"].flatten())
 
-    def distil(self, states: torch.Tensor, taught: torch.Tensor, batch: dict) -> torch.Tensor:
+    def distill(self, states: torch.Tensor, taught: torch.Tensor, batch: dict) -> torch.Tensor:
         total = 0.0
         for name, weight in self.objectives.items():
             student = F.normalize(self.student.distillation_heads[name].layers(states).float(), dim=-1)
@@ -72,7 +72,7 @@ class Way:
         taught = self.teach(batch) if self.objectives else None
         states = self.encode(batch)
         loss = self.head(states, batch)
-        return loss + self.distil(states, taught, batch) if self.objectives else loss
+        return loss + self.distill(states, taught, batch) if self.objectives else loss
 
     def update(self) -> None:
         torch.nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
@@ -188,7 +188,7 @@ class Ours(Way):
     def head(self, states, batch):
         return mlm_loss(masked_logits(self.student, states, batch["masked_positions"]), batch["masked_labels"])
 
-    def distil(self, states, taught, batch):
+    def distill(self, states, taught, batch):
         taught, total = unit_states(taught), 0.0
         for name, weight in self.objectives.items():
             student = self.student.distillation_heads[name](states)

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 EVIDENCE = ROOT / "docs" / "evidence"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MARKER = re.compile(r"<!-- results: (\S+) -->(.*?)<!-- /results -->", re.DOTALL)
-# The machine that the pages name once, for all measurements without another.
+# The machine of all measurements that do not name another one; the pages name it once.
 MACHINE = "2 cores of an Intel Xeon (AVX-512, AMX), 24 GB; torch 2.13.0 (CPU), transformers 5.23.0"
 STEPS = ("step-small", "step-base", "step-objectives", "step-small-amd", "step-small-amd-kept")
 VARIANTS = {

@@ -3,11 +3,11 @@
     vidlankd ablate --table objectives teacher --seeds 1 2 3
 
 They compare objectives, teachers, features, heads, vokens and weights, by
-default on the grounded world. On your own data give --config: a YAML file with
-the sections pretrain_teacher (with features, captions and tokenizer) and
+default on the grounded world. For your own data, give --config: a YAML file
+with the sections pretrain_teacher (with features, captions and tokenizer) and
 distill (with text), and ablate for options of this script (docs/baselines.md).
 The result of every run is a JSON file in --results; while that file is there,
-the run is not repeated. A run that fails leaves its row out.
+the run is not repeated. If a run fails, the tables lack its row.
 """
 
 import shlex
@@ -30,8 +30,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="seeds of world and training")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/ablations"), help="folder for all output")
     parser.add_argument("--results", type=Path, help="folder of the results; default: OUTPUT_DIR/results")
-    parser.add_argument("--launcher", help="what starts each run, such as 'accelerate launch'; default: python")
-    parser.add_argument("--jobs", type=int, help="runs at the same time; default: 2, or 1 on own data")
+    parser.add_argument(
+        "--launcher", help="command that starts each run, such as 'accelerate launch'; default: python"
+    )
+    parser.add_argument("--jobs", type=int, help="runs at the same time; default: 2, or 1 on your own data")
     args = parser.parse(section_needed=False)
     own = {} if parser.config is None else read_yaml(parser.config)
     recipes = {name: own[name] for name in DATA if name in own}
@@ -55,7 +57,7 @@ def main() -> None:
         print(f"\n{path.read_text()}")
     print(f"Done in {(time.monotonic() - started) / 60:.1f} min. Tables and figures: {args.output_dir / 'tables'}.")
     if failed:
-        raise SystemExit("These runs failed, and their rows are left out:\n" + "\n".join(failed))
+        raise SystemExit("These runs failed, so the tables lack their rows:\n" + "\n".join(failed))
 
 
 if __name__ == "__main__":

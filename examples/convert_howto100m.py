@@ -1,10 +1,10 @@
-"""Converts HowTo100M as it is published for training.
+"""Converts the published files of HowTo100M for training.
 
     vidlankd convert-howto100m --features_2d DIR --features_3d DIR \\
         --captions caption.json --max_missing 0.05
 
-It is published as one .npy file of features per video, and captions as json
-or csv.
+These are one .npy file of features per video and stream, and captions as JSON
+or CSV.
 """
 
 from pathlib import Path
@@ -19,11 +19,13 @@ def main() -> None:
     parser = CommandLine(__doc__)
     parser.add_argument("--features_2d", required=True, help="folder of ID.npy or ID.mp4.npy, one row per second")
     parser.add_argument("--features_3d", required=True, help="the same, three rows per two seconds")
-    parser.add_argument("--captions", required=True, help="file caption.json or raw_caption.json, or a folder of csv")
+    parser.add_argument(
+        "--captions", required=True, help="file caption.json or raw_caption.json, or a folder of CSV files"
+    )
     parser.add_argument("--output_dir", default="outputs/howto100m", help="folder to create")
-    parser.add_argument("--max_missing", type=float, default=0.0, help="largest share of videos to leave out")
-    parser.add_argument("--width_2d", type=int, default=2048, help="width of a row")
-    parser.add_argument("--width_3d", type=int, default=2048, help="width of a row")
+    parser.add_argument("--max_missing", type=float, default=0.0, help="largest share of videos that may be left out")
+    parser.add_argument("--width_2d", type=int, default=2048, help="width of a 2D feature")
+    parser.add_argument("--width_3d", type=int, default=2048, help="width of a 3D feature")
     parser.add_argument(
         "--remove_overlap", type=string_to_bool, help="remove text that rolling captions repeat; default: yes"
     )

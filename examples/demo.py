@@ -2,7 +2,7 @@
 
     vidlankd demo
 
-Makes the world, trains a teacher and a control teacher on its videos, distils
+Makes the world, trains a teacher and a control teacher on its videos, distills
 students on its text, probes them all, and writes results.json, report.md and
 report.png. Finished runs are not repeated.
 """
@@ -23,7 +23,7 @@ from vidlankd_hf.utils.examples import flags
 
 
 def stages_of(seed: int, folder: Path, thorough: bool) -> list[list[tuple[ExperimentRun, dict | None]]]:
-    """Returns the runs of one seed in stages that need only earlier ones, each with its row in the report, if any."""
+    """Returns the runs of one seed, each with its row in the report, in stages that need only earlier stages."""
     world = folder / "world"
 
     def training(run: Path, example: str, options: dict, settings: dict) -> ExperimentRun:

@@ -1,4 +1,4 @@
-"""Distils a teacher into a BERT, RoBERTa or ModernBERT, using only text.
+"""Distills a teacher into a BERT, RoBERTa or ModernBERT, using only text.
 
 Without arguments it uses the text of the grounded world in outputs/. World and
 teacher are made first if they are missing. With your own data, give --teacher

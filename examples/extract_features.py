@@ -5,11 +5,11 @@
         clip=MCG-NJU/videomae-base-finetuned-kinetics@24x16
 
 A stream is name=model@rate for pictures and name=model@ratexlength for clips:
-24x16 means 16 frames at 24 per second. These two streams, VidLanKD's, may also
-be written --frame_model MODEL --clip_model MODEL. `accelerate launch` divides
-the shards over processes. Run the command again to make shards that are missing
-or damaged. Without arguments it uses videos and backbones of the grounded
-world, which is made first if it is missing.
+24x16 means 16 frames at 24 per second. These two streams are VidLanKD's; they
+may also be written --frame_model MODEL --clip_model MODEL. `accelerate launch`
+divides the shards over processes. Run the command again to make shards that are
+missing or damaged. Without arguments it uses videos and backbones of the
+grounded world, which is made first if it is missing.
 """
 
 from pathlib import Path
@@ -50,8 +50,10 @@ def main() -> None:
     parser.add_argument("--max_failed", type=int, default=0, help="videos that may fail before the exit code is 1")
     parser.add_argument("--retry_failed", action="store_true", help="try failed videos again")
     parser.add_argument("--shard_bytes", type=int, default=2**30, help="approximate size of a shard")
-    parser.add_argument("--stall_seconds", type=float, default=60, help="a video fails after so many without a frame")
-    parser.add_argument("--video_seconds", type=float, default=4 * 3600, help="longest decoding time per video")
+    parser.add_argument(
+        "--stall_seconds", type=float, default=60, help="a video fails after this time without a frame"
+    )
+    parser.add_argument("--video_seconds", type=float, default=4 * 3600, help="a video fails after this decoding time")
     parser.add_argument("--decoder_memory", type=int, default=4 * 2**30, help="bytes that a decoding process may use")
     args = parser.parse()
 
@@ -68,7 +70,7 @@ def main() -> None:
     if args.output_dir is None or not (args.streams or args.frame_model):
         parser.error("--videos needs --output_dir and --streams (or --frame_model)")
 
-    # Only this package's: the Hub's client shows its warnings itself.
+    # Only the log of this package: the Hub's client shows its warnings itself.
     show_log()
     on_gpu = torch.cuda.is_available() and args.device != "cpu"
     state = PartialState(cpu=not on_gpu)
@@ -91,7 +93,7 @@ def main() -> None:
         return
     parser.save_settings(store.folder)
     hours = sum(map(store.duration, store.video_ids)) / 3600
-    print(f"Features of {len(store)} videos ({hours:.2f} h), {store.feature_size} values a step, in {store.folder}.")
+    print(f"Features of {len(store)} videos ({hours:.2f} h), {store.feature_size} values per step, in {store.folder}.")
     print(
         f"Next: vidlankd inspect --features {store.folder} --captions CAPTIONS --videos VIDEOS --tokenizer TOKENIZER"
     )

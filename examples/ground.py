@@ -3,7 +3,7 @@
     vidlankd ground --sentences "there is a lijux" "she needs the lijux again"
 
 Shows teacher and student next to each other, and also writes pictures. Without
-arguments: the grounded world, outputs/teacher, outputs/student and three
+arguments it uses the grounded world, outputs/teacher, outputs/student and three
 held-out sentences. The student is read through its saved distillation head.
 """
 

@@ -1,4 +1,4 @@
-"""Summarises and shows captioned video before a teacher is trained on it.
+"""Summarizes and shows captioned video before a teacher is trained on it.
 
     vidlankd inspect --features outputs/features --captions my_subtitles \\
         --tokenizer google-bert/bert-base-uncased --videos my_videos \\
@@ -9,10 +9,10 @@ the vocabulary grows compared with that of a text corpus. Writes into
 --output_dir: contact_sheet.png and contact_sheet.html (random clips with
 captions, if --videos is given), summary.json, unpaired.jsonl (captions and
 videos without a counterpart), and left_out.jsonl. With --teacher, also
-alignment.png and alignment.json: how well captions fit the picture some seconds
-before and after them, which shows shifted subtitles. Ends with an account: what
-went in, what is used, and what was left out and why. Without arguments it shows
-the grounded world.
+alignment.png and alignment.json: how well captions fit the video some seconds
+before and after them, which reveals shifted subtitles. Ends with an account:
+what went in, what is used, and what was left out and why. Without arguments it
+shows the grounded world.
 """
 
 import json

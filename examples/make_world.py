@@ -22,10 +22,10 @@ def main() -> None:
     parser.add_argument("--output_dir", default="outputs/world", help="new folder, or an unfinished one to continue")
     for name, what in {
         "seed": "seed of everything in the world",
-        "num_nouns": "nouns; a multiple of 48 balances the attributes",
+        "num_nouns": "number of nouns, a multiple of 48",
         "num_videos": "videos of 4 to 6 seconds, with one to three objects",
         "num_sentences": "sentences of the text corpus",
-        "vocab_size": "largest size of the WordPiece vocabulary",
+        "vocab_size": "maximum size of the WordPiece vocabulary",
         "num_pretrain_scenes": "scenes rendered to pre-train the backbones",
         "frame_pretrain_steps": "training steps of the ResNet, 32 pictures each",
         "clip_pretrain_steps": "training steps of the VideoMAE, 32 clips each",

@@ -1,11 +1,11 @@
-"""Vokenizes a text corpus: gives every token the video clip nearest to it.
+"""Vokenizes a text corpus: assigns the nearest video clip to every token.
 
 This is the baseline of Tan and Bansal (2020). Train a vokenizer first:
 
     vidlankd teacher --joint_size 64 --output_dir outputs/vokenizer
 
 Without further arguments, clips and text are the grounded world's. Run the
-command again to continue where it was stopped.
+command again to continue after an interruption.
 """
 
 from datetime import timedelta
@@ -34,7 +34,7 @@ def main() -> None:
     elif not args.features or not args.captions:
         parser.error("--text needs --features and --captions: give all three")
 
-    # The other processes wait while one tokenises and encodes the clips.
+    # The other processes wait while one tokenizes the text and encodes the clips.
     state = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=1))
     tokenizer = load_tokenizer(args.vokenizer)
     vokenizer = VidLanKDTeacher.from_pretrained(args.vokenizer, trust_remote_code=False)

@@ -8,7 +8,7 @@ from helpers import WORDS, make_tokenizer
 from tokenizers.processors import TemplateProcessing
 
 from vidlankd_hf.evaluation.trainer import FinetuningArguments
-from vidlankd_hf.evaluation.zero_shot import CODA_COLOURS, COLOURS, MATERIALS, POSITIONS, VICOMTE_COLOURS, ZERO_SHOT
+from vidlankd_hf.evaluation.zero_shot import CODA_COLORS, COLORS, MATERIALS, POSITIONS, VICOMTE_COLORS, ZERO_SHOT
 
 ROWS = {"train": 12, "dev": 9, "test": 3}
 GOOD, BAD = WORDS[0], WORDS[1]  # the label can be read from these words
@@ -151,18 +151,18 @@ def _visual_commonsense(root: Path) -> None:
 
     things = WORDS[:24]
     lines(root / "memory_colors" / "memory_colors.jsonl",
-          [{"descriptor": "a", "item": thing, "label": COLOURS[i % 3]} for i, thing in enumerate(things)])  # fmt: skip
+          [{"descriptor": "a", "item": thing, "label": COLORS[i % 3]} for i, thing in enumerate(things)])  # fmt: skip
     lines(root / "coda" / "objects.jsonl",
           [{"class_id": f"/m/{i}", "object_s": thing if i else None, "object_pl": thing, "areis_pl": "are"}
            for i, thing in enumerate(things)])  # fmt: skip
     annotations = []
     for i in range(len(things)):
         for shift in (0, 0, 1):
-            given = {colour: 2 * (j == i % 3 + shift) + (j == 4) for j, colour in enumerate(CODA_COLOURS)}
+            given = {color: 2 * (j == i % 3 + shift) + (j == 4) for j, color in enumerate(CODA_COLORS)}
             annotations.append({"class_id": f"/m/{i}", "action": "submitted", **given, "included": True})
         annotations.append({"class_id": f"/m/{i}", "action": "skipped", "included": False})
     lines(root / "coda" / "annotations.jsonl", annotations)
-    for folder, words in (("color", VICOMTE_COLOURS), ("material", MATERIALS)):
+    for folder, words in (("color", VICOMTE_COLORS), ("material", MATERIALS)):
         rows = [{"sub": thing, "obj": words[i % 3], "alt": words[i % 3 + 1]} for i, thing in enumerate(things)]
         lines(root / "vicomte" / folder / "train.jsonl", rows[:16])
         lines(root / "vicomte" / folder / "test.jsonl", rows[16:])

@@ -45,7 +45,7 @@ def test_command_line_overrides_file_and_file_overrides_the_worlds_recipe(monkey
     assert (data.text, args.max_steps) == ("my.txt", -1), "the world's recipe is never used with own data"
 
 
-def test_section_of_the_script_is_taken(tmp_path):
+def test_section_of_the_script_is_read(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text("distill: {learning_rate: 0.01}\npretrain_teacher: {learning_rate: 0.02}\n")
     assert read_config(path, "distill", ["learning_rate"]) == {"learning_rate": 0.01}
@@ -57,7 +57,7 @@ def test_section_of_the_script_is_taken(tmp_path):
 @pytest.mark.parametrize(
     "content, message",
     [
-        ("learning_rat: 1", "'learning_rat'.*did you mean learning_rate.*--help"),
+        ("learning_rat: 1", "'learning_rat'.*--help.*did you mean learning_rate"),
         ("- 1", "holds no settings"),
         ("!!python/object/apply:os.system ['true']", "could not determine a constructor"),
     ],
@@ -89,7 +89,7 @@ def test_there_are_two_recipes():
     assert [path.stem for path in RECIPES] == ["base", "small"]
 
 
-def test_saved_settings_repeat_a_run_and_the_recipe_changed_meanwhile_does_not(monkeypatch, tmp_path):
+def test_saved_settings_repeat_a_run_even_if_the_recipe_has_changed(monkeypatch, tmp_path):
     words = ["--objectives", '{"nst": 5}', "--warmup_steps", "0", "--output_dir", "out", "--num_train_epochs", "2",
              "--hub_token", "secret"]  # fmt: skip
     recipe = {**RECIPE, "warmup_steps": 50}

@@ -35,7 +35,7 @@ def test_file_that_the_system_refuses_is_one_message(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     "main, error",
     [
-        (lambda: exec(compile("int('x')", str(PACKAGE / "cli.py"), "exec")), ValueError),  # a slip in this package
+        (lambda: exec(compile("int('x')", str(PACKAGE / "cli.py"), "exec")), ValueError),  # a bug in this package
         (lambda: json.loads("{"), ValueError),
         (lambda: [][0], IndexError),
         (lambda: torch.ones(2) @ torch.ones(3), RuntimeError),
@@ -85,7 +85,7 @@ def test_what_the_trainer_refuses_is_refused(monkeypatch):
 
 
 @pytest.mark.parametrize("rank, waits", [(None, []), ("0", []), ("1", [5])])
-def test_other_processes_let_the_main_one_speak(monkeypatch, tmp_path, rank, waits):
+def test_other_processes_wait_so_that_the_main_one_shows_the_error(monkeypatch, tmp_path, rank, waits):
     waited = []
     monkeypatch.setattr(errors.time, "sleep", waited.append)
     monkeypatch.delenv("RANK", raising=False) if rank is None else monkeypatch.setenv("RANK", rank)

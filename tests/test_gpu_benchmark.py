@@ -33,7 +33,7 @@ def test_bundle_that_is_too_large_is_refused_and_its_largest_files_are_named(loa
         (tmp_path / "wheels" / name).write_bytes(bytes(size))
     assert bundle.check_size(tmp_path) == 3010
     monkeypatch.setattr(bundle, "LIMIT", 3000)
-    with pytest.raises(SystemExit, match="at most 0 may travel: large.whl 0.0, small.whl"):
+    with pytest.raises(SystemExit, match="at most 0 MiB are allowed: large.whl 0.0, small.whl"):
         bundle.check_size(tmp_path)
 
 

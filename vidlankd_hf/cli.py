@@ -51,12 +51,12 @@ class CommandLine(HfArgumentParser):
     """Parses an example's options from the command line and from a YAML file.
 
     Args:
-        description: The script's docstring, at most 80 columns wide; shown as it is.
+        description: The script's docstring, at most 80 columns wide, which the help shows unchanged.
         dataclass_types: Dataclasses whose fields become options; `add_argument` adds more.
         groups: Heading -> names of options, in the order of the help. A dict of name -> text also replaces the
             options' help. Options in no group are shown in the first one, except those that a
             dataclass inherits from `transformers.TrainingArguments`, which only `--help_all` shows.
-        defaults: Name -> what the help shows as the default, where that is not a fixed value.
+        defaults: Name -> text that the help shows as the default, for defaults that are not a fixed value.
     """
 
     def __init__(self, description: str, dataclass_types=(), groups: dict[str, Collection[str]] | None = None,
@@ -153,7 +153,7 @@ class CommandLine(HfArgumentParser):
             return namespace
         try:
             parsed = self.parse_args_into_dataclasses(words, return_remaining_strings=True, look_for_args_file=False)
-        except (ValueError, ImportError) as error:  # also those of the Trainer's own checks
+        except (ValueError, ImportError) as error:  # including errors of the Trainer's own checks
             raise ValueError(str(error)) from error
         return parsed[: len([*self.dataclass_types])]
 
@@ -166,7 +166,7 @@ class CommandLine(HfArgumentParser):
         return {name for name, value in vars(self.parse_known_args(words, unset)[0]).items() if value is not UNSET}
 
     def save_settings(self, folder: str | Path, sections: dict[str, Any] | None = None) -> None:
-        """Writes the settings that were given, and those of a recipe, to `config.yaml`: `--config` repeats the run.
+        """Writes the given settings and those of a recipe to `config.yaml`; `--config` with this file repeats the run.
 
         Addresses are written without user, password and query.
 
@@ -178,7 +178,7 @@ class CommandLine(HfArgumentParser):
         content = {**sections, self.script: settings} if sections else settings
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         Path(folder).mkdir(parents=True, exist_ok=True)
-        about = f"# What this run of {self.script}.py was given. Repeat the run with --config and this file.\n"
+        about = f"# The settings of this run of {self.script}.py. To repeat it, give this file with --config.\n"
         (Path(folder) / CONFIG_FILE).write_text(about + text)
 
 
@@ -210,7 +210,7 @@ def read_config(
     unknown = [] if known is None else sorted(str(name) for name in content if name not in known)
     if unknown:
         near = nearest(unknown[0], known or ())
-        raise ValueError(f"{path} has a setting {unknown[0]!r}, which {section}.py lacks{near}: see its --help")
+        raise ValueError(f"{path} has a setting {unknown[0]!r}, which {section}.py lacks (see its --help){near}")
     return content
 
 
@@ -250,7 +250,7 @@ class _HelpAll(argparse.Action):
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """80 columns; per option one name, its type and its default."""
+    """Help of 80 columns that shows one name, the type and the default of each option."""
 
     def __init__(self, prog):
         super().__init__(prog, max_help_position=32, width=80)

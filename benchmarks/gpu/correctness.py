@@ -3,8 +3,8 @@
     python benchmarks/gpu/correctness.py --output_dir results
     python benchmarks/gpu/correctness.py --output_dir results --rehearse
 
-Checks, each with its bound in the code and the measured value in correctness.json. In a rehearsal without a GPU, the
-"device" is the CPU, and checks that need CUDA are skipped and say so.
+Each check has its bound in the code and writes the measured value to correctness.json. In a rehearsal without a GPU,
+the "device" is the CPU, and checks that need CUDA are skipped and say so.
 """
 
 import json
@@ -101,7 +101,7 @@ def compiled(setup: Setup) -> dict:
 
 
 class NoWaiting(TrainerCallback):
-    """Raise an error at every wait for the GPU between the second and the last step."""
+    """Raises an error at every wait for the GPU between the second and the last step."""
 
     def on_step_begin(self, args, state, control, **kwargs):
         torch.cuda.set_sync_debug_mode("error" if state.global_step >= 2 else "default")
@@ -135,7 +135,7 @@ def grounding(setup: Setup) -> dict:
     return bounded(FP32, **{name: float((ours[i] - theirs[i]).abs().max()) for name, i in pairs.items()})
 
 
-# ---- several processes, each check in processes of its own ----
+# ---- checks with several processes, new ones for each check ----
 
 
 def launched(setup: Setup, ranks: int, **options) -> list[dict]:

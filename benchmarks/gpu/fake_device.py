@@ -6,8 +6,8 @@
 torch's `FakeTensorMode` computes shapes, dtypes and devices without data, and refuses an operation on tensors of two
 devices. Here it runs the forward passes of student and teacher, their trainers' losses, item counts and sums, NaN
 detection, gathered negatives, evaluation and grounding on `cuda:0`, in fp32 and under bf16 autocast. A value that
-depends on data, such as `.item()`, cannot be computed, so a wait for the device there is an error, too. A backward
-pass would need a driver.
+depends on data, such as `.item()`, cannot be computed, so waiting for the device is an error as well. Backward passes
+are not run: they would need a driver.
 """
 
 import sys
@@ -40,7 +40,7 @@ WORDS = [f"w{i}" for i in range(95)]
 
 
 class EndOfLoopError(Exception):
-    """Stops an evaluation where it reads its sums back, which it may."""
+    """Stops an evaluation where it reads its sums, which may wait for the device."""
 
 
 class OtherProcess:
@@ -67,7 +67,7 @@ class Batches(list):
 
 
 def as_trained(trainer_class, model, teacher=None):
-    """A trainer with `model` on the device, and only what a step and an evaluation use."""
+    """A trainer with `model` on the device that has only what a step and an evaluation use."""
     trainer = trainer_class.__new__(trainer_class)
     trainer.model, trainer.teacher_model, trainer.accelerator = model, teacher, OtherProcess()
     trainer.args = SimpleNamespace(

@@ -30,7 +30,7 @@ class Jobs:
         self.world = self.folder / "demo" / "world"
 
     def run(self, *words: object, **options: object) -> float:
-        """Run a Python script or module in the work folder; return its seconds.
+        """Runs a Python script or module in the work folder; returns its seconds.
 
         Raises:
             RuntimeError: It failed, or ran out of time; the message is the end of its output.
@@ -93,7 +93,7 @@ class Jobs:
         return {"minutes": took / 60, "rows": json.loads((folder / "results.json").read_text()),
                 "log": (folder / "report.md").read_text()}  # fmt: skip
 
-    # ---- evidence at size ----
+    # ---- evidence with larger models ----
 
     def larger(self, name: str, size: str, objectives: tuple[str, ...], options: dict) -> dict:
         """A teacher and students of one size on the grounded world, probed."""

@@ -6,7 +6,7 @@
 The machine brings Python 3.12 with torch, accelerate, tokenizers, safetensors, huggingface_hub, pandas, pyarrow,
 opencv, matplotlib, scikit-learn and scipy. The bundle adds this package, the lowest transformers that it supports, and
 what the machine lacks: datasets and PyAV (for the demo and extraction) and DeepSpeed (for ZeRO). Wheels are installed
-without their requirements, into a folder of their own; nothing on the machine is changed.
+without their requirements, into a separate folder; nothing else on the machine is changed.
 """
 
 import argparse
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 64 * 2**20
 PYTHON, PLATFORMS = "3.12", ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 LOWEST, TESTED = "constraints-lowest.txt", "constraints.txt"
-# Where the version is pinned, or the version.
+# Name -> the file that pins the version, or the version.
 WHEELS = {
     "transformers": LOWEST,
     "datasets": LOWEST, "dill": "0.3.8", "multiprocess": "0.70.16",
@@ -68,7 +68,9 @@ def check_size(folder: Path) -> int:
     if total > LIMIT:
         largest = sorted(sizes, key=sizes.get, reverse=True)[:5]
         listed = ", ".join(f"{path.name} {sizes[path] / 2**20:.1f}" for path in largest)
-        raise SystemExit(f"{folder} has {total / 2**20:.1f} MiB, but at most {LIMIT / 2**20:.0f} may travel: {listed}")
+        raise SystemExit(
+            f"{folder} has {total / 2**20:.1f} MiB, but at most {LIMIT / 2**20:.0f} MiB are allowed: {listed}"
+        )
     return total
 
 

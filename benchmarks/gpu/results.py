@@ -39,7 +39,7 @@ class Results:
         return self.ends - time.monotonic()
 
     def run(self, name: str, check: Callable[[], dict]) -> None:
-        """Run a check that returns what it measured; keep that, or how it failed, and go on."""
+        """Runs a check and stores what it measured, or how it failed; an error does not end the part."""
         if name in self.checks:
             print(f"{name}: done before", flush=True)
             return
@@ -80,7 +80,7 @@ def parser_of(description: str) -> argparse.ArgumentParser:
 
 
 def arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Parse the command line, and choose the device.
+    """Parses the command line and chooses the device.
 
     Raises:
         SystemExit: There is no GPU, and this is not a rehearsal.

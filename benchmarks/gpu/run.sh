@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Measures the package on one GPU in at most 9 minutes: correctness, speed, the main job, evidence at size.
+# Measures the package on one GPU in at most 9 minutes: correctness, speed, the main job, evidence with larger models.
 #
 #     benchmarks/gpu/run.sh [--rehearse] [OUTPUT_DIR]
 #
-# Each part writes OUTPUT_DIR/PART.json after every check, so that nothing is lost when time runs out. A part that fails
-# does not stop the next one, and a second run does what is missing or failed. --rehearse uses tiny sizes, on CPU if
-# there is no GPU. If there is a folder wheels/ beside benchmarks/ (python benchmarks/gpu/make_bundle.py), its wheels
+# Each part writes OUTPUT_DIR/PART.json after every check, so that nothing is lost when time runs out. If a part fails,
+# the next one still runs, and a second run repeats what is missing or failed. --rehearse uses tiny sizes, on CPU if
+# there is no GPU. If there is a folder wheels/ next to benchmarks/ (python benchmarks/gpu/make_bundle.py), its wheels
 # are installed into the work folder (WORK, default /tmp/vidlankd_gpu) and used; nothing else is downloaded or changed.
 set -u
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -53,20 +53,20 @@ class Setup:
         return rows
 
     def trained(self, kind: str, *args, **given):
-        """Build a trainer as below, and train."""
+        """Builds a trainer as [`trainer`] does, and trains."""
         trainer = self.trainer(kind, *args, **given)
         trainer.train()
         return trainer
 
     def trainer(self, kind: str, device: str | None = None, dropout=0.0, ragged=True, objectives=None, **given):
-        """Build the trainer of a new `"student"` or `"teacher"`, always with the same weights and data.
+        """Builds the trainer of a new `"student"` or `"teacher"`, always with the same weights and data.
 
         Args:
             kind: What to train.
-            device: Where; default: the device of the checks.
-            dropout: Of all models.
+            device: Device to train on; default: the device of the checks.
+            dropout: Dropout of all models.
             ragged: Whether the student's texts have different lengths, so that there are attention masks.
-            objectives: Of the student.
+            objectives: Objectives of the student.
             given: Further training arguments.
         """
         device = self.device if device is None else device

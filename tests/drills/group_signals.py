@@ -118,7 +118,9 @@ def drill(work: Path, times: int) -> Iterator[tuple[bool, int]]:
         time.sleep(random.uniform(0, 2.0))
         chosen = random.choice([signal.SIGTERM, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
         os.killpg(pids[0], chosen)
-        if kind == "save" and chosen != signal.SIGINT:  # once more, during the save; a second Ctrl-C would kill
+        if (
+            kind == "save" and chosen != signal.SIGINT
+        ):  # once more, during the save; not Ctrl-C, which would kill the run the second time
             wait_until((folder / ".slow").exists, pids)
             time.sleep(random.uniform(0, SLOW["save"] / 2))
             os.killpg(pids[0], signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Two machines without a common folder: two network namespaces, each with a folder of its own at the same path.
+"""Two machines without a common folder: two network namespaces, each with its own folder at the same path.
 
 They train with `accelerate launch` and `--save_on_each_node`, are killed, damaged or stopped, and resume from the
 newest step that is complete on both. They must end with the weights and losses of an undisturbed run, bit for bit.
@@ -176,7 +176,7 @@ def main() -> None:
 
     folder, seconds, options = Path(sys.argv[1]), float(sys.argv[2]), json.loads(sys.argv[3])
     folder_lock.SECONDS_UNTIL_SEEN = 3.0
-    # The launcher's process group decides about the device.
+    # The launcher's process group determines the device.
     options = {"save_on_each_node": True, **OPTIONS, **options, "use_cpu": False}
     plain = {name: value for name, value in options.items() if name not in ("objectives", "dropout")}
     args = DistillationConfig(

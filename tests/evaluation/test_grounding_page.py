@@ -118,7 +118,7 @@ def test_every_frame_is_visible_and_the_console_is_silent(grounded, browser):
     )
     assert len(images) > 40 and all(natural > 0 and width > 10 for natural, width, _ in images)
     assert all("seconds" in alt for *_, alt in images)
-    assert "not exactly one such file in the folder of videos" in browser.page_source
+    assert "the folder of videos does not have exactly one file of this name" in browser.page_source
     assert browser.get_log("browser") == []
 
 
@@ -158,15 +158,15 @@ def test_phone_has_no_horizontal_scrolling_and_dark_mode_is_dark(grounded, brows
         assert widths == [360, 360]
         heights = "return [...document.querySelectorAll('.token')].map((b) => b.offsetHeight)"
         assert min(browser.execute_script(heights)) >= 44
-        colour = "const c = getComputedStyle(document.body); return [c.backgroundColor, c.color]"
-        light = browser.execute_script(colour)
+        color = "const c = getComputedStyle(document.body); return [c.backgroundColor, c.color]"
+        light = browser.execute_script(color)
         dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
 
-        def lightness(colours):
-            return [sum(map(int, re.findall(r"\d+", c)[:3])) for c in colours]
+        def lightness(colors):
+            return [sum(map(int, re.findall(r"\d+", c)[:3])) for c in colors]
 
-        (paper, ink), (dark_paper, dark_ink) = lightness(light), lightness(browser.execute_script(colour))
+        (paper, ink), (dark_paper, dark_ink) = lightness(light), lightness(browser.execute_script(color))
         assert paper > 700 and ink < 150 and dark_paper < 150 and dark_ink > 600
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

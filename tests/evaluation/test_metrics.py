@@ -128,7 +128,7 @@ def test_nothing_to_score_is_an_error(name, config):
         load_metric(name, config).compute(predictions=[], references=[])
 
 
-def test_a_plain_install_imports_every_module_and_names_the_extra_when_it_is_needed():
+def test_an_install_without_extras_imports_every_module_and_names_the_extra_when_it_is_needed():
     code = """
 import importlib, pkgutil, sys
 heavy = ("evaluate", "sklearn", "scipy", "matplotlib")
@@ -201,7 +201,7 @@ def test_accuracy_by_group():
         ("10,000", "10000"),
     ],
 )
-def test_answers_are_normalised_as_by_the_official_script(text, normal):
+def test_answers_are_normalized_as_by_the_official_script(text, normal):
     assert normalize(text) == normal
 
 
@@ -211,7 +211,7 @@ def test_answers_are_normalised_as_by_the_official_script(text, normal):
         ("the Normans", ["Normans", "a Norman"], False, (1.0, 1.0)),
         ("in 1066 and 1067", ["1066"], False, (0.0, 2 * (1 / 4) / (1 / 4 + 1))),
         ("b b c", ["b c c"], False, (0.0, 2 / 3)),
-        ("the", ["a"], False, (1.0, 0.0)),  # both empty once normalised: version 1.1 gives no F1 for it
+        ("the", ["a"], False, (1.0, 0.0)),  # both are empty after normalization: version 1.1 gives no F1 for that
         ("the", ["a"], True, (1.0, 1.0)),  # version 2.0 has no gold answer left: unanswerable
         ("", [], True, (1.0, 1.0)),
         ("something", [], True, (0.0, 0.0)),

@@ -1,4 +1,4 @@
-"""The report, the paired test and the model card made from results; and the commands `finetune` and `evaluate_all`."""
+"""The report, the paired test and the model card of results, and the commands `finetune` and `evaluate`."""
 
 import json
 import os
@@ -58,7 +58,7 @@ def test_paired_test_estimates_the_exact_p_value_of_scipys_permutation_test(metr
         means = [STATISTICS[metric](both[:, places], labels).mean() for places in (a, b)]
         return abs(means[0] - means[1])
 
-    places = np.arange(10), np.arange(10, 20)  # swaps of places are swaps of the predictions of all seeds
+    places = np.arange(10), np.arange(10, 20)  # the predictions of all seeds are swapped together
     exact = permutation_test(
         places, statistic, permutation_type="samples", alternative="greater", n_resamples=np.inf, vectorized=False
     )

@@ -77,7 +77,7 @@ def test_submitted_answers_are_spans_of_their_contexts(name, data, model, tmp_pa
     assert (tmp_path / "null_odds.json").exists() == (name == "squad_v2")
 
 
-def test_mnli_model_is_scored_on_the_labelled_diagnostics_by_category(data, model, tmp_path):
+def test_mnli_model_is_scored_on_the_labeled_diagnostics_by_category(data, model, tmp_path):
     scores = finetune(model, "mnli", arguments(tmp_path), str(data))["scores"]
     assert set(scores) == {"validation_matched", "validation_mismatched", "GLUE diagnostics"}
     expected = {"Lexical Semantics: Factivity", "Logic: Negation", "Logic: Conditionals", "Knowledge: World knowledge"}
@@ -150,7 +150,7 @@ def test_a_limit_takes_the_same_rows_every_time(data):
     [
         ("sst2", "train.tsv", "text\tlabel\na\t1\n", "no 'sentence', only 'text', 'label'"),
         ("sst2", "train.tsv", "sentence\tlabel\na b\n", "line 2 of .* has 1 fields, but the header has 2"),
-        ("sst2", "train.tsv", "sentence\tlabel\na\t2\n", "label '2': allowed are 0, 1"),
+        ("sst2", "train.tsv", "sentence\tlabel\na\t2\n", "label '2', but only 0, 1 are allowed"),
         ("sst2", "train.tsv", "sentence\tlabel\n", "holds no rows"),
         ("cola", "train.tsv", "sentence\tlabel\na\t1\n", "line 1 of .* has 2 fields; CoLA's have 4"),
         ("rte", "train.tsv", "index\tsentence1\tsentence2\n0\ta\tb\n", "no 'label'"),
@@ -183,7 +183,7 @@ def test_wrong_layout_is_an_error_that_says_what_is_wrong(name, file, content, m
         read_rows(TASKS[name], str(tmp_path), "train")
 
 
-def test_piqa_labels_must_be_as_many_as_rows(data, tmp_path):
+def test_piqa_must_have_as_many_labels_as_rows(data, tmp_path):
     (tmp_path / "train.jsonl").write_bytes((data / "piqa" / "train.jsonl").read_bytes())
     (tmp_path / "train-labels.lst").write_text("0\n1\n")
     with pytest.raises(ValueError, match="has 2 labels, but train.jsonl has 12 rows"):

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, BertForMaskedLM, BertModel, RobertaConfi
 from vidlankd_hf.evaluation import TASKS
 from vidlankd_hf.evaluation.checkpoints import load_for_scoring
 from vidlankd_hf.evaluation.probing import masked_scores, probe_pairs, probe_sentences
-from vidlankd_hf.evaluation.zero_shot import CODA_COLOURS, COLOURS, ZERO_SHOT, evaluate_zero_shot
+from vidlankd_hf.evaluation.zero_shot import CODA_COLORS, COLORS, ZERO_SHOT, evaluate_zero_shot
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +64,10 @@ def test_every_set_is_scored_next_to_chance_and_majority(name, data, model, toke
     json.dumps(result)
 
 
-def test_a_model_that_knows_every_colour_scores_one_and_one_that_knows_half_a_half(data, tokenizer):
+def test_a_model_that_knows_every_color_scores_1_and_one_that_knows_half_scores_half(data, tokenizer):
     task = TASKS["memory_colors"]
     items = task.items(data)
-    pairs = [(item["object"], COLOURS[item["label"]]) for item in items]
+    pairs = [(item["object"], COLORS[item["label"]]) for item in items]
     model = knowing(tokenizer, pairs)
     result = evaluate_zero_shot(task, model, tokenizer, data, model)["masked"]
     assert result["accuracy"] == 1.0 and result["by_template"] == [1.0] * len(task.templates)
@@ -76,17 +76,17 @@ def test_a_model_that_knows_every_colour_scores_one_and_one_that_knows_half_a_ha
     assert evaluate_zero_shot(task, model, tokenizer, data, model)["masked"]["accuracy"] == 0.5
 
 
-def test_coda_takes_every_colour_that_most_people_name_and_correlates_with_their_answers(data, tokenizer):
+def test_coda_takes_every_color_that_most_people_name_and_correlates_with_their_answers(data, tokenizer):
     task = TASKS["coda"]
     items = task.items(data)
     assert all(sum(item["distribution"]) == pytest.approx(1) for item in items)
-    assert [CODA_COLOURS[item["label"]] for item in items[:3]] == ["black", "blue", "brown"]
-    model = knowing(tokenizer, [(item["object"], CODA_COLOURS[item["label"]]) for item in items])
+    assert [CODA_COLORS[item["label"]] for item in items[:3]] == ["black", "blue", "brown"]
+    model = knowing(tokenizer, [(item["object"], CODA_COLORS[item["label"]]) for item in items])
     result = evaluate_zero_shot(task, model, tokenizer, data, model)["masked"]
     assert result["accuracy"] == 1.0 and result["spearman"] > 0.4
     tied = [{**items[0], "distribution": [0.5, 0.5, *[0.0] * 9], "label": 0}]
     second = masked_scores(
-        knowing(tokenizer, [(items[0]["object"], "blue")]), tokenizer, tied, CODA_COLOURS, ("{object} {word}",)
+        knowing(tokenizer, [(items[0]["object"], "blue")]), tokenizer, tied, CODA_COLORS, ("{object} {word}",)
     )
     from vidlankd_hf.evaluation.zero_shot import _masked_result
 
@@ -222,7 +222,7 @@ def test_scoring_leaves_the_model_in_its_mode(model, tokenizer, data):
 
 def test_an_answer_that_is_no_candidate_is_an_error(tmp_path):
     (tmp_path / "memory_colors.jsonl").write_text('{"descriptor": "a", "item": "x", "label": "mauve"}\n')
-    with pytest.raises(ValueError, match="label 'mauve': allowed are black"):
+    with pytest.raises(ValueError, match="label 'mauve', but only black, .* are allowed"):
         TASKS["memory_colors"].items(tmp_path)
     with pytest.raises(FileNotFoundError, match="ViComTe colour's train split is in train.jsonl"):
         TASKS["vicomte_color"].items(tmp_path, "train")

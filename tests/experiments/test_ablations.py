@@ -1,4 +1,4 @@
-"""Ablations: cells that are run once, costs that are counted, and tables made of nothing but what was kept."""
+"""Ablations: each run is made once, its cost is counted, and tables are made from stored results alone."""
 
 import json
 import subprocess
@@ -47,7 +47,7 @@ def test_flops_of_a_step_are_those_of_the_cost_model():
     assert taught - text_only == pytest.approx(3 * (encoder + 3 * distillation_head), rel=0.01)
 
 
-def test_counting_flops_changes_no_weight_and_counts_what_the_teacher_is_asked_for():
+def test_counting_flops_changes_no_weight_and_counts_what_the_teacher_computes():
     tokenizer = make_tokenizer()
     student, teacher = make_student(tokenizer), make_teacher(tokenizer)
     before = {name: weight.clone() for name, weight in student.state_dict().items()}
@@ -89,7 +89,7 @@ def test_table_holds_means_and_deviations_over_seeds_and_the_gap_of_each_seed(tm
     assert (tmp_path / "figure.png").stat().st_size > 5000
 
 
-def test_rows_of_other_batches_do_not_stand_in_one_table(tmp_path):
+def test_rows_with_different_batch_sizes_are_not_put_into_one_table(tmp_path):
     results = {1: {"text_only": kept("text_only", 0.1), "crd": kept("crd", 0.6, sequences_per_step=64)}}
     with pytest.raises(ValueError, match="32 and 64 sequences per step"):
         write_table("continue", results, tmp_path)
@@ -99,7 +99,7 @@ def seed_runs(folder, config=None):
     return SeedRuns(1, folder / "models", folder / "results", config)
 
 
-def test_results_of_other_settings_are_refused(tmp_path):
+def test_results_with_other_settings_are_refused(tmp_path):
     runs = seed_runs(tmp_path)
     (tmp_path / "results").mkdir()
     path = tmp_path / "results" / "crd.json"
@@ -110,7 +110,7 @@ def test_results_of_other_settings_are_refused(tmp_path):
         runs.result("crd")
 
 
-def test_results_of_another_text_or_learning_rate_are_refused_but_not_of_another_log(tmp_path, config):
+def test_another_text_or_learning_rate_is_refused_but_not_another_logging_interval(tmp_path, config):
     (tmp_path / "results").mkdir()
     path = tmp_path / "results" / "crd.json"
     path.write_text(json.dumps(seed_runs(tmp_path, config).identity("crd")))
@@ -124,7 +124,7 @@ def test_results_of_another_text_or_learning_rate_are_refused_but_not_of_another
             assert seed_runs(tmp_path, config).result("crd") is not None
 
 
-def test_student_of_a_teacher_that_was_trained_again_is_refused(tmp_path):
+def test_student_is_refused_if_its_teacher_was_trained_again(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     held = {"learning_rate": 2e-4, "fingerprints": {"teacher": "a"}, "logging_steps": 5}
@@ -171,7 +171,7 @@ def config(tiny_world, tmp_path):
 
 
 @pytest.mark.slow
-def test_cells_on_own_data_run_once_and_their_results_suffice_for_the_table(config, tmp_path):
+def test_runs_on_own_data_are_made_once_and_their_results_suffice_for_the_table(config, tmp_path):
     options = ["--table", "continue", "--config", config, "--output_dir", tmp_path / "a", "--seeds", 3]
     output = ablate(*options, "--results", tmp_path / "kept")
     assert (
@@ -197,7 +197,7 @@ def test_cells_on_own_data_run_once_and_their_results_suffice_for_the_table(conf
     assert not (tmp_path / "b" / "seed-3").exists() and "| CRD (weight 1) |" in again
 
 
-def test_vokens_are_made_of_the_captions_that_the_teachers_read(config, tmp_path):
+def test_vokens_are_made_from_the_captions_that_the_teachers_read(config, tmp_path):
     sections = yaml.safe_load(config.read_text())
     given = {"caption_format": "jsonl", "remove_overlap": True, "max_unpaired": 0.25}
     sections["pretrain_teacher"] |= given
@@ -217,7 +217,7 @@ def test_unknown_table_and_config_without_sections_are_errors(tmp_path, monkeypa
 
 
 @pytest.mark.slow
-def test_every_table_fills_on_own_data_but_for_rows_that_cannot_be_run(config, tmp_path):
+def test_every_table_is_filled_on_own_data_except_for_rows_that_cannot_be_run(config, tmp_path):
     """The tiny world has fewer than 300 clips."""
     output = ablate("--config", config, "--output_dir", tmp_path / "all", "--jobs", 2, expect=1)
     failed = {"voken_300", "voken_3000", "voken_hinge"}

@@ -77,7 +77,7 @@ def test_what_a_model_knows_is_found_and_what_it_does_not_know_is_not(tiny_world
 
 
 def test_every_noun_is_scored_by_a_probe_that_never_saw_it():
-    # Each noun has a direction of its own: a probe that saw a noun knows it, one that did not cannot.
+    # Each noun has its own direction: only a probe that saw a noun can know it.
     values = ["a", "b", "c", "d"] * 12
     assert probe_states(np.eye(48), values)["accuracy"] <= 0.25
 
@@ -112,7 +112,7 @@ def test_a_noun_state_is_the_mean_over_its_pieces_and_sentences(tokenizer, model
 
 
 def test_pieces_that_begin_with_the_space_before_a_word_are_the_words(model):
-    """As DeBERTa's: the offsets of a first piece count the space in."""
+    """As in DeBERTa, whose offsets of a first piece include the space."""
     words = ["\u2581" + w for w in " ".join(PROBE_TEMPLATES).replace("{noun}", "dax").replace(".", "").split()]
     vocabulary = {w: i for i, w in enumerate(dict.fromkeys(["[PAD]", "[UNK]", *words, "."]))}
     backend = Tokenizer(WordLevel(vocabulary, "[UNK]"))
@@ -153,7 +153,7 @@ def test_a_folder_without_nouns_is_named(tmp_path, tokenizer, model):
 
 
 def test_an_untrained_model_is_near_chance_whatever_its_pieces_say(tokenizer):
-    # Spelling tells nothing of looks: a bag of word pieces does no better than chance over several worlds.
+    # Spelling says nothing about looks: over several worlds, a bag of word pieces does no better than chance.
     accuracies = []
     for seed in range(6):
         nouns = invent_nouns(48, seed)

@@ -1,4 +1,4 @@
-"""Vokenization: the nearest clip of every token, made once, resumed, and refused where it does not belong."""
+"""Vokenization finds the nearest clip of every token once, resumes, and vokens of other texts are refused."""
 
 import json
 import subprocess
@@ -49,7 +49,7 @@ def blocks_of(folder, tokenizer, seed=0):
 def test_nearest_is_the_largest_inner_product_however_the_bank_is_divided(rows):
     generator = torch.Generator().manual_seed(0)
     queries, bank = (torch.randn(n, 6, generator=generator, dtype=torch.float64) for n in (50, 40))
-    bank[33] = bank[2]  # of equals the first
+    bank[33] = bank[2]  # the first of several equal ones
     naive = [max(range(40), key=lambda k: (float(q @ bank[k]), -k)) for q in queries]
     assert nearest(queries, bank, rows).tolist() == naive
 
@@ -97,7 +97,7 @@ def test_interrupted_vokenization_makes_only_what_is_missing(tmp_path, tokenizer
     assert files[0] == files[1]
 
 
-def test_folder_of_other_settings_and_too_few_clips_are_refused(tmp_path, tokenizer, vokenizer, clips):
+def test_folder_with_other_settings_and_too_few_clips_are_refused(tmp_path, tokenizer, vokenizer, clips):
     blocks = blocks_of(tmp_path, tokenizer)
     vokenize(vokenizer, tokenizer, blocks, clips, tmp_path / "v", num_vokens=9)
     for change, named in (({"num_vokens": 8}, "num_vokens was 9 and is now 8; clips"), ({"seed": 5}, "clips")):

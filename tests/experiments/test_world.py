@@ -40,7 +40,7 @@ def world_lines(num_nouns=144, num_videos=600, num_sentences=9600, seed=0):
 
 
 @pytest.mark.parametrize("num_nouns", [48, 96, 144, 192])
-def test_attributes_balance_singly_and_pairwise(num_nouns):
+def test_attributes_and_pairs_of_attributes_are_balanced(num_nouns):
     looks = list(invent_nouns(num_nouns, seed=0).values())
     assert len(looks) == num_nouns
     for names in [*[(name,) for name in ATTRIBUTES], *combinations(ATTRIBUTES, 2)]:
@@ -55,7 +55,7 @@ def test_a_number_of_nouns_that_cannot_balance_is_refused(num_nouns):
         balanced_looks(num_nouns)
 
 
-def test_which_noun_has_which_look_depends_on_the_seed_alone():
+def test_looks_of_nouns_depend_only_on_the_seed():
     assert invent_nouns(144, 0) == invent_nouns(144, 0)
     assert invent_nouns(144, 0) != invent_nouns(144, 1)
 
@@ -69,12 +69,12 @@ def test_no_word_of_captions_or_text_names_or_hints_at_an_attribute(tiny_world):
     attribute_words = {value for values in ATTRIBUTES.values() for value in values} | set(ATTRIBUTES)
     assert not words & attribute_words
     assert not [word for word in words if word.startswith(FORBIDDEN_STEMS)]
-    # The stems cover the words that they are there for.
+    # The stems cover the words that they are meant to exclude.
     assert all(value.startswith(FORBIDDEN_STEMS) for value in attribute_words)
 
 
 def leave_one_out_accuracy(counts, values):
-    """Ridge classifier of one-hot targets on standardised counts, each noun predicted from all others."""
+    """Ridge classifier of one-hot targets on standardized counts, each noun predicted from all others."""
     counts = (counts - counts.mean(0)) / (counts.std(0) + 1e-9)
     kernel = counts @ counts.T / counts.shape[1]
     hat = kernel @ np.linalg.inv(kernel + np.eye(len(counts)))
@@ -187,8 +187,8 @@ def test_a_video_file_holds_the_frames_that_were_rendered(tiny_world):
         assert np.abs(decoded.astype(float) - frames).mean() < 6
 
 
-def centre(visible):
-    """Centre of mass [T, 2] of what is visible [T, 64, 64]."""
+def center(visible):
+    """Center of mass [T, 2] of what is visible [T, 64, 64]."""
     rows, columns = np.mgrid[:64, :64]
     mass = visible.sum(axis=(1, 2))
     return np.stack([(visible * columns).sum(axis=(1, 2)), (visible * rows).sum(axis=(1, 2))], axis=1) / mass[:, None]
@@ -198,7 +198,7 @@ def centre(visible):
 def test_each_motion_moves_as_its_name_says(motion):
     for seed in range(8):
         frames, visible = render_scene([Look("blue", "triangle", motion)], 24, np.random.default_rng(seed))
-        reach = np.ptp(centre(visible[0]), axis=0)
+        reach = np.ptp(center(visible[0]), axis=0)
         changes = np.abs(np.diff(visible[0], axis=0)).sum(axis=(1, 2)).mean()
         if motion == "rests":
             assert changes == 0 and np.abs(np.diff(frames.astype(float), axis=0)).mean() < 8
@@ -280,7 +280,7 @@ def test_a_finished_world_is_left_alone_and_another_is_refused(tiny_world, capsy
     assert {path: path.stat().st_mtime_ns for path in tiny_world.rglob("*")} == before
 
 
-def test_an_interrupted_world_goes_on_with_the_stage_that_was_interrupted(tiny_world, tmp_path, monkeypatch):
+def test_an_interrupted_world_continues_with_the_stage_that_was_interrupted(tiny_world, tmp_path, monkeypatch):
     import vidlankd_hf.experiments.world.build as build
 
     settings = json.loads((tiny_world / "settings.json").read_text())

@@ -256,7 +256,7 @@ def test_bad_source_says_what_is_allowed(tmp_path):
     with tarfile.open(tmp_path / "a" / "x.tar.gz", "w:gz"):
         pass
     (tmp_path / "a" / "x.tar.gz").rename(tmp_path / "a" / "x.tar")
-    assert "x.tar is no uncompressed tar" in failure(tmp_path, f"frame={tmp_path}/a@1")
+    assert "x.tar is not an uncompressed tar" in failure(tmp_path, f"frame={tmp_path}/a@1")
     (tmp_path / "a" / "x.tar").unlink()
     np.save(tmp_path / "a" / "v.npy", np.ones((3, 2)))
     np.save(tmp_path / "b" / "v.npy", np.ones((3, 2)))

@@ -33,7 +33,7 @@ def released(folder, heads=(), video=False):
     weights["bert.embeddings.position_ids"] = torch.arange(POSITIONS)[None]
     for name in heads:
         weights |= head(name)
-    torch.save(weights, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)  # as of its day
+    torch.save(weights, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)  # as files of that time
     kept = {**CONFIG, "model_type": "bert", "architectures": ["CoLwithBert"], "voken_size": None, "margin": 0.5}
     (folder / "config.json").write_text(json.dumps(kept))
     if not video:
@@ -72,7 +72,7 @@ def test_student_becomes_a_plain_bert_with_the_same_predictions(tmp_path):
     assert (tmp_path / "new" / "tokenizer.json").is_file()
 
 
-def test_teacher_becomes_ours_with_the_same_text_states_and_every_video_weight_in_its_place(tmp_path):
+def test_teacher_is_converted_with_the_same_text_states_and_every_video_weight_in_its_place(tmp_path):
     text, video = released(tmp_path / "old", ("visual_hinge_head",), video=True)
     make_tokenizer().save_pretrained(tmp_path / "old")
     conversion = convert(tmp_path / "old", tmp_path / "new")
@@ -125,12 +125,15 @@ def change(folder, do) -> None:
             lambda w: w.pop("bert.encoder.layer.0.output.dense.bias"),
             "lacks 1 weights.*layer.0.output.dense.bias.*complete",
         ),
-        (lambda w: w.update({"cls.predictions.bias": torch.zeros(3)}), "a separate cls.predictions.decoder.bias"),
+        (
+            lambda w: w.update({"cls.predictions.bias": torch.zeros(3)}),
+            "cls.predictions.decoder.bias differs from cls.predictions.bias",
+        ),
         (lambda w: w.update({"bert.embeddings.LayerNorm.bias": torch.zeros(3)}), r"LayerNorm.bias has shape \[3\]"),
         (lambda w: w.update({"epoch": 3}), "not a state dict"),
     ],
 )
-def test_checkpoint_that_is_not_whole_is_an_error(tmp_path, do, message):
+def test_incomplete_checkpoint_is_an_error(tmp_path, do, message):
     released(tmp_path / "old")
     change(tmp_path / "old", do)
     with pytest.raises(ValueError, match=message):

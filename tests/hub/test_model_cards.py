@@ -1,4 +1,4 @@
-"""Cards: what the Hub reads in them, what a reader does with them, and what they must not tell."""
+"""Cards: what the Hub reads in them, what a reader does with them, and what they must not reveal."""
 
 import contextlib
 import io
@@ -111,7 +111,7 @@ def test_teachers_card_says_what_it_is_and_how_it_was_trained(tmp_path, monkeypa
     run_snippet(card, folder, monkeypatch)
 
 
-def test_teacher_that_started_from_a_folder_tells_its_name_alone(tmp_path):
+def test_teacher_that_started_from_a_folder_reveals_only_its_name(tmp_path):
     BertForMaskedLM(make_config(make_tokenizer())).save_pretrained(tmp_path / "home" / "old-bert")
     teacher = VidLanKDTeacher.from_text_pretrained(tmp_path / "home" / "old-bert", feature_size=6, losses="mlm")
     teacher.save_pretrained(tmp_path / "teacher")
@@ -153,7 +153,7 @@ def test_results_that_come_later_are_added_to_the_card_of_the_run(tmp_path):
     assert len(card.data.eval_results) == 2 and "## Training" in card.text
 
 
-def test_commands_and_names_tell_nothing_of_the_machine(tmp_path):
+def test_commands_and_names_reveal_nothing_about_the_machine(tmp_path):
     line = (
         "accelerate launch /home/bob/code/examples/distill.py --teacher '/mnt/my disk/teachers/t1' "
         "--text=/data/wiki.txt --output_dir outputs/s --config ../../bob/x.yaml --cache_dir ~/cache "
@@ -168,13 +168,13 @@ def test_commands_and_names_tell_nothing_of_the_machine(tmp_path):
     assert is_hub_id("acme/sights:clean") and not is_hub_id(tmp_path) and not is_hub_id("a/b/c")
 
 
-def test_figure_is_drawn_of_what_was_logged_alone(tmp_path):
+def test_figure_is_drawn_only_from_what_was_logged(tmp_path):
     assert not draw_losses("student", [{"train_runtime": 3.0, "train_loss": 1.0, "step": 3}], tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
     history = [{"loss": 3.0, "mlm_loss": 2.0, "step": 1}, {"eval_mlm_loss": 2.5, "step": 1}]
     assert draw_losses("student", history, tmp_path / "some.png") and Image.open(tmp_path / "some.png").format == "PNG"
 
 
-def test_published_command_tells_no_folder_and_no_password():
+def test_published_command_reveals_no_folder_and_no_password():
     line = "distill.py --text file:///home/alice/x.txt --teacher https://alice:pw@host/x --config=/home/alice/c.yaml"
     assert public_command(line) == "distill.py --text x.txt --teacher https://host/x --config=c.yaml"

@@ -1,4 +1,4 @@
-"""Pushing to a Hub on loopback: what arrives, what loads by its id, and what is said where it fails."""
+"""Pushing to a local Hub: what arrives, what loads by its id, and what the message says if it fails."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def connect(monkeypatch, url: str) -> None:
 
 
 def environment(hub: Hub, folder: Path) -> dict[str, str]:
-    """Of a process that talks to the Hub of the test; its client reads the address when it is imported."""
+    """Environment of a process that talks to the Hub of the test; the client reads the address when it is imported."""
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     own = {
         "HF_ENDPOINT": hub.url,
@@ -131,7 +131,7 @@ def test_pushing_saves_first_and_again_pushes_what_has_changed(connected, hub, t
     assert len(hub.repositories["me/student"]["commits"]) == 2, "what is saved elsewhere is not what the run publishes"
 
 
-def test_nothing_but_the_model_is_pushed_whatever_lies_in_its_folder(connected, hub, tmp_path):
+def test_only_the_model_is_pushed_whatever_else_is_in_its_folder(connected, hub, tmp_path):
     trainer = run_student(tmp_path / "student", save_strategy="steps", save_steps=1)
     private = ["run.json", "config.yaml", "result.json", "trainer_state.json", "training_args.bin", "notes.txt",
                "id_rsa", "train.log", "model.safetensors.bak", "pytorch_model.bin", "evil.py", "wandb/run.json",
@@ -176,7 +176,7 @@ def fails_always(status):
 
 
 def fails_to_write(status):
-    """As where a repository of someone else is there to be read."""
+    """As if the repository belongs to someone else and can only be read."""
     return lambda method, path: status if path.endswith(("/repos/create", "/auth-check/write")) else None
 
 
@@ -188,7 +188,7 @@ def fails_at_commit(status):
     (fails_always(401), "401.*hf auth login"), (fails_always(403), "403.*hf auth login"), (fails_always(400), "400"),
     (fails_to_write(403), "403.*hf auth login"),
 ])  # fmt: skip
-def test_what_cannot_be_pushed_later_either_is_an_error_before_training(connected, hub, tmp_path, fails, said):
+def test_push_that_cannot_succeed_later_is_an_error_before_training(connected, hub, tmp_path, fails, said):
     hub.repositories["me/student"] = {"private": False, "branches": {"main": {}}, "commits": []}
     hub.failing = fails
     with pytest.raises(RuntimeError, match=f"--push_to_hub cannot work for me/student: .*{said}"):
@@ -214,7 +214,7 @@ def test_failed_push_loses_nothing_and_says_what_to_run(
     else:
         hub.failing = fails
     trainer = run_student(tmp_path / "student", hub_model_id="me/student", hub_private_repo=True)
-    assert ("pushing is tried again after training" in capsys.readouterr().out) == at_start
+    assert ("the push will be tried again after training" in capsys.readouterr().out) == at_start
     trainer.save_model()
     assert is_whole(tmp_path / "student") and trainer.state.global_step == 2
     assert not hub.repositories.get("me/student", {}).get("commits")
@@ -238,7 +238,7 @@ def test_printed_command_pushes_the_same_files(connected, hub, tmp_path):
 
 
 @pytest.mark.parametrize("strategy", ["every_save", "checkpoint", "all_checkpoints"])
-def test_checkpoints_are_no_models_to_push(tmp_path, strategy):
+def test_pushing_checkpoints_is_refused(tmp_path, strategy):
     arguments = {"output_dir": str(tmp_path), "use_cpu": True, "report_to": "none", "hub_strategy": strategy}
     with pytest.raises(ValueError, match=f"hub_strategy is '{strategy}'.*only 'end'"):
         DistillationConfig(**arguments, push_to_hub=True)

@@ -1,4 +1,4 @@
-"""Everything that goes in is used, or left out with a reason and a name."""
+"""Everything that is read is used, or left out with a reason and a name."""
 
 import json
 import tarfile

@@ -111,7 +111,10 @@ def test_clips_have_frames_of_their_windows_or_a_problem(data, tmp_path):
     assert [(np.asarray(f).mean() - 20) / 40 for f in first.frames] == pytest.approx([1, 3, 5], abs=0.2)
     assert second.problem.startswith("cannot be read") and not second.frames
     (tmp_path / "videos" / "b.mp4").unlink()
-    assert sample_clips(dataset, tmp_path / "videos")[1].problem == "not exactly one such file in the folder of videos"
+    assert (
+        sample_clips(dataset, tmp_path / "videos")[1].problem
+        == "the folder of videos does not have exactly one file of this name"
+    )
     with pytest.raises(ValueError, match="none does not exist"):
         sample_clips(dataset, tmp_path / "none")
 
@@ -124,7 +127,7 @@ def test_files_outside_the_folder_of_videos_are_never_shown(tmp_path):
     window = {"id": "x#0", "start": 0.0, "end": 2.0, "text": "a"}
     rows = [{**window, "video": name} for name in FeatureStore(features).video_ids]
     for clip in sample_clips(Dataset.from_list(rows), tmp_path / "videos"):
-        assert clip.problem == "not exactly one such file in the folder of videos" and not clip.frames
+        assert clip.problem == "the folder of videos does not have exactly one file of this name" and not clip.frames
 
 
 def test_files_are_matched_by_their_full_names(tmp_path):
@@ -181,12 +184,12 @@ def test_no_page_shows_or_asks_for_what_a_playlist_names(tmp_path, kind, show):
     assert not clip.frames and clip.problem.startswith("cannot be read") and asked == []
 
 
-def test_pages_decode_in_children_alone():
+def test_pages_are_decoded_only_in_child_processes():
     """FFmpeg reads outside files only in processes with limited memory; the main process never opens one."""
     package = Path(vidlankd_hf.__file__).parent
     for path in package.rglob("*.py"):
         source = path.read_text()
-        # The child's decoder, and the world's encoder.
+        # the decoder in the child process, and the encoder of the world
         if path.name not in ("decode.py", "container.py", "pictures.py", "render.py"):
             assert "import av" not in source and "cv2" not in source and "imageio" not in source, path
         if "VideoReader(" in source:

@@ -1,4 +1,4 @@
-"""A damaged or unreadable `run.json` leads to the newest complete checkpoint, said aloud, and never to lost work."""
+"""With a damaged or unreadable `run.json`, a run resumes from its newest complete checkpoint, with a message."""
 
 import errno
 import json
@@ -65,7 +65,7 @@ def test_run_resumes_from_the_newest_checkpoint_with_its_copy_of_the_settings(ru
         open_run_dir(arguments(run), {"text": "b"})
 
 
-def test_io_error_is_damage_too(run, monkeypatch, capsys):
+def test_io_error_counts_as_damage(run, monkeypatch, capsys):
     read = Path.read_text
 
     def fail(path, *args, **kwargs):
@@ -78,7 +78,7 @@ def test_io_error_is_damage_too(run, monkeypatch, capsys):
     assert "damaged or cannot be read" in capsys.readouterr().out
 
 
-def test_checkpoints_without_a_copy_are_resumed_too_and_it_is_said_that_settings_are_new(tmp_path, capsys):
+def test_checkpoints_without_a_copy_are_also_resumed_and_a_message_says_that_settings_are_new(tmp_path, capsys):
     train("student", tmp_path, **RUN)  # from Python: no run.json
     (tmp_path / "run.json").write_text("")
     assert open_run_dir(arguments(tmp_path), {}) == str(tmp_path / "checkpoint-4")
@@ -86,7 +86,7 @@ def test_checkpoints_without_a_copy_are_resumed_too_and_it_is_said_that_settings
     assert read_settings(tmp_path)["max_steps"] == 4
 
 
-def test_run_without_a_checkpoint_begins_again(tmp_path, capsys):
+def test_run_without_a_checkpoint_starts_from_the_beginning(tmp_path, capsys):
     (tmp_path / "run.json").write_text("")
     assert open_run_dir(arguments(tmp_path), {}) is None and read_run(tmp_path) is not None
     assert "training starts from the beginning" in capsys.readouterr().out
@@ -102,7 +102,7 @@ def test_model_with_a_damaged_run_json_may_be_a_finished_run_and_is_not_overwrit
     assert (run / "model.safetensors").read_bytes() == b"weights"
 
 
-def test_damage_during_training_keeps_nobody_from_finishing(run):
+def test_damage_during_training_does_not_keep_the_run_from_finishing(run):
     (run / "run.json").write_text("{")
     train("student", run, **{**RUN, "max_steps": 6}, allow_changed=["max_steps"], resume=True)
     mark_finished(arguments(run))

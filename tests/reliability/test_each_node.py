@@ -110,13 +110,13 @@ def test_given_checkpoint_that_is_damaged_on_one_machine_is_refused_on_all(monke
     assert all(isinstance(error, ValueError) and "on the machine of process 1" in str(error) for error in errors)
 
 
-def test_machine_without_any_checkpoint_starts_none_alone(monkeypatch, folders):
+def test_checkpoint_that_one_machine_lacks_is_not_resumed(monkeypatch, folders):
     saved_on_both(folders[:1], 1)
     assert Machines(monkeypatch, 2).run(lambda rank: agree_on_checkpoint(folders[rank], saves=True)) == [None, None]
 
 
 def start(folders, **options) -> list[subprocess.Popen]:
-    """Start one process per machine, each in its own working directory."""
+    """Starts one process per machine, each in its own working directory."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

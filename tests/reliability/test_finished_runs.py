@@ -1,4 +1,4 @@
-"""A trainer used from Python never overwrites a finished run, and keeps all rights to its own."""
+"""A trainer used from Python never overwrites a finished run, except its own."""
 
 import json
 
@@ -32,7 +32,7 @@ def test_another_trainer_neither_trains_nor_saves_into_a_finished_run(finished, 
     assert files == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_trainer_goes_on_with_its_own_finished_run(finished, tmp_path):
+def test_trainer_continues_with_its_own_finished_run(finished, tmp_path):
     trainer, folder = finished
     before = load_file(folder / "model.safetensors")
     trainer.args.max_steps, trainer.args.allow_changed = 3, ["max_steps"]
@@ -70,7 +70,7 @@ def test_finished_run_may_be_evaluated(finished, tmp_path):
 
 
 @pytest.mark.parametrize("done", [True, False])
-def test_run_json_decides_where_there_is_one(finished, done):
+def test_run_json_decides_whether_a_run_is_finished(finished, done):
     """A script that was killed between saving the model and marking its run as finished may be started again."""
     _, folder = finished
     (folder / "run.json").write_text(json.dumps({"finished": done, "settings": {}}))

@@ -67,7 +67,7 @@ def test_second_run_in_the_same_folder_is_refused_and_the_first_is_named(tmp_pat
         open_run_dir(args, {})
 
 
-def test_lock_ends_with_its_process_although_children_live_on(tmp_path):
+def test_lock_ends_with_its_process_even_if_children_are_still_running(tmp_path):
     holder = Holder(tmp_path / "run", with_child=True)
     (child,) = holder.told - {b"locked"}
     holder.kill()
@@ -77,20 +77,20 @@ def test_lock_ends_with_its_process_although_children_live_on(tmp_path):
         os.kill(int(child), signal.SIGKILL)
 
 
-def test_own_folder_may_be_locked_again_also_by_another_path(tmp_path, monkeypatch):
+def test_own_folder_may_be_locked_again_even_by_another_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for path in (tmp_path / "run", "run", tmp_path / "x" / ".." / "run"):
         lock_folder(arguments(path))
     assert (tmp_path / "run" / ".lock").read_text() == f"process {os.getpid()} on {platform.node()}\n"
 
 
-def test_file_system_without_locks_is_said_aloud(tmp_path, monkeypatch, capsys):
+def test_file_system_without_locks_is_reported(tmp_path, monkeypatch, capsys):
     def refuse(*args):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     lock_folder(arguments(tmp_path))
-    assert "has no locks: do not start a second run in it" in capsys.readouterr().out
+    assert "has no locks: do not start a second run in this folder" in capsys.readouterr().out
 
 
 def test_lock_that_is_a_link_overwrites_nothing(tmp_path):
@@ -124,7 +124,7 @@ def test_save_on_each_node_in_a_common_folder_is_refused(tmp_path):
     assert "leave it out, since the machines share" in folder_lock._check_seen(tmp_path, "token", 2, second)
 
 
-def test_saving_on_each_node_is_refused_where_each_has_only_a_part(tmp_path, monkeypatch):
+def test_saving_on_each_node_is_refused_if_each_node_has_only_a_part(tmp_path, monkeypatch):
     from vidlankd_hf import DistillationConfig
     from vidlankd_hf.reliability import arguments as arguments_module
 

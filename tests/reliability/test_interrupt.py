@@ -47,7 +47,7 @@ def wait_for(run: subprocess.Popen, words: str) -> None:
 def test_ctrl_c_saves_a_checkpoint_and_says_where(tmp_path):
     run = start(tmp_path, seconds=0.2)
     wait_for(run, "step 2")
-    os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to the loader's workers too
+    os.killpg(run.pid, signal.SIGINT)  # also to the loader's workers, as a terminal does
     out, errors = run.communicate(timeout=120)
     assert run.returncode == 143, errors[-3000:]
     checkpoint = agree_on_checkpoint(tmp_path / "run", saves=True)

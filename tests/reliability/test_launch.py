@@ -96,7 +96,7 @@ def test_launch_runs_what_was_asked_for_and_changes_no_loss(tmp_path, alone, con
         teacher = sum(p.numel() * p.element_size() for p in one.teacher_model.parameters())
         assert seen["teacher_bytes_of_a_rank"] == pytest.approx(teacher / ranks, rel=0.05)
 
-    # What it leaves is whole: a process without any launcher loads it and computes what the launch computed.
+    # What it saved is complete: a process without a launcher loads it and computes the same.
     if kind == "student":
         _, info = AutoModelForMaskedLM.from_pretrained(tmp_path / "whole" / "run", output_loading_info=True)
         assert not any(info.values())
@@ -122,7 +122,7 @@ def test_every_configuration_is_what_its_name_says():
     assert {name: kinds[name].distributed_type.value for name in ON_GPUS} == ON_GPUS
     assert not any(kinds[name].use_cpu for name in ON_GPUS)
     assert {kinds[name].mixed_precision for name in ON_GPUS} == {"bf16"}
-    for stage in ("zero1", "zero2", "zero3", "zero3_offload"):  # the file for CPUs differs in where it runs alone
+    for stage in ("zero1", "zero2", "zero3", "zero3_offload"):  # the file for CPUs differs only in where it runs
         assert kinds[f"{stage}.yaml"].deepspeed_config == kinds[f"cpu_{stage}.yaml"].deepspeed_config
     assert kinds["fsdp2.yaml"].fsdp_config["fsdp_version"] == 2
     assert kinds["multi_node.yaml"].num_machines == 2
@@ -243,7 +243,7 @@ def test_launchers_precision_is_used_unless_another_one_is_given(tmp_path, monke
     assert (args.mixed_precision, args.bf16, args.fp16) == (runs, runs == "bf16", False)
 
 
-def test_precision_that_no_run_can_have_is_refused(tmp_path, monkeypatch):
+def test_unsupported_precision_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp8")
     with pytest.raises(ValueError, match="mixed_precision is 'fp8' for the launcher, but it must be no, bf16 or fp16"):
         DistillationConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none")
@@ -270,7 +270,7 @@ def test_processes_that_do_not_know_of_each_other_are_refused(tmp_path, monkeypa
 
 
 @pytest.mark.slow
-def test_run_of_two_processes_goes_on_with_one(tmp_path):
+def test_run_of_two_processes_resumes_with_one(tmp_path):
     two = train_launched("cpu.yaml", tmp_path / "two", kind="student", objectives=OBJECTIVES, save_strategy="steps",
                          save_steps=3)  # fmt: skip
     checkpoint = str(tmp_path / "two" / "run" / "checkpoint-3")
@@ -296,7 +296,7 @@ def test_zero_refuses_a_checkpoint_of_another_number_of_processes(tmp_path):
 
 @pytest.mark.slow
 def test_teacher_starts_from_a_pretrained_bert_under_zero3(tmp_path, tiny_world):
-    """A teacher that is loaded after TrainingArguments is sharded, but must begin with all of its weights."""
+    """A teacher that is loaded after TrainingArguments is sharded, but must start with all of its weights."""
     from transformers import AutoTokenizer, BertForMaskedLM
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_world / "tokenizer")
@@ -320,7 +320,7 @@ def test_teacher_starts_from_a_pretrained_bert_under_zero3(tmp_path, tiny_world)
 
 
 @pytest.mark.slow
-def test_text_tower_under_zero3_teaches_what_it_teaches_on_one_process(tmp_path):
+def test_text_tower_under_zero3_gives_the_losses_of_one_process(tmp_path):
     """A complete FLAVA has scalars, which cannot be sharded; only its text tower is loaded."""
     tokenizer = make_tokenizer()
     make_vision_language_model("flava", tokenizer).save_pretrained(tmp_path / "flava")

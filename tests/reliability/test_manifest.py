@@ -43,12 +43,12 @@ def test_checkpoint_without_a_required_file_is_neither_sealed_nor_resumed(tmp_pa
     assert agree_on_checkpoint(tmp_path, saves=True) == str(tmp_path / "checkpoint-1")
 
 
-def test_manifest_of_more_processes_than_files_is_damage_and_takes_no_memory(tmp_path):
+def test_manifest_with_more_processes_than_files_is_damaged_and_takes_no_memory(tmp_path):
     checkpoint = make_checkpoint(tmp_path, 1)
     content = json.loads((checkpoint / "manifest.json").read_text())
     content["layout"]["processes"] = 10**12
     (checkpoint / "manifest.json").write_text(json.dumps(content))
-    assert "of a run of 1000000000000 processes" in verify_checkpoint(checkpoint)
+    assert "its run had 1000000000000 processes" in verify_checkpoint(checkpoint)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_every_file_that_the_index_of_the_weights_names_must_be_there(tmp_path):
 
 
 def test_model_alone_is_not_saved_as_a_checkpoint(tmp_path):
-    """`save_only_model` is refused as an option; here it is set behind the back of the check."""
+    """`save_only_model` is refused as an option; this test sets it after the check."""
 
     class SaveOnlyModel(TrainerCallback):
         def on_train_begin(self, args, state, control, **kwargs):
@@ -166,14 +166,14 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_what_cannot_be_read_is_skipped_aloud_for_the_next_older_checkpoint(tmp_path, monkeypatch, capsys, damage):
+def test_unreadable_checkpoint_is_skipped_with_a_message_for_the_next_older_one(tmp_path, monkeypatch, capsys, damage):
     make_checkpoint(tmp_path, 2)
     DAMAGES[damage](make_checkpoint(tmp_path, 4), monkeypatch)
     assert agree_on_checkpoint(tmp_path, saves=True) == str(tmp_path / "checkpoint-2")
     assert f"Skipping {tmp_path / 'checkpoint-4'}: " in capsys.readouterr().out
 
 
-def test_folder_whose_state_the_disk_cannot_tell_is_skipped_aloud(tmp_path, monkeypatch, capsys):
+def test_folder_that_the_disk_cannot_check_is_skipped_with_a_message(tmp_path, monkeypatch, capsys):
     make_checkpoint(tmp_path, 2)
     newest = make_checkpoint(tmp_path, 4)
     is_dir = type(newest).is_dir

@@ -39,7 +39,7 @@ class Logs(TrainerCallback):
 
 
 def run(folder, callbacks=(), **options):
-    """Train until the run stops; return the error, the report and the logs."""
+    """Trains until the run stops; returns the error, the report and the logs."""
     logs = Logs()
     with pytest.raises(NonFiniteError) as stopped:
         train("student", folder, **{**OPTIONS, **options}, callbacks=[logs, *callbacks])
@@ -49,7 +49,7 @@ def run(folder, callbacks=(), **options):
 
 @pytest.fixture
 def poisoned(monkeypatch):
-    """Make a component NaN in the second micro-batch of the bad step; return the ids of the collated samples."""
+    """Makes a component NaN in the second micro-batch of the bad step; returns the ids of the collated samples."""
     collated, forwards = [], []
 
     def collate(self, samples, original=TextCollator.__call__):
@@ -153,7 +153,7 @@ def test_weights_of_every_type_are_checked():
 
 
 @pytest.mark.parametrize("arguments", [DistillationConfig, TeacherConfig, FinetuningArguments])
-def test_no_trainer_of_ours_logs_a_loss_that_is_not_finite_as_another_number(tmp_path, arguments):
+def test_no_trainer_logs_another_number_in_place_of_a_loss_that_is_not_finite(tmp_path, arguments):
     assert arguments(output_dir=str(tmp_path), use_cpu=True).logging_nan_inf_filter is False
 
 
@@ -179,7 +179,7 @@ def test_report_that_cannot_be_written_is_on_stderr(tmp_path, poisoned, monkeypa
     assert not list(tmp_path.glob("nonfinite*"))
 
 
-def test_report_reaches_the_file_although_stderr_is_on_a_full_disk(tmp_path, poisoned, monkeypatch):
+def test_report_is_written_to_its_file_even_if_stderr_is_on_a_full_disk(tmp_path, poisoned, monkeypatch):
     monkeypatch.setattr(sys, "stderr", FullDisk())
     message, report, _ = run(tmp_path)
     assert report["step"] == BAD_STEP and f"Report: {tmp_path}" in message

@@ -27,7 +27,7 @@ def test_bf16_autocast_trains_like_fp32_within_its_precision(tmp_path, plain):
     assert logged(half, "mlm_loss") != logged(plain, "mlm_loss")
 
 
-def test_teacher_in_bf16_teaches_what_it_teaches_in_fp32(tmp_path, plain):
+def test_teacher_in_bf16_trains_the_student_like_one_in_fp32(tmp_path, plain):
     half = train("student", tmp_path, OBJECTIVES, teacher_dtype=torch.bfloat16)
     assert next(half.teacher_model.parameters()).dtype == torch.bfloat16
     assert next(half.model.parameters()).dtype == torch.float32
@@ -53,7 +53,7 @@ def test_matmul_precision_is_what_was_asked_for_and_highest_by_default(tmp_path)
 
 
 @pytest.mark.slow
-def test_compiled_training_equals_eager_to_the_finished_model(tmp_path, plain):
+def test_compiled_training_equals_eager_training_and_saves_the_same_model(tmp_path, plain):
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     trainer = train("student", tmp_path, OBJECTIVES, torch_compile=True)

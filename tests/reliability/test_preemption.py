@@ -207,7 +207,7 @@ def test_processes_that_are_not_at_the_same_place_stop_at_the_same_place(monkeyp
     assert len(set(stopped)) == 1 and stopped[0] is not None and stopped[0] >= 20
 
 
-def test_finished_process_keeps_no_other_waiting(monkeypatch):
+def test_finished_process_does_not_keep_others_waiting(monkeypatch):
     monkeypatch.setattr(preemption, "POLL_SECONDS", 0.01)
     with StopRequests() as stops:
         assert not stops.should_stop()
@@ -219,7 +219,7 @@ def test_finished_process_keeps_no_other_waiting(monkeypatch):
     "config, target",
     [("cpu.yaml", "rank 0"), ("cpu.yaml", "rank 1"), ("cpu.yaml", "launcher"), ("cpu_zero2.yaml", "rank 1")],
 )
-def test_signal_to_one_process_of_a_launch_saves_and_goes_on_exactly(tmp_path, target, config):
+def test_signal_to_one_process_of_a_launch_saves_and_the_run_resumes_exactly(tmp_path, target, config):
     options = {**OPTIONS, "kind": "student", "max_steps": 12, "use_cpu": False, "seconds_a_step": 0.4,
                "per_device_train_batch_size": 4, "eval_strategy": "no", "logging_steps": 1}  # fmt: skip
     whole = launched(config, tmp_path / "whole", options)

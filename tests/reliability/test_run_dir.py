@@ -1,4 +1,4 @@
-"""The folder of a run is begun, resumed or refused, and never overwritten."""
+"""The folder of a run is started, resumed or refused, and never overwritten."""
 
 import json
 import subprocess
@@ -39,7 +39,7 @@ def test_interrupted_run_resumes_from_the_newest_complete_checkpoint(tmp_path, c
     assert agree_on_checkpoint(tmp_path / "nothing", saves=True) is None
 
 
-def test_run_that_trained_nothing_yet_may_be_started_with_corrected_settings_and_says_so(tmp_path, capsys):
+def test_run_without_a_trained_step_may_be_restarted_with_corrected_settings_and_says_so(tmp_path, capsys):
     open_run_dir(arguments(tmp_path), {"text": "typo.txt"})
     assert "beginning" not in capsys.readouterr().out
     assert open_run_dir(arguments(tmp_path), {"text": "right.txt"}) is None

@@ -1,4 +1,4 @@
-"""A resumed run is the run that began: whatever made it is compared, and each difference is named."""
+"""A resumed run is compared with the original one in everything that determines it; each difference is named."""
 
 import json
 import random
@@ -106,7 +106,7 @@ def test_settings_that_change_no_number_may_differ(tmp_path, begun, change):
 
 
 @pytest.mark.parametrize("data", ["train", "eval"])
-def test_other_data_are_refused_though_only_one_sample_differs(tmp_path, begun, monkeypatch, data):
+def test_other_data_are_refused_even_if_only_one_sample_differs(tmp_path, begun, monkeypatch, data):
     make_texts = helpers.make_texts
 
     def changed(count, seed=0):
@@ -140,7 +140,7 @@ def test_change_that_is_allowed_says_so_and_one_that_is_not_is_still_refused(tmp
     assert "Resuming although seed was 5 and is now 6" in capsys.readouterr().out
 
 
-def test_allowed_learning_rate_takes_effect_though_the_checkpoint_holds_the_optimizer(tmp_path, begun):
+def test_allowed_learning_rate_takes_effect_although_the_checkpoint_holds_the_optimizer(tmp_path, begun):
     rates = {}
     for name, rate in (("same", 1e-3), ("half", 5e-4)):
         folder = begun(tmp_path / name)
@@ -198,7 +198,7 @@ def test_another_number_of_processes_may_divide_the_same_step_differently():
     assert len(changed_settings(was, same)) == 2, "contrastive losses see other negatives"
 
 
-def test_setting_that_is_gone_or_new_is_named_but_not_an_option_of_another_transformers():
+def test_removed_or_new_setting_is_named_but_not_an_option_of_another_transformers():
     was, now = {"processes": 1, "text": "a", "seed": 1}, {"processes": 1, "vokens": "b"}
     assert list(changed_settings(was, now)) == ["vokens", "text"]
 
@@ -251,5 +251,5 @@ def test_weights_of_the_hub_are_identified_by_their_commit(tmp_path, monkeypatch
     assert weights_fingerprint("me/none") is None
 
 
-def test_student_of_another_kind_is_no_part_of_the_teachers_hash():
+def test_students_of_other_kinds_do_not_change_the_teachers_hash():
     assert model_fingerprint(make_student(make_tokenizer())) != model_fingerprint(make_teacher(make_tokenizer()))

@@ -111,6 +111,6 @@ def test_public_methods_return_what_the_overrides_rely_on():
     assert "_internal_call" in inspect.signature(Trainer.save_model).parameters
 
 
-def test_chain_has_three_classes():
+def test_trainers_have_three_base_classes():
     for trainer in TRAINERS[2:]:
         assert [cls.__name__ for cls in trainer.__mro__[1:4]] == ["BaseTrainer", "FaultTolerantTrainer", "Trainer"]

@@ -47,7 +47,7 @@ def test_hung_run_ends_with_the_stacks_of_its_threads(tmp_path):
     assert [c.name for c in checkpoints_of(tmp_path / "run")] == ["checkpoint-2"]
 
 
-def test_run_that_moves_is_not_ended(tmp_path):
+def test_run_that_makes_progress_is_not_ended(tmp_path):
     class Slow(TrainerCallback):
         def on_step_begin(self, args, state, control, **kwargs):
             time.sleep(1.2)
@@ -154,7 +154,7 @@ def test_advice_keeps_the_samples_of_a_step(tmp_path, size, accumulation, said):
 
 
 @pytest.mark.slow
-def test_launch_of_which_one_process_hangs_ends(tmp_path):
+def test_launch_ends_if_one_of_its_processes_hangs(tmp_path):
     options = {"kind": "student", "objectives": {}, "max_steps": 50, "use_cpu": False, "seconds_a_step": 0.2,
                "hang_timeout": 5.0, "hang_at": 4, "per_device_train_batch_size": 4}  # fmt: skip
     begun = time.monotonic()

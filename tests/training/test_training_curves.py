@@ -95,8 +95,8 @@ def test_plot_run_draws_several_runs_on_one_axis_and_says_what_it_made(run, tmp_
     assert "The curves of 2 runs are in" in said and "loss, crd_loss, mlm_loss, nst_loss" in said
     assert "3 steps" in said and "loss 1.667" in said
     with Image.open(tmp_path / "both.png") as picture:
-        colours = {colour for _, colour in picture.convert("RGB").getcolors(2**24)}
-    assert {(0x1C, 0x5F, 0xA8), (0xC2, 0x57, 0x1A)} <= colours
+        colors = {color for _, color in picture.convert("RGB").getcolors(2**24)}
+    assert {(0x1C, 0x5F, 0xA8), (0xC2, 0x57, 0x1A)} <= colors
     assert "no run logged 'blue_loss'" in refused("--runs", other, "--metrics", "blue_loss")
     assert "has no trainer_state.json" in refused("--runs", tmp_path / "nowhere")
     assert "there is no run in outputs/teacher or outputs/student" in refused()

@@ -1,4 +1,4 @@
-"""Addresses in ids, logs and files give access to nothing."""
+"""Addresses in ids, logs and files contain no credentials."""
 
 import pytest
 

@@ -76,7 +76,7 @@ def test_file_is_as_before_if_it_cannot_be_renamed(tmp_path, monkeypatch):
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a", b"old")]
 
 
-def test_file_is_incomplete_under_another_name_only(tmp_path):
+def test_file_is_incomplete_only_under_another_name(tmp_path):
     with atomic_file(tmp_path / "a") as file:
         file.write(b"half")
         file.flush()
@@ -103,7 +103,7 @@ def test_folder_has_the_written_files_and_nothing_else_is_left(tmp_path):
     assert [path.name for path in (tmp_path / "made").iterdir()] == ["folder"]
 
 
-def test_folder_can_be_read_by_whom_the_umask_allows(tmp_path):
+def test_folder_has_the_permissions_that_the_umask_allows(tmp_path):
     with atomic_dir(tmp_path / "folder"):
         pass
     (tmp_path / "usual").mkdir()
@@ -159,7 +159,7 @@ for number in range(30):
 """
 
 
-def test_concurrent_makers_leave_complete_files_and_folders_of_one_of_them(tmp_path):
+def test_concurrent_processes_leave_complete_files_and_folders_of_one_of_them(tmp_path):
     arguments = [sys.executable, "-c", textwrap.dedent(CONCURRENT), str(tmp_path)]
     makers = [subprocess.Popen([*arguments, name, str(ROOT)]) for name in "abc"]
     assert [maker.wait(timeout=300) for maker in makers] == [0, 0, 0]
@@ -343,7 +343,7 @@ def test_interrupted_folder_is_removed_once_its_source_has_changed(tmp_path, of,
 @pytest.mark.parametrize(
     "error, left", [(ValueError, []), (OSError, [".made-1.part"]), (KeyboardInterrupt, [".made-1.part"])]
 )
-def test_wrong_input_leaves_nothing_and_a_full_disk_what_can_be_continued(tmp_path, error, left):
+def test_wrong_input_leaves_nothing_and_a_full_disk_leaves_what_can_be_continued(tmp_path, error, left):
     with pytest.raises(error), resumable_dir(tmp_path / "made-1", of="a"):
         raise error
     assert [path.name for path in tmp_path.iterdir()] == left

@@ -1,4 +1,4 @@
-"""What is said about a model or tokenizer that cannot be loaded."""
+"""The error about a model or tokenizer that cannot be loaded names it."""
 
 import pytest
 from helpers import make_tokenizer

@@ -21,7 +21,7 @@ def flock_fails(monkeypatch):
 
 
 @pytest.mark.parametrize("code, answer", [(errno.EAGAIN, False), (errno.EACCES, False), (errno.ENOLCK, None)])
-def test_lock_that_is_held_or_does_not_exist_is_an_answer(flock_fails, code, answer):
+def test_lock_that_is_held_or_not_supported_is_reported_without_an_error(flock_fails, code, answer):
     flock_fails(code)
     assert take_lock(0, wait=False) is answer
 

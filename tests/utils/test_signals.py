@@ -1,4 +1,4 @@
-"""Loader workers outlive the signals that stop a run, from their first instruction on, and end with their parent."""
+"""Loader workers ignore the signals that stop a run, from their first instruction on, and end with their parent."""
 
 import multiprocessing
 import os
@@ -46,7 +46,7 @@ def gone(pid: int, seconds: float = 5.0) -> bool:
 
 @pytest.mark.parametrize("method", ["fork", *SLOW_METHODS])
 @pytest.mark.parametrize("number", STOP_SIGNALS)
-def test_worker_outlives_signals_from_its_first_instruction(method, number):
+def test_worker_ignores_signals_from_its_first_instruction(method, number):
     batches = iter(loader(list(range(4)), method))
     workers = multiprocessing.active_children()
     assert len(workers) == 2
@@ -108,7 +108,7 @@ def test_workers_end_with_their_parent_even_in_the_middle_of_a_sample():
 def test_worker_that_does_not_end_is_killed():
     batches = iter(loader(Slow(600.0), workers=1))
     (worker,) = multiprocessing.active_children()
-    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's raises when a worker dies
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler raises when a worker dies
     try:
         worker.terminate()
         worker.join(5)

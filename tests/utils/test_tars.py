@@ -1,4 +1,4 @@
-"""Headers of tars are read where they are; damaged ones are refused by name."""
+"""Members of tars are found without unpacking; damaged tars are refused by name."""
 
 import io
 import tarfile
@@ -28,5 +28,5 @@ def test_members_have_the_place_of_their_content(tar):
 @pytest.mark.parametrize("damage", [lambda data: data[:1600], lambda data: b"no tar" * 400, lambda data: b""])
 def test_damaged_tar_is_refused(tar, damage):
     tar.write_bytes(damage(tar.read_bytes()))
-    with pytest.raises(ValueError, match=r"shard\.tar is (no uncompressed tar|truncated)"):
+    with pytest.raises(ValueError, match=r"shard\.tar is (not an uncompressed tar|truncated)"):
         tar_members(tar)

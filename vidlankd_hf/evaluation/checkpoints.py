@@ -11,9 +11,9 @@ from ..utils.io import sha256_of
 
 
 def fingerprint(model: str | Path) -> str | None:
-    """Returns a hash of the weights in a model's folder, or the commit of a Hub id, which tells models apart.
+    """Returns a hash of the weights in a model's folder, or the commit of a Hub id, to tell models apart.
 
-    It is `None` if the weights are not known, for example without a network.
+    Returns `None` if the weights are not known, for example without a network.
     """
     if not Path(model).is_dir():
         return weights_fingerprint(model)
@@ -39,10 +39,16 @@ def check_encoder(model: str, network: torch.nn.Module, info: dict) -> None:
 
 
 def load_for_scoring(model: str):
-    """Loads a checkpoint.
+    """Loads a checkpoint for zero-shot scoring.
+
+    Args:
+        model: Folder or Hub id.
 
     Returns:
-        The encoder, and the model with its language-model head, or `None` if the checkpoint has no such head.
+        `(encoder, masked_lm)`. `masked_lm` is `None` if the checkpoint has no language-model head.
+
+    Raises:
+        ValueError: The checkpoint lacks weights of the encoder.
     """
     masked_lm, info = AutoModelForMaskedLM.from_pretrained(
         model, output_loading_info=True, dtype=torch.float32, trust_remote_code=False

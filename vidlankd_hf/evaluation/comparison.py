@@ -1,4 +1,4 @@
-"""Compares models on tasks: checks what was asked for, then runs or reads each result."""
+"""Compares models on tasks: checks the arguments, then computes each result or reads it if it exists."""
 
 import json
 import re
@@ -31,7 +31,7 @@ class Comparison:
     """Several models on several tasks, each result in its own folder.
 
     Args:
-        args: What was asked for.
+        args: Models, tasks and options.
         passed_on: Options for the fine-tuning script: name -> words.
 
     Raises:
@@ -82,8 +82,10 @@ class Comparison:
         if not all(re.fullmatch(r"[\w-]+=[1-9]\d*", entry) for entry in rows):
             raise ValueError(f"--train_rows {' '.join(rows)}: write TASK=ROWS, such as sst2=10000")
         if "learning_rate" in self.passed_on or {entry.split("=")[0] for entry in rows} - set(self.tasks):
-            raise ValueError("give --learning_rates instead of --learning_rate, and --train_rows of --tasks only")
-        for task in self.tasks if args.data else ():  # before hours are spent
+            raise ValueError(
+                "give --learning_rates instead of --learning_rate, and --train_rows only for tasks that are compared"
+            )
+        for task in self.tasks if args.data else ():  # a missing file should not be noticed after hours
             if TASKS[task].own is not None:
                 continue
             trained = () if self.as_is(task) else ("train",)
@@ -151,13 +153,13 @@ class Comparison:
             name, model, task: As in [`finetuned`].
 
         Raises:
-            ValueError: The kept result was made from another model or other data.
+            ValueError: The stored result was made from another model or other data.
         """
         path = Path(self.args.output_dir) / name / task / RESULT_FILE
         own = TASKS[task].own
         data = self.args.data if own is None else own.fingerprint
         made_from = {"model": model, "weights": fingerprint(model), "data": data}
-        compared = ("weights" if made_from["weights"] else "model", "data")  # a folder may move
+        compared = ("weights" if made_from["weights"] else "model", "data")  # the model's folder may have moved
         if not path.exists():
             encoder, masked_lm = load_for_scoring(model)
             tokenizer = load_tokenizer(model)
@@ -184,7 +186,7 @@ class Comparison:
 
 
 def options_in(words: Sequence[str]) -> dict[str, list[str]]:
-    """Reads options from a command line whose parser does not know them: name -> words.
+    """Reads options that the command's own parser does not know: name -> words.
 
     Raises:
         ValueError: A word belongs to no option.

@@ -1,4 +1,4 @@
-"""Fine-tunes one model on one task, scores it, and keeps what a report needs."""
+"""Fine-tunes one model on one task, scores it, and stores what a report needs."""
 
 import json
 import math
@@ -29,8 +29,8 @@ from .task import Task
 from .trainer import FinetuningTrainer
 
 RESULT_FILE = "result.json"
-# A run has collapsed if its predictions are constant, or if its score is not better than that of the best constant
-# prediction by more than this share of the distance to a perfect score.
+# A run has collapsed if its predictions are constant, or if its score exceeds that of the best constant prediction by
+# less than this share of the distance to a perfect score.
 COLLAPSE_MARGIN = 0.05
 OPTIONS = {field.name for field in fields(Options)}
 
@@ -53,10 +53,10 @@ def finetune(
         task: Key of `TASKS`.
         args: Training arguments. `seed` determines the head's initial weights, the order of the samples and dropout.
         data: Folder in the official layout. Default: the Hub.
-        options: Lengths. Default: those of the task's recipe.
+        options: How texts are truncated and answers are chosen. Default: the task's recipe.
         train_rows: Maximum number of training rows, the same for every seed.
         eval_rows: Maximum number of rows of each scored split.
-        submission: Whether to write the official submission files of unlabelled splits.
+        submission: Whether to write the official submission files of unlabeled splits.
         keep_model: Whether to save the fine-tuned model, with tokenizer and card, in `args.output_dir`.
 
     Returns:
@@ -66,8 +66,8 @@ def finetune(
 
     Raises:
         ImportError: The extra `downstream` is not installed.
-        ValueError: The task is not fine-tuned, the data have no labels, the folder holds a run with other settings, or
-            a finished run did not keep the model.
+        ValueError: The task is scored without fine-tuning, the data have no labels, the folder holds a run with other
+            settings, or a finished run did not keep the model.
     """
     chosen = find_task(task)
     if "train" not in chosen.files:
@@ -195,7 +195,7 @@ def left_out(task: Task) -> dict[str, list[str]]:
 
 
 def recipe_options(task: Task) -> Options:
-    """Returns the lengths of a task's recipe."""
+    """Returns the [`Options`] of a task's recipe."""
     return Options(**{name: value for name, value in task.recipe.items() if name in OPTIONS})
 
 
@@ -205,17 +205,17 @@ def recipe_arguments(task: Task) -> dict[str, float]:
 
 
 def _extra_rows(task: Task, data: str | None, submission: bool) -> Iterator[tuple[Task, str, list[dict]]]:
-    """Yields unlabelled splits for a submission, and the splits of the tasks in `also`."""
+    """Yields unlabeled splits for a submission, and the splits of the tasks in `also`."""
     if submission:
         for split in task.test:
             yield task, split, read_rows(task, data, split)
     for other in task.also:
-        labelled = () if data is None else other.evaluate_on  # the Hub does not have its labels
+        labelled = () if data is None else other.evaluate_on  # the Hub's copy has no labels
         for split in (*labelled, *(other.test if submission else ())):
             try:
                 rows = read_rows(other, data, split, labelled=split in labelled)
             except FileNotFoundError:
-                continue  # few users have its folder
+                continue  # optional data, which few users have
             yield other, split, rows
 
 

@@ -30,10 +30,12 @@ def read_glue(
     """Reads an official table.
 
     Args:
+        path: The table.
+        split: Its split. The tables of splits that begin with "test" have no labels.
         texts: Columns of the texts.
-        label: Column of the label, which test tables do not have.
+        label: Column of the label.
         labels: Names of the classes; empty for numbers.
-        skip_ragged: Skip broken lines of labelled tables, with a warning.
+        skip_ragged: Skip lines of labeled tables that do not have as many fields as the header, with a warning.
     """
     is_test = split.startswith("test")
     to_label = class_of(labels, path) if labels else float
@@ -67,7 +69,7 @@ def read_cola(path: Path, split: str) -> list[dict]:
 
 
 def read_diagnostics(path: Path, split: str) -> list[dict]:
-    """Reads the unlabelled `diagnostic.tsv` or the labelled `diagnostic-full.tsv`."""
+    """Reads the unlabeled `diagnostic.tsv` or the labeled `diagnostic-full.tsv`."""
     if split.startswith("test"):
         return read_glue(path, split, PAIR, "label", NLI)
     to_label = class_of(NLI, path)
@@ -88,7 +90,7 @@ def _categories(row: dict) -> list[str]:
 
 
 def write_glue(path: Path, task: Task, rows: list[dict], predictions: list) -> None:
-    """Writes `index` and `prediction`: class names or numbers as in the official data, for STS-B scores of 0 to 5."""
+    """Writes index and prediction: a class name or number as in the official data; for STS-B, a score from 0 to 5."""
     if not task.labels:
         values = [f"{min(max(value, 0.0), 5.0):.3f}" for value in predictions]
     else:

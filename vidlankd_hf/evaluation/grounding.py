@@ -28,7 +28,7 @@ from ..models.student import DistillationStudent
 from ..models.teacher import VidLanKDTeacher
 from ..training.sampler import EpochDataset
 
-# Objectives that pull each output of the head towards the teacher's state of the same token. NST compares which tokens
+# Objectives that pull each output of the head toward the teacher's state of the same token. NST compares which tokens
 # the neurons respond to, regardless of the axes; soft labels and vokens compare no states.
 ALIGNED = ("infonce", "crd", "regression")
 # The heat map shows the first of the 50 nearest clips that has at least 4 steps.
@@ -147,7 +147,7 @@ def ground(
         num_nearest: Number of nearest clips, k.
         heat_clip: Index of the clip in the heat map. Default: of the 50 clips with the highest mean cosine over the
             teacher's tokens, the first with at least 4 steps, otherwise the longest.
-        window: Number of steps, centred on the step, that the video encoder sees for each step of the heat map.
+        window: Number of steps that the video encoder sees for each step of the heat map, centered on that step.
         batch_size: Number of clips, or steps, per batch.
 
     Raises:
@@ -188,7 +188,7 @@ def ground(
     chosen_because = "the requested clip"
     if heat_clip is None:
         heat_clip, rank = _clip_for_heat(vectors["teacher"].mean(0) @ bank.T, clips)
-        chosen_because = f"among the teacher's nearest clips of the sentence, number {rank}"
+        chosen_because = f"number {rank} of the clips nearest to the sentence for the teacher"
     steps, times = _step_vectors(teacher, clips[heat_clip], window, batch_size)
     scores = {}
     for model, queries in vectors.items():
@@ -260,7 +260,7 @@ def aligned_objective(
         if "hidden" not in needs or objective == "nst":
             raise ValueError(
                 f"objective {objective!r} has no head in the teacher's space; the student has {held or 'none'}: "
-                f"choose {', '.join(ALIGNED)}, or an objective of yours that compares states of the same token"
+                f"choose {', '.join(ALIGNED)}, or your own objective that compares states of the same token"
             )
     found = objective or next((name for name in ALIGNED if name in held), None)
     if found is None:

@@ -1,4 +1,4 @@
-"""Groundings as one self-contained HTML page, and as two pictures."""
+"""Writes groundings as one self-contained HTML page, or as PNG pictures."""
 
 import base64
 import hashlib
@@ -19,7 +19,7 @@ from ..utils.io import atomic_write
 from .grounding import Grounding, Scores
 
 NUM_FRAMES = 3  # per nearest clip
-MOST_STEPS = 24  # of a heat map; longer clips are sampled evenly
+MOST_STEPS = 24  # shown in a heat map; of longer clips, evenly spaced ones
 _WORD = re.compile(r"[^\W_]+")
 TEMPLATE = Path(__file__).with_name("grounding_page.html")
 
@@ -50,7 +50,7 @@ def write_page(
         "sentences": [_sentence(grounding, pictures, shares) for grounding in groundings],
         "clips": {i: _clip_data(pictures, i) for i in shown},
     }
-    # Written as escapes, "<" cannot end the script element and the two separators cannot end a line.
+    # As escapes, "<" cannot end the script element, and the two Unicode line separators cannot end a line.
     content = json.dumps(data, ensure_ascii=False)
     for character in "<\u2028\u2029":
         content = content.replace(character, f"\\u{ord(character):04x}")
@@ -105,7 +105,7 @@ def _words_of(text: str) -> set[str]:
 
 
 def _telling_token(grounding: Grounding, pictures: ClipPictures, shares: dict[str, float]) -> int:
-    """Returns the token whose word is most over-represented in the captions of its nearest clips."""
+    """Returns the token whose word is most overrepresented in the captions of its nearest clips."""
 
     def excess(token: int) -> float:
         word, near = _word(grounding, token), grounding.teacher.nearest[token].tolist()
@@ -182,7 +182,7 @@ def _embedded(frame: Image.Image) -> str:
 FRAME, CELL, LABEL, TOP = 84, 90, 150, 50  # pixels: a frame, a frame with its gap, the tokens' column, the titles' row
 INK, FAINT, PAPER, BLANK = (29, 31, 35), (98, 102, 110), (255, 255, 255), (236, 234, 229)
 TEACHER, STUDENT, HOT, COLD = (164, 90, 0), (28, 95, 168), (217, 72, 15), (59, 111, 181)
-MOST_DEVIATIONS = 3.5  # the darkest colour
+MOST_DEVIATIONS = 3.5  # the darkest color
 
 
 def write_nearest_picture(path: str | Path, grounding: Grounding, clips: Dataset, videos: str | Path | None) -> None:
@@ -200,7 +200,7 @@ def write_nearest_picture(path: str | Path, grounding: Grounding, clips: Dataset
 
 
 def write_heat_picture(path: str | Path, grounding: Grounding, clips: Dataset, videos: str | Path | None) -> None:
-    """Writes a PNG of the heat maps: cosines as numbers, their standard deviations above the mean as colours."""
+    """Writes a PNG of the heat maps: cosines as numbers, their standard deviations above the mean as colors."""
     steps, height = shown_steps(len(grounding.times)), 28
     times = grounding.times[steps].tolist()
     clip = ClipPictures(clips, videos).at(grounding.heat_clip, times)
@@ -212,12 +212,12 @@ def write_heat_picture(path: str | Path, grounding: Grounding, clips: Dataset, v
             if token == 0:
                 sheet.frame(clip.frames[step] if clip.frames else None, x, TOP)
                 sheet.text(x, TOP + FRAME + 2, f"{time:.1f} s")
-            sheet.draw.rectangle((x, y, x + FRAME - 1, y + height - 3), _colour(deviation))
+            sheet.draw.rectangle((x, y, x + FRAME - 1, y + height - 3), _color(deviation))
             sheet.text(x + FRAME // 2, y + height // 2 - 1, f"{value:.2f}", INK, anchor="mm")
             x += CELL
 
     footer = (
-        f"{clip.video}, {clip.start:.1f} to {clip.end:.1f} s. Number: cosine. Colour: standard deviations above the "
+        f"{clip.video}, {clip.start:.1f} to {clip.end:.1f} s. Number: cosine. Color: standard deviations above the "
         f"token's mean over {grounding.num_clips:,} clips; darkest at {MOST_DEVIATIONS}."
     )
     _write_picture(path, grounding, len(steps), TOP + FRAME + 24, height, draw_token, footer)
@@ -237,8 +237,8 @@ def _write_picture(
     sheet = _Sheet(width, height + (50 if footer else 10))
     student = _student_name(grounding) if grounding.student is not None else "Student: no head to compare with"
     models = ("Teacher", TEACHER, grounding.teacher), (student, STUDENT, grounding.student)
-    for x, (title, colour, scores) in zip((LABEL, LABEL + columns * CELL + 30), models):
-        sheet.text(x, 20, title, colour, size=16)
+    for x, (title, color, scores) in zip((LABEL, LABEL + columns * CELL + 30), models):
+        sheet.text(x, 20, title, color, size=16)
         for token in range(len(grounding.tokens) if scores is not None else 0):
             draw_token(sheet, scores, token, x, top + token * row_height)
     for i, token in enumerate(grounding.tokens):
@@ -256,8 +256,8 @@ class _Sheet:
         self.image = Image.new("RGB", (width, height), PAPER)
         self.draw = ImageDraw.Draw(self.image)
 
-    def text(self, x: int, y: int, text: str, colour=FAINT, size: int = 13, anchor: str | None = None) -> None:
-        self.draw.text((x, y), text, colour, ImageFont.load_default(size), anchor=anchor)
+    def text(self, x: int, y: int, text: str, color=FAINT, size: int = 13, anchor: str | None = None) -> None:
+        self.draw.text((x, y), text, color, ImageFont.load_default(size), anchor=anchor)
 
     def frame(self, frame: Image.Image | None, x: int, y: int) -> None:
         """Draws a frame into a square, or leaves the square blank."""
@@ -268,7 +268,7 @@ class _Sheet:
             self.image.paste(frame, (x + (FRAME - frame.width) // 2, y + (FRAME - frame.height) // 2))
 
 
-def _colour(deviation: float) -> tuple[int, ...]:
+def _color(deviation: float) -> tuple[int, ...]:
     strength = min(1.0, abs(deviation) / MOST_DEVIATIONS) * 0.85  # so that the number stays legible
     tone = HOT if deviation >= 0 else COLD
     return tuple(round(strength * t + (1 - strength) * p) for t, p in zip(tone, PAPER))

@@ -8,14 +8,14 @@ from .grounding import Grounding
 
 
 def check_same_teacher(student: str, teacher: str) -> None:
-    """Checks that a student learned from this teacher, if its run recorded that.
+    """Checks that a student was distilled from this teacher, if its run recorded the teacher's fingerprint.
 
     Args:
         student: Folder or Hub id of the student.
         teacher: Folder or Hub id of the teacher.
 
     Raises:
-        ValueError: The student learned from another teacher.
+        ValueError: The student was distilled from another teacher.
     """
     if not (Path(student) / RUN_FILE).is_file():
         return
@@ -23,13 +23,18 @@ def check_same_teacher(student: str, teacher: str) -> None:
     given = weights_fingerprint(teacher)
     if None not in (learned_from, given) and learned_from != given:
         raise ValueError(
-            f"{student} learned from another teacher ({read_settings(student)['teacher']}) than {teacher}, so its "
-            "head does not fit: give that teacher with --teacher, or --no_student"
+            f"{student} was distilled from another teacher ({read_settings(student)['teacher']}), not from {teacher}, "
+            "so its head does not fit: give that teacher with --teacher, or --no_student"
         )
 
 
 def describe(grounding: Grounding, clip_ids) -> str:
-    """Returns a sentence and, for teacher and student, the token that stands out most with its nearest clip."""
+    """Describes a grounding for the terminal: the sentence and, per model, the token that stands out most.
+
+    Args:
+        grounding: Result of [`ground`].
+        clip_ids: Ids of the clips, by index.
+    """
     lines = [f"\n{grounding.sentence}"]
     for name in ("teacher", "student"):
         scores = getattr(grounding, name)

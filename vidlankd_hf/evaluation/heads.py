@@ -29,7 +29,7 @@ class Options:
 
     Args:
         max_length: Maximum length of a sequence in tokens, with special tokens.
-        doc_stride: Number of tokens that neighbouring windows of a context share.
+        doc_stride: Number of tokens that neighboring windows of a context share.
         max_answer_length: Maximum length of an answer in tokens.
         null_threshold: A question stays unanswered if "no answer" scores higher than the best span by more than this.
     """

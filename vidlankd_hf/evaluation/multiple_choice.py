@@ -1,5 +1,5 @@
-"""Multiple choice: SWAG (Zellers et al., EMNLP 2018), which of four endings comes next, and PIQA (Bisk et al., AAAI
-2020), which of two solutions reaches a goal."""
+"""Multiple choice: which of four endings comes next (SWAG, Zellers et al., EMNLP 2018), and which of two solutions
+reaches a goal (PIQA, Bisk et al., AAAI 2020)."""
 
 from pathlib import Path
 
@@ -32,7 +32,10 @@ def read_piqa(path: Path, split: str) -> list[dict]:
     to_label = class_of(SOLUTIONS, labels_path)
     labels = [to_label(line) for _, line in numbered_lines(labels_path)]
     if len(labels) != len(rows):
-        raise ValueError(f"{labels_path} has {len(labels)} labels, but {path.name} has {len(rows)} rows")
+        raise ValueError(
+            f"{labels_path} has {len(labels)} labels, but {path.name} has {len(rows)} rows: give the official files "
+            "of one split"
+        )
     return list(map(_piqa_row, rows, labels))
 
 

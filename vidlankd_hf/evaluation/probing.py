@@ -52,7 +52,7 @@ def masked_scores(
         raise ValueError(f"{type(tokenizer).__name__} cannot mask words: use a fast tokenizer with a mask token")
     filled = [_fill(template, item, word) for template in templates for item in items for word in candidates]
     encoded = tokenizer([text for text, _ in filled], return_offsets_mapping=True)
-    readers: dict[tuple, list] = {}  # masked sequence -> the texts scored on it, with their masked places and ids
+    readers: dict[tuple, list] = {}  # masked sequence -> the texts scored on it, with masked positions and their ids
     for text, (ids, offsets) in enumerate(zip(encoded["input_ids"], encoded["offset_mapping"])):
         places = filled[text][1]
         hidden = [
@@ -90,12 +90,13 @@ def _fill(template: str, item: dict, word: str) -> tuple[str, list[tuple[int, in
 
 
 def probe_attributes(model, tokenizer, items: list[dict], train: list[dict] | None) -> np.ndarray:
-    """Predicts the labels of objects with a probe of other objects.
+    """Predicts the labels of objects with a linear probe that was fitted to other objects.
 
     Args:
         model, tokenizer: As in [`noun_states`].
         items: The N items, with `object` and `label`.
-        train: Items to fit the probe to, without the objects in `items`. `None`: cross-validation over `items`.
+        train: Items to fit the probe to; those whose objects are also in `items` are left out. `None`:
+            cross-validation over `items`.
 
     Returns:
         `[N]` labels.
@@ -114,7 +115,7 @@ def probe_attributes(model, tokenizer, items: list[dict], train: list[dict] | No
 
 
 def probe_pairs(model, tokenizer, items: list[dict], train: None = None) -> np.ndarray:
-    """Predicts the labels of comparisons from differences of states.
+    """Predicts the labels of comparisons from the difference of the two objects' states.
 
     Each pair of objects is predicted by a probe that was fitted without any comparison of either object.
 
@@ -157,7 +158,7 @@ def probe_sentences(model, tokenizer, items: list[dict], train: None = None) -> 
 
 
 def linear_probe():
-    """Returns an unfitted logistic regression on standardised states."""
+    """Returns an unfitted logistic regression on standardized states."""
     with requires_extra("downstream"):
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline

@@ -25,7 +25,7 @@ def read_rows(task, source: str | None, split: str, limit: int | None = None, la
         source: Folder of the task, or a folder that contains it under its official name; files may end in `.xz`.
             `None` reads from the Hub.
         split: One of `task.files`.
-        limit: Maximum number of rows. The selection is random but always the same.
+        limit: Maximum number of rows, drawn at random with a fixed seed.
         labelled: Whether every row must have a label.
 
     Raises:
@@ -142,7 +142,9 @@ def read_table(
     """Reads a table with a header line.
 
     Args:
+        path: The file; it may be compressed (`.xz`).
         columns: Columns that must exist.
+        delimiter: Separator of the fields.
         quoted: Whether fields may be in quotation marks.
         skip_ragged: Skip lines that do not have as many fields as the header, with a warning, instead of raising.
 
@@ -203,7 +205,7 @@ def class_of(labels: tuple[str, ...], path: Path) -> Callable[[str], int]:
 
     def find(label: str) -> int:
         if label not in known:
-            raise ValueError(f"{path} has the label {label!r}: allowed are {', '.join(labels)}")
+            raise ValueError(f"{path} has the label {label!r}, but only {', '.join(labels)} are allowed")
         return known[label]
 
     return find

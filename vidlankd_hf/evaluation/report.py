@@ -1,4 +1,4 @@
-"""The report of an evaluation, made only from the results: `report.md`, `report.json` and `report.png`."""
+"""The report of an evaluation, made from the stored results: `report.md`, `report.json` and `report.png`."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -107,7 +107,7 @@ def _markdown(summary: dict) -> str:
             "",
             "Scores of the main metric over seeds, from 0 to 100. `Best constant answer`: the best score with one",
             "answer to all examples. A run has collapsed if its answers are constant or its score is hardly better",
-            "than that; it counts in the median. `p`: paired randomisation test over the examples, against",
+            "than that; the median includes such runs. `p`: paired randomization test over the examples, against",
             f"{summary['models'][0]}.",
             "",
             *_table(header, map(_task_cells, summary["tasks"])),
@@ -199,7 +199,7 @@ def _figure(summary: dict, path: Path) -> None:
         from matplotlib.figure import Figure
         from matplotlib.lines import Line2D
 
-    # Title of each panel: its baseline, and (score, collapsed) of every seed of every model.
+    # Panel title -> the baseline, and for each model the (score, collapsed) of every seed.
     panels: dict[str, tuple[float, list[list[tuple[float, bool]]]]] = {}
     for row in summary["tasks"]:
         scale = 1 if TASKS[row["task"]].percent else 100

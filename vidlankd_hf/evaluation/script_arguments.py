@@ -13,21 +13,21 @@ from .grounding import ALIGNED
 class TaskArguments:
     """Model, task and data of a fine-tuning run."""
 
-    model: str = HfArg(help="checkpoint with its tokenizer, Hub id or folder")
+    model: str = HfArg(help="checkpoint with its tokenizer: Hub id or folder")
     task: str | None = HfArg(
         default=None, help="task such as sst2, squad or tracie; docs/downstream.md lists them (default: --task_file)"
     )
     task_file: str | None = HfArg(default=None, help="YAML file of your own task, instead of --task (default: none)")
     eval_only: bool = HfArg(default=False, help="score a fine-tuned model without training")
     data: str | None = HfArg(default=None, help="folder in the official layout; default: the Hub")
-    seeds: int = HfArg(default=1, help="number of seeds, counted from 1")
+    seeds: int = HfArg(default=1, help="number of seeds; they are 1, 2, ...")
     learning_rates: list[float] | None = HfArg(
         default=None, help="learning rates to try, each with all seeds; default: the recipe's"
     )
     max_length: int | None = HfArg(default=None, help="tokens per text")
     train_rows: int | None = HfArg(default=None, help="train on this many rows; default: all")
     eval_rows: int | None = HfArg(default=None, help="evaluate on this many rows; default: all")
-    submission: bool = HfArg(default=False, help="write the official files for the unlabelled splits")
+    submission: bool = HfArg(default=False, help="write the official submission files for the unlabeled splits")
     keep_model: bool = HfArg(default=False, help="save the model of every seed; implied by --push_to_hub")
     no_card: bool = HfArg(default=False, help="do not add the result to the model's README.md")
 
@@ -40,12 +40,14 @@ class GroundingArguments(PairingArguments):
     teacher: str = HfArg(default="outputs/teacher", help="teacher trained with a contrastive loss")
     student: str = HfArg(default="outputs/student", help="student with its distillation heads")
     no_student: bool = HfArg(default=False, help="show only the teacher")
-    objective: str | None = HfArg(default=None, help=f"whose head to use; default: the first of {', '.join(ALIGNED)}")
+    objective: str | None = HfArg(
+        default=None, help=f"objective whose head to use; default: the first of {', '.join(ALIGNED)}"
+    )
     videos: str | None = HfArg(default=None, help="folder of the video files, for the frames; default: the world's")
     max_length: int | None = HfArg(default=None, help="tokens per window; default: 128, for the world 32")
     num_nearest: int = HfArg(default=6, help="clips shown for each token")
     heat_clip: str | None = HfArg(default=None, help="id of the heat map's clip; default: one near the sentence")
-    window: int = HfArg(default=1, help="video steps seen at each time of the heat map")
+    window: int = HfArg(default=1, help="video steps that the encoder sees for each step of the heat map")
     output_dir: str = HfArg(default="outputs/grounding", help="new folder for the page and pictures")
     batch_size: int = HfArg(default=64, help="clips per batch")
 
@@ -60,7 +62,7 @@ class ComparisonArguments:
     eval_only: bool = HfArg(default=False, help="score fine-tuned models without training")
     jobs: int = HfArg(default=1, help="models and tasks at the same time, each in its own process")
     names: list[str] | None = HfArg(default=None, help="names in the report; default: last parts of the models' paths")
-    seeds: int = HfArg(default=3, help="seeds of every fine-tuned task")
+    seeds: int = HfArg(default=3, help="number of seeds of each fine-tuned task")
     data: str | None = HfArg(default=None, help="folder with one folder per task; default: the Hub")
     learning_rates: list[float] | None = HfArg(default=None, help="learning rates to try; default: each task's recipe")
     train_rows: list[str] | None = HfArg(default=None, help="TASK=ROWS: train on this many rows; default: all")
@@ -71,5 +73,5 @@ class ComparisonArguments:
     no_card: bool = HfArg(default=False, help="do not add results to the models' README.md")
     finetune_options: str | None = HfArg(
         default=None,
-        help="JSON of options for `vidlankd finetune`; options that only it has are passed on as well; default: none",
+        help="JSON of options for `vidlankd finetune`, which may also be given directly; default: none",
     )

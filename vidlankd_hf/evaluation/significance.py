@@ -7,7 +7,7 @@ CHUNK = 100
 
 
 def paired_test(metric: str, first: list[dict], second: list[dict], seed: int = 0) -> float:
-    """Returns the two-sided p-value of the difference between two models' mean scores, by approximate randomisation.
+    """Returns the two-sided p-value of the difference between two models' mean scores, by approximate randomization.
 
     If the models do not differ, it does not matter which of them an example's predictions came from. The test swaps
     them at random, for all seeds of an example together, and p is the share of swaps with a difference at least as
@@ -52,7 +52,7 @@ def paired_test(metric: str, first: list[dict], second: list[dict], seed: int = 
     return (at_least + 1) / (ROUNDS + 1)
 
 
-# Metrics of scikit-learn and scipy for predictions `[..., N]` and labels `[N]`, so that there is no loop over swaps.
+# Metrics as in scikit-learn and scipy, but for predictions `[..., N]` and labels `[N]`: no loop over swaps is needed.
 
 
 def accuracy(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ def encode_spans(rows: list[dict], tokenizer: PreTrainedTokenizerBase, options) 
     Args:
         rows: Rows with `question`, `context` and, for training, `answers`.
         tokenizer: A fast tokenizer.
-        options: The [`Options`]: length of a window and number of tokens that neighbouring windows share.
+        options: The [`Options`]: length of a window and number of tokens that neighboring windows share.
 
     Returns:
         One feature per window: the model inputs, `row` (index of its row), `offsets` (`[L, 2]` characters of the
@@ -75,7 +75,7 @@ def encode_spans(rows: list[dict], tokenizer: PreTrainedTokenizerBase, options) 
 
 def _target(row: dict, offsets: np.ndarray) -> tuple[int, int]:
     """Returns the first and last token of the first answer, or the first token twice."""
-    answers = row.get("answers")  # which unlabelled rows lack
+    answers = row.get("answers")  # unlabeled rows have none
     if not answers or not answers["text"]:
         return 0, 0
     begin = answers["answer_start"][0]

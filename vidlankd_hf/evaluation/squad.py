@@ -40,7 +40,7 @@ def _row(context: str, question: dict, path: Path) -> dict:
         if found != answer["text"]:
             raise ValueError(
                 f"question {question['id']!r} of {path} has the answer {answer['text']!r}, but its context has "
-                f"{found!r} at that position"
+                f"{found!r} at that position: give the official file"
             )
     unanswerable = question.get("is_impossible", False)
     known = [] if unanswerable or answers is None else answers

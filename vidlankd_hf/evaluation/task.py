@@ -14,7 +14,7 @@ from .metrics import load_metric
 class Task:
     """A task: where its data are, which head it needs, how it is scored, and its recipe.
 
-    Rows are dicts with `label` (`None` in unlabelled data) and `texts`: one or two strings or, for multiple choice,
+    Rows are dicts with `label` (`None` in unlabeled data) and `texts`: one or two strings or, for multiple choice,
     pairs `[context, candidate]`. Span tasks have `question`, `context` and `answers` instead of `texts`. Rows without
     an `id` are numbered from 0.
 
@@ -27,13 +27,13 @@ class Task:
         parse: Reads an official file and a split into rows.
         row: Converts a row of the Hub data set into a row of the task.
         metric: Makes the `evaluate.Metric`.
-        main: Value of the metric by which models are compared.
+        main: Name of the metric's value by which models are compared.
         recipe: Training arguments and `max_length`, from the paper where it gives them.
         labels: Names of the classes.
         evaluate_on: Splits that are scored. Models are compared on the first one.
-        test: Name of the official submission file of each unlabelled split.
-        write_submission: Writes it, called with `(path, task, rows, predictions)`.
-        reference: Returns what the metric compares a row's prediction with.
+        test: Name of the official submission file of each unlabeled split.
+        write_submission: Function that writes such a file, called with `(path, task, rows, predictions)`.
+        reference: Function that returns what the metric compares a row's prediction with.
         also: Other tasks on which the fine-tuned model is scored if their data are available.
         percent: Whether the metric's values go up to 100 instead of 1.
         own: The data of a task from a file, an `OwnData`; the task then needs neither folder nor parser.
@@ -67,7 +67,7 @@ class Task:
         return {"predictions": list(predictions), "labels": [row["label"] for row in rows]}
 
     def score(self, rows: list[dict], predictions: list) -> dict[str, float]:
-        """Returns the metric's values for labelled rows."""
+        """Returns the metric's values for labeled rows."""
         return self.metric().compute(predictions=predictions, references=[self.reference(row) for row in rows])
 
 

@@ -51,7 +51,7 @@ class FinetuningTrainer(BaseTrainer):
         train_features: Features as [`Head.encode`] returns them.
     """
 
-    # The stock methods, which collect logits.
+    # `BaseTrainer` evaluates without collecting logits, but predictions need them.
     evaluation_loop, predict = Trainer.evaluation_loop, Trainer.predict
     loss_terms = {"loss": (1.0, "sequences")}
 

@@ -1,4 +1,4 @@
-"""Visual commonsense without fine-tuning: what a text encoder knows about the looks of things.
+"""Visual commonsense without fine-tuning: what a text encoder knows about how things look.
 
 Masked scoring: every candidate word is put into a template and its tokens are masked. Its score is the mean
 log-probability of these tokens, so that words of one and of several tokens can be compared. Scores are averaged over
@@ -18,9 +18,9 @@ from ..utils.extras import requires_extra
 from .probing import masked_scores, probe_attributes, probe_pairs, probe_sentences
 from .reading import class_of, companion_file, find_file, official_layout, read_json_lines
 
-COLOURS = ("black", "blue", "brown", "green", "grey", "orange", "pink", "purple", "red", "white", "yellow")
-CODA_COLOURS = tuple("gray" if colour == "grey" else colour for colour in COLOURS)
-VICOMTE_COLOURS = (*CODA_COLOURS, "silver")
+COLORS = ("black", "blue", "brown", "green", "grey", "orange", "pink", "purple", "red", "white", "yellow")
+CODA_COLORS = tuple("gray" if color == "grey" else color for color in COLORS)
+VICOMTE_COLORS = (*CODA_COLORS, "silver")
 MATERIALS = ("bronze", "ceramic", "cloth", "concrete", "cotton", "denim", "glass", "gold", "iron", "jade", "leather",
              "metal", "paper", "plastic", "rubber", "stone", "tin", "wood")  # fmt: skip
 POSITIONS = ("inside", "above", "below", "beside")
@@ -108,7 +108,7 @@ def _result(predictions: np.ndarray, items: list[dict]) -> dict:
 
 
 def _is_right(item: dict, prediction: int) -> bool:
-    """If several answers were given equally often, each of them is right."""
+    """Whether a prediction is right. If people gave several answers equally often, each of them is."""
     if "answers" in item:
         return prediction in item["answers"]
     if "distribution" in item:
@@ -134,7 +134,7 @@ def _masked_result(scores: np.ndarray, items: list[dict]) -> dict:
 
 def read_memory_colors(path: Path) -> list[dict]:
     """Reads Memory Colors (Norlund et al., 2021)."""
-    to_label = class_of(COLOURS, path)
+    to_label = class_of(COLORS, path)
     return [
         {
             "object": row["item"],
@@ -150,7 +150,7 @@ def read_coda(path: Path) -> list[dict]:
     answers: dict[str, list] = {}
     for row in read_json_lines(path, ("class_id", "included")):
         if row["included"]:
-            given = np.array([row[colour] for colour in CODA_COLOURS], dtype=float)
+            given = np.array([row[color] for color in CODA_COLORS], dtype=float)
             answers.setdefault(row["class_id"], []).append(given / given.sum())
     objects = companion_file(path, "objects.jsonl", "the objects")
     items = []
@@ -172,12 +172,12 @@ def read_vicomte(path: Path, candidates: tuple[str, ...]) -> list[dict]:
 
 
 def read_comparisons(path: Path) -> list[dict]:
-    """Reads sizes or heights (Liu et al., 2022): the file's label 1 says that the first object is the larger one."""
+    """Reads sizes or heights (Liu et al., 2022): label 1 in the file means that the first object is larger."""
     items = []
     for row in read_json_lines(path, ("obj_a", "obj_b", "label")):
         a, b = row["obj_a"], row["obj_b"]
         item = {"object": a, "other": b, "a": _with_article(a), "b": _with_article(b)}
-        items.append({**item, "label": 1 - row["label"]})  # the first candidate says that the first object is larger
+        items.append({**item, "label": 1 - row["label"]})  # candidate 0 is "larger" or "taller"
     return items
 
 
@@ -221,7 +221,7 @@ def _comparison(title: str, file: str, words: tuple[str, str]) -> ZeroShot:
     )
 
 
-COLOUR_TEMPLATES = (
+COLOR_TEMPLATES = (
     "the color of the {object} is {word}.",
     "the {object} is {word}.",
     "most {object} is {word}.",
@@ -233,7 +233,7 @@ ZERO_SHOT = {
         folder="visual_commonsense/memory_colors",
         files={"test": "memory_colors.jsonl"},
         read=read_memory_colors,
-        candidates=COLOURS,
+        candidates=COLORS,
         templates=(
             "the color of {phrase} is {word}.",
             "what is the color of {phrase}? it is {word}.",
@@ -246,7 +246,7 @@ ZERO_SHOT = {
         folder="visual_commonsense/coda",
         files={"test": "annotations.jsonl"},
         read=read_coda,
-        candidates=CODA_COLOURS,
+        candidates=CODA_COLORS,
         templates=(
             "most {plural} {are} {word}.",
             "usually, {plural} {are} {word}.",
@@ -254,7 +254,7 @@ ZERO_SHOT = {
             "the color of {plural} is {word}.",
         ),
     ),
-    "vicomte_color": _vicomte("ViComTe colour", "color", VICOMTE_COLOURS, COLOUR_TEMPLATES),
+    "vicomte_color": _vicomte("ViComTe colour", "color", VICOMTE_COLORS, COLOR_TEMPLATES),
     "vicomte_material": _vicomte(
         "ViComTe material",
         "material",

@@ -1,4 +1,4 @@
-"""Output folders that are filled in stages: begun, continued or refused, never overwritten."""
+"""Output folders that are filled in stages: started, continued or refused, never overwritten."""
 
 import json
 from pathlib import Path

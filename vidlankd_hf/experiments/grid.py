@@ -32,6 +32,7 @@ class ExperimentRun:
 
     @property
     def log(self) -> Path:
+        """File for the output of a quiet run, next to the folder."""
         return self.folder.with_name(f"{self.folder.name}.log")
 
     def make(self, quiet: bool, launcher: list[str] | None = None) -> None:
@@ -80,7 +81,7 @@ def run_in_parallel(work: Callable[[Any, bool], str], items: list, jobs: int, pr
 
 
 def probe(model: Path, world: Path, log: Path | None = None) -> list[dict]:
-    """Probes a model of the grounded world and keeps the scores in `probe.json` in the model's folder."""
+    """Probes a model of the grounded world and stores the scores in `probe.json` in the model's folder."""
     path = model / "probe.json"
     if not path.exists() or path.stat().st_mtime < (model / "model.safetensors").stat().st_mtime:
         options = flags({"model": model, "world": world, "output_json": path})

@@ -1,4 +1,4 @@
-"""Vokenization (baseline): every token of a corpus gets its nearest clip, its voken, which the student classifies.
+"""Vokenization (baseline): every token of a corpus gets its nearest clip, its voken, which the student predicts.
 
 A vokenizer is a teacher that compares tokens and clips in a joint space (`joint_size=64`). [`vokenize`] writes:
 
@@ -45,7 +45,7 @@ def vokenize(
     max_video_length: int = 384,
     batch_size: int = 64,
 ) -> dict:
-    """Assigns to every token of `blocks` the nearest of `num_vokens` clips.
+    """Assigns the nearest of `num_vokens` clips to every token of `blocks`.
 
     The vokenizer reads complete, unmasked blocks with [CLS] and [SEP]. Processes of one launch share the work; an
     interrupted run continues when it is called again.
@@ -57,7 +57,7 @@ def vokenize(
         clips: Clips from [`load_video_text`]; `num_vokens` of them are drawn.
         folder: Output folder; it is created.
         num_vokens: Number of vokens K; 50,000 in the paper.
-        seed: Seed of the draw.
+        seed: Seed for drawing the clips.
         max_video_length: Maximum number of steps of a clip, as in the vokenizer's training.
         batch_size: Number of blocks, and of clips, per forward pass.
 
@@ -128,7 +128,7 @@ def nearest(queries: Tensor, bank: Tensor, rows: int = 8192) -> Tensor:
 
 
 def _begin(folder: Path, vokenizer: VidLanKDTeacher, blocks: TextBlocks, clips: Dataset, num_vokens: int) -> dict:
-    """Begins or continues a folder with its `bank.json`; returns its `info.json` so far."""
+    """Starts or continues a folder with its `bank.json`; returns the entries of `info.json` that are known already."""
     rows = clips.with_format(None).select_columns(["id", "video", "start", "end"])
     bank = json.dumps(list(rows), indent=0) + "\n"
     info = {
@@ -157,7 +157,7 @@ def _nearest_clips(
 
 
 def _join(shards: list[Path], path: Path, num_vokens: int) -> dict:
-    """Joins the shards to one array and returns how often the vokens occur."""
+    """Joins the shards into one array file and returns `used` and `largest_share`."""
     arrays = [np.load(shard, mmap_mode="r", allow_pickle=False) for shard in shards]
     shape = (sum(map(len, arrays)), arrays[0].shape[1])
     counts = np.zeros(num_vokens, np.int64)

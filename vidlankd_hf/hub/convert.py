@@ -27,13 +27,13 @@ TEXT_FILE, VIDEO_FILE = "pytorch_model.bin", "visn_model.chkpt"
 CONFIG_FILE, REPORT_FILE = "config.json", "conversion.json"
 # Prefix of a weight's name in the release -> why the weight is dropped.
 DROPPED = {
-    "bert.embeddings.position_ids": "position numbers, not learned",
+    "bert.embeddings.position_ids": "position numbers, which are not trained",
     "bert.pooler.": "a masked language model has no pooler, and no loss of the release trained this one",
     "cls.predictions.decoder.": "tied to the word embeddings and the head's bias",
     "visual_hinge_head.": "a teacher's head that no loss used",
     "kd": "a distillation head, not needed after distillation",
     "backbone.bert.embeddings.word_embeddings.": "video frames have no word embeddings",
-    "backbone.bert.embeddings.position_ids": "position numbers, not learned",
+    "backbone.bert.embeddings.position_ids": "position numbers, which are not trained",
     "backbone.bert.pooler.": "the release pools the first frame; this package averages over time",
 }
 VIDEO_NAMES = {
@@ -159,7 +159,9 @@ def _check_tied(weights: dict[str, Tensor], path: Path) -> None:
     )
     for name, tied in pairs:
         if name in weights and tied in weights and not torch.equal(weights[name], weights[tied]):
-            raise ValueError(f"{path} has a separate {name}, but it must equal {tied}: this package ties the two")
+            raise ValueError(
+                f"{path} cannot be converted: its {name} differs from {tied}, and this package ties the two"
+            )
 
 
 def _teacher(text: BertForMaskedLM, video: dict[str, Tensor], path: Path) -> VidLanKDTeacher:
@@ -197,7 +199,7 @@ def _fill(module: torch.nn.Module, names: dict[str, str], weights: dict[str, Ten
             mapped[name] = here
         else:
             dropped[name] = why or "not a weight of this package"
-    # Tied weights follow the weights they are tied to; the release did not standardise features.
+    # Tied weights follow the weights they are tied to; the release did not standardize features.
     tied = {name for name in held if name.startswith("cls.predictions.decoder.")}
     missing = sorted(set(held) - set(mapped.values()) - tied - {"feature_mean", "feature_std"})
     if missing:

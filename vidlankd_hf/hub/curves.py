@@ -8,12 +8,12 @@ from ..utils.extras import requires_extra
 from ..utils.json_files import read_json
 
 STATE = "trainer_state.json"
-COLOURS = ("#1c5fa8", "#c2571a", "#2f8f4e", "#8a4fb0", "#b8323a", "#6b6f76", "#b08a00", "#0f8b8d")
-Curves = dict[str, list[tuple[int, float]]]  # logged name -> (step, value) of each time it was logged
+COLORS = ("#1c5fa8", "#c2571a", "#2f8f4e", "#8a4fb0", "#b8323a", "#6b6f76", "#b08a00", "#0f8b8d")
+Curves = dict[str, list[tuple[int, float]]]  # logged name -> list of (step, value)
 
 
 def read_curves(run: str | Path) -> Curves:
-    """Reads everything that a run logged; for an unfinished run, up to its newest checkpoint.
+    """Reads everything that a run has logged; of an unfinished run, what its newest checkpoint holds.
 
     Args:
         run: Folder of a run, or its `trainer_state.json`.
@@ -22,7 +22,7 @@ def read_curves(run: str | Path) -> Curves:
         Logged name -> list of (step, value).
 
     Raises:
-        ValueError: There is no state, or it is damaged or empty.
+        ValueError: There is no `trainer_state.json`, or it is damaged or has no logs.
     """
     path = Path(run)
     if path.is_dir():
@@ -51,7 +51,7 @@ def curves_of(log_history: list[dict]) -> Curves:
 
 def losses_in(curves: Curves) -> list[str]:
     """Names of the loss and its components that were logged in training or evaluation, without `eval_`."""
-    names = {name.removeprefix("eval_") for name in curves} - {"train_loss"}  # the mean over the complete training
+    names = {name.removeprefix("eval_") for name in curves} - {"train_loss"}  # the mean over the run
     return sorted((n for n in names if n == "loss" or n.endswith("_loss")), key=lambda name: (name != "loss", name))
 
 
@@ -75,11 +75,11 @@ def draw_curves(curves: dict[str, Curves], metrics: list[str], output: Path) -> 
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis, name in zip(axes, metrics):
         for number, (run, curve) in enumerate(curves.items()):
-            colour, line = COLOURS[number % len(COLOURS)], "-" if number < len(COLOURS) else "--"
+            color, line = COLORS[number % len(COLORS)], "-" if number < len(COLORS) else "--"
             if name in curve:
-                axis.plot(*zip(*curve[name]), color=colour, lw=1.6, label=run, ls=line)
+                axis.plot(*zip(*curve[name]), color=color, lw=1.6, label=run, ls=line)
             if f"eval_{name}" in curve:
-                axis.plot(*zip(*curve[f"eval_{name}"]), color=colour, ls="", marker="o", ms=6, mec="white")
+                axis.plot(*zip(*curve[f"eval_{name}"]), color=color, ls="", marker="o", ms=6, mec="white")
         axis.set_title(name, fontsize=11)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
@@ -104,7 +104,7 @@ def draw_losses(name: str, log_history: list[dict], output: Path) -> bool:
     """
     curves = curves_of(log_history)
     losses = losses_in(curves)
-    if not losses or find_spec("matplotlib") is None:  # optional: cards are written without a figure, too
+    if not losses or find_spec("matplotlib") is None:  # without matplotlib, a card has no figure
         return False
     draw_curves({name: curves}, losses, output)
     return True

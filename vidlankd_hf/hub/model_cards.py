@@ -17,14 +17,14 @@ TEMPLATES = Path(__file__).parent / "templates"
 CARD_FILE, FIGURE_FILE, PROBE_FILE = "README.md", "losses.png", "probe.json"
 
 CONTRASTS = {
-    "infonce": "a contrast of each token's state with its own clip and all other clips of the batch (softmax, "
-    "temperature {temperature:g})",
-    "hinge": "the paper's contrast of each token's state with its own clip, one unpaired clip and one unpaired "
-    "sentence (hinge loss, margin {margin:g})",
-    "hinge_batch": "a contrast of each token's state with its own clip and all other clips of the batch (hinge loss, "
-    "margin {margin:g})",
-    "mil_nce": "MIL-NCE, a contrast of each clip with {candidates} texts around it, of which any may fit, and with "
-    "the texts of all other clips of the batch (softmax, temperature {temperature:g})",
+    "infonce": "a contrastive loss that matches each token's state with its own clip, against all other clips of "
+    "the batch (softmax, temperature {temperature:g})",
+    "hinge": "the paper's contrastive loss, which matches each token's state with its own clip, against one "
+    "unpaired clip and one unpaired sentence (hinge loss, margin {margin:g})",
+    "hinge_batch": "a contrastive loss that matches each token's state with its own clip, against all other clips "
+    "of the batch (hinge loss, margin {margin:g})",
+    "mil_nce": "MIL-NCE, a contrastive loss that matches each clip with any of {candidates} texts around it, "
+    "against the texts of all other clips of the batch (softmax, temperature {temperature:g})",
 }
 
 
@@ -33,8 +33,8 @@ def write_student_card(folder: str | Path, trainer) -> None:
 
     Args:
         folder: Folder of the exported student.
-        trainer: The [`DistillationTrainer`] that trained it. `probe.json` in its output folder, if there is one,
-            adds the probe's scores.
+        trainer: The [`DistillationTrainer`] that trained it. If its output folder has a `probe.json`, the card shows
+            the probe's scores.
     """
     student, settings = _unwrapped(trainer, trainer.model), settings_of(trainer.args)
     recipe = getattr(student.config, "distillation", None)
@@ -93,19 +93,19 @@ def write_teacher_card(folder: str | Path, trainer) -> None:
     """Writes a teacher's card and loss figure; arguments as in [`write_student_card`]."""
     teacher, settings = _unwrapped(trainer, trainer.model), settings_of(trainer.args)
     config, text = teacher.config, teacher.config.text_config
-    sees = teacher.video_encoder is not None
+    has_video = teacher.video_encoder is not None
     start = settings.get("text_model") or teacher.name_or_path or getattr(text, "_name_or_path", "")
     losses = {
         "contrast": CONTRASTS[config.contrast].format(
             margin=config.margin, temperature=config.temperature, candidates=config.mil_candidates
         ),
-        "mlm": "masked language modelling",
+        "mlm": "masked language modeling",
     }
     rows = {
-        "Losses": f"`{config.losses}`" + (f", contrast `{config.contrast}`" if sees else ""),
+        "Losses": f"`{config.losses}`" + (f", contrast `{config.contrast}`" if has_video else ""),
         "Started from": _start(start),
         "Captions": settings.get("captions") and _data_name(settings, "captions"),
-        "Video features": sees and settings.get("features") and _data_name(settings, "features"),
+        "Video features": has_video and settings.get("features") and _data_name(settings, "features"),
         "Streams": settings.get("streams") and ", ".join(settings["streams"]),
         "Control": "captions paired with other videos' clips" if settings.get("shuffle_videos") else None,
         "Tokenizer": settings.get("tokenizer") and f"`{public_name(settings['tokenizer'])}`",
@@ -121,7 +121,7 @@ def write_teacher_card(folder: str | Path, trainer) -> None:
         "teacher.md", folder, trainer, rows, data,
         text_class=type(teacher.text_model).__name__,
         config=config,
-        sees=sees,
+        has_video=has_video,
         losses=" and ".join(words for name, words in losses.items() if name in config.losses),
     )  # fmt: skip
 
@@ -218,7 +218,7 @@ def _write(template: str, folder, trainer, rows: dict, data: dict[str, Any], **v
 
 
 def _unwrapped(trainer, model):
-    """The model without a compiled or distributed wrapper, which has another class and cannot be tested for truth."""
+    """The model without a compiled or distributed wrapper, which has another class and may not support `bool()`."""
     return trainer.accelerator.unwrap_model(model, keep_torch_compile=False)
 
 

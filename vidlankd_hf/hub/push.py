@@ -48,7 +48,7 @@ def make_repository(args: TrainingArguments, name: str, token: str | None = None
             api.auth_check(repo_id, write=True)  # an existing repository may be read-only
         except Exception as caught:
             if is_transient(caught):
-                print(f"The Hub failed ({reason(caught)}): pushing is tried again after training.", flush=True)
+                print(f"The Hub failed ({reason(caught)}): the push will be tried again after training.", flush=True)
             else:
                 error = PushError(reason(caught))
     raise_if_any_rank_failed(f"--push_to_hub cannot work for {name}", error)
@@ -84,7 +84,7 @@ def push(
         return api.upload_folder(
             repo_id=repo, folder_path=folder, commit_message=commit_message, revision=revision, allow_patterns=PUSHED
         )
-    except Exception as error:  # training is over: no network error may hide where its output is
+    except Exception as error:  # training is over: whatever failed, the user must learn where the model is
         raise PushError(
             f"{folder} was not pushed to {repo_id}: {reason(error)}. Nothing is lost: the folder is complete. "
             f"Once the problem is fixed, run:\n\n    {upload_command(folder, repo_id, private, revision)}\n"

@@ -1,4 +1,4 @@
-"""The account of captioned video: what went in, what the model sees, and what was left out and why."""
+"""The account of captioned video: what was read, what the model sees, and what was left out and why."""
 
 import json
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ def close_account(account: Account, store: FeatureStore, pairs: Pairs) -> None:
 
 
 def account_lines(account: Account) -> list[str]:
-    """The account as lines of text: in, used, and what was left out, with the first names."""
+    """The account as lines of text: amounts in, amounts used, and what was left out, with the first names."""
     lines = []
     for what, entry in account.summary().items():
         lines.append(f"{what}: {_number(entry['in'])} in, {_number(entry['used'])} used")

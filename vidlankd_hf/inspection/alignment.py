@@ -1,4 +1,4 @@
-"""How captions and picture are aligned in time: their similarity for a trained teacher, against a time offset."""
+"""How captions and video are aligned in time: their similarity for a trained teacher, against a time offset."""
 
 import json
 import textwrap
@@ -40,7 +40,7 @@ def measure_alignment(
     max_length: int,
     seed: int = 0,
 ) -> dict:
-    """Measures on a sample of captions at which offset they fit the picture best; see [`summarize_alignment`].
+    """Measures on a sample of captions at which time offset they fit the video best; see [`summarize_alignment`].
 
     Args:
         encoders: From [`load_encoders`].
@@ -48,10 +48,10 @@ def measure_alignment(
         streams: Feature streams that the teacher sees; all by default.
         pairs: Output of [`pair_captions`].
         max_length: Maximum number of tokens of a text, including special tokens.
-        seed: Seed of the choice of captions.
+        seed: Seed for choosing the captions.
 
     Raises:
-        ValueError: All captions are of one video.
+        ValueError: All captions belong to one video.
     """
     encode_texts, encode_clips, tokenizer = encoders
     captions = sample_captions(pairs, tokenizer, max_length - 2, seed=seed)
@@ -66,8 +66,8 @@ def load_encoders(path: str | Path) -> Encoders:
         path: Hub id or folder.
 
     Raises:
-        ValueError: There is no teacher, it has no video encoder, or its tokenizer is another one.
-        ImportError: The extra `world` is not installed, which draws the figure.
+        ValueError: There is no teacher, it has no video encoder, or the tokenizer does not fit it.
+        ImportError: The extra `world`, which draws the figure, is not installed.
     """
     with requires_extra("world"):
         import matplotlib  # noqa: F401 (an error now rather than after the encoding)
@@ -104,21 +104,21 @@ def _padded(rows: list[Tensor], padding: float, device: torch.device) -> tuple[T
 def sample_captions(
     pairs: Pairs, tokenizer: PreTrainedTokenizerBase, max_tokens: int, count: int = CAPTIONS, seed: int = 0
 ) -> list[Caption]:
-    """Random captions, of which those longer than `max_tokens` are divided.
+    """Draws captions at random and divides those longer than `max_tokens`.
 
     Args:
         pairs: Output of [`pair_captions`].
         tokenizer: Counts the tokens.
         max_tokens: Maximum number of tokens of a text.
         count: Maximum number of captions.
-        seed: Seed of the choice.
+        seed: Seed for drawing.
 
     Raises:
-        ValueError: All captions are of one video, so that there is nothing to compare with.
+        ValueError: All captions belong to one video, so there is nothing to compare with.
     """
     if len(pairs.by_video) < 2:
         raise ValueError(
-            f"captions of {len(pairs.by_video)} videos were paired, but similarities are compared with those of other "
+            f"captions of {len(pairs.by_video)} videos were paired, but each caption is also compared with other "
             "videos: give captions of 2 videos or more"
         )
     captions = [caption for video in pairs.by_video.values() for caption in video]
@@ -138,9 +138,9 @@ def advantages(
         encode_texts, encode_clips: From [`load_encoders`].
 
     Returns:
-        `[offsets, captions]`: the similarity to the clip as long as the caption that starts an offset of `OFFSETS`
-        after it, minus the mean similarity to such clips of other videos; NaN where the clip would lie outside the
-        video.
+        `[offsets, captions]`: the caption's similarity to the clip of its own video that is as long as the caption
+        and starts `OFFSETS[i]` seconds after it, minus its mean similarity to such clips of other videos; NaN where
+        the clip would lie outside the video.
     """
     texts = _encode(encode_texts, [caption.text for caption in captions])
     _, video = np.unique([caption.video for caption in captions], return_inverse=True)
@@ -167,7 +167,7 @@ def _encode(encode: Encoder, items: list) -> np.ndarray:
 
 
 def summarize_alignment(found: np.ndarray, videos: Sequence[str]) -> dict:
-    """Finds the offset at which captions fit the picture best.
+    """Finds the offset at which captions fit the video best.
 
     Args:
         found: Output of [`advantages`].
@@ -175,8 +175,8 @@ def summarize_alignment(found: np.ndarray, videos: Sequence[str]) -> dict:
 
     Returns:
         A JSON-serializable dict: for each of the `offsets` (seconds) the `similarity`, its `standard_error` (captions
-        of one video are not independent) and the number of `captions`; the `peak` (seconds, or `None` if no offset is
-        distinguished), and `sentence`, which says it.
+        of one video are not independent) and the number of `captions`; the `peak` (seconds, or `None` if no offset
+        stands out), and `sentence`, which says so in words.
     """
     counts = np.isfinite(found).sum(1)
     statistics = [_mean_and_error(row, videos) for row in found]

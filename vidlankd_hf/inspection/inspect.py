@@ -137,13 +137,15 @@ def find_videos(folder: str | Path) -> dict[str, Path]:
     """Maps video ids to the files in a folder and its subfolders.
 
     An id is a relative path or a file name. For features that came without files, an id without a suffix finds the
-    video of that name. A name that several files have is left out.
+    video of that name. A name that several files share is left out.
 
     Raises:
         ValueError: The folder does not exist.
     """
     if not Path(folder).is_dir():
-        raise ValueError(f"the folder of videos {folder} does not exist: give the one that was extracted")
+        raise ValueError(
+            f"the folder of videos {folder} does not exist: give the folder that features were extracted from"
+        )
     root = Path(folder).resolve()
     files = [path for path in sorted(root.rglob("*")) if path.is_file()]
     stems = _unique((path.stem, path) for path in files if path.suffix.lower() in VIDEO_SUFFIXES)
@@ -206,7 +208,7 @@ def read_clip(row: dict, path: Path | None, times: Sequence[float], reader: Fram
         times: Seconds at which to take frames.
         reader: Decodes the file.
     """
-    frames, problem = [], None if path else "not exactly one such file in the folder of videos"
+    frames, problem = [], None if path else "the folder of videos does not have exactly one file of this name"
     try:
         frames = reader.frames_at(path, times) if path else []
     except ValueError as error:

@@ -15,13 +15,13 @@ class InspectionArguments(CaptionedVideoArguments):
     videos: str | None = HfArg(
         default=None, help="folder of the video files, for the contact sheet; default: the world's"
     )
-    text: str | None = HfArg(default=None, help="corpus whose vocabulary to compare with; default: the world's")
+    text: str | None = HfArg(default=None, help="text corpus to compare the vocabulary with; default: the world's")
     teacher: str | None = HfArg(
         default=None,
-        help="trained teacher, which shows whether captions come early or late; default: none",
+        help="trained teacher, to measure whether captions come early or late; default: none",
     )
     streams: list[str] | None = HfArg(default=None, help="feature streams that the teacher sees; default: all")
     max_length: int | None = HfArg(default=None, help="tokens per window; default: 128, for the world 32")
     num_clips: int = HfArg(default=16, help="clips on the contact sheet")
-    seed: int = HfArg(default=0, help="seed of the choice of clips")
+    seed: int = HfArg(default=0, help="seed for choosing the clips")
     output_dir: str = HfArg(default="outputs/look", help="new folder for pictures and tables")

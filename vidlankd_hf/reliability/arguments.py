@@ -39,7 +39,8 @@ class FaultTolerantArguments(TrainingArguments):
         default=1800.0, help="Seconds without progress after which a process prints its stacks and exits; 0: never."
     )
     allow_changed: list[str] | None = HfArg(
-        default=None, help="Settings or parts (train_data, eval_data, tokenizer, teacher) that may differ on resume."
+        default=None,
+        help="Settings or parts (train_data, eval_data, tokenizer, teacher) that may differ when resuming.",
     )
     remove_unused_columns: bool = HfArg(
         default=False, help="Must stay false: the collators read columns that the model does not."
@@ -63,12 +64,12 @@ class FaultTolerantArguments(TrainingArguments):
 
     def __post_init__(self):
         check_training_arguments(self, self.refused)
-        # Without a GPU, the processes would not find each other: the launcher does not tell them that there is none.
+        # The launcher does not tell the processes that there is no GPU; without use_cpu they could not connect.
         (processes, on_cpu), cpu_given = requested_launch(), self.use_cpu
         self.use_cpu = cpu_given or bool(on_cpu) or not torch.accelerator.is_available()
         precision = requested_precision()
         if precision != "no" and not (self.bf16 or self.fp16):
-            setattr(self, precision, True)  # or DeepSpeed would refuse the two different answers
+            setattr(self, precision, True)  # otherwise DeepSpeed would find two different answers and refuse them
         super().__post_init__()
         check_accelerator_config(self.accelerator_config)
         if not 0 <= self.preempt_exit_code <= 255:

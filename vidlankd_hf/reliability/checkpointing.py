@@ -34,7 +34,7 @@ def checkpoints_of(folder: str | Path) -> list[Path]:
 
 
 def agree_on_checkpoint(folder: str | Path, saves: bool) -> str | None:
-    """Return the newest checkpoint that is complete and undamaged on every machine; all processes call it.
+    """Returns the newest checkpoint that is complete and undamaged on every machine; all processes call it.
 
     The main process prints which ones are skipped, and why.
 
@@ -55,7 +55,7 @@ def agree_on_checkpoint(folder: str | Path, saves: bool) -> str | None:
 
 
 def fault_anywhere(checkpoint: Path, saves: bool) -> str:
-    """Return what is wrong with a checkpoint on any machine, or ""; all processes call it.
+    """Returns what is wrong with a checkpoint on any machine, or ""; all processes call it.
 
     Args:
         checkpoint: The checkpoint, by the same path on each machine.
@@ -72,12 +72,12 @@ def fault_anywhere(checkpoint: Path, saves: bool) -> str:
         alone = len(answers) == 1
         return "; ".join(text if alone else f"on the machine of process {n}, {text}" for n, text in wrong.items())
     if len({answer["save_id"] for answer in answers.values()}) > 1:
-        return f"the machines of the processes {sorted(answers)} hold checkpoints of different runs"
+        return f"the machines of processes {sorted(answers)} hold checkpoints of different runs"
     return ""
 
 
 def checkpoint_to_resume(given: str | bool | None, folder: str | Path, saves: bool) -> str | None:
-    """Resolve `train(resume_from_checkpoint=given)`; all processes call it.
+    """Resolves `train(resume_from_checkpoint=given)`; all processes call it.
 
     Args:
         given: A checkpoint; `True` for the newest complete one in `folder`; `None` or `False` for a new run.
@@ -134,7 +134,7 @@ def save_checkpoint(
     checkpoint: Path, write: Callable[[str], None], main_process: bool, expected_bytes: int, keep: int | None,
     best: str | None, layout: Layout, shared: Sequence[str] = (),
 ) -> None:  # fmt: skip
-    """Write a checkpoint so that it is complete or absent; all processes of the run call it.
+    """Writes a checkpoint so that it is complete or absent; all processes of the run call it.
 
     Args:
         checkpoint: Final path, `.../checkpoint-<step>`.
@@ -142,9 +142,9 @@ def save_checkpoint(
         main_process: Whether this process prepares, verifies and renames (one process per file system).
         expected_bytes: Size in bytes to assume if there is no older checkpoint.
         keep: How many checkpoints to keep; `None` keeps all.
-        best: A checkpoint to keep in any case.
+        best: A checkpoint that is never removed.
         layout: What the checkpoint must contain.
-        shared: This process's files that the checkpoints on other machines contain too. They should be small.
+        shared: Files of this process that are copied into the checkpoints on other machines; they should be small.
 
     Raises:
         RuntimeError: A process could not write its part. Older checkpoints are untouched.
@@ -185,7 +185,7 @@ def save_checkpoint(
 
 
 def _share(folder: Path, names: Sequence[str], receives: bool) -> None:
-    """Send small files of a checkpoint to the machines that lack them; all processes call it."""
+    """Sends small files of a checkpoint to the machines that lack them; all processes call it."""
     own = {name: base64.b64encode((folder / name).read_bytes()).decode() for name in names}
     for message in gather_messages(json.dumps(own)):
         for name, content in json.loads(message).items():
@@ -195,7 +195,7 @@ def _share(folder: Path, names: Sequence[str], receives: bool) -> None:
 
 @contextmanager
 def saves_on_every_machine(model: PreTrainedModel) -> Iterator[None]:
-    """Let `save_pretrained` write on processes other than the first one of the run too."""
+    """Lets `save_pretrained` also write on processes other than the first one of the run."""
     model.should_save_on_this_rank = lambda is_main_process: is_main_process
     try:
         yield
@@ -204,7 +204,7 @@ def saves_on_every_machine(model: PreTrainedModel) -> Iterator[None]:
 
 
 def check_space(folder: Path, expected_bytes: int) -> None:
-    """Check that a checkpoint as large as the newest one, or as expected, fits on the disk.
+    """Checks that a checkpoint as large as the newest one, or as expected, fits on the disk.
 
     Args:
         folder: Where checkpoints are written.
@@ -231,7 +231,7 @@ def check_space(folder: Path, expected_bytes: int) -> None:
 
 
 def expected_bytes(model: torch.nn.Module, sharded: bool) -> int:
-    """Estimate the bytes of a checkpoint with AdamW's two moments; `sharded` adds ZeRO's float32 weights."""
+    """Estimates the bytes of a checkpoint with AdamW's two moments; `sharded` adds ZeRO's float32 weights."""
     total = 0
     for parameter in model.parameters():
         count = getattr(parameter, "ds_numel", parameter.numel())
@@ -241,10 +241,10 @@ def expected_bytes(model: torch.nn.Module, sharded: bool) -> int:
 
 
 def rotate(folder: Path, keep: int, protected: set[str]) -> None:
-    """Remove the oldest complete checkpoints beyond `keep`; those without a manifest neither count nor are removed."""
+    """Removes the oldest complete checkpoints beyond `keep`. Folders without a manifest are not counted or removed."""
     finished = [p for p in checkpoints_of(folder) if os.path.isfile(p / MANIFEST)]
-    free_to_go = [p for p in finished if str(p) not in protected]
-    for checkpoint in free_to_go[max(0, keep - (len(finished) - len(free_to_go))) :]:
+    removable = [p for p in finished if str(p) not in protected]
+    for checkpoint in removable[max(0, keep - (len(finished) - len(removable))) :]:
         old = checkpoint.with_name(f".{checkpoint.name}.old")
         try:
             move(checkpoint, old)
@@ -254,14 +254,14 @@ def rotate(folder: Path, keep: int, protected: set[str]) -> None:
 
 
 def remove_leftovers(folder: str | Path) -> None:
-    """Remove what an interrupted save or removal left. Nothing else may be running in the folder."""
+    """Removes leftovers of an interrupted save or removal. No other run may use the folder."""
     for pattern in (".checkpoint-*.part", ".checkpoint-*.old", ".model.part"):
         for path in Path(folder).glob(pattern):
             shutil.rmtree(path, ignore_errors=True)
 
 
 def move_into(part: Path, folder: Path) -> None:
-    """Move the files of a finished model into `folder`, the weights last: if they are there, everything is."""
+    """Moves the files of a finished model into `folder`, the weights last: once they are there, everything is."""
     for path in part.rglob("*"):
         if path.is_file():
             check_format(path)
@@ -277,7 +277,7 @@ def move_into(part: Path, folder: Path) -> None:
 def _replace(part: Path, checkpoint: Path) -> None:
     old = checkpoint.with_name(f".{checkpoint.name}.old")
     shutil.rmtree(old, ignore_errors=True)
-    with suppress(FileNotFoundError):  # a damaged one whose steps were trained again
+    with suppress(FileNotFoundError):  # there is one only if it was damaged and its steps were trained again
         move(checkpoint, old)
     move(part, checkpoint)
     shutil.rmtree(old, ignore_errors=True)
@@ -286,5 +286,5 @@ def _replace(part: Path, checkpoint: Path) -> None:
 def _may_be_folder(path: Path) -> bool:
     try:
         return path.is_dir()
-    except OSError:  # the disk cannot say
+    except OSError:  # unknown: verifying it will report the error
         return True

@@ -1,7 +1,7 @@
 """Fault-tolerant `Trainer`: checksummed checkpoints, exact resuming, preemption, NaN detection, watchdog.
 
 Each concept has a file. `trainer_hooks` lists the private parts of `transformers.Trainer` in use. docs/reliability.md
-says what is promised.
+states the guarantees.
 """
 
 import json
@@ -31,7 +31,7 @@ from .watchdog import Watchdog
 
 
 def ignore_tied_weights(model: torch.nn.Module, incompatible_keys) -> None:
-    """Hook for `load_state_dict`: a tied weight that a file leaves out is not missing, its source is there."""
+    """Hook for `load_state_dict`: a tied weight that a file leaves out is not missing if its source is there."""
     tied = getattr(model, "all_tied_weights_keys", None) or {}
     missing = incompatible_keys.missing_keys
     missing[:] = [name for name in missing if name not in tied or tied[name] in missing]
@@ -41,8 +41,8 @@ class FaultTolerantTrainer(Trainer):
     """`transformers.Trainer` for long runs; base of [`BaseTrainer`].
 
     A trainer never overwrites a finished run of another process: `train`, `save_model` and `create_model_card` refuse
-    a folder whose `run.json` says `finished`, or that has weights but no `run.json`. A folder that this trainer has
-    written to already is its own. Evaluation needs no folder.
+    a folder whose `run.json` says `finished`, or that has weights but no `run.json`. Folders that this
+    trainer itself has written to are exempt. Evaluation needs no folder.
     """
 
     def __init__(self, **kwargs):
@@ -86,7 +86,7 @@ class FaultTolerantTrainer(Trainer):
     # ---- training ----
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
-        """Train as [`transformers.Trainer.train`] does, safe against interruptions.
+        """Trains as [`transformers.Trainer.train`] does, safe against interruptions.
 
         Args:
             resume_from_checkpoint: A checkpoint of this package, which is verified; `True`: the newest complete one.
@@ -130,7 +130,7 @@ class FaultTolerantTrainer(Trainer):
             self._stops = None
 
     def claim_folder(self, folder: str | Path) -> None:
-        """Check that writing to `folder` overwrites no finished run; all processes call it.
+        """Checks that writing to `folder` overwrites no finished run; all processes call it.
 
         Raises:
             ValueError: The folder holds a finished run that this trainer did not write.
@@ -143,9 +143,9 @@ class FaultTolerantTrainer(Trainer):
         self._own_folders.add(folder)
 
     def set_initial_training_values(self, args, dataloader):
-        """As in [`transformers.Trainer`], but without an epoch if the run resumes from its last step.
+        """As in [`transformers.Trainer`], but with 0 epochs if the run resumes from its last step.
 
-        The stock Trainer would train one more step.
+        The stock Trainer would then train one more step.
         """
         epochs, *values, max_steps = super().set_initial_training_values(args, dataloader)
         if self._resumed_from is not None:
@@ -154,7 +154,7 @@ class FaultTolerantTrainer(Trainer):
         return (epochs, *values, max_steps)
 
     def _maybe_log_save_evaluate(self, tr_loss, grad_norm, model, trial, *args, **kwargs):
-        """Between two steps: the only place, besides an evaluation batch, where training stops on request."""
+        """Runs between two steps: the only place, besides an evaluation batch, where training stops on request."""
         if not self._between_epochs:
             self._record_gradient(grad_norm)
         try:
@@ -169,7 +169,7 @@ class FaultTolerantTrainer(Trainer):
             raise Preempted
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
-        """Evaluate as [`transformers.Trainer.evaluate`] does, with the same random numbers each time.
+        """Evaluates as [`transformers.Trainer.evaluate`] does, with the same random numbers each time.
 
         The random state of training is left as it is.
         """
@@ -185,13 +185,13 @@ class FaultTolerantTrainer(Trainer):
     # ---- values that are not finite ----
 
     def record_losses(self, losses: dict[str, torch.Tensor]) -> None:
-        """Watch the losses of a micro-batch, by name, without reading from the device."""
+        """Records whether the losses of a micro-batch, by name, are finite, without waiting for the device."""
         if self._detector is None:
             self._detector = NonFiniteDetector(list(losses), self.args.device)
         self._detector.record_losses(list(losses.values()), self._position(self.state.global_step))
 
     def _record_gradient(self, grad_norm: torch.Tensor | float | None) -> None:
-        """Watch the gradient norm of the step that has just ended."""
+        """Records the gradient norm of the step that has just ended."""
         if self._detector is not None and not self.args.fp16:  # the fp16 scaler skips steps that overflow
             end = self._position(self.state.global_step - 1)
             self._detector.record_gradient(grad_norm, end - self._micro_step, end)
@@ -205,7 +205,7 @@ class FaultTolerantTrainer(Trainer):
         return super().training_step(*args, **kwargs)
 
     def raise_if_non_finite(self, weights: bool = False) -> None:
-        """Stop the run if a loss or gradient since its beginning, or a weight now, is not finite.
+        """Stops the run if a loss or gradient since its beginning, or a weight now, is not finite.
 
         Args:
             weights: Whether to check the weights too.
@@ -250,7 +250,7 @@ class FaultTolerantTrainer(Trainer):
         self._watchdog.heartbeat()
 
     def _write_checkpoint(self, part: Path, model, trial) -> None:
-        """Write what the stock Trainer writes, each process its part, and what exact resuming needs in addition."""
+        """Writes what the stock Trainer writes, each process its part, and what exact resuming needs in addition."""
         best, self._staging = self.state.best_model_checkpoint, str(part.parent)
         try:
             super()._save_checkpoint(model, trial)
@@ -279,7 +279,7 @@ class FaultTolerantTrainer(Trainer):
         return self._layout.rng_name(rank), self._layout.log_state_name(rank)
 
     def _log_state(self) -> dict:
-        """Sums since the last log: with them, the next log of a resumed run equals that of an uninterrupted run."""
+        """Sums since the last log, with which the next log of a resumed run equals that of an uninterrupted run."""
         return {
             "loss": self._tr_loss.item(),
             "components": {name: total.tolist() for name, total in self._totals.items()},
@@ -288,7 +288,7 @@ class FaultTolerantTrainer(Trainer):
         }
 
     def restore_log_state(self) -> None:
-        """Continue the sums of the checkpoint that training resumes from, and do the evaluation that it left."""
+        """Restores the sums in the checkpoint that training resumes from, and runs the evaluation that was stopped."""
         self._evaluation_due, self._micro_step = False, -1
         path = Path(self._resumed_from or "") / self._own_files()[1]
         if self._resumed_from is None or not path.is_file():  # written by another number of processes
@@ -327,7 +327,7 @@ class FaultTolerantTrainer(Trainer):
 
 
 class _TrainingEvents(TrainerCallback):
-    """Tell the trainer where its loop is, and stop an evaluation on request."""
+    """Tells the trainer where its loop is, and stops an evaluation on request."""
 
     def __init__(self, trainer: FaultTolerantTrainer):
         self.trainer = trainer

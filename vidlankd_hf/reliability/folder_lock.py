@@ -15,11 +15,11 @@ from .ranks import broadcast_from_main, refuse_if_any_rank_refuses
 LOCK = ".lock"
 SECONDS_UNTIL_SEEN = 30.0  # a network file system shows a new file late
 
-_locked: dict[Path, int | None] = {}  # folder: descriptor of its lock in the processes that save
+_locked: dict[Path, int | None] = {}  # folder -> descriptor of its lock, in processes that save
 
 
 def lock_folder(args: TrainingArguments) -> None:
-    """Take `args.output_dir` for this run until its processes end; all processes call it.
+    """Locks `args.output_dir` for this run until its processes end; all processes call it.
 
     Raises:
         ValueError: A process does not see the files of the one that saves, or another run uses the folder.
@@ -46,7 +46,7 @@ def lock_folder(args: TrainingArguments) -> None:
 
 
 def _lock(descriptor: int, folder: Path) -> str:
-    """Lock the folder's file and write host and process id into it, or say who holds it."""
+    """Locks the folder's lock file and writes host and process id into it, or returns a message with its holder."""
     free = take_lock(descriptor, wait=False)
     if free is False:
         holder = os.pread(descriptor, 1000, 0).decode(errors="replace").strip()
@@ -55,7 +55,7 @@ def _lock(descriptor: int, folder: Path) -> str:
             "stop it, or choose another --output_dir"
         )
     if free is None:
-        print(f"The file system of {folder} has no locks: do not start a second run in it.", flush=True)
+        print(f"The file system of {folder} has no locks: do not start a second run in this folder.", flush=True)
     with suppress(OSError):  # a full disk: the lock itself takes no space
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
@@ -63,7 +63,7 @@ def _lock(descriptor: int, folder: Path) -> str:
 
 
 def _check_common_folder(folder: Path, args: TrainingArguments) -> None:
-    """Check that each process sees the files of the process that saves for it, and none of another machine's."""
+    """Checks that each process sees the files of the process that saves for it, and none of another machine's."""
     if args.world_size == 1:
         return
     token = broadcast_from_main(uuid.uuid4().hex)
@@ -87,8 +87,8 @@ def _check_seen(folder: Path, token: str, saver: int, args: TrainingArguments) -
     while not os.path.exists(folder / f".seen-{token}-{saver}"):
         if time.monotonic() > end:
             return (
-                f"process {args.process_index} on {platform.node()} does not see {folder} as process {saver}, which "
-                "saves checkpoints, does: give an --output_dir that all machines share, or --save_on_each_node true"
+                f"process {args.process_index} on {platform.node()} does not see the folder {folder} in which process "
+                f"{saver} saves checkpoints: give an --output_dir that all machines share, or --save_on_each_node true"
             )
         time.sleep(0.1)
     if saver and args.should_save and os.path.exists(folder / f".seen-{token}-0"):
@@ -100,7 +100,7 @@ def _check_seen(folder: Path, token: str, saver: int, args: TrainingArguments) -
 
 
 def _forget_locks() -> None:
-    """Close inherited locks in a child process, which would otherwise keep them after its parent's death."""
+    """Closes inherited locks in a child process, which would otherwise hold them after its parent's death."""
     for descriptor in _locked.values():
         if descriptor is not None:
             os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Check that a launch runs what was asked for.
+"""Checks that a launch runs what was asked for.
 
 Some launches exit 0 while running something else: `MULTI_CPU` without mpirun is one process, FSDP on CPU is plain DDP,
 and the processes of a GPU configuration do not find each other on a machine without GPUs.
@@ -15,7 +15,7 @@ from transformers import Trainer, TrainingArguments
 
 
 def describe_launch(args: TrainingArguments) -> str:
-    """Describe in one line what runs: number of processes, parallelism, device and precision."""
+    """Describes a run in one line: number of processes, parallelism, device and precision."""
     kind = args.distributed_state.distributed_type.value
     if args.deepspeed_plugin is not None:
         kind = f"DeepSpeed ZeRO-{args.deepspeed_plugin.zero_stage}"
@@ -27,7 +27,7 @@ def describe_launch(args: TrainingArguments) -> str:
 
 
 def check_launch(args: TrainingArguments, processes: int | None, on_gpus: bool) -> None:
-    """Compare what runs with what was asked for.
+    """Compares the running launch with the one that was asked for.
 
     Args:
         args: Training arguments of the run.
@@ -35,7 +35,7 @@ def check_launch(args: TrainingArguments, processes: int | None, on_gpus: bool) 
         on_gpus: Whether GPUs were asked for.
 
     Raises:
-        ValueError: Something else runs; the message names both and the remedy.
+        ValueError: They differ; the message names both and the remedy.
     """
     real = describe_launch(args)
     if processes is not None and processes != args.world_size:
@@ -56,7 +56,7 @@ def check_launch(args: TrainingArguments, processes: int | None, on_gpus: bool) 
 
 
 def end_run(trainer: Trainer, exit_code: int = 0) -> None:
-    """Wait for all processes, then close trackers and the process group: the last line of a script.
+    """Waits for all processes, then closes trackers and the process group: the last line of a script.
 
     If `--push_to_hub` failed, the process exits with code 1 and prints the command that pushes the model.
 
@@ -82,7 +82,7 @@ def end_run(trainer: Trainer, exit_code: int = 0) -> None:
 
 
 def requested_launch() -> tuple[int | None, bool | None]:
-    """Return the number of processes requested from the launcher, and whether CPUs were; `None` where unknown."""
+    """Returns the number of processes that the launcher was asked for, and whether on CPU; `None` where unknown."""
     words = launcher_words()
     if words is None:
         return (int(os.environ["WORLD_SIZE"]) if "WORLD_SIZE" in os.environ else None), None
@@ -96,10 +96,10 @@ def requested_launch() -> tuple[int | None, bool | None]:
 
 
 def requested_precision() -> str:
-    """Return the launcher's `mixed_precision`: no, bf16 or fp16.
+    """Returns the launcher's `mixed_precision`: no, bf16 or fp16.
 
     Raises:
-        ValueError: It is another one, such as fp8.
+        ValueError: It is another value, such as fp8.
     """
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if precision not in ("no", "bf16", "fp16"):
@@ -126,5 +126,5 @@ def launcher_words() -> list[str] | None:
             if name in ("accelerate", "accelerate.commands.accelerate_cli") and words[i + 1 : i + 2] == ["launch"]:
                 return words[i + 2 :]
         if words and Path(words[0]).name.startswith("python"):
-            return None  # a Python program that starts scripts by itself, as the examples do
+            return None  # a Python program, not the launcher, started this script, as examples start each other
     return None

@@ -69,7 +69,7 @@ class Layout:
 
 
 def seal(folder: Path, layout: Layout, save_id: str = "") -> None:
-    """Check that a checkpoint is complete and each file well-formed, flush it to the disk, and write the manifest.
+    """Checks that a checkpoint is complete and each file readable, flushes it to the disk, and writes the manifest.
 
     Args:
         folder: The checkpoint.
@@ -93,7 +93,7 @@ def seal(folder: Path, layout: Layout, save_id: str = "") -> None:
 
 
 def verify_checkpoint(checkpoint: str | Path) -> str | None:
-    """Return what is wrong with a checkpoint, or `None` if it is complete and every file matches the manifest.
+    """Returns what is wrong with a checkpoint, or `None` if it is complete and every file matches the manifest.
 
     A file that cannot be read, for whatever reason, counts as damaged.
     """
@@ -118,8 +118,8 @@ def _find_fault(checkpoint: Path) -> str | None:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             return f"its {MANIFEST} names {name}, which is outside the checkpoint"
     layout, _ = Layout(**manifest["layout"]), manifest["save_id"]
-    if layout.processes > len(files):  # before their names fill the memory
-        return f"it lacks files: it has {len(files)}, of a run of {layout.processes} processes"
+    if layout.processes > len(files):  # a damaged number must not fill the memory with names
+        return f"it lacks files: it has only {len(files)}, but its run had {layout.processes} processes"
     missing = layout.missing(files)
     if missing:
         return f"it lacks {', '.join(missing)}"
@@ -137,7 +137,7 @@ def _find_fault(checkpoint: Path) -> str | None:
 
 
 def read_save_id(checkpoint: Path) -> str:
-    """What a verified checkpoint has in common with those that other machines wrote at the same time."""
+    """Returns the id that a verified checkpoint shares with those that other machines wrote at the same time."""
     return str(json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["save_id"])
 
 
@@ -150,7 +150,7 @@ def _missing_shards(folder: Path, files: Iterable[str]) -> list[str]:
 
 
 def check_format(path: Path) -> None:
-    """Detect a file that was cut short without an error.
+    """Detects a file that was cut short without an error.
 
     Raises:
         OSError: The file does not follow its format.

@@ -1,4 +1,4 @@
-"""Detect losses and gradients that are not finite on the device, and report them where the host waits anyway."""
+"""Detects losses and gradients that are not finite on the device, and reports them where the host waits anyway."""
 
 import json
 import sys
@@ -35,7 +35,7 @@ class NonFiniteDetector:
         self.norms = torch.zeros(NORMS, device=device)
 
     def record_losses(self, losses: list[Tensor], position: int) -> None:
-        """Record the losses of a micro-batch.
+        """Records the losses of a micro-batch.
 
         Args:
             losses: 0-dim tensors in the order of the components.
@@ -45,14 +45,14 @@ class NonFiniteDetector:
         self.first[:-1] = torch.minimum(self.first[:-1], seen)
 
     def record_gradient(self, norm: Tensor | float | None, step_begin: int, position: int) -> None:
-        """Record the gradient norm of the step whose micro-batches are `step_begin` to `position`."""
+        """Records the gradient norm of the step whose micro-batches are `step_begin` to `position`."""
         if norm is None:
             return
         if hasattr(norm, "full_tensor"):
             norm = norm.full_tensor()
         if isinstance(norm, Tensor):
             norm = norm.detach().to(self.first.device, torch.float32)
-        else:  # DeepSpeed's; a copy of it to the device would wait
+        else:  # from DeepSpeed; copying it to the device would wait
             norm = torch.full((), norm, device=self.first.device)
         rolled = torch.cat([self.norms[1:], norm.reshape(1)])
         self.norms = torch.where((self.first < step_begin).any(), self.norms, rolled)
@@ -60,7 +60,7 @@ class NonFiniteDetector:
 
 
 def weights_are_finite(model: torch.nn.Module) -> Tensor:
-    """0-dim bool tensor on the device: whether the floating-point parameters that this process holds are finite."""
+    """Whether the floating-point parameters that this process holds are finite: a 0-dim bool tensor on the device."""
     finite = []
     for parameter in model.parameters():
         held = getattr(parameter, "ds_tensor", parameter).detach()
@@ -71,7 +71,7 @@ def weights_are_finite(model: torch.nn.Module) -> Tensor:
 
 
 def first_bad(recorded: Tensor, names: list[str]) -> tuple[int, list[tuple[int, str]]] | None:
-    """The first bad position in `recorded [ranks, names]` (on the host), and which (rank, name) were bad there."""
+    """The first bad position in `recorded [ranks, names]` (on the host), and each (rank, name) that is bad there."""
     position = int(recorded.min())
     if position == NEVER:
         return None
@@ -83,7 +83,7 @@ def first_bad(recorded: Tensor, names: list[str]) -> tuple[int, list[tuple[int, 
 def stop_with_report(
     trainer: Trainer, detector: NonFiniteDetector | None, position: int | None, bad: list[tuple[int, str]]
 ) -> None:
-    """Print and write the report `nonfinite-step-<n>.json`, and raise.
+    """Prints and writes the report `nonfinite-step-<n>.json`, and raises an error.
 
     Args:
         trainer: The run.
@@ -121,7 +121,7 @@ def stop_with_report(
 
 
 def publish(report: dict[str, Any], path: Path) -> str:
-    """Print a report to stderr, then write it; return where it is. This never fails, because it explains a failure."""
+    """Prints a report to stderr, writes it, and returns where it is. Never fails, because it explains a failure."""
     text = json.dumps(report, indent=2) + "\n"
     with suppress(OSError, ValueError):  # stderr may be a file on a full disk, or closed
         sys.stderr.write(text)

@@ -13,7 +13,7 @@ ON_CPU = ("can't allocate memory", "not enough memory", "bad_alloc")
 
 @contextlib.contextmanager
 def explain_out_of_memory(args: TrainingArguments, evaluating: bool = False) -> Iterator[None]:
-    """Turn an out-of-memory error into one that says which size to lower.
+    """Turns an out-of-memory error into one that says which size to lower.
 
     Args:
         args: Arguments of the run.
@@ -33,7 +33,7 @@ def explain_out_of_memory(args: TrainingArguments, evaluating: bool = False) -> 
 
 
 def advice(args: TrainingArguments, evaluating: bool) -> str:
-    """Which option to lower to what value, as a sentence with options that can be pasted."""
+    """Returns a sentence that says which option to lower to what value, with options that can be pasted."""
     if evaluating:
         size = args.per_device_eval_batch_size
         if size > 1:
@@ -63,7 +63,7 @@ def worker_died(error: Exception) -> bool:
 
 
 def worker_advice(step: int, error: Exception) -> str:
-    """What to do about a data loader worker that died, which raised `error`."""
+    """Returns what to do about a data loader worker that died and so raised `error`."""
     return (
         f"a data loader worker died at step {step} ({error!r}). It was probably killed because the machine ran out "
         "of memory: lower --dataloader_num_workers or --dataloader_prefetch_factor, and start the same command again"

@@ -48,7 +48,7 @@ class StopRequests:
 
     def __enter__(self) -> "StopRequests":
         self._previous = {}
-        if threading.current_thread() is threading.main_thread():  # others may not set handlers
+        if threading.current_thread() is threading.main_thread():  # other threads may not set handlers
             self._previous = {number: signal.signal(number, self._receive) for number in SIGNALS}
         self._thread = threading.Thread(target=self._watch, name="stop-requests", daemon=True)
         self._thread.start()
@@ -61,7 +61,7 @@ class StopRequests:
         self._thread.join()
 
     def should_stop(self) -> bool:
-        """Pass a place and return whether all processes stop at it; all processes call it equally often."""
+        """Counts a place and returns whether all processes stop at it; all processes call it equally often."""
         self._place += 1
         with self._lock:
             if self.signal is None and not self._asked.is_set():

@@ -20,12 +20,12 @@ def own_rank() -> int:
 
 
 def broadcast_from_main(message: str) -> str:
-    """Return the main process's message on every process; all processes call it equally often."""
+    """Returns the main process's message on every process; all processes call it equally often."""
     return gather_messages(message)[0]
 
 
 def gather_messages(message: str = "") -> list[str]:
-    """Return every process's message in the order of ranks; all processes call it equally often and wait here."""
+    """Returns every process's message in the order of ranks; all processes call it equally often and wait here."""
     store = default_store()
     if store is None:
         return [message]
@@ -40,7 +40,7 @@ def gather_messages(message: str = "") -> list[str]:
 
 
 def refuse_if_any_rank_refuses(reason: str) -> None:
-    """Raise on all processes what one of them objects to; all processes call it equally often and wait here.
+    """Raises an error on all processes if one of them refuses; all processes call it equally often and wait here.
 
     Args:
         reason: Why this process refuses to go on; "" if it does not.
@@ -54,7 +54,7 @@ def refuse_if_any_rank_refuses(reason: str) -> None:
 
 
 def raise_if_any_rank_failed(what: str, error: Exception | None = None) -> None:
-    """Wait until all processes have done their part, and raise on all if one of them failed.
+    """Waits until all processes have done their part, and raises an error on all if one of them failed.
 
     Args:
         what: Beginning of the error message, such as "model.bin was not written".

@@ -1,4 +1,4 @@
-"""The output folder of a run: begun, resumed or refused, never overwritten."""
+"""The output folder of a run: started, resumed or refused, never overwritten."""
 
 import json
 import os
@@ -32,7 +32,7 @@ RUN_FILE = "run.json"
 
 
 def open_run_dir(args: TrainingArguments, own: dict[str, Any]) -> str | None:
-    """Open `args.output_dir` for a run, new or resumed.
+    """Opens `args.output_dir` for a run, new or resumed.
 
     Args:
         args: Training arguments of the run.
@@ -80,7 +80,7 @@ def open_run_dir(args: TrainingArguments, own: dict[str, Any]) -> str | None:
 def _restore_run_file(
     folder: Path, checkpoint: str | None, new: dict[str, Any], args: TrainingArguments
 ) -> dict[str, Any]:
-    """Replace a damaged `run.json` by the copy in the checkpoint that the run resumes from, or by `new`."""
+    """Replaces a damaged `run.json` with the copy in the checkpoint that the run resumes from, or with `new`."""
     copy = read_run(checkpoint) if checkpoint is not None else None
     source = f"the copy in {checkpoint} replaces it" if copy is not None else "it is rewritten with these settings"
     log_on_main(args, f"{folder / RUN_FILE} is damaged or cannot be read: {source}.")
@@ -93,7 +93,7 @@ def _restore_run_file(
 
 
 def changes(held: dict[str, Any], args: TrainingArguments, own: dict[str, Any]) -> dict[str, str]:
-    """Describe each setting that differs from those held in a run's folder, except those that a run may change."""
+    """Describes each setting that differs from those held in a run's folder, except those that a run may change."""
     return changed_settings(held, settings_of_run(args, own), args.allow_changed or ())
 
 
@@ -117,14 +117,14 @@ def read_run(folder: str | Path) -> dict[str, Any] | None:
 
 
 def copy_run_file(folder: Path, checkpoint: Path) -> None:
-    """Put a copy of `run.json`, if there is one that can be read, into a checkpoint."""
+    """Puts a copy of `run.json`, if there is one that can be read, into a checkpoint."""
     run = read_run(folder)
     if run is not None:
         (checkpoint / RUN_FILE).write_text(json.dumps(run, indent=2) + "\n")
 
 
 def read_settings(folder: str | Path) -> dict[str, Any]:
-    """Settings that a run's folder holds.
+    """Settings in the `run.json` of a run's folder.
 
     Raises:
         ValueError: There is no readable `run.json`.
@@ -165,7 +165,7 @@ def record(
 
 
 def compare_records(args: TrainingArguments, path: Path, now: dict[str, Any]) -> None:
-    """Compare the record of a checkpoint with that of the run that resumes from it.
+    """Compares the record of a checkpoint with that of the run that resumes from it.
 
     Raises:
         ValueError: Something differs that `args.allow_changed` does not name.
@@ -186,17 +186,18 @@ def compare_records(args: TrainingArguments, path: Path, now: dict[str, Any]) ->
     ]
     differ += [f"{name} {was[name]} (now {now[name]})" for name in ("processes", "device") if was[name] != now[name]]
     if differ:
-        log_on_main(args, f"{path.parent} was written with {', '.join(differ)}: numbers may differ a little.")
+        log_on_main(args, f"{path.parent} was written with {', '.join(differ)}: results may differ slightly.")
 
 
 def add_record(folder: Path, content: dict[str, Any]) -> None:
-    """Append a record to `run.json`, if the folder has one: one for each start of the run."""
+    """Appends the record of a start of the run to `run.json`, if the folder has one."""
     run = read_run(folder)
     if run is not None:
         _write(folder, {**run, "trainings": [*run.get("trainings", []), content]})
 
 
 def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that results may depend on."""
     found = {"python": platform.python_version()}
     for name in "vidlankd_hf torch transformers accelerate datasets tokenizers numpy deepspeed".split():
         with suppress(metadata.PackageNotFoundError):
@@ -220,7 +221,7 @@ def command() -> str:
 
 
 def _line(words: list[str]) -> str:
-    """Join the words of a command line, without any token or credentials in addresses."""
+    """Joins the words of a command line, without any token or credentials in addresses."""
     token = re.compile("--hub[-_]token")
     words = [word if token.match(word) else public_word(word) for word in words]
     words = [re.sub("=.*", "=<HUB_TOKEN>", word, flags=re.DOTALL) if token.match(word) else word for word in words]
@@ -228,7 +229,7 @@ def _line(words: list[str]) -> str:
 
 
 def mark_finished(args: TrainingArguments) -> None:
-    """Mark the run as finished: everything it wrote is complete."""
+    """Marks the run as finished: everything it wrote is complete."""
     if args.should_save:
         folder = Path(args.output_dir)
         _write(folder, {**(read_run(folder) or {"settings": {}}), "finished": True})
@@ -257,14 +258,14 @@ def finished_message(folder: str | Path) -> str:
 
 
 def newest_name(folder: str | Path) -> str | None:
-    """Path of the newest checkpoint by name, which is not verified; `None` too if the folder cannot be read."""
+    """Path of the newest checkpoint by name, not verified; `None` if there is none or the folder is unreadable."""
     with suppress(OSError):
         return next((str(checkpoint) for checkpoint in checkpoints_of(folder)), None)
     return None
 
 
 def log_on_main(args: TrainingArguments, message: str) -> None:
-    """Print on the main process only. A log file on a full disk does not end the run."""
+    """Prints on the main process only. A log file on a full disk does not end the run."""
     if args.process_index == 0:
         with suppress(OSError):
             print(message, flush=True)
@@ -273,7 +274,7 @@ def log_on_main(args: TrainingArguments, message: str) -> None:
 def run_script(
     script: Path, *arguments: str, log: Path | None = None, launcher: list[str] | None = None, lock: int | None = None
 ) -> None:
-    """Run an example, by default as one process on one device, regardless of how this process was launched.
+    """Runs an example, by default as one process on one device, regardless of how this process was launched.
 
     The example is told to stop when this process ends.
 

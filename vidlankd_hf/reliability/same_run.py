@@ -32,9 +32,9 @@ FREE_SETTINGS = frozenset(
 OF_PROCESSES = ("per_device_train_batch_size", "gradient_accumulation_steps")
 # A checkpoint holds the optimizer, so a change of these would have no effect.
 IN_OPTIMIZER = ("optim", "optim_args", "optim_target_modules")
-# The tokenizer, whose ids the Trainer copies into the configuration, is compared by itself.
+# Token ids are left out as well: the Trainer copies them from the tokenizer, which is compared separately.
 FREE_IN_CONFIG = frozenset("transformers_version dtype torch_dtype architectures auto_map use_cache".split())
-FINGERPRINTS, WEIGHTS = "fingerprints", "weights"  # settings of which None means unknown
+FINGERPRINTS, WEIGHTS = "fingerprints", "weights"  # settings for which None means unknown
 
 
 def affects_results(name: str) -> bool:
@@ -43,7 +43,7 @@ def affects_results(name: str) -> bool:
 
 
 def settings_of_run(args: TrainingArguments, own: dict[str, Any]) -> dict[str, Any]:
-    """All settings as JSON holds them, without credentials.
+    """All settings as JSON values, without credentials.
 
     Args:
         args: Training arguments of the run.
@@ -81,7 +81,7 @@ def changed_settings(was: dict[str, Any], now: dict[str, Any], allowed: Collecti
 
 
 def changed_parts(was: dict[str, Any], now: dict[str, Any], allowed: Collection[str] = ()) -> dict[str, str]:
-    """Describes each fingerprint that differs, except those in `allowed`; None is unknown and equals everything."""
+    """Describes each fingerprint that differs, except those in `allowed`; `None` is unknown, so it never differs."""
     return {
         name: f"{name} was {str(was[name])[:12]} and is now {str(new)[:12]}"
         for name, new in now.items()
@@ -111,7 +111,7 @@ def changed_records(was: dict[str, Any], now: dict[str, Any], allowed: Collectio
 
 
 def config_values(config: dict[str, Any]) -> dict[str, Any]:
-    """What affects results in the configuration of a model, as JSON holds it; `text_config.hidden_act` if nested."""
+    """The values of a model's configuration that affect results, as JSON values; nested: `text_config.hidden_act`."""
     values = {}
     for name, value in config.items():
         if name in FREE_IN_CONFIG or name.startswith("_") or name.endswith("_token_id"):
@@ -139,7 +139,7 @@ def check_allowed(names: Collection[str]) -> None:
 
 
 def apply_to_optimizer(args: TrainingArguments, optimizer: Any, scheduler: Any) -> None:
-    """Gives a restored optimizer the settings that may have changed; without it, those of the checkpoint remain."""
+    """Sets allowed changes of settings in a restored optimizer, which otherwise keeps those of the checkpoint."""
     allowed = set(args.allow_changed or ())
     if not allowed:
         return
@@ -160,7 +160,7 @@ def apply_to_optimizer(args: TrainingArguments, optimizer: Any, scheduler: Any) 
 
 
 def weights_fingerprint(model: str | Path) -> str | None:
-    """Identity of the weights of a model: of a folder the sha256 of its weights, of a Hub id the commit.
+    """Identity of a model's weights: the sha256 of the weights in a folder, or the commit of a Hub id.
 
     Args:
         model: Folder or Hub id.

@@ -13,7 +13,7 @@ class Hook(NamedTuple):
     Args:
         use: "overridden", "called" or "attribute".
         parameters: Names of the method's parameters; `None` for an attribute.
-        reason: Why no public method or callback does.
+        reason: Why no public method or callback does the job.
     """
 
     use: str
@@ -35,6 +35,8 @@ TRAINER_HOOKS = {
     ),
     "_get_train_sampler": Hook("overridden", ("train_dataset",), "the order depends only on (seed, epoch)"),
     "_prepare_inputs": Hook("called", ("inputs",), "the evaluation loop moves batches as training does"),
-    "_tr_loss": Hook("attribute", None, "the loss since the last log is saved with a checkpoint and restored"),
+    "_tr_loss": Hook(
+        "attribute", None, "the sum of losses since the last log is saved with a checkpoint and restored"
+    ),
     "_globalstep_last_logged": Hook("attribute", None, "the step of the last log is saved and restored"),
 }

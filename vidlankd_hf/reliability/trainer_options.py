@@ -115,11 +115,11 @@ TRAINER_REFUSED = {
 
 
 def check_training_arguments(args: TrainingArguments, refused: dict[str, Refused]) -> None:
-    """Refuses options that would have no effect, or a wrong one.
+    """Refuses options that would have no effect, or a wrong effect.
 
     Args:
         args: The arguments as given, before `TrainingArguments.__post_init__`.
-        refused: Options of which only one value is possible.
+        refused: Options that have only one possible value.
 
     Raises:
         ValueError: Names the option, its value, the value that is allowed and what to do instead.
@@ -134,14 +134,14 @@ def check_training_arguments(args: TrainingArguments, refused: dict[str, Refused
             if value == (field.default if field.default_factory is MISSING else field.default_factory()):
                 continue
             raise ValueError(
-                f"{field.name} is {_plain(value)!r}, but this version of vidlankd_hf does not know the option, which "
-                "a newer transformers has: leave it out, or install a newer vidlankd_hf"
+                f"{field.name} is {_plain(value)!r}, but this version of vidlankd_hf does not know this option of a "
+                "newer transformers: leave it out, or install a newer vidlankd_hf"
             )
     optimizer = str(_plain(args.optim))
     if any(name in optimizer for name in REFUSED_OPTIMIZERS):
         raise ValueError(
-            f"optim is {optimizer!r}, but no optimizer is possible that updates the weights during the backward pass "
-            "(lomo, adalomo, *_layerwise) or has a mode for evaluation (schedule_free_*): choose another, such as "
+            f"optim is {optimizer!r}, but optimizers that update the weights during the backward pass (lomo, adalomo, "
+            "*_layerwise) or have a mode for evaluation (schedule_free_*) are not supported: choose another, such as "
             "adamw_torch_fused"
         )
 

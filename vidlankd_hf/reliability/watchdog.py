@@ -1,4 +1,4 @@
-"""End a run that makes no progress within a set time, and show where each of its threads hangs."""
+"""Ends a run that makes no progress within a set time, and shows where each of its threads hangs."""
 
 import faulthandler
 import sys
@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 
 
 class Watchdog(TrainerCallback):
-    """End the process (exit code 1) with all threads' stacks on stderr after `seconds` without a heartbeat.
+    """Ends the process (exit code 1) with all threads' stacks on stderr after `seconds` without a heartbeat.
 
     As a callback it takes each step, evaluation batch and checkpoint as a heartbeat, but only within [`running`]. The
     timer is a thread of the interpreter that needs neither the GIL nor a running main thread.
@@ -24,7 +24,7 @@ class Watchdog(TrainerCallback):
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Watch the block; may be nested."""
+        """Watches the block; may be nested."""
         outer, self._running = self._running, True
         self.heartbeat()
         try:
@@ -35,14 +35,14 @@ class Watchdog(TrainerCallback):
                 self.stop()
 
     def heartbeat(self) -> None:
-        """Restart the timer, at most ten times per period: arming it starts a thread."""
+        """Restarts the timer, at most ten times per period: arming it starts a thread."""
         now = time.monotonic()
         if self._running and self.seconds > 0 and now - self._armed > self.seconds / 10:
             faulthandler.dump_traceback_later(self.seconds, exit=True, file=sys.__stderr__)
             self._armed = now
 
     def stop(self) -> None:
-        """Disarm the timer until the next heartbeat."""
+        """Disarms the timer until the next heartbeat."""
         if self._armed:
             faulthandler.cancel_dump_traceback_later()
             self._armed = 0.0

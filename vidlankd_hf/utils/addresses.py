@@ -10,23 +10,24 @@ _BEGIN = re.compile(rf"[a-z][a-z0-9+.-]*::|{_SLASHES}", re.IGNORECASE)
 _SCHEME = re.compile(_SLASHES, re.IGNORECASE)
 _HOST = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(:[0-9]*)?|\.\.\.")
 _WEB = ("http", "https", "ftp", "ftps")
-_LEAST_SECRET = 4  # characters; shorter values in a query are not credentials
+_MIN_SECRET_LENGTH = 4  # characters; shorter values in a query are not credentials
 
 
 def public_address(address: str) -> str:
-    """Removes user, password and query from an address; a query may hold a signature.
+    """Removes user, password and query (which may hold a signature) from an address.
 
-    Addresses may be chained, as fsspec does (`simplecache::https://...`). Paths of files stay as they are.
+    Addresses may be chained, as in fsspec (`simplecache::https://...`). File paths stay as they are.
     """
     return "::".join(_public(part) if _SCHEME.search(part) else part for part in _parts(address))
 
 
 def is_address(text: str) -> bool:
+    """Whether a text begins like a URL (`https://`) or a chain of them (`simplecache::`)."""
     return _BEGIN.match(text) is not None
 
 
 def without_secrets(text: str) -> str:
-    """Applies [`public_address`] to every address in a text, however a library has quoted or capitalised it."""
+    """Applies [`public_address`] to every address in a text, however a library has quoted or capitalized it."""
     return _ADDRESS.sub(lambda found: public_address(found[0]), text)
 
 
@@ -39,13 +40,13 @@ def hide_secrets(text: str, address: str) -> str:
 
 
 def public_word(word: str) -> str:
-    """Removes user, password and query from the address that ends a word of a command line (`--x=URL`)."""
+    """Removes user, password and query from the address at the end of a command-line word (`--x=URL`)."""
     begin = _BEGIN.search(word)
     return word if begin is None else word[: begin.start()] + public_address(word[begin.start() :])
 
 
 def _parts(address: str) -> list[str]:
-    """Splits a chain of addresses; a `::` inside an address, as in a query or IPv6, is no end of it."""
+    """Splits a chain of addresses; a `::` inside an address, as in a query or in IPv6, does not end it."""
     parts: list[str] = []
     for part in address.split("::"):
         if parts and _SCHEME.search(parts[-1]) and not _SCHEME.match(part):
@@ -65,7 +66,7 @@ def _public(part: str) -> str:
         rest = rest.partition("#")[0]
     host, slash, path = rest.partition("/")
     if scheme in _WEB and not _HOST.fullmatch(host.rpartition("@")[2]):
-        return f"{begin}..."  # a password with a `/`, `?` or `#` that is not quoted
+        return f"{begin}..."  # the password contains an unquoted `/`, `?` or `#`
     return f"{begin}{host.rpartition('@')[2]}{slash}{path}"
 
 
@@ -77,7 +78,7 @@ def _after_scheme(part: str) -> tuple[str, str]:
 
 
 def _secrets(address: str) -> list[str]:
-    """User, password and values of the query in the spellings in use, longest first."""
+    """User, password and values of the query, quoted and unquoted, longest first."""
     found = []
     for part in _parts(address):
         if not _SCHEME.search(part):
@@ -86,4 +87,4 @@ def _secrets(address: str) -> list[str]:
         user = rest.partition("/")[0].rpartition("@")[0]
         found += [user, user.partition(":")[2], query, *(pair.partition("=")[2] for pair in query.split("&"))]
     found += [spelled for secret in found for spelled in (unquote(secret), quote(unquote(secret)))]
-    return sorted({secret for secret in found if len(secret) >= _LEAST_SECRET}, key=len, reverse=True)
+    return sorted({secret for secret in found if len(secret) >= _MIN_SECRET_LENGTH}, key=len, reverse=True)

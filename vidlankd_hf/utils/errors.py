@@ -1,4 +1,4 @@
-"""How a command ends when something is wrong: an expected error is one message, any other has its traceback."""
+"""How commands report errors: an expected error is one message, any other error has its traceback."""
 
 import logging
 import os
@@ -17,9 +17,9 @@ def run_example(main: Callable[[], None]) -> None:
     """Runs an example's `main`. An expected error ends it with its message and exit status 1, without a traceback.
 
     Errors that this package raises, and errors of the operating system about a file, are expected. Any other error
-    keeps its traceback; with VIDLANKD_TRACEBACK=1, an expected one has it too.
+    keeps its traceback; with VIDLANKD_TRACEBACK=1, expected errors do too.
     """
-    # accelerate imports DeepSpeed, if it is installed, to save any model; it then warns that there is no GPU.
+    # To save a model, accelerate imports DeepSpeed if it is installed, which then warns that there is no GPU.
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
     if logging.lastResort is not None:  # writes the warnings of programs that set up no log
         logging.lastResort.setFormatter(PrintableFormatter())
@@ -33,7 +33,7 @@ def run_example(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print(f"\n{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
-    except subprocess.CalledProcessError as error:  # of an example started by this one, which has shown its error
+    except subprocess.CalledProcessError as error:  # an example started by this one has shown its error
         sys.exit(f"{Path(sys.argv[0]).name}: error: {Path(error.cmd[1]).name} failed, see above")
 
 
@@ -64,9 +64,9 @@ def _is_expected(error: Exception) -> bool:
 
 
 def let_main_speak() -> None:
-    """Waits in all processes but the main one, so that an error of all processes is shown once.
+    """Waits 5 s on all ranks except 0, so that an error that all ranks raise is shown only once.
 
-    The launcher ends the others.
+    The launcher ends the waiting processes when rank 0 has exited.
     """
     if os.environ.get("RANK", "0") != "0":
         time.sleep(5)

@@ -29,15 +29,15 @@ def overview() -> str:
     ]
     return "\n".join([
         "usage: vidlankd COMMAND [--option value ...]\n", *lines,
-        "\n`vidlankd COMMAND --help` shows a command's options. On several processes or GPUs:",
+        "\n`vidlankd COMMAND --help` shows the options of a command. To use several processes or GPUs:",
         "    accelerate launch -m vidlankd_hf.examples.distill\n",
         f"Recipes: {EXAMPLES / 'recipes'}. Launch configurations: {ACCELERATE_CONFIGS}.",
-        "An error that names wrong input has no traceback; VIDLANKD_TRACEBACK=1 shows it.",
+        "Errors about wrong input are shown without a traceback; VIDLANKD_TRACEBACK=1 shows it.",
     ])  # fmt: skip
 
 
 def nearest(name: str, known: Collection[str], prefix: str = "") -> str:
-    """Returns the known name most like an unknown one, as the end of a message."""
+    """Returns "; did you mean X?" with the known name closest to `name`, or "" if none is close."""
     near = difflib.get_close_matches(name.lstrip("-").replace("-", "_"), list(known), 1)
     return f"; did you mean {prefix}{near[0]}?" if near else ""
 

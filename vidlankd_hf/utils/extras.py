@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def requires_extra(name: str) -> Iterator[None]:
-    """Names the extra to install if an import inside the `with` block finds no package.
+    """Turns a failed import inside the `with` block into an error that names the extra to install.
 
     Args:
         name: Extra of this package, such as `"downstream"`.

@@ -8,7 +8,8 @@ from pathlib import Path
 def files_below(folder: str | Path) -> list[Path]:
     """The files in a folder and all its subfolders, sorted, without pipes and devices.
 
-    Links to folders are followed, each folder once. Links to nothing are listed, so that they fail with their name.
+    Symbolic links to folders are followed, but no folder is listed twice. Broken links are listed, so that opening one
+    raises an error with its name.
     """
     found, seen = [], set()
     for parent, folders, names in os.walk(folder, followlinks=True):
@@ -22,12 +23,12 @@ def files_below(folder: str | Path) -> list[Path]:
 
 
 def listed(names: list[str], most: int = 5) -> str:
-    """The first names and the number of the others, for messages."""
+    """Joins the first `most` names and counts the others, for messages: "a, b and 3 more"."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def is_media(path: Path) -> bool:
-    """Whether a file's name is that of a video, sound or picture."""
+    """Whether a file has the suffix of a video, an audio file or an image."""
     kind = mimetypes.guess_type(path.name)[0] or ""
     return kind.startswith(("video/", "audio/", "image/"))

@@ -22,8 +22,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     """Yields a binary file for writing that is renamed to `path` when the block ends without an error.
 
-    The content is on the disk (fsync) before the rename. After an error, `path` is unchanged. What a killed process
-    left of its attempt is removed.
+    The content is on the disk (fsync) before the rename. After an error, `path` is unchanged. Leftovers of killed
+    processes are removed.
     """
     path = Path(path)
     _remove_files_of_dead_processes(path)
@@ -49,9 +49,9 @@ def atomic_write(path: str | Path, content: bytes | str) -> None:
 def atomic_dir(folder: str | Path) -> Iterator[Path]:
     """Yields an empty folder that is renamed to `folder` when the block ends without an error.
 
-    All its files are on the disk (fsync) before the rename. If another process has made `folder` in the meantime, its
-    folder is kept and this one is removed. After an error nothing is left. What a killed process left of any such
-    folder next to it is removed.
+    All its files are on the disk (fsync) before the rename. If another process has created `folder` in the meantime,
+    that folder is kept and this one is removed. After an error nothing is left. Leftovers of killed processes next to
+    `folder` are removed.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -71,11 +71,11 @@ def atomic_dir(folder: str | Path) -> Iterator[Path]:
 def temporary_dir(parent: Path | None = None, name: str = "vidlankd") -> Iterator[Path]:
     """Yields a new hidden folder that is removed at the end of the block.
 
-    It is locked while this process lives. Folders of processes that were killed are removed first.
+    The folder is locked while this process runs. Folders of killed processes are removed first.
 
     Args:
-        parent: Where to make it; default: the system's folder for temporary files.
-        name: Part of its name.
+        parent: Where to create it; default: the system's folder for temporary files.
+        name: Part of the folder's name.
     """
     mode = 0o700 if parent is None else 0o777
     parent = Path(tempfile.gettempdir() if parent is None else parent)
@@ -85,7 +85,7 @@ def temporary_dir(parent: Path | None = None, name: str = "vidlankd") -> Iterato
         temporary = parent / f".{name}-{uuid.uuid4().hex}.making"
         temporary.mkdir(mode)
         held = _open_locked(temporary)
-        if held is not None:  # another process took it for an abandoned one before it was locked
+        if held is not None:  # otherwise another process removed it as abandoned before it was locked
             break
     try:
         with naming_if_full(parent):
@@ -99,16 +99,16 @@ def temporary_dir(parent: Path | None = None, name: str = "vidlankd") -> Iterato
 def resumable_dir(folder: str | Path, of: str) -> Iterator[Path | None]:
     """Yields a hidden folder that is renamed to `folder` when the block ends without an error.
 
-    A process that is interrupted leaves it, and the next one continues with what is in it. One process works at a
-    time; the others wait. After a `ValueError`, which means that the input is wrong, nothing is left.
+    An interrupted process leaves the hidden folder, and the next process continues with its contents. Only one process
+    works at a time; the others wait. A `ValueError` means that the input is wrong: then nothing is left.
 
     Args:
-        folder: The folder; its name ends with a dash and a hash of all it is made of.
-        of: What it is made of, except for the content of the sources. Leftovers of an interrupted process with other
-            content are removed.
+        folder: Final path. Its name ends with a dash and a hash of everything that determines the contents.
+        of: Description of what determines the contents, except for the contents of the source files. Leftovers with
+            this description and another hash are removed: the source files have changed since.
 
     Yields:
-        The folder, or None if `folder` exists, for example because another process has made it.
+        The hidden folder, or `None` if `folder` exists, for example because another process has made it.
     """
     folder = Path(folder)
     part = folder.with_name(f".{folder.name}.part")
@@ -153,20 +153,20 @@ def naming_if_full(path: Path) -> Iterator[None]:
 
 
 def discard(folder: Path, inode: int) -> None:
-    """Removes a folder, unless another process has replaced it (another inode); nobody finds it half removed."""
+    """Removes a folder in one step. A folder with another inode is kept: another process has replaced it."""
     with temporary_dir(folder.parent, folder.name) as temporary, suppress(FileNotFoundError):
         if folder.stat().st_ino == inode:
             move(folder, temporary / folder.name)
 
 
 def _open_locked(folder: Path) -> int | None:
-    """Opens and locks a folder, once no other process holds it; None if it is gone by then."""
+    """Opens and locks a folder, waiting for a process that holds it; returns `None` if the folder is gone by then."""
     try:
         held = open_lock(folder)
     except FileNotFoundError:
         return None
     if take_lock(held, wait=False) is False:
-        print(f"Another process works on {folder}: waiting for it.", flush=True)
+        print(f"Another process is working on {folder}: waiting for it.", flush=True)
         take_lock(held, wait=True)
     if is_same_file(held, folder / LOCK):
         return held
@@ -193,7 +193,7 @@ def _is_running(pid: int) -> bool:
 
 
 def move(source: str | Path, target: str | Path) -> None:
-    """Renames `source` to `target` on the same file system, replacing a file or an empty folder, durably."""
+    """Renames `source` to `target` on the same file system, durably (fsync); replaces a file or an empty folder."""
     os.replace(source, target)
     sync(Path(target).parent)
 

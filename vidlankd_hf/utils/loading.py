@@ -7,20 +7,20 @@ from pathlib import Path
 
 @contextmanager
 def loading(name: str | Path, allowed: str = "its folder, or a Hub id such as owner/name") -> Iterator[None]:
-    """Names what could not be loaded if loading it inside the `with` block fails.
+    """Turns an error from loading `name` inside the `with` block into one that names it and says what is allowed.
 
-    Without network, the libraries name neither the model nor the possibility that a path is mistyped.
+    Without a network, the libraries' own errors neither name the model nor suggest that a path is mistyped.
 
     Args:
         name: Folder or Hub id.
         allowed: What may be given instead.
 
     Raises:
-        ValueError: It does not exist, or cannot be read.
+        ValueError: `name` does not exist, or cannot be read.
     """
     try:
         yield
-    except (OSError, ValueError, RecursionError) as error:  # the second of a folder without a tokenizer
+    except (OSError, ValueError, RecursionError) as error:  # a folder without a tokenizer raises the second
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if Path(name).exists():
             raise ValueError(f"{name} cannot be loaded: {reason}. Give {allowed}") from error

@@ -21,7 +21,7 @@ def take_lock(descriptor: int, wait: bool) -> bool | None:
         wait: Whether to wait for another process that holds the lock.
 
     Returns:
-        True, False if another process holds the lock, or None if the file system has no locks.
+        `True` if the lock was taken, `False` if another process holds it, `None` if the file system has no locks.
 
     Raises:
         OSError: The file system failed.
@@ -63,7 +63,7 @@ def remove_locked(folder: Path) -> None:
 
 
 def remove_if_abandoned(folder: Path) -> None:
-    """Removes a folder that its maker locked, if that process has ended."""
+    """Removes a folder if the process that created and locked it has ended."""
     try:
         descriptor = open_lock(folder)
     except OSError:
@@ -78,10 +78,10 @@ def remove_if_abandoned(folder: Path) -> None:
 
 @contextmanager
 def lock_file(path: Path) -> Iterator[int]:
-    """Holds the lock of a file, which is made and removed, within the block; other processes wait.
+    """Locks a file during the block; other processes wait. The file is created before the block and removed after it.
 
     Yields:
-        Its descriptor. A child process that inherits it holds the lock too, until it ends.
+        The file's descriptor. A child process that inherits it also holds the lock, until the child ends.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:

@@ -1,9 +1,9 @@
-"""Workers of a data loader that outlive the signals which stop a run, and end with the process that needs them.
+"""Data loader workers that ignore the signals which stop a run, and that end when their parent does.
 
-Schedulers, `timeout` and Ctrl-C signal every process of a job. The main process then finishes its step and saves, for
-which it may need batches, however long it takes. So a worker never receives these signals: they are blocked before it
-is created, which both `fork` and `spawn` pass on to its first instruction. It ends when its parent tells it to, or
-within a second after its parent's death.
+Schedulers, `timeout` and Ctrl-C signal every process of a job. The main process then finishes its step and saves a
+checkpoint, and may need further batches until then. So these signals are blocked before a worker is created: both
+`fork` and `spawn` pass the signal mask on, and no worker ever receives one. A worker ends when its parent tells it to,
+or within a second after its parent has died.
 """
 
 import atexit
@@ -33,7 +33,7 @@ class _Worker(BaseProcess):
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             if not isinstance(self, ForkWorker):
-                resource_tracker.ensure_running()  # it would otherwise start now, and unblock the signals
+                resource_tracker.ensure_running()  # otherwise `super().start()` starts it, which unblocks the signals
                 signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
             super().start()
         finally:
@@ -41,7 +41,7 @@ class _Worker(BaseProcess):
         _started.add(self)
 
     def run(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # a fork server may be older than this run
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # a fork server may have been started earlier
         threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
         super().run()
 
@@ -65,7 +65,7 @@ WORKERS = {"fork": ForkWorker, "spawn": SpawnWorker, "forkserver": ForkServerWor
 
 
 def survive_stop_signals(loader: DataLoader) -> DataLoader:
-    """Make the future workers of a data loader, or of accelerate's wrapper around one, outlive [`STOP_SIGNALS`]."""
+    """Makes the future workers of a data loader, or of accelerate's wrapper around one, ignore [`STOP_SIGNALS`]."""
     inner: Any = getattr(loader, "base_dataloader", loader)
     if inner.num_workers:
         context = inner.multiprocessing_context or multiprocessing.get_context()
@@ -74,7 +74,7 @@ def survive_stop_signals(loader: DataLoader) -> DataLoader:
 
 
 def worker_context(method: str) -> BaseContext:
-    """The context of `multiprocessing` with this start method, whose processes outlive [`STOP_SIGNALS`]."""
+    """The context of `multiprocessing` with this start method; its processes ignore [`STOP_SIGNALS`]."""
     context: Any = copy.copy(multiprocessing.get_context(method))
     context.Process = WORKERS[method]
     return context
@@ -89,7 +89,7 @@ def _end_with_parent(parent: int) -> None:
 
 @atexit.register
 def _kill_remaining_workers() -> None:
-    """Kill the workers that are left when Python exits: `multiprocessing` would wait for them forever."""
+    """Kills the workers that are left when Python exits: `multiprocessing` would wait for them forever."""
     remaining = [worker for worker in _started if worker.creator == os.getpid() and worker.is_alive()]
     if remaining:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would report that they died

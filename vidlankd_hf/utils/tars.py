@@ -1,4 +1,4 @@
-"""Members of tar files, read where they are: nothing is unpacked."""
+"""Finds the members of tar files, so that they can be read in place: nothing is unpacked."""
 
 import tarfile
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Member(NamedTuple):
-    """A member of a tar: where its content begins, and its bytes; `offset` is None if it is not a plain file."""
+    """A member of a tar: offset and size of its content in bytes; `offset` is `None` if it is not a plain file."""
 
     name: str
     offset: int | None
@@ -14,10 +14,10 @@ class Member(NamedTuple):
 
 
 def tar_members(path: Path) -> list[Member]:
-    """Reads the headers of a tar, without its folders.
+    """Lists the members of a tar, except folders, from the headers.
 
     Raises:
-        ValueError: This is no uncompressed tar, or it is truncated.
+        ValueError: The file is not an uncompressed tar, or it is truncated.
     """
     members = []
     try:
@@ -27,7 +27,7 @@ def tar_members(path: Path) -> list[Member]:
                     is_plain = member.isreg() and not member.issparse()
                     members.append(Member(member.name, member.offset_data if is_plain else None, member.size))
     except (tarfile.TarError, EOFError, ValueError) as error:
-        raise ValueError(f"{path} is no uncompressed tar ({error}): decompress it, or fetch it again") from error
+        raise ValueError(f"{path} is not an uncompressed tar ({error}): decompress it, or fetch it again") from error
     size = path.stat().st_size
     for one in members:
         if one.offset is not None and one.offset + one.size > size:

@@ -1,4 +1,4 @@
-"""Reads YAML files that other people wrote."""
+"""Reads YAML files that may come from someone else."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import yaml
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses aliases: a few lines of them can stand for gigabytes."""
+    """Refuses aliases: a few lines of them can expand to gigabytes."""
 
     def compose_node(self, parent, index):
         if self.check_event(yaml.AliasEvent):
@@ -17,10 +17,10 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_yaml(path: str | Path) -> Any:
-    """Reads a YAML file without aliases.
+    """Reads a YAML file.
 
     Raises:
-        ValueError: It is not such a file.
+        ValueError: The file is not valid YAML, or uses aliases.
     """
     try:
         return yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)

@@ -1,4 +1,4 @@
-"""Accuracy, over all examples or also by group."""
+"""Accuracy over all examples and, on request, by group."""
 
 import datasets
 import evaluate

@@ -1,4 +1,4 @@
-"""Metrics of GLUE (Wang et al., ICLR 2019), from 0 to 1 as its scorers print them."""
+"""Metrics of GLUE (Wang et al., ICLR 2019), on a scale from 0 to 1."""
 
 import datasets
 import evaluate
@@ -56,7 +56,7 @@ def _by_category(predictions, references) -> dict[str, float]:
 
 
 def _matthews(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """0 for constant labels or predictions, about which scikit-learn may warn: small categories have them."""
+    """0 for constant labels or predictions, which small categories may have and scikit-learn may warn about."""
     if np.ptp(labels) == 0 or np.ptp(predictions) == 0:
         return 0.0
     return float(matthews_corrcoef(labels, predictions))

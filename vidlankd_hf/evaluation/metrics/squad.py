@@ -68,7 +68,7 @@ def normalize(text: str) -> str:
 def question_scores(answer: str, golds: list[str], version_2: bool) -> tuple[float, float]:
     """Returns exact match and F1 of one answer, from 0 to 1, each for the gold answer that fits best.
 
-    Version 2.0 ignores gold answers that are empty after normalisation, and treats a question without any as
+    Version 2.0 ignores gold answers that are empty after normalization, and treats a question without any as
     unanswerable, with the gold answer "".
 
     Raises:
@@ -97,7 +97,7 @@ def _means(pairs: list[tuple[float, float]]) -> dict[str, float]:
 
 
 def _best_threshold(given: dict, golds: dict, scores: dict[str, float]) -> tuple[float, float]:
-    """Best score and its threshold: answers one question after the other in the order of `null_odds`."""
+    """The best score and its threshold, found by answering the questions one by one in the order of `null_odds`."""
     current = best = float(sum(not answers for answers in golds.values()))
     threshold = 0.0
     for id in sorted(golds, key=lambda id: given[id]["null_odds"]):

@@ -1,1 +1,1 @@
-"""The paper's comparisons as tables of runs: what is compared, the runs, and the report."""
+"""The paper's comparisons as tables: what is compared, how it is run, and the report."""

@@ -1,11 +1,11 @@
-"""The table of an ablation, made only from the kept results: `table.md`, `table.json` and `figure.png`."""
+"""The table of an ablation, made from the stored results: `table.md`, `table.json` and `figure.png`."""
 
 import json
 from pathlib import Path
 from statistics import mean, stdev
 
 from ...utils.extras import requires_extra
-from ...utils.figures import COLOURS, score_legend, score_rows
+from ...utils.figures import COLORS, score_legend, score_rows
 from ...utils.io import atomic_write
 from ...utils.json_files import read_json
 from .tables import ROWS, TABLES
@@ -15,7 +15,7 @@ TEXT_ONLY = ("text_only", "text_only_equal_compute")
 
 
 def read_kept(folder: str | Path) -> dict[int, dict[str, dict]]:
-    """Reads the kept results below `folder`: `{seed: {row name: result}}`."""
+    """Reads the stored results below `folder`: `{seed: {row name: result}}`."""
     return {
         int(path.name.partition("-")[2]): {
             file.stem: read_json(file, dict, "remove it to train again") for file in path.glob("*.json")
@@ -29,7 +29,7 @@ def write_table(name: str, results: dict[int, dict[str, dict]], folder: Path) ->
 
     Args:
         name: Name of the table.
-        results: For each seed the kept results by row name. Rows without any result are left out.
+        results: For each seed the stored results by row name. Rows without any result are left out.
         folder: Output folder; it is created.
 
     Returns:
@@ -152,22 +152,22 @@ def draw(name: str, rows: list[dict], results: dict[int, dict[str, dict]], path:
 
     scores = [{seed: score(results[seed][row["student"]]) for seed in row["seeds"]} for row in rows]
     taught = [bool(ROWS[row["student"]].objectives) for row in rows]
-    colours = [COLOURS["student" if has_teacher else "control"] for has_teacher in taught]
+    colors = [COLORS["student" if has_teacher else "control"] for has_teacher in taught]
     figure = Figure(figsize=(8.5, 0.4 * len(rows) + 2), layout="constrained")
     axis = figure.subplots()
-    score_rows(axis, [row["what"] for row in rows], scores, colours)
+    score_rows(axis, [row["what"] for row in rows], scores, colors)
     lines = []
     if probed:
-        for i, row in enumerate(rows):  # consecutive rows of one teacher make one line
+        for i, row in enumerate(rows):  # the line of a teacher runs through its consecutive rows
             if row["student"] not in TEXT_ONLY:
-                axis.plot([row["teacher"]["mean"]] * 2, [i - 0.5, i + 0.5], color=COLOURS["teacher"], lw=1.5, zorder=1)
+                axis.plot([row["teacher"]["mean"]] * 2, [i - 0.5, i + 0.5], color=COLORS["teacher"], lw=1.5, zorder=1)
         text_only = next((row["mean"]["mean"] for row in rows if row["student"] == "text_only"), None)
-        lines.append(Line2D([], [], color=COLOURS["teacher"], label="the row's teacher"))
+        lines.append(Line2D([], [], color=COLORS["teacher"], label="the row's teacher"))
         if text_only is not None:
-            axis.axvline(text_only, color=COLOURS["control"], ls="--", lw=1.5, zorder=1)
-            lines.append(Line2D([], [], color=COLOURS["control"], ls="--", label="text only"))
-        axis.axvline(mean(_chance(results).values()), color=COLOURS["chance"], lw=1.5, zorder=1)
-        lines.append(Line2D([], [], color=COLOURS["chance"], label="chance"))
+            axis.axvline(text_only, color=COLORS["control"], ls="--", lw=1.5, zorder=1)
+            lines.append(Line2D([], [], color=COLORS["control"], ls="--", label="text only"))
+        axis.axvline(mean(_chance(results).values()), color=COLORS["chance"], lw=1.5, zorder=1)
+        lines.append(Line2D([], [], color=COLORS["chance"], label="chance"))
         axis.set(xlim=(0, 1), xlabel="probe accuracy on unseen nouns, mean of colour, shape and motion")
     else:
         axis.set_xlabel("masked-language-model loss on held-out text")

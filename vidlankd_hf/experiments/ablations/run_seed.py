@@ -1,4 +1,4 @@
-"""Runs everything that the ablation tables need of one seed."""
+"""Runs everything that the ablation tables need for one seed."""
 
 import subprocess
 
@@ -11,12 +11,12 @@ from .tables import ROWS
 
 
 def run_seed(runs: SeedRuns, names: list[str], jobs: int, launcher: list[str] | None) -> tuple[dict, list[str]]:
-    """Trains the students that have no kept result yet, with their teachers and vokens.
+    """Trains the students that have no stored result yet, with their teachers and vokens.
 
     Args:
         runs: The seed's runs.
         names: Rows of the tables.
-        jobs: Runs at the same time.
+        jobs: Number of runs at the same time.
         launcher: Command that starts each run; `None` means the Python interpreter.
 
     Returns:
@@ -27,7 +27,7 @@ def run_seed(runs: SeedRuns, names: list[str], jobs: int, launcher: list[str] | 
     results = {name: result for name, result in results.items() if result is not None}
     failed = []
 
-    def shielded(work):
+    def recording_failures(work):
         def call(item, quiet):
             try:
                 return work(item, quiet)
@@ -48,7 +48,7 @@ def run_seed(runs: SeedRuns, names: list[str], jobs: int, launcher: list[str] | 
     def vokenize(name, quiet):
         return str(make(runs.vokens_run(name), quiet)[0])
 
-    def distil(name, quiet):
+    def distill(name, quiet):
         folder, log = make(runs.student_run(name), quiet)
         kept = results[name] = runs.keep(name, log)
         scored = f"probe {accuracy(kept['probe']):.2f}, " if "probe" in kept else ""
@@ -60,6 +60,6 @@ def run_seed(runs: SeedRuns, names: list[str], jobs: int, launcher: list[str] | 
     vokens = [name for name in pending if ROWS[name].num_vokens]
     total = len(teachers) + len(vokens) + len(pending)
     with tqdm(total=total, desc=f"seed {runs.seed}", unit="run", smoothing=0) as progress:
-        for work, items in ((make_teacher, teachers), (vokenize, vokens), (distil, pending)):
-            run_in_parallel(shielded(work), items, jobs, progress)
+        for work, items in ((make_teacher, teachers), (vokenize, vokens), (distill, pending)):
+            run_in_parallel(recording_failures(work), items, jobs, progress)
     return results, failed

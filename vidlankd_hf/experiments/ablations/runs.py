@@ -1,4 +1,4 @@
-"""The runs of one seed: the commands that train its teachers and students, and the result kept for each student."""
+"""The runs of one seed: the commands that train its teachers and students, and the stored result of each student."""
 
 import json
 from dataclasses import fields
@@ -105,7 +105,7 @@ class SeedRuns:
         return ExperimentRun(folder, "distill", arguments, settings)
 
     def result(self, name: str) -> dict | None:
-        """Reads the kept result of a student; `None` if there is none.
+        """Reads the stored result of a student; `None` if there is none.
 
         Raises:
             ValueError: The result was made with other settings.
@@ -146,7 +146,7 @@ class SeedRuns:
         return result
 
     def identity(self, name: str) -> dict:
-        """Settings that a kept result must share with this run."""
+        """Settings that a stored result must share with this run."""
         row = ROWS[name]
         return {
             "seed": self.seed,
@@ -170,7 +170,7 @@ class SeedRuns:
         return objectives
 
     def _length(self, name: str) -> dict:
-        """Overrides the recipe's number of steps or epochs for a student at equal compute."""
+        """Replaces the recipe's number of steps or epochs for a student with equal compute."""
         if not ROWS[name].equal_compute:
             return {}
         more = self._sequence_flops("crd") / self._sequence_flops(name)

@@ -1,4 +1,4 @@
-"""The ablations: teachers, rows (one student each) and the tables they appear in. A shared row is run once."""
+"""The ablations: teachers, rows (one student each), and the tables they appear in. A shared row is run only once."""
 
 from dataclasses import dataclass, field
 

@@ -1,7 +1,7 @@
 """Tiny frozen vision backbones for the grounded world, pre-trained on rendered scenes without nouns or captions.
 
-They replace the paper's ImageNet ResNet and Kinetics video model, which cannot be downloaded offline. Both learn
-where in the picture each colour and shape is, and the VideoMAE also where each motion is. Neither sees any text.
+They replace the paper's ImageNet ResNet and Kinetics video model, which cannot be downloaded offline. Both learn where
+each colour and shape is in the picture; the VideoMAE also learns where each motion is. Neither sees any text.
 """
 
 import json
@@ -19,7 +19,9 @@ from ...extraction.backbones import to_pixel_values
 from ...extraction.streams import CLIP_FRAME_RATE, CLIP_LENGTH
 from .render import ATTRIBUTES, FPS, PICTURE_SIZE, Look, render_scene
 
-GRID = 4  # labels are given for 4 x 4 cells: with labels for complete pictures, shape and motion are learnt far slower
+GRID = (
+    4  # labels are given for 4 x 4 cells: with labels for complete pictures, shape and motion are learned more slowly
+)
 VISIBLE_SHARE = 0.2  # share of a cell's pixels (and of the clip's time) that an object must fill to be its label
 REPEAT = round(CLIP_FRAME_RATE / FPS)  # number of times that extraction reads each rendered frame
 CLIP_PICTURE_SIZE = 32
@@ -147,7 +149,7 @@ def _batches(clips: np.ndarray, labels: np.ndarray, steps: int, seed: int) -> It
 
 
 def _loss_per_attribute(logits: torch.Tensor, targets: np.ndarray) -> torch.Tensor:
-    """Binary cross-entropy of `[..., values]`; colour has a lower weight since it is learnt at once."""
+    """Binary cross-entropy of `[..., values]`; colour has a lower weight, since it is learned very fast."""
     targets = torch.from_numpy(np.ascontiguousarray(targets[..., : logits.shape[-1]])).float()
     weights, first, loss = {"colour": 0.25, "shape": 1.0, "motion": 1.0}, 0, torch.zeros(())
     for attribute, values in ATTRIBUTES.items():
@@ -174,7 +176,7 @@ def _train(model: PreTrainedModel, head: torch.nn.Module, loss_of: Callable, bat
 
 @torch.no_grad()
 def _start_from_cosines(projection: torch.nn.Conv3d) -> None:
-    """Initializes the patch embedding with the lowest cosines in time and space, of light and two colour contrasts.
+    """Initializes the patch embedding with low-frequency cosines in time and space, of brightness and color contrasts.
 
     Higher frequencies get larger weights, since they are weaker in pictures. With random weights the model does not
     learn motion for thousands of steps.
@@ -195,7 +197,7 @@ def _cosine(frequency: int, length: int) -> torch.Tensor:
 
 
 def _save_processor(folder: Path, kind: str, size: int):
-    """Writes `preprocessor_config.json` and loads it in the same way as extraction."""
+    """Writes `preprocessor_config.json` and loads it as extraction does."""
     settings = {
         "image_processor_type": kind,
         "do_resize": True,

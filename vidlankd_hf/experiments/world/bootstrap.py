@@ -13,10 +13,10 @@ FILES = {"captions": "captions.jsonl", **{name: name for name in ("features", "t
 
 
 def use_world(args, own) -> None:
-    """Trains on the grounded world `own.world`, which is built first if it is missing; every rank waits for it.
+    """Points a script to the grounded world `own.world`, which is built first if it is missing; every rank waits.
 
     Args:
-        args: Training arguments of the run; they must exist already, so that the ranks know of each other.
+        args: Training arguments of the run. Creating them has connected the ranks, so that they can wait.
         own: Script arguments; paths that are `None` become those of the world.
 
     Raises:
@@ -39,7 +39,7 @@ def _make_if_missing(args, made: Path, example: str, options: dict) -> None:
     with args.main_process_first(local=False):
         if made.exists():
             return
-        # The example holds the lock until it ends, even if this process is killed: the next start waits for that.
+        # The example holds the lock until it ends, even if this process is killed: the next start waits for it.
         with lock_file(made.parent.with_name(f".{made.parent.name}.making")) as held:
             if not made.exists():
                 print(f"{made} is missing: making it now with {example}.py {shlex.join(words)}", flush=True)
@@ -47,7 +47,7 @@ def _make_if_missing(args, made: Path, example: str, options: dict) -> None:
 
 
 def use_existing_world(own, parser, instead: str) -> None:
-    """Reads the grounded world `own.world`, or ends the script with a message that names the option `instead`.
+    """Points a script to the grounded world `own.world`, or ends it with a message that names the option `instead`.
 
     Args:
         own: Script arguments; paths that are `None` become those of the world, and lengths those of its recipe.

@@ -47,9 +47,9 @@ def build_world(
     Args:
         output_dir: New folder, or one that was started with the same settings.
         seed: Seed of words and pictures.
-        num_nouns: Number of nouns, a multiple of 48, so that attributes balance singly and in pairs.
+        num_nouns: Number of nouns, a multiple of 48, so that attributes and pairs of attributes are balanced.
         num_videos: Number of videos of 4 to 6 s, with one to three objects each.
-        num_sentences: Number of training sentences; a tenth as many more are held out for validation.
+        num_sentences: Number of training sentences; a tenth as many validation sentences are written in addition.
         vocab_size: Maximum size of the WordPiece vocabulary, small enough to split longer nouns.
         num_pretrain_scenes: Number of clips for pre-training the vision backbones.
         frame_pretrain_steps: Training steps of the frame backbone.
@@ -84,7 +84,7 @@ def build_world(
         print(f"Backbones: a ResNet and a VideoMAE, pre-trained on rendered scenes, in {backbones}")
         streams = paper_streams(backbones / "frame", backbones / "clip")
         store = extract_features(videos, output_dir / "features", streams, device="cpu")
-    print(f"Features: {len(store)} videos, {store.feature_size} values a second, in {output_dir / 'features'}")
+    print(f"Features: {len(store)} videos, {store.feature_size} values per second, in {output_dir / 'features'}")
     atomic_write(output_dir / "world.json", json.dumps({**settings, "counts": counts}, indent=2) + "\n")
     return output_dir
 
@@ -167,7 +167,7 @@ def _render_videos(folder: Path, nouns: dict[str, Look], cast: list[list[str]], 
     def render(index: int) -> None:
         write_video(folder / video_name(index), render_video(nouns, cast[index], seed, index))
 
-    # Threads suffice: numpy and the encoder release the interpreter lock.
+    # Threads suffice: numpy and the encoder release the GIL.
     with ThreadPoolExecutor() as pool:
         for _ in tqdm(pool.map(render, range(len(cast))), total=len(cast), desc="rendering videos", unit="video"):
             pass

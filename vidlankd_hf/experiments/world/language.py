@@ -1,7 +1,7 @@
 """The words of the grounded world: invented nouns, narration for the videos, and a text corpus about the same nouns.
 
-No sentence says what a noun looks like. Templates are drawn independently of the noun, so that neither a word nor its
-context tells anything about it. Captions, text and probe use three disjoint sets of templates.
+No sentence says what a noun looks like. Templates are drawn independently of the noun, so that neither a noun nor its
+context reveals its look. Captions, text and probe use three disjoint sets of templates.
 """
 
 from collections.abc import Sequence
@@ -87,7 +87,7 @@ def balanced_looks(num_nouns: int) -> list[Look]:
     """
     if num_nouns <= 0 or num_nouns % NOUNS_PER_BALANCED_SET:
         raise ValueError(
-            f"num_nouns is {num_nouns}, but attributes balance over pairs only for multiples of "
+            f"num_nouns is {num_nouns}, but pairs of attributes are balanced only for multiples of "
             f"{NOUNS_PER_BALANCED_SET}: give 48, 96, 144, 192, ..."
         )
     combinations = list(product(*(range(len(values)) for values in ATTRIBUTES.values())))

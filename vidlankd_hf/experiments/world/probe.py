@@ -18,7 +18,7 @@ def probe_model(
     """Probes a text encoder for the colour, shape and motion of the world's nouns.
 
     A noun's state is the frozen encoder's last hidden state, averaged over the noun's word pieces and over eight
-    neutral sentences that are neither captions nor text of the world. A logistic regression on standardised states is
+    neutral sentences that are neither captions nor text of the world. A logistic regression on standardized states is
     fitted to three quarters of the nouns and scored on the others. No probe is scored on nouns it was fitted to.
 
     Args:

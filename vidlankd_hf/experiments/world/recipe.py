@@ -1,6 +1,6 @@
-"""How teacher and students are trained on the grounded world: chosen on world seed 0, which no report shows."""
+"""Training settings for the grounded world, chosen on the world of seed 0, which no report uses."""
 
-# Tokens of a text, for teacher and student: the teacher's position embeddings beyond this length are untrained.
+# Tokens per text. The same for teacher and student: the teacher's position embeddings beyond it are not trained.
 LENGTH = 32
 
 WORLD_SEED = 1  # seed of the default world
@@ -39,5 +39,5 @@ OBJECTIVES = {
 
 
 def in_help(recipe: dict) -> dict[str, str]:
-    """For `CommandLine(defaults=...)`: shows the recipe's values next to the ordinary defaults."""
+    """Returns `defaults` for [`CommandLine`] that show the recipe's values next to the ordinary defaults."""
     return {name: f"%(default)s; grounded world: {value}" for name, value in recipe.items()}

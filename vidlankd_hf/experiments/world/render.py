@@ -1,4 +1,4 @@
-"""The pictures of the grounded world: coloured, moving objects, rendered with numpy and encoded as mp4.
+"""The pictures of the grounded world: colored, moving objects, rendered with numpy and encoded as mp4.
 
 An object has a colour, a shape and a motion. Size, position, direction, speed, exact tint, background, clutter and
 noise vary, so that two renderings of an object share only its attributes.
@@ -14,6 +14,7 @@ import numpy as np
 COLOURS = {"red": 0, "yellow": 55, "green": 120, "cyan": 180, "blue": 230, "magenta": 300}  # hue in degrees
 SHAPES = ("disc", "square", "triangle", "cross")
 MOTIONS = ("rests", "slides", "bounces", "spins")
+# The spelling "colour" is part of every world's files and of the committed results.
 ATTRIBUTES = {"colour": tuple(COLOURS), "shape": SHAPES, "motion": MOTIONS}
 
 PICTURE_SIZE = 64  # pixels, square
@@ -48,7 +49,7 @@ def render_scene(looks: Sequence[Look], num_frames: int, rng: np.random.Generato
         dx, dy, angle = _movement(look.motion, time, rng)
         angle = angle + rng.uniform(0, 2 * np.pi)
         rows, columns, coverage, lit = _cover(look.shape, rng.uniform(10, 14), x + dx, y + dy, angle)
-        # One half is darker, so that turning shows on a disc too.
+        # One half is darker, so that rotation is visible even on a disc.
         shaded = np.where(lit, np.float32(1), np.float32(0.7))[..., None] * _tint(look.colour, rng)
         window = frames[:, rows, columns]
         window += coverage[..., None] * (shaded - window)
@@ -73,7 +74,7 @@ def write_video(path: str | Path, frames: np.ndarray) -> None:
 
 
 def _places(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Centres `[count, 2]`: the draw of 30 with the largest distance between objects."""
+    """Centers `[count, 2]` in pixels: of 30 random draws the one with the largest distance between objects."""
     draws = rng.uniform(16, PICTURE_SIZE - 16, (30, count, 2))
     distances = np.linalg.norm(draws[:, :, None] - draws[:, None], axis=-1) + 1e3 * np.eye(count)
     return draws[distances.min(axis=(1, 2)).argmax()]
@@ -85,8 +86,8 @@ def _movement(motion: str, time: np.ndarray, rng: np.random.Generator) -> tuple[
     if motion == "slides":  # back and forth at constant speed, roughly horizontally
         reach, speed, slope = rng.uniform(9, 15), rng.uniform(18, 30), rng.uniform(-0.35, 0.35)
         phase = time * speed / (2 * reach) % 2
-        way = reach * (2 * np.abs(phase - 1) - 1)
-        return way * np.cos(slope), way * np.sin(slope), still
+        shift = reach * (2 * np.abs(phase - 1) - 1)
+        return shift * np.cos(slope), shift * np.sin(slope), still
     if motion == "bounces":
         height, period = rng.uniform(11, 18), rng.uniform(0.5, 0.8)
         return still, height * (0.5 - np.abs(np.sin(np.pi * time / period))), still
@@ -97,8 +98,8 @@ def _movement(motion: str, time: np.ndarray, rng: np.random.Generator) -> tuple[
 
 
 def _cover(shape: str, radius: float, x, y, angle) -> tuple[slice, slice, np.ndarray, np.ndarray]:
-    """Rows and columns that an object reaches and, for these, its anti-aliased coverage `[T, rows, columns]` in 0..1
-    and the half of the object that each pixel is in. Centre and angle are `[T]`."""
+    """Returns the rows and columns that an object reaches and, of each pixel there, the anti-aliased coverage
+    `[T, rows, columns]` in 0..1 and which half of the object it is in. Center and angle are `[T]`."""
     columns, rows = _reached(x, radius), _reached(y, radius)
     x, y, angle = (np.asarray(value, dtype=np.float32)[:, None, None] for value in (x, y, angle))
     right = (np.arange(columns.start, columns.stop, dtype=np.float32) - x) / radius
@@ -109,9 +110,9 @@ def _cover(shape: str, radius: float, x, y, angle) -> tuple[slice, slice, np.nda
     return rows, columns, coverage, u < 0
 
 
-def _reached(centres: np.ndarray, radius: float) -> slice:
-    """Pixels along one axis that an object touches in any frame (its outline ends 1.2 radii from its centre)."""
-    low, high = centres.min() - 1.2 * radius, centres.max() + 1.2 * radius
+def _reached(centers: np.ndarray, radius: float) -> slice:
+    """Pixels along one axis that an object touches in any frame (its outline ends 1.2 radii from its center)."""
+    low, high = centers.min() - 1.2 * radius, centers.max() + 1.2 * radius
     return slice(max(0, int(low)), min(PICTURE_SIZE, int(high) + 2))
 
 
@@ -133,7 +134,7 @@ def _tint(colour: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def _background(rng: np.random.Generator) -> np.ndarray:
-    """A grey gradient with grey blobs, `[64, 64, 3]` float32 in 0..255."""
+    """A gray gradient with gray blobs, `[64, 64, 3]` float32 in 0..255."""
     grid = np.arange(PICTURE_SIZE, dtype=np.float32)
     slope = rng.uniform(-0.15, 0.15, 2) / PICTURE_SIZE
     light = rng.uniform(0.25, 0.6) + slope[0] * grid[None, :] + slope[1] * grid[:, None]

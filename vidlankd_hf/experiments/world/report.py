@@ -1,4 +1,4 @@
-"""The report of the grounded world: a table and a figure, made only from `results.json`."""
+"""The report of the grounded world: a table and a figure, made from `results.json` alone."""
 
 import math
 from collections import defaultdict
@@ -6,11 +6,11 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from ...utils.extras import requires_extra
-from ...utils.figures import COLOURS, score_legend, score_rows
+from ...utils.figures import COLORS, score_legend, score_rows
 from ...utils.json_files import read_json
 
 ATTRIBUTES = ("colour", "shape", "motion")
-# In reading order.
+# Rows appear in this order.
 NAMES = {
     "text_only": "text only",
     "shuffled": "shuffled captions",
@@ -34,7 +34,7 @@ def label(model: str, weights: dict[str, float]) -> str:
 
 
 def summarize(rows: list[dict]) -> list[dict]:
-    """Summarizes `results.json`: one entry per model and weighting, in reading order.
+    """Summarizes `results.json`: one entry per model and weighting, in the order of `NAMES`.
 
     Returns:
         Entries with `label`, `model`, `seeds`, `scores` {attribute: {seed: accuracy}}, `accuracy` {attribute: (mean,
@@ -142,7 +142,7 @@ def draw(rows: list[dict], path: str | Path) -> None:
     entries = {entry["label"]: entry for entry in summarize(rows)}
     lines = {"teacher": ("teacher", "-"), "text_only": ("control", "--")}
     shown = [entry for entry in entries.values() if entry["model"] not in lines]
-    colours = {"shuffled": COLOURS["control"], "teacher_hinge": COLOURS["teacher"]}
+    colors = {"shuffled": COLORS["control"], "teacher_hinge": COLORS["teacher"]}
     chance, half = _chance(rows)
     figure = Figure(figsize=(11, 0.42 * len(shown) + 2.1), layout="constrained")
     axes = figure.subplots(1, 3, sharey=True)
@@ -151,25 +151,25 @@ def draw(rows: list[dict], path: str | Path) -> None:
             axis,
             [entry["label"] for entry in shown],
             [entry["scores"][attribute] for entry in shown],
-            [colours.get(entry["model"], COLOURS["student"]) for entry in shown],
+            [colors.get(entry["model"], COLORS["student"]) for entry in shown],
         )
         low, high = chance[attribute] - half[attribute], chance[attribute] + half[attribute]
-        axis.axvspan(low, high, color=COLOURS["chance"], alpha=0.2, lw=0)
+        axis.axvspan(low, high, color=COLORS["chance"], alpha=0.2, lw=0)
         for entry in entries.values():
             if entry["model"] in lines:
                 kind, style = lines[entry["model"]]
                 score = entry["accuracy"][attribute][0]
-                axis.axvline(score, color=COLOURS[kind], ls=style, lw=1.5, zorder=1)
+                axis.axvline(score, color=COLORS[kind], ls=style, lw=1.5, zorder=1)
                 if entry["model"] == "teacher":
-                    axis.text(score, len(shown) - 0.55, f"{score:.2f} ", color=COLOURS[kind], ha="right", fontsize=9)
+                    axis.text(score, len(shown) - 0.55, f"{score:.2f} ", color=COLORS[kind], ha="right", fontsize=9)
         axis.set(xlim=(0, 1), xticks=[0, 0.25, 0.5, 0.75, 1], xticklabels=["0", "0.25", "0.5", "0.75", "1"])
         axis.set_title(attribute, fontsize=11)
     legend = [
-        Line2D([], [], color=COLOURS[kind], ls=style, label=f"{NAMES[model]} (mean)")
+        Line2D([], [], color=COLORS[kind], ls=style, label=f"{NAMES[model]} (mean)")
         for model, (kind, style) in lines.items()
         if any(entry["model"] == model for entry in entries.values())
     ]
-    legend.append(Line2D([], [], color=COLOURS["chance"], alpha=0.3, lw=8, label="chance (95 % interval)"))
+    legend.append(Line2D([], [], color=COLORS["chance"], alpha=0.3, lw=8, label="chance (95 % interval)"))
     score_legend(figure, sorted({row["seed"] for row in rows}), legend)
     axes[1].set_xlabel("probe accuracy on nouns that the probe was not fitted to (number at the right: mean)")
     figure.savefig(path, dpi=120)

@@ -24,7 +24,7 @@ QUESTIONS = {
 
 
 def read_world(path: Path, split: str) -> list[dict]:
-    """Two questions per attribute of a noun: about two thirds of the nouns, or (`validation`) about the others."""
+    """Reads two questions per attribute and noun: on two thirds of the nouns, or on the others (`validation`)."""
     with open_text(path) as file:
         nouns = json.load(file)
     held_out, rest = np.split(np.random.default_rng(0).permutation(len(nouns)), [len(nouns) // 3])
