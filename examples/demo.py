@@ -89,7 +89,7 @@ def main() -> None:
     print(f"Done in {minutes:.1f} min. The report is {args.output_dir / 'report.md'}, its figure report.png.")
     made = next(iter(folders.values()))
     models = f"--world {made / 'world'} --teacher {made / 'teacher'} --student {made / 'students' / 'crd'}"
-    print(f"Next: vidlankd ground {models} shows which video clips words point to.")
+    print(f"Next: see which video clips words point to:\n    vidlankd ground {models}")
 
 
 if __name__ == "__main__":
