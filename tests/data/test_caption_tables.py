@@ -60,6 +60,8 @@ def forms(folder):
     yield write_csv(folder / "seconds.csv.gz", LINES), COLUMNS
     yield write_csv(folder / "clock.tsv", as_clock, "\t"), COLUMNS
     yield write_csv(folder / "own.tsv", LINES, "\t", ("video", "start", "end", "text")), None
+    yield write_csv(folder / "own.csv", LINES, names=("video", "start", "end", "text")), None
+    yield write_csv(folder / "own.csv.gz", LINES, names=("video", "start", "end", "text")), None
     yield (
         write_csv(folder / "ms.csv", milliseconds),
         ["video=clip", "start=begin:ms", "end=stop:ms", "text=caption"],
@@ -143,7 +145,7 @@ def test_several_captions_of_one_clip_share_its_times(tmp_path):
         (("a", "[[1, 2], [3]]", "", "t"), ["video=clip", "times=begin", "text=caption"], "row 2: times .* must be"),
         (("a", "[[1, 2], [2, 3]]", "", "t"), ["video=clip", "times=begin", "text=caption"], "has 2 times but 1 texts"),
         (("x/v.mp4", "1", "2", "t"), COLUMNS, "row 2: the videos 'v/v.mp4' and 'x/v.mp4' have the same file name"),
-        (("a", "1", "2"), COLUMNS, "t.csv cannot be read as csv: .*Expected 4 columns, got 3"),
+        (("a", "1", "2"), COLUMNS, "t.csv cannot be read as csv, with commas .*Expected 4 columns, got 3"),
         (("a", "1", "2", "t"), ["video=id", "text=caption"], "has no column 'id', but 'clip', 'begin', 'stop'"),
         (("a", "1", "2", "t"), ["video=clip"], "names video: give video and text"),
         (("a", "1", "2", "t"), ["video=clip", "words=caption"], "has 'words=caption': give each of video, start"),
@@ -160,8 +162,11 @@ def test_a_table_without_names_is_told_its_columns_and_its_preset(tmp_path):
     path = write_parquet(tmp_path / "t.parquet", videoid=[1], name=["a cat"], duration=["PT0H"])
     with pytest.raises(ValueError, match="has no column 'video', 'text', but .* give --caption_format webvid"):
         read_captions(path)
-    with pytest.raises(ValueError, match="for a table of many videos, give --caption_columns"):
-        read_captions(write_csv(tmp_path / "t.csv", LINES, names=("video", "start", "end", "text")))
+    with pytest.raises(ValueError, match="but names .'clip', 'begin'.* say which columns .* --caption_columns"):
+        read_captions(write_csv(tmp_path / "t.csv", LINES))
+    semicolons = write_csv(tmp_path / "s.csv", LINES, ";")
+    with pytest.raises(ValueError, match="cannot be read as csv, with commas between columns: "):
+        read_captions(semicolons, columns=COLUMNS)
 
 
 def test_a_folder_of_tables_is_read_in_order_and_other_files_are_accounted_for(tmp_path):

@@ -214,7 +214,7 @@ CUE = "1\n00:00:01,000 --> 00:00:02,000\nhello\n\n"
         ("a.srt", CUE.encode("utf-16-le"), "not UTF-8|probably utf-16-le|precedes"),
         ("a.srt.xz", b"not packed", "a.srt.xz cannot be read"),
         ("a.srt.gz", gzip.compress(b"packed", mtime=0)[:10] + b"\xff" * 20, "a.srt.gz cannot be read"),
-        ("a.csv", "begin,end,text\n1,2,x\n", "must name the columns start, end and text"),
+        ("a.csv", "begin,end,text\n1,2,x\n", "must name the columns video, start, end and text, or, "),
         ("a.csv", "start,end,text\n1,soon,x\n", "a.csv, line 2: start 1.0 and end 'soon' must be numbers of seconds"),
         ("a.csv", "start,end,text\n1\n", "a.csv, line 2: has fewer columns than line 1"),
         ("a.jsonl", {"video": "v", "start": 5, "end": 4, "text": "x"}, "line 1: start 5 and end 4 must satisfy"),

@@ -102,9 +102,9 @@ def _read_csv(text: str, path: Path) -> Rows:
         names = set(rows.fieldnames or ())
         if not {"start", "end", "text"} <= names or "video" in names:
             raise ValueError(
-                f"{path}, line 1: the csv file of one video must name the columns start, end and text, but names "
-                f"{rows.fieldnames}: for a table of many videos, give --caption_columns, such as video=COLUMN "
-                "start=COLUMN end=COLUMN text=COLUMN"
+                f"{path}, line 1: must name the columns video, start, end and text, or, for captions of one video, "
+                f"start, end and text, but names {rows.fieldnames}: say which columns these are with "
+                "--caption_columns, such as video=COLUMN start=COLUMN end=COLUMN text=COLUMN"
             )
         for row in rows:
             where = f"{path}, line {rows.line_num}"

@@ -44,10 +44,22 @@ def parse_columns(columns: Sequence[str]) -> Columns:
     return Columns(names, units)
 
 
-def is_table(source: str | Path, format: str | None, columns: Sequence[str] | None) -> bool:
+def is_table(
+    source: str | Path, format: str | None, columns: Sequence[str] | None, encoding: str | None = None
+) -> bool:
     """Whether captions are read as a table, because of what was asked for or of what it is."""
     suffix = suffix_of(Path(source))
-    return bool(columns) or format in COLUMNS or suffix in (".tsv", ".parquet") or is_hub_id(source)
+    if columns or format in COLUMNS or suffix in (".tsv", ".parquet") or is_hub_id(source):
+        return True
+    return format is None and suffix == ".csv" and _names_videos(Path(source), encoding)
+
+
+def _names_videos(file: Path, encoding: str | None) -> bool:
+    """Whether a CSV file has captions of many videos. One of HowTo100M is about the video that it is named after."""
+    try:
+        return file.is_file() and {"video", "text"} <= set(Table(file, encoding).columns)
+    except ValueError:  # the reader of one video's file says what is wrong
+        return False
 
 
 def table_files(path: Path, account: Account | None = None) -> list[Path]:

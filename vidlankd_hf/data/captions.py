@@ -153,7 +153,7 @@ def _readings(
     account: Account | None = None,
 ) -> Iterator[tuple[str, Rows, bool]]:
     """Yields the format of each file, or of all tables, its rows, and whether its lines repeat those before them."""
-    if is_table(path, format, columns):
+    if is_table(path, format, columns, encoding):
         yield TABLE, read_table(path, format, columns, encoding, account), False
         return
     for file in caption_files(path, account):
