@@ -117,7 +117,10 @@ class Table:
                 csv.ConvertOptions(include_columns=columns, column_types=types, strings_can_be_null=False),
             )
         except (pa.ArrowException, OSError, LookupError, UnicodeError) as error:
-            raise ValueError(f"{self.source} cannot be read as {self.kind[1:]}: {error}") from error
+            separator = "tabs" if self.kind == ".tsv" else "commas"
+            raise ValueError(
+                f"{self.source} cannot be read as {self.kind[1:]}, with {separator} between columns: {error}"
+            ) from error
 
     def _encoding(self) -> str:
         if self.encoding:
