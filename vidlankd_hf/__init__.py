@@ -5,8 +5,9 @@ from importlib import import_module
 from transformers import AutoConfig, AutoModel
 
 from .models.configuration import VidLanKDTeacherConfig, VidLanKDVideoConfig, bert_config, student_config
+from .models.load_teacher import load_teacher
 from .models.student import VidLanKDModernBertStudent, VidLanKDRobertaStudent, VidLanKDStudent, student_class
-from .models.teacher import VidLanKDTeacher, load_teacher
+from .models.teacher import VidLanKDTeacher
 
 __version__ = "0.1.0"
 

@@ -21,7 +21,7 @@ def sees_later_tokens(model) -> bool:
     """Whether another last token changes the first state."""
     with torch.no_grad():
         one, other = (model(torch.tensor([[5, 6, last]])).last_hidden_state[0, 0] for last in (7, 8))
-    return not torch.equal(one, other)
+    return not torch.allclose(one, other, rtol=0, atol=1e-6)  # experts compute in other groups: rounding
 
 
 CAUSAL = ("gpt2", "llama", "qwen3", "mixtral", "clip")

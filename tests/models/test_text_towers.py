@@ -1,6 +1,7 @@
 """Any text encoder can be a teacher: a BERT, or the text encoder of a vision-language model."""
 
 import gc
+import json
 import logging
 
 import pytest
@@ -20,9 +21,8 @@ from transformers import (
     AlignVisionModel,
     BertModel,
     FlavaImageModel,
-    LlavaConfig,
-    T5Config,
-    T5Model,
+    ViltConfig,
+    ViltModel,
     ViTConfig,
     ViTModel,
 )
@@ -74,25 +74,41 @@ def test_teachers_and_berts_load_as_they_are(tmp_path, tokenizer):
     assert torch.equal(bert(ids).last_hidden_state, teacher.eval().encode_text(ids))
 
 
-def test_models_without_a_text_encoder_or_its_weights_are_refused(tmp_path, tokenizer):
+def test_models_that_read_no_text_or_lack_its_weights_are_refused(tmp_path, tokenizer):
     ViTModel(ViTConfig(**MINI, image_size=32)).save_pretrained(tmp_path / "vit")
-    with pytest.raises(ValueError, match="vit is a vit model: give a VidLanKDTeacher, a vision-language model"):
+    with pytest.raises(ValueError, match="a ViTModel, which reads no text: give a VidLanKDTeacher, a text encoder"):
         load_teacher(tmp_path / "vit")
-    T5Model(T5Config(vocab_size=65, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)).save_pretrained(
-        tmp_path / "t5"
-    )
-    with pytest.raises(ValueError, match="t5 is a t5 model"):
-        load_teacher(tmp_path / "t5")
-    llava = LlavaConfig(text_config={"model_type": "llama", **MINI}, vision_config={"model_type": "clip_vision_model"})
-    llava.save_pretrained(tmp_path / "llava")
-    with pytest.raises(ValueError, match="llava is a llava model"):
-        load_teacher(tmp_path / "llava")
     make_vision_language_model("align", tokenizer).save_pretrained(tmp_path / "align")
     file = tmp_path / "align" / "model.safetensors"
     weights = {k: v for k, v in load_file(file).items() if "text_model.encoder" not in k}
     save_file(weights, file, metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="lacks weights of its text encoder, such as encoder.layer.0"):
+    with pytest.raises(ValueError, match="lacks weights of its text encoder, such as text_model.encoder.layer.0"):
         load_teacher(tmp_path / "align")
+
+
+def test_a_model_that_needs_more_than_text_is_refused_with_its_own_reason(tmp_path):
+    ViltModel(ViltConfig(**MINI, image_size=32, vocab_size=30)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="a ViltModel, cannot read token ids alone .*pixel_values.*: give"):
+        load_teacher(tmp_path)
+
+
+def test_a_model_whose_code_is_in_its_folder_is_refused_without_running_it(tmp_path):
+    config = {"model_type": "unknown", "auto_map": {"AutoConfig": "code.Config", "AutoModel": "code.Model"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "code.py").write_text("raise SystemExit('it ran')")
+    with pytest.raises(ValueError, match="Code of a model's folder is never run: give a VidLanKDTeacher"):
+        load_teacher(tmp_path)
+
+
+def test_weights_have_the_dtype_asked_for(tmp_path, tokenizer, monkeypatch):
+    make_vision_language_model("flava", tokenizer).save_pretrained(tmp_path)
+    for dtype in (torch.float32, "float16", torch.bfloat16):
+        assert str(load_teacher(tmp_path, dtype=dtype).dtype).endswith(str(dtype).removeprefix("torch."))
+    with pytest.raises(ValueError, match="dtype is float8: choose one of float32, float16, bfloat16, int8"):
+        load_teacher(tmp_path, dtype="float8")
+    monkeypatch.setattr("vidlankd_hf.models.load_teacher.is_bitsandbytes_available", lambda: False)
+    with pytest.raises(ValueError, match="needs the package bitsandbytes and a GPU: install it"):
+        load_teacher(tmp_path, dtype="int8")
 
 
 @pytest.mark.parametrize("name, kind", [("flava", "roberta"), ("align", "modernbert"), ("flava", "bert")])
@@ -142,11 +158,11 @@ def test_students_and_teachers_that_do_not_fit_are_errors_at_construction(tmp_pa
     flava = make_vision_language_model("flava", tokenizer)
     with pytest.raises(ValueError, match="soft_label needs a teacher with a language-model head.*FlavaTextModel"):
         construct(flava.text_model, {"nst": 1.0, "soft_label": 1.0})
-    with pytest.raises(ValueError, match="is a FlavaModel.*give its text encoder, model.text_model"):
+    with pytest.raises(ValueError, match="is a FlavaModel.*give that part, model.text_model"):
         construct(flava, {"nst": 1.0})
-    with pytest.raises(ValueError, match="is a BertForMaskedLM.*give the encoder inside, model.base_model"):
+    with pytest.raises(ValueError, match="is a BertForMaskedLM.*give that part, model.bert"):
         construct(make_student(tokenizer).export(), {"nst": 1.0})
-    with pytest.raises(ValueError, match="is a FlavaImageModel"):
+    with pytest.raises(ValueError, match="is a FlavaImageModel, which reads no text"):
         construct(flava.image_model, {"nst": 1.0})
     other = make_vision_language_model("flava", make_tokenizer([f"word{i}" for i in range(80)]))
     with pytest.raises(ValueError, match="teacher's vocabulary has 85 tokens, the student's 65"):

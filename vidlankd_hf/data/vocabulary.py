@@ -20,11 +20,17 @@ SPECIAL_TOKENS = ("pad", "unk", "cls", "sep", "mask")
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """Loads a tokenizer from a folder or the Hub, without running its code.
 
+    Of a multimodal model, whose folder holds a processor, only the tokenizer is loaded.
+
     Raises:
-        ValueError: The tokenizer does not exist, or cannot be read.
+        ValueError: The tokenizer does not exist, cannot be read, or needs a package that is not installed.
     """
     with loading(name):
-        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        try:
+            return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        except ImportError as error:  # sentencepiece, tiktoken, ...
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(f"its tokenizer needs a package that is not installed: {reason}") from error
 
 
 def _special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | None]:

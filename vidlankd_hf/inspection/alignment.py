@@ -17,7 +17,8 @@ from ..data.pairing import Pairs
 from ..data.tokenization import tokenize
 from ..data.vocabulary import check_vocabulary_size, load_tokenizer
 from ..data.windows import divide
-from ..models.teacher import VidLanKDTeacher, load_teacher, token_means
+from ..models.load_teacher import load_teacher
+from ..models.teacher import VidLanKDTeacher, token_means
 from ..utils.extras import requires_extra
 from ..utils.io import atomic_write
 from ..utils.loading import loading

@@ -1,7 +1,7 @@
 """What text encoders attend to: attention masks, whether a model is causal, and its maximum sequence length."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import is_flash_attn_2_available
 
@@ -63,7 +63,7 @@ def set_attention(name: str | None, *models: PreTrainedModel | None) -> None:
 def is_causal(model: PreTrainedModel) -> bool:
     """Returns whether a token's state depends only on the token itself and those before it.
 
-    Configurations do not say this reliably (the text encoder of CLIP is causal), so the model reads three tokens, and
+    Configurations do not say this reliably (the text encoder of CLIP is causal), so the model reads a few tokens, and
     the gradient of the first state with respect to the embedding of the last token tells. It is exactly zero in a
     causal model.
 
@@ -71,15 +71,19 @@ def is_causal(model: PreTrainedModel) -> bool:
         model: A model that returns `last_hidden_state`, such as one that [`load_teacher`] returns.
     """
     pad = getattr(model.config.get_text_config(), "pad_token_id", None)
-    ids = torch.tensor([[index for index in range(1, 5) if index != pad][:3]], device=model.device)
-    embedded: list[Tensor] = []
+    ids = torch.tensor([[index for index in range(1, 10) if index != pad][:8]], device=model.device)
+    weight, embedded, lasts = model.get_input_embeddings().weight, [], []
 
     def keep(module, args, output):
-        if args and args[0].shape == ids.shape and torch.equal(args[0], ids):  # not positions, nor token types
-            embedded.append(output.detach().requires_grad_())
-            return embedded[-1]
+        states, *others = output if isinstance(output, tuple) else (output,)
+        embedded.append(states.detach().requires_grad_())
+        lasts.append(args[0] == ids[0, -1])  # some models transpose or pad the ids
+        states = embedded[-1].clone()  # some models add positions in place
+        return (states, *others) if others else states
 
-    handles = [part.register_forward_hook(keep) for part in model.modules() if isinstance(part, nn.Embedding)]
+    # The weight may be shared, so that another module than the one found looks tokens up.
+    readers = [part for part in model.modules() if getattr(part, "weight", None) is weight]
+    handles = [part.register_forward_hook(keep) for part in readers]
     attention, was_training = model.config._attn_implementation, model.training
     if attention == "flash_attention_2":  # which needs a GPU
         model.set_attn_implementation("sdpa")
@@ -94,7 +98,7 @@ def is_causal(model: PreTrainedModel) -> bool:
         model.train(was_training)
         if attention == "flash_attention_2":
             model.set_attn_implementation(attention)
-    return not any(gradient[0, -1].any() for gradient in gradients if gradient is not None)
+    return not any(gradient[last].any() for gradient, last in zip(gradients, lasts) if gradient is not None)
 
 
 def longest_sequence(model: PreTrainedModel) -> int | None:

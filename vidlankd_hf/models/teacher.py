@@ -1,20 +1,17 @@
 """The teacher: a BERT-like text encoder and a video encoder, trained together on captioned video.
 
-[`load_teacher`] also loads other text encoders as teachers.
+[`load_teacher`](#vidlankd_hf.models.load_teacher.load_teacher) also loads other models as teachers.
 """
 
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-import transformers
 from torch import Tensor, nn
 from transformers import (
     MODEL_FOR_MASKED_LM_MAPPING,
-    MODEL_MAPPING,
-    AutoConfig,
-    AutoModel,
     AutoModelForMaskedLM,
     PreTrainedConfig,
     PreTrainedModel,
@@ -25,8 +22,15 @@ from .attention import key_mask
 from .configuration import VidLanKDTeacherConfig, video_config_like
 from .contrast import MILNCEContrast, VideoTextContrast
 from .heads import masked_logits, mlm_loss
-from .loading import gathered_parameters, only_errors
+from .loading import gathered_parameters
 from .video_encoder import VideoEncoder
+
+# What transformers calls the part of a multimodal model that reads text.
+TEXT_PARTS = ("text_model", "language_model", "text_encoder", "text_encoder_model", "text_decoder")
+REMEDY = (
+    "give a VidLanKDTeacher, a text encoder (BERT, T5), a language model (Llama), or a multimodal model with one "
+    "of these (CLIP, SigLIP, FLAVA, LLaVA, Qwen-VL)"
+)
 
 
 @dataclass
@@ -254,51 +258,6 @@ def token_means(states: Tensor, mask: Tensor) -> Tensor:
         return (states * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
-def load_teacher(path: str | Path, dtype: torch.dtype | str = torch.float32) -> PreTrainedModel:
-    """Loads a teacher. Any text encoder can be one:
-
-    - a [`VidLanKDTeacher`] is loaded completely;
-    - a vision-language model with a separate text encoder `text_model` (FLAVA, ALIGN, ...): only the text encoder is
-      loaded;
-    - a text encoder (BERT, or a `text_model` that was saved on its own) is loaded without its MLM head.
-
-    Args:
-        path: Hub id or folder.
-        dtype: Dtype of the weights.
-
-    Raises:
-        ValueError: The folder does not exist, the model has no text encoder, or the checkpoint lacks weights of the
-            text encoder.
-    """
-    check_path(path, "the teacher")
-    config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    model_class, options = None, {}
-    if config.model_type.endswith("_text_model") and config.architectures:  # AutoModel does not know all of these
-        model_class = getattr(transformers, config.architectures[0], None)
-    elif isinstance(config, VidLanKDTeacherConfig) or type(config) in MODEL_FOR_MASKED_LM_MAPPING:
-        model_class = AutoModel
-    elif hasattr(config, "text_config") and type(config) in MODEL_MAPPING:
-        with torch.device("meta"):  # only to find the class of the text encoder
-            model = MODEL_MAPPING[type(config)](config)
-        if hasattr(model, "text_model"):
-            model_class = type(model.text_model)
-            options = {"config": config.text_config, "key_mapping": {r"^(.*\.)?text_model\.": ""}}
-    if model_class is None:
-        raise ValueError(
-            f"{path} is a {config.model_type} model: give a VidLanKDTeacher, a vision-language model with a separate "
-            "text encoder (FLAVA, ALIGN), or a text encoder like BERT"
-        )
-    with only_errors():  # otherwise transformers lists the weights that are not loaded
-        teacher, info = model_class.from_pretrained(
-            path, dtype=dtype, output_loading_info=True, trust_remote_code=False, **options
-        )
-    check_text_encoder(teacher)
-    missing = [key for key in info["missing_keys"] if "pooler." not in key]
-    if missing:
-        raise ValueError(f"{path} lacks weights of its text encoder, such as {min(missing)}: save the complete model")
-    return teacher
-
-
 def check_path(path: str | Path, what: str) -> None:
     """Checks that there is a model, if `path` looks like a path and not like a Hub id.
 
@@ -322,27 +281,41 @@ def check_path(path: str | Path, what: str) -> None:
         )
 
 
+def text_part(model: PreTrainedModel) -> PreTrainedModel:
+    """Returns the innermost part of a model that encodes text: a text encoder or a language model without its head.
+
+    It is the model itself if that has no such part. The part of an encoder-decoder is its encoder.
+    """
+    while not isinstance(model, VidLanKDTeacher):
+        candidates = [model.base_model, *(getattr(model, name, None) for name in TEXT_PARTS)]
+        if getattr(model.config, "is_encoder_decoder", False):
+            candidates.append(model.get_encoder())
+        inner = next((part for part in candidates if isinstance(part, PreTrainedModel) and part is not model), None)
+        if inner is None:
+            break
+        model = inner
+    return model
+
+
 def check_text_encoder(model) -> None:
     """Checks that a model can be a teacher, that is, returns `last_hidden_state [B, L, H]` given only `input_ids`.
 
     Raises:
-        ValueError: The model is not a [`VidLanKDTeacher`] or a text encoder.
+        ValueError: The model reads no text, or only a part of it does; the message names that part.
     """
-    if isinstance(model, VidLanKDTeacher):
-        return
-    if not isinstance(model, PreTrainedModel) or model.main_input_name != "input_ids":
-        remedy = "give a VidLanKDTeacher or a text encoder"
-    elif hasattr(model, "text_model"):
-        remedy = "give its text encoder, model.text_model"
-    elif model.base_model is not model:
-        remedy = "give the encoder inside, model.base_model"
-    elif getattr(model.config, "is_encoder_decoder", False) or hasattr(model.config, "text_config"):
-        remedy = "give an encoder-only text model"
-    else:
-        return
-    raise ValueError(f"the teacher is a {type(model).__name__}, which does not encode text on its own: {remedy}")
+    if not isinstance(model, PreTrainedModel):
+        raise ValueError(f"the teacher is a {type(model).__name__}, not a model of transformers: {REMEDY}")
+    inner = text_part(model)
+    if "input_ids" not in inspect.signature(inner.forward).parameters:
+        raise ValueError(f"the teacher is a {type(model).__name__}, which reads no text: {REMEDY}")
+    if inner is not model:
+        name = next(name for name, module in model.named_modules() if module is inner)
+        raise ValueError(
+            f"the teacher is a {type(model).__name__}, of which only a part encodes text: give that part, "
+            f"model.{name}, or load the teacher with load_teacher"
+        )
 
 
 def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
     """Returns the configuration of a teacher's text encoder, which is `config` itself for a plain text encoder."""
-    return getattr(config, "text_config", config)
+    return config.get_text_config()

@@ -10,8 +10,9 @@ from ..data.text_blocks import TextBlocks
 from ..data.vocabulary import check_same_vocabulary, load_tokenizer, vocabulary_fingerprint
 from ..models.attention import longest_sequence
 from ..models.configuration import SIZES, VidLanKDTeacherConfig, bert_config, student_config, video_config_like
+from ..models.load_teacher import load_teacher
 from ..models.student import student_class
-from ..models.teacher import VidLanKDTeacher, load_teacher, text_config
+from ..models.teacher import VidLanKDTeacher, text_config
 from ..reliability.run_dir import log_on_main, mark_finished
 from ..utils.loading import loading
 from .checks import check_teacher_options

@@ -1,0 +1,122 @@
+"""Tiny, randomly initialized models of any architecture of transformers that reads text, built from its configuration.
+
+The tables at the end say which architectures can be teachers, and why others cannot.
+"""
+
+from typing import Any
+
+import torch
+from transformers import MODEL_MAPPING, BertConfig, PreTrainedConfig, PreTrainedModel, ViTConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+VOCABULARY, WIDTH, HEADS = 65, 32, 2  # as many tokens as the tokenizer of helpers.py
+# Sizes by the names that configurations give them. What is not listed keeps its default.
+SIZES: dict[str, Any] = {
+    **dict.fromkeys(
+        """hidden_size d_model n_embd dim emb_dim embed_dim embedding_size hidden_dim text_embed_dim model_dim width
+        n_state mm_hidden_size text_hidden_size audio_hidden_size embedding_dim project_dim projection_dim
+        out_hidden_size projector_hidden_size word_embed_proj_dim attention_hidden_size encoder_hidden_size
+        backbone_hidden_size conv_dim linear_attn_hidden_size lru_width d_embed hidden_size_per_layer_input
+        proj_dim output_dim vision_hidden_size image_hidden_size lm_hidden_size""".split(), WIDTH),
+    **dict.fromkeys(
+        """intermediate_size ffn_dim encoder_ffn_dim decoder_ffn_dim d_ff d_inner n_inner dim_ff ffn_hidden_size
+        moe_intermediate_size shared_expert_intermediate_size mlp_dim feed_forward_size expert_dim ffn_size
+        shared_intermediate_size moe_shared_expert_intermediate_size dense_intermediate_size projector_ffn_dim
+        intermediate_size_mlp dim_feedforward""".split(), 64),
+    **dict.fromkeys(
+        """num_hidden_layers num_layers n_layers n_layer encoder_layers decoder_layers num_decoder_layers
+        num_encoder_layers depth n_head_layers temporal_num_hidden_layers num_hidden_groups
+        num_mem_blocks mit_num_hidden_layers""".split(), 2),
+    **dict.fromkeys(
+        """num_attention_heads num_heads n_heads n_head num_key_value_heads encoder_attention_heads
+        decoder_attention_heads num_kv_heads attention_heads num_query_heads linear_num_key_heads
+        linear_num_value_heads mit_num_attention_heads num_query_groups decoder_num_attention_heads
+        encoder_num_attention_heads kv_n_heads n_kv_heads""".split(), HEADS),
+    **dict.fromkeys("head_dim d_kv d_head attention_head_dim kv_channels global_head_dim v_head_dim".split(), 16),
+    **dict.fromkeys("linear_key_head_dim linear_value_head_dim qk_nope_head_dim index_head_dim".split(), 16),
+    **dict.fromkeys("q_lora_rank kv_lora_rank qk_rope_head_dim rotary_dim".split(), 8),
+    **dict.fromkeys(
+        """num_experts n_routed_experts num_local_experts moe_num_experts n_experts num_routed_experts""".split(), 4),
+    **dict.fromkeys("num_experts_per_tok moe_topk moe_k top_k_experts num_selected_experts moe_top_k".split(), 2),
+    **dict.fromkeys("n_group topk_group num_expert_groups first_k_dense_replace n_shared_experts".split(), 1),
+    **dict.fromkeys("vocab_size text_vocab_size vocab_size_per_layer_input".split(), VOCABULARY),
+    "image_size": 32, "patch_size": 16, "num_channels": 3, "num_mel_bins": 16, "max_position_embeddings": 64,
+    "n_positions": 64, "spatial_patch_size": 16,
+    "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 0,
+}  # fmt: skip
+
+
+def shrunk(values: dict) -> dict:
+    """The fields of a configuration with small sizes, and with token ids that a small vocabulary has."""
+    small: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            small[name] = shrunk(value)
+        elif name == "pad_token_id":
+            small[name] = 0  # also where the default is none
+        elif name in SIZES and isinstance(value, int) and not isinstance(value, bool):
+            small[name] = min(value, SIZES[name]) if value > 0 else value
+        elif name in ("layer_types", "mlp_layer_types") and isinstance(value, list):
+            small[name] = None  # derived from the number of layers
+        elif name == "mrope_section":
+            small[name] = [2, 3, 3]
+        elif str(name).endswith(("token_id", "token_index")) and isinstance(value, int) and value >= VOCABULARY:
+            small[name] = 45 + sum(map(ord, name)) % 20
+        elif name not in ("transformers_version", "architectures", "_name_or_path", "dtype"):
+            small[name] = value
+    return small
+
+
+def tiny_config(model_type: str, **overrides) -> PreTrainedConfig:
+    """The configuration of a tiny model.
+
+    Args:
+        model_type: One of those that `AutoConfig` knows.
+        overrides: Fields that the general rules of this file do not make small enough, or not consistent.
+    """
+    kind = CONFIG_MAPPING[model_type]
+    values = shrunk(kind().to_dict())
+    for name, value in overrides.items():
+        if isinstance(value, dict) and isinstance(values.get(name), dict):
+            values[name] = {**values[name], **value}
+        else:
+            values[name] = value
+    return kind.from_dict(values)
+
+
+def complete_model(model_type: str) -> PreTrainedModel:
+    """A complete tiny model, in eval mode, with the same weights each time."""
+    torch.manual_seed(0)
+    if model_type == "vision-text-dual-encoder":
+        sizes = {"hidden_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": HEADS, "intermediate_size": 64}
+        text, vision = BertConfig(**sizes, vocab_size=VOCABULARY), ViTConfig(**sizes, image_size=32)
+        config = CONFIG_MAPPING[model_type].from_vision_text_configs(vision, text)
+    else:
+        config = tiny_config(model_type, **OVERRIDES.get(model_type, {}))
+    model_class = MODEL_MAPPING[type(config)]
+    return (model_class[0] if isinstance(model_class, tuple) else model_class)(config).eval()
+
+
+MROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}}
+# Fields that the general rules do not make small enough, or not consistent with each other.
+OVERRIDES: dict[str, dict[str, Any]] = {}
+# These read text without anything else, and teach.
+READS_TEXT = tuple(
+    """aimv2 albert altclip aria aya_vision bert big_bird biogpt blip-2 bloom camembert chinese_clip clap clip
+    clipseg cohere convbert data2vec-text deberta-v2 distilbert electra ernie eurobert falcon flava fnet fuyu
+    gemma gemma2 gemma3 gpt2 gpt_neox gptj granite groupvit idefics2 idefics3 instructblip instructblipvideo
+    internvl jina_embeddings_v3 kosmos-2 llama llava llava_next llava_next_video llava_onevision longt5 m2m_100
+    mamba megatron-bert metaclip_2 mistral mistral3 mixtral mllama mobilebert modernbert modernvbert mpnet mpt
+    mra mt5 nomic_bert nystromformer olmo olmo2 openai-gpt opt ovis2 owlv2 owlvit paligemma pe_audio phi phi3
+    qwen2 qwen2_audio qwen3 qwen3_vl rembert roberta rwkv sam3 siglip siglip2 smolvlm splinter squeezebert
+    stablelm starcoder2 t5 umt5 video_llava vipllava vision-text-dual-encoder visual_bert xclip xglm xlm xlm-
+    roberta yoso""".split()
+)
+# These need more than text, or return something else than a state for each token.
+CANNOT = {
+    "vilt": "reads a picture with every text",
+    "lxmert": "reads features of picture regions with every text",
+    "idefics": "its language model attends to a picture in every layer",
+    "udop": "reads the place of every token on a page",
+    "videoprism": "adds a token of its own to every text",
+}
