@@ -72,7 +72,9 @@ def is_causal(model: PreTrainedModel) -> bool:
     """
     pad = getattr(model.config.get_text_config(), "pad_token_id", None)
     ids = torch.tensor([[index for index in range(1, 10) if index != pad][:8]], device=model.device)
-    weight, embedded, lasts = model.get_input_embeddings().weight, [], []
+    weight = model.get_input_embeddings().weight
+    embedded: list[Tensor] = []
+    lasts: list[Tensor] = []
 
     def keep(module, args, output):
         states, *others = output if isinstance(output, tuple) else (output,)
