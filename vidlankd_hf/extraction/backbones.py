@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel
 
 from ..utils.loading import loading
 from .pixels import resized
@@ -124,7 +124,7 @@ def check_pixels(processor, stream: Stream) -> None:
         )
 
 
-def check_clip_length(config: PreTrainedConfig, stream: Stream) -> None:
+def check_clip_length(config: Any, stream: Stream) -> None:
     """Checks that the backbone takes clips as long as the stream's.
 
     Raises:
@@ -171,7 +171,7 @@ def pooled_output(model: torch.nn.Module, pixel_values: torch.Tensor) -> torch.T
     return states.mean(dim=1) if states.ndim == 3 else states.flatten(2).mean(dim=2)
 
 
-def _load_model(name: str) -> PreTrainedModel:
+def _load_model(name: str) -> Any:
     try:
         with loading(name):
             config = AutoConfig.from_pretrained(name, trust_remote_code=False)
