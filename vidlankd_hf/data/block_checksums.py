@@ -114,8 +114,8 @@ class VerifiedBlocks:
             raise DamagedData(f"{sums} is damaged, or does not belong to {path.name}: {REMEDY}")
         self._seen = bytearray(len(self._sums))
 
-    def check(self, first: int, last: int) -> None:
-        """Verifies the blocks of the bytes `first` to before `last`.
+    def check(self, first: int, last: int) -> bool:
+        """Verifies the blocks of the bytes `first` to before `last`, and returns whether it had to read any of them.
 
         Raises:
             DamagedData: A block differs from what was written.
@@ -123,7 +123,7 @@ class VerifiedBlocks:
         begin, end = first // BLOCK_BYTES, -(-last // BLOCK_BYTES)
         block = self._seen.find(0, begin, end)
         if block < 0:
-            return
+            return False
         if hasattr(self._content, "madvise"):
             start = block * BLOCK_BYTES
             self._content.madvise(mmap.MADV_WILLNEED, start, min(end * BLOCK_BYTES, len(self._content)) - start)
@@ -137,3 +137,4 @@ class VerifiedBlocks:
                     f"{REMEDY}"
                 )
             self._seen[number] = 1
+        return True

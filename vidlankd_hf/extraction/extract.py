@@ -70,9 +70,10 @@ class Extraction(ShardFolder):
         try:
             task.run()
         except OSError as error:
+            problem = os.strerror(error.errno) if error.errno else str(error)
             problem = (
-                f"{os.strerror(error.errno) if error.errno else error}: shard {number} could not be written. Finished shards are kept; fix the "
-                "cause and run the same command again"
+                f"{problem}: shard {number} could not be written. Finished shards are kept; fix the cause and run the "
+                "same command again"
             )
             raise OSError(error.errno, problem, error.filename or str(self.folder)) from error
         # Another process may have seen all shards complete before this one removed its shard.
