@@ -58,11 +58,12 @@ class OpenShard:
     def rows(self, name: str, start: int, stop: int) -> np.ndarray:
         """Rows `start:stop` of a tensor, without a copy."""
         rows = self._tensors[name][start:stop]
-        if rows.nbytes > mmap.PAGESIZE:
-            self._fetch(name, start, stop)
+        fetched = False
         if rows.nbytes and self._blocks is not None:
             first = self._first[name] + start * rows.strides[0]
-            self._blocks.check(first, first + rows.nbytes)
+            fetched = self._blocks.check(first, first + rows.nbytes)
+        if rows.nbytes > mmap.PAGESIZE and not fetched:
+            self._fetch(name, start, stop)
         return rows
 
     def _fetch(self, name: str, start: int, stop: int) -> None:
