@@ -106,7 +106,8 @@ def score(parser: CommandLine, args: FinetuningArguments, own: TaskArguments, ta
     if args.process_index == 0:
         parser.save_settings(args.output_dir)
         for split, values in result["scores"].items():
-            print(f"{task.title}, {split}: {', '.join(f'{name} {value:.4f}' for name, value in values.items())}")
+            shown = [f"{name} {'undefined' if value is None else f'{value:.4f}'}" for name, value in values.items()]
+            print(f"{task.title}, {split}: {', '.join(shown)}")
         if Path(own.model).is_dir() and not own.no_card:
             print(f"Card: {update_card(own.model, scored_results(task, own.task, result))}")
     PartialState().destroy_process_group()

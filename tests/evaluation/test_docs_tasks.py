@@ -13,7 +13,7 @@ from vidlankd_hf.evaluation import TASKS
 from vidlankd_hf.evaluation.eval_only import score_finetuned
 from vidlankd_hf.evaluation.finetune import finetune
 from vidlankd_hf.evaluation.task_files import add_task_file
-from vidlankd_hf.evaluation.zero_shot import evaluate_zero_shot
+from vidlankd_hf.evaluation.zero_shot import _is_right, evaluate_zero_shot
 
 # The tables that the page does not show.
 MORE = {
@@ -73,6 +73,8 @@ def test_the_attribute_set_is_scored_split_by_split(workplace):
 
 def test_the_set_with_several_right_answers_accepts_each_of_them(workplace):
     assert add_task_file(workplace / "apples.yaml") == ["apples"]
-    assert [item["answers"] for item in TASKS["apples"].items(None)[:4]] == [[0, 1], [0], [1], [2, 1]]
+    items = TASKS["apples"].items(None)
+    assert [item["answers"] for item in items[:4]] == [[0, 1], [0], [1], [2, 1]]
+    assert [_is_right(item, 1) for item in items] == [True, False, True, True, False, False], "those that may be green"
     result = scored(workplace, "apples")
     assert result["size"] == 6 and result["majority"] == 0.5

@@ -1,10 +1,11 @@
 """Fine-tuned models are scored without training, if their head and labels fit the task."""
 
 import json
+from pathlib import Path
 
 import pytest
 from downstream_data import arguments, make_pair_tokenizer, sentence
-from helpers import refusal
+from helpers import example, refusal
 from task_files import write_table, write_task
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
@@ -108,3 +109,25 @@ def test_the_command_refuses_options_without_effect_and_unclear_tasks(moods, tmp
         assert f"{option[0]} has no effect with --eval_only" in message
     assert "either --task or --task_file" in refusal(monkeypatch, "finetune", *task, "--task", "rte")
     assert "either --task or --task_file" in refusal(monkeypatch, "finetune", *task[:2])
+
+
+def test_evaluate_scores_fine_tuned_models_as_they_are_if_a_task_has_no_training_data(moods, tmp_path, monkeypatch):
+    """The commands themselves, in this process."""
+
+    def run(script, *words, **_):
+        with monkeypatch.context() as patched:
+            patched.setattr("sys.argv", [script.name, *map(str, words)])
+            example(script.stem).main()
+
+    monkeypatch.setattr("vidlankd_hf.evaluation.comparison.run_script", run)
+    monkeypatch.setattr("transformers.utils.logging.set_verbosity_error", lambda: None)
+    content = {"labels": {"sad": "bad", "glad": "good"}, "model_labels": {"sad": "bad", "glad": "good"}}
+    other(moods, **content, files={"dev": "dev.tsv", "same": "train.tsv"})
+    words = ["--models", moods / "run", "--names", "tuned", "--task_file", moods / "other.yaml", "--use_cpu", "true"]
+    run(Path("evaluate_all.py"), *words, "--output_dir", tmp_path)
+    report = (tmp_path / "report.md").read_text()
+    assert "| other | tuned | accuracy | 100.0 | 100.0 - 100.0 |" in report and "| none |  | 0 / 9 |" in report
+    assert "| other | same | tuned | accuracy | 100.0 |" in report and "scored as it is, without training" in report
+    assert "accuracy, scored without training on it" in (moods / "run" / "README.md").read_text()
+    with pytest.raises(SystemExit):
+        run(Path("evaluate_all.py"), *words, "--output_dir", tmp_path, "--learning_rates", "1e-4")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -90,6 +91,7 @@ def test_jobs_give_the_results_of_one_process_and_repeat_only_what_is_missing(wo
 @pytest.mark.slow
 def test_a_failed_job_is_named_and_the_others_are_kept(workplace, tmp_path):
     (tmp_path / "broken").mkdir()
+    shutil.copy(workplace / "text" / "config.json", tmp_path / "broken")  # without weights
     words = [
         "--models",
         "text",

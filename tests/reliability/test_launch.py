@@ -130,7 +130,7 @@ def test_every_configuration_is_what_its_name_says():
 
 def test_one_process_is_described_without_a_kind_of_parallelism(tmp_path):
     args = DistillationConfig(output_dir=str(tmp_path), report_to="none", use_cpu=True)
-    assert describe_launch(args) == "1 process(es), cpu, fp32"
+    assert describe_launch(args) == "1 process, cpu, fp32"
 
 
 @pytest.mark.slow
@@ -191,8 +191,8 @@ print("REALLY", describe_launch(DistillationConfig(output_dir=sys.argv[1], repor
             {"use_cpu: false": "use_cpu: true"},
             "FSDP was asked for, but this run is 2 process",
         ),
-        ("ddp.yaml", {}, "GPUs were asked for, but this run is 2 process(es), MULTI_CPU, cpu"),
-        ("zero2.yaml", {}, "GPUs were asked for, but this run is 2 process(es), DeepSpeed ZeRO-2, cpu"),
+        ("ddp.yaml", {}, "GPUs were asked for, but this run is 2 processes, MULTI_CPU, cpu"),
+        ("zero2.yaml", {}, "GPUs were asked for, but this run is 2 processes, DeepSpeed ZeRO-2, cpu"),
     ],
 )
 def test_launch_that_is_not_what_was_asked_for_stops(tmp_path, config, changes, message):
@@ -313,7 +313,7 @@ def test_teacher_starts_from_a_pretrained_bert_under_zero3(tmp_path, tiny_world)
     options += ["--max_steps", "2", "--warmup_steps", "0", "--learning_rate", "0", "--weight_decay", "0"]
     run = run_launched("cpu_zero3.yaml", ROOT / "examples" / "pretrain_teacher.py", *options, "--report_to", "none")
     assert run.returncode == 0, run.stderr[-3000:]
-    assert "2 process(es), DeepSpeed ZeRO-3" in run.stdout
+    assert "2 processes, DeepSpeed ZeRO-3" in run.stdout
     trained = VidLanKDTeacher.from_pretrained(tmp_path / "run").text_model.state_dict()
     for name, value in bert.state_dict().items():
         torch.testing.assert_close(trained[name], value)
