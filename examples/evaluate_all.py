@@ -3,21 +3,12 @@
     vidlankd evaluate --tasks rte mrpc --seeds 3 \\
         --models outputs/students/text_only outputs/student
 
-<<<<<<< HEAD
 Each model is fine-tuned with several seeds, and scored as it is on the tasks
 that need no fine-tuning. --task_file names YAML files of your own tasks
 (docs/downstream.md). With --eval_only, or if a task file has no train split,
-fine-tuned models are scored as they are. The first model is the baseline of the
+fine-tuned models are scored without training. The first model is the baseline of the
 significance tests. Every result is kept in --output_dir: after an interruption,
 the same command continues.
-=======
-Models are fine-tuned over several seeds, and scored as they are on the tasks
-that need no fine-tuning. The others are tested against the first model.
---task_file names YAML files of your own tasks (docs/downstream.md). With
---eval_only, or if a task file has no train split, fine-tuned models are scored
-without training. Every result is kept in --output_dir: after an interruption,
-the same command continues where it was.
->>>>>>> task-files
 """
 
 import json

@@ -23,7 +23,8 @@ def describe_launch(args: TrainingArguments) -> str:
         kind = "FSDP"
     precision = {"no": "fp32"}.get(args.mixed_precision, args.mixed_precision)
     parallelism = [] if kind == "NO" else [kind]
-    return ", ".join(["1 process" if args.world_size == 1 else f"{args.world_size} processes", *parallelism, args.device.type, precision])
+    processes = "1 process" if args.world_size == 1 else f"{args.world_size} processes"
+    return ", ".join([processes, *parallelism, args.device.type, precision])
 
 
 def check_launch(args: TrainingArguments, processes: int | None, on_gpus: bool) -> None:
