@@ -4,7 +4,7 @@
         --output_dir outputs/alignment_benchmark
 
 A WordPiece tokenizer (the student's) and a byte-level BPE (the teacher's) are trained on the text. All variants run in
-one process, in turn, and CPU time is measured, which other processes change least:
+one process, in turn. CPU time is measured, since other processes change it least:
   plain       both tokenizers on all texts, in batches of 1,000, and nothing else
   student     load_text_blocks without a teacher
   aligned     load_text_blocks with a teacher that reads 77 tokens at once
@@ -57,7 +57,7 @@ def cpu_seconds(work) -> float:
 
 
 def measure_preparation(lines: list[str], student, teacher, work: Path, rounds: int) -> tuple[dict, dict]:
-    """Seconds of each variant in each round, and the `info.json` of the aligned blocks."""
+    """Returns the CPU seconds of each variant in each round, and the `info.json` of the aligned blocks."""
     data, folders = Dataset.from_dict({"text": lines}), iter(range(10**6))
     options = {"teacher_tokenizer": teacher, "teacher_length": TEACHER_LENGTH}
 
@@ -78,7 +78,7 @@ def measure_preparation(lines: list[str], student, teacher, work: Path, rounds: 
 
 
 def measure_collating(lines: list[str], student, teacher, work: Path, batch: int, rounds: int) -> dict[str, float]:
-    """CPU microseconds per block to read and collate it."""
+    """Returns the median CPU microseconds per block for reading and collating."""
     data = Dataset.from_dict({"text": lines})
     options = {"teacher_tokenizer": teacher, "teacher_length": TEACHER_LENGTH}
     blocks = {

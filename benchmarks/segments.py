@@ -27,13 +27,13 @@ from vidlankd_hf.data.vocabulary import tokenizer_fingerprint
 
 
 def numbers(rng: np.random.Generator, count: int) -> np.ndarray:
-    """The segment of each of `BLOCK` tokens, for `count` segments."""
+    """Draws the segment of each of `BLOCK` tokens, for `count` segments."""
     cuts = np.sort(rng.choice(np.arange(1, BLOCK), count - 1, replace=False))
     return np.repeat(np.arange(count, dtype=np.uint16), np.diff([0, *cuts, BLOCK]))
 
 
 class Aligned(list):
-    """Samples that are only checked; `info` says for which teacher they were made."""
+    """Samples that the trainer only checks; `info` says for which teacher they were made."""
 
     def __init__(self, tokenizer, sample: dict):
         super().__init__([sample] * 2)
@@ -67,11 +67,11 @@ VARIANTS = {"same": Ours, "tokens": Tokens, "segments": Segments}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="small", help="of student and teacher (default: %(default)s)")
+    parser.add_argument("--size", default="small", help="size of student and teacher (default: %(default)s)")
     parser.add_argument("--objectives", nargs="+", choices=OBJECTIVES, default=["nst", "crd", "both"])
     parser.add_argument("--batch", type=int, default=8, help="sequences of 128 tokens per step (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=15, help="timed steps per variant (default: %(default)s)")
-    parser.add_argument("--output_dir", type=Path, help="for segments.json (default: only print)")
+    parser.add_argument("--output_dir", type=Path, help="folder for segments.json (default: only print)")
     args = parser.parse_args()
     device, tokenizer, found = "cuda" if torch.cuda.is_available() else "cpu", make_tokenizer(), []
     rows = np.random.default_rng(0).integers(5, VOCABULARY, (args.rounds + 1, args.batch, BLOCK), dtype=np.uint16)

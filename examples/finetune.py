@@ -91,7 +91,7 @@ def main() -> None:
 
 
 def name_of_task(own) -> str:
-    """The name of --task, or of the task of --task_file, which is read."""
+    """Returns the name given by --task, or that of the task in --task_file, after reading it."""
     if (own.task is None) == (own.task_file is None):
         raise ValueError("give a task: either --task or --task_file")
     return own.task or add_task_file(own.task_file)[0]

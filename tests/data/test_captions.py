@@ -8,7 +8,7 @@ import pytest
 
 from vidlankd_hf.data.captions import Caption, read_captions, remove_rolling_overlap
 
-# As yt-dlp writes YouTube's recognised speech: each line is shown twice more, and with each new line once more.
+# As yt-dlp writes YouTube's recognized speech: each line is shown twice more, and with each new line once more.
 YOUTUBE = """WEBVTT
 Kind: captions
 Language: en
@@ -86,7 +86,7 @@ def test_webvtt_is_read_without_its_styles_comments_names_and_settings(tmp_path)
     ]
 
 
-def test_folder_of_subtitles_is_read_beside_the_videos(tmp_path):
+def test_folder_of_subtitles_is_read_next_to_the_videos(tmp_path):
     write(tmp_path / "a.srt", "1\n00:00:01,000 --> 00:00:02,000\nfirst\n")
     write(tmp_path / "sub" / "b.vtt", "WEBVTT\n\n00:01.000 --> 00:02.000\nsecond\n")
     write(tmp_path / "c.csv.xz", lzma.compress(b'start,end,text\n1,2,"third, quoted"\n'))
@@ -115,14 +115,14 @@ YOUCOOK2 = {"database": {"y1": {"annotations": [{"segment": [90, 102], "id": 0, 
         ("own.jsonl", '{"video": "d/v.mp4", "text": "a\u2028b"}\n', [("d/v.mp4", 0.0, None, "a\u2028b")]),
     ],
 )  # fmt: skip
-def test_published_formats_are_recognised_and_read(tmp_path, name, content, expected):
+def test_published_formats_are_recognized_and_read(tmp_path, name, content, expected):
     path = write(tmp_path / name, content)
     assert read_captions(path) == [Caption(*row) for row in expected]
     packed = write(tmp_path / f"{name}.xz", lzma.compress(path.read_bytes()))
     assert read_captions(packed) == read_captions(path)
 
 
-def test_format_can_be_said_where_the_name_does_not_tell(tmp_path):
+def test_format_can_be_given_if_the_name_does_not_reveal_it(tmp_path):
     path = write(tmp_path / "subtitles.txt", "1\n00:00:01,000 --> 00:00:02,000\nhello\n")
     with pytest.raises(ValueError, match="unknown format .*format="):
         read_captions(path)
@@ -131,7 +131,7 @@ def test_format_can_be_said_where_the_name_does_not_tell(tmp_path):
         read_captions(path, format="ass")
 
 
-def test_known_faults_of_published_times_are_put_right_and_counted(tmp_path, caplog):
+def test_known_faults_of_published_times_are_corrected_and_counted(tmp_path, caplog):
     entry = {"duration": 90, "timestamps": [[61.3, 60.7], [5, 5]], "sentences": ["He grinds it.", "It overturns."]}
     captions = read_captions(write(tmp_path / "train.json", {"v_a": entry}))
     assert [(c.start, c.end) for c in captions] == [(60.7, 61.3), (5.0, 6.0)]
@@ -255,7 +255,7 @@ def test_bad_captions_are_errors_that_name_file_and_line(tmp_path, name, content
         read_captions(write(tmp_path / name, content))
 
 
-def test_file_of_ten_megabytes_is_read_whole(tmp_path):
+def test_file_of_ten_megabytes_is_read_completely(tmp_path):
     text = "\n".join(
         f"{i}\n{i // 3600:02}:{i // 60 % 60:02}:{i % 60:02},000 --> {i // 3600:02}:{i // 60 % 60:02}:{i % 60:02},900\n"
         f"{'some words ' * 15}{i}\n"
@@ -266,7 +266,7 @@ def test_file_of_ten_megabytes_is_read_whole(tmp_path):
     assert len(captions) == 50_000 and captions[-1].text.endswith("words 49999") and captions[-1].end == 49999.9
 
 
-def test_speech_without_text_or_with_swapped_times_is_put_right_in_howto100m(tmp_path, caplog):
+def test_speech_without_text_or_with_swapped_times_is_corrected_in_howto100m(tmp_path, caplog):
     columns = {"start": [5, 1, 3], "end": [2, 3, 4], "text": ["turned", float("nan"), " "]}
     assert read_captions(write(tmp_path / "a.json", {"v": columns})) == [Caption("v", 2.0, 5.0, "turned")]
     assert "2 captions without text" in caplog.text and "1 captions with swapped times" in caplog.text

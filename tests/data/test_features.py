@@ -99,7 +99,7 @@ def test_a_pickled_store_reads_the_same(folder):
     assert torch.equal(pickle.loads(pickle.dumps(store)).read("video0.mp4")[0], features)
 
 
-def test_an_unfinished_folder_is_not_read_and_is_begun_anew(tmp_path, videos):
+def test_an_unfinished_folder_is_not_read_and_is_written_anew(tmp_path, videos):
     writer = ShardWriter(tmp_path, STREAMS, shard_bytes=1)
     for video, (duration, streams) in videos.items():
         writer.add(video, duration, streams)
@@ -184,7 +184,7 @@ def test_a_span_must_start_inside_the_video(folder):
 
 
 @pytest.mark.parametrize("offset", [-3, -(10**6), 10**6])
-def test_an_index_that_points_beside_the_shard_is_refused(folder, offset):
+def test_an_index_that_points_outside_the_shard_is_refused(folder, offset):
     lines = [json.loads(line) for line in open(folder / "index.jsonl")]
     lines[0]["streams"]["frame"][0] = offset
     (folder / "index.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

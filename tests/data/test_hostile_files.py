@@ -75,7 +75,7 @@ def test_model_with_pickled_weights_is_refused(tmp_path, sign):
         type(trainer.model).from_pretrained(tmp_path)
 
 
-def test_model_folder_with_code_of_its_own_runs_none(tmp_path, sign):
+def test_code_in_a_model_folder_does_not_run(tmp_path, sign):
     trainer = train("student", tmp_path, {}, max_steps=1)
     trainer.save_model()
     (tmp_path / "modeling_evil.py").write_text(f"import os\nos.mkdir({str(sign)!r})\nclass Evil: pass\n")

@@ -65,8 +65,8 @@ def test_features_and_captions_round_trip_and_are_read_at_the_right_time(tmp_pat
         features, times = store.read(video)
         assert times.tolist() == [i + 0.5 for i in range(seconds)]
         assert np.array_equal(features[:, :6].numpy(), arrays[video, "2d"])
-        centres = (np.arange(len(arrays[video, "3d"])) + 0.5) / 1.5
-        nearest = [int(np.argmin(np.abs(centres - time))) for time in times.numpy()]
+        centers = (np.arange(len(arrays[video, "3d"])) + 0.5) / 1.5
+        nearest = [int(np.argmin(np.abs(centers - time))) for time in times.numpy()]
         assert np.array_equal(features[:, 6:].numpy(), arrays[video, "3d"][nearest])
     for streaming in (False, True):
         dataset = load_video_text(
@@ -165,7 +165,7 @@ def test_videos_without_one_of_the_three_and_captions_outside_are_listed(tmp_pat
     load_video_text(tmp_path / "out", tmp_path / "out" / "captions.jsonl", make_tokenizer())  # all of it fits
 
 
-def test_what_is_no_such_folder_or_already_finished_is_refused(tmp_path):
+def test_other_folders_and_finished_folders_are_refused(tmp_path):
     write(tmp_path)
     with pytest.raises(ValueError, match="max_missing is 3"):
         convert(tmp_path, max_missing=3)

@@ -71,7 +71,7 @@ def test_count_is_exact_and_every_other_token_stays():
         assert set(np.flatnonzero(changed[b])) <= set(positions[b][labels[b] != -100])
 
 
-def test_first_position_may_be_masked_beside_shorter_rows():
+def test_first_position_may_be_masked_next_to_shorter_rows():
     ids = np.arange(10, 30).reshape(2, 10)
     ordinary = np.ones((2, 10), bool)
     ordinary[0, 1:] = False
@@ -105,7 +105,7 @@ def test_masks_change_with_seed_epoch_and_sample(changed):
     assert (first != second).any(1).all()
 
 
-def test_batch_neighbours_and_padding_change_no_mask():
+def test_batch_neighbors_and_padding_change_no_mask():
     tokenizer = make_tokenizer()
     collator = TextCollator(tokenizer, seed=1)
     dataset = EpochDataset(make_texts(10))
@@ -144,6 +144,6 @@ def test_position_that_its_bits_cannot_tell_is_an_error():
 
 
 @pytest.mark.parametrize("probability", [0.0, 1.0, -0.1])
-def test_senseless_probability_is_an_error(probability):
+def test_invalid_probability_is_an_error(probability):
     with pytest.raises(ValueError, match="mlm_probability"):
         TextCollator(make_tokenizer(WORDS), mlm_probability=probability)

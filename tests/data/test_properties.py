@@ -255,7 +255,7 @@ manifests = st.fixed_dictionaries({"format_version": st.just(2) | anything, "fil
 
 
 @given(st.binary(max_size=200) | (anything | manifests).map(lambda value: json.dumps(value).encode()))
-def test_no_bytes_make_a_whole_checkpoint_of_an_empty_folder(content):
+def test_no_bytes_make_a_complete_checkpoint_of_an_empty_folder(content):
     def parse(path):
         path.rename(path.with_name("manifest.json"))
         assert isinstance(verify_checkpoint(path.parent), str)

@@ -18,7 +18,7 @@ from vidlankd_hf.inspection.inspect import sample_clips
 
 
 @needs_data
-def test_real_captions_are_read_complete():
+def test_real_captions_are_read_completely():
     captions = read_captions(DATA / "videos" / "captions.jsonl")
     assert len(captions) == 116 and len({c.video for c in captions}) == 33
 
@@ -36,7 +36,7 @@ def test_real_captions_are_read_complete():
         ("msvd/sents_test_lc_nopunc.txt.xz", 27_763, 670),
     ],
 )
-def test_real_annotations_are_recognised_and_read_complete(file, count, videos):
+def test_real_annotations_are_recognized_and_read_completely(file, count, videos):
     captions = read_captions(DATA / "captions" / file)
     assert len(captions) == count and len({c.video for c in captions}) == videos
     assert all(c.text and 0 <= c.start and (c.end is None or c.end > c.start) for c in captions)

@@ -62,7 +62,7 @@ def test_windows_of_one_video_are_in_different_blocks_where_there_are_enough(loa
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_loop_goes_on_exactly_after_any_batch_and_reads_nothing_before_it(load_windows, monkeypatch, workers):
+def test_loop_continues_exactly_after_any_batch_and_reads_nothing_before_it(load_windows, monkeypatch, workers):
     stream = load_windows()
     expected = loaded(stream, epoch=2)
     read = []

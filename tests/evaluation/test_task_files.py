@@ -94,7 +94,7 @@ def test_questions_without_an_answer_are_scored_as_in_squad_2(model, tmp_path):
 def test_a_name_that_is_taken_and_data_twice_are_refused(model, tmp_path):
     path = make_task(tmp_path, "pair")
     path.rename(tmp_path / "rte.yaml")
-    with pytest.raises(ValueError, match="would be the task 'rte', which there is already: rename the file"):
+    with pytest.raises(ValueError, match="would be the task 'rte', but there is one of this name: rename the file"):
         add_task_file(tmp_path / "rte.yaml")
     (name,) = add_task_file(make_task(tmp_path, "pair"))
     with pytest.raises(ValueError, match="own_pair.yaml names the files of own_pair: leave out --data"):

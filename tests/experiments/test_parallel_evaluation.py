@@ -104,7 +104,7 @@ def test_a_failed_job_is_named_and_the_others_are_kept(workplace, tmp_path):
         tmp_path,
     ]
     output = evaluate(workplace, *words, *QUICK, "--jobs", 2, expect=1)
-    assert "1 of 2 jobs failed; the same command repeats these:" in output and "broken on moods: " in output
+    assert "1 of 2 jobs failed; the same command runs only these again:" in output and "broken on moods: " in output
     assert len(results(tmp_path / "text")) == 1
 
 

@@ -20,7 +20,7 @@ def test_a_rendered_scene_survives_encoding_and_decoding(tmp_path):
     assert reader.duration == pytest.approx(30 / FPS)
     difference = np.abs(np.stack(decoded).astype(float) - frames)
     assert difference.mean() < 6
-    # The right frame, not its neighbour.
+    # The right frame, not its neighbor.
     shifted = np.abs(np.stack(decoded)[1:].astype(float) - frames[:-1])
     assert shifted.mean() > 1.5 * difference.mean()
 

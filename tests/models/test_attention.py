@@ -22,7 +22,7 @@ def test_key_mask_gives_the_states_of_a_plain_padding_mask(implementation, kind)
     torch.testing.assert_close(with_other_padding.last_hidden_state[mask], states[mask])
 
 
-def test_attention_is_that_which_was_asked_for():
+def test_attention_implementation_is_the_requested_one():
     teacher, student = make_teacher(make_tokenizer()), make_student(make_tokenizer())
     set_attention(None, student, None)
     assert student.config._attn_implementation == "sdpa"

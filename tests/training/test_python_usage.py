@@ -52,7 +52,7 @@ def sentences(count=200, seed=0) -> list[str]:
     return [" ".join(WORDS[i] for i in rng.integers(0, len(WORDS), 20)) for _ in range(count)]
 
 
-def distil(folder, objectives=None, model=None, tokenizer=None, arguments=None, **given):
+def distill(folder, objectives=None, model=None, tokenizer=None, arguments=None, **given):
     tokenizer = tokenizer or make_tokenizer()
     given.setdefault("train_dataset", make_texts(40))
     return DistillationTrainer(
@@ -66,9 +66,9 @@ def distil(folder, objectives=None, model=None, tokenizer=None, arguments=None, 
 # ---- data ----
 
 
-def test_dataset_of_texts_is_tokenised_once_into_blocks(tmp_path, cache):
+def test_dataset_of_texts_is_tokenized_once_into_blocks(tmp_path, cache):
     texts, held_out = Dataset.from_dict({"text": sentences()}), Dataset.from_dict({"text": sentences(60, seed=1)})
-    trainer = distil(tmp_path / "run", train_dataset=texts, eval_dataset={"held_out": held_out})
+    trainer = distill(tmp_path / "run", train_dataset=texts, eval_dataset={"held_out": held_out})
     blocks = trainer.train_dataset.dataset
     assert isinstance(blocks, TextBlocks) and isinstance(trainer.eval_dataset["held_out"], TextBlocks)
     expected = load_text_blocks(texts, make_tokenizer(), tmp_path / "other")
@@ -77,7 +77,7 @@ def test_dataset_of_texts_is_tokenised_once_into_blocks(tmp_path, cache):
     trainer.train()
     assert logged(trainer, "loss")[0]["loss"] > 0 and trainer.evaluate()["eval_held_out_loss"] > 0
     written = (blocks.folder / "info.json").stat().st_mtime_ns
-    distil(tmp_path / "again", train_dataset=Dataset.from_dict({"text": sentences()}))
+    distill(tmp_path / "again", train_dataset=Dataset.from_dict({"text": sentences()}))
     assert (blocks.folder / "info.json").stat().st_mtime_ns == written and len(
         list((cache / "vidlankd").iterdir())
     ) == 2
@@ -87,7 +87,7 @@ def test_blocks_of_texts_are_as_long_as_student_and_teacher_read(tmp_path):
     tokenizer = make_tokenizer()
     teacher = make_teacher(tokenizer, shape={**MINI, "max_position_embeddings": 32})
     texts = Dataset.from_dict({"text": sentences()})
-    trainer = distil(tmp_path, {"nst": 1.0}, teacher_model=teacher, train_dataset=texts)
+    trainer = distill(tmp_path, {"nst": 1.0}, teacher_model=teacher, train_dataset=texts)
     assert trainer.train_dataset.dataset.array.shape[1] == 30
 
 
@@ -112,7 +112,7 @@ def test_ids_with_special_tokens_or_padding_are_refused(tmp_path, options, found
     texts = [text if i % 3 else text[:40] for i, text in enumerate(sentences(30))]
     data = Dataset.from_dict({"text": texts}).map(lambda batch: tokenizer(batch["text"], **options), batched=True)
     with pytest.raises(ValueError, match=f"input_ids of {which}.*{found}, which the collator adds.*column `text`"):
-        distil(tmp_path, tokenizer=tokenizer, **{which: data})
+        distill(tmp_path, tokenizer=tokenizer, **{which: data})
 
 
 def test_ids_without_special_tokens_train_as_plain_lists_do(tmp_path):
@@ -122,7 +122,7 @@ def test_ids_without_special_tokens_train_as_plain_lists_do(tmp_path):
     )
     losses = []
     for rows in (data, [{"input_ids": row["input_ids"]} for row in data], data.with_format("torch")):
-        trainer = distil(tmp_path / str(len(losses)), train_dataset=rows)
+        trainer = distill(tmp_path / str(len(losses)), train_dataset=rows)
         trainer.train()
         losses.append(logged(trainer, "loss"))
     assert losses[0] == losses[1] == losses[2]
@@ -139,7 +139,7 @@ def test_ids_without_special_tokens_train_as_plain_lists_do(tmp_path):
 )
 def test_data_of_another_form_are_refused(tmp_path, data, message):
     with pytest.raises(ValueError, match=message):
-        distil(tmp_path, train_dataset=data)
+        distill(tmp_path, train_dataset=data)
 
 
 WITHOUT_DATASETS = """
@@ -225,9 +225,9 @@ def test_adapters_of_peft_are_refused(tmp_path, where):
         student.bert.encoder.layer[0].attention.self.query = adapter()
         teacher.text_model.bert.encoder.layer[0].attention.self.query = adapter()
     with pytest.raises(ValueError, match="adapter of peft.*merge_and_unload"):
-        distil(tmp_path, model=student)
+        distill(tmp_path, model=student)
     with pytest.raises(ValueError, match="adapter of peft.*merge_and_unload"):
-        distil(tmp_path, {"nst": 1.0}, teacher_model=teacher)
+        distill(tmp_path, {"nst": 1.0}, teacher_model=teacher)
     with pytest.raises(ValueError, match="adapter of peft.*merge_and_unload"):
         TeacherTrainer(
             model=teacher,
@@ -240,10 +240,10 @@ def test_adapters_of_peft_are_refused(tmp_path, where):
 def test_teacher_is_accepted_under_its_old_name(tmp_path):
     teacher = make_teacher(make_tokenizer())
     with pytest.warns(FutureWarning, match="`teacher` is deprecated: use `teacher_model`"):
-        trainer = distil(tmp_path, {"nst": 1.0}, teacher=teacher)
+        trainer = distill(tmp_path, {"nst": 1.0}, teacher=teacher)
     assert trainer.teacher_model is teacher
     with pytest.warns(FutureWarning), pytest.raises(ValueError, match="both teacher_model and teacher are given"):
-        distil(tmp_path, {"nst": 1.0}, teacher=teacher, teacher_model=teacher)
+        distill(tmp_path, {"nst": 1.0}, teacher=teacher, teacher_model=teacher)
 
 
 @pytest.mark.parametrize("load", [load_teacher, VidLanKDStudent.from_pretrained])

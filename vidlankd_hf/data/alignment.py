@@ -1,9 +1,9 @@
 """Aligns the tokens of two tokenizers in texts, and cuts the teacher's tokens into the student's blocks.
 
-The student's blocks are cut every `block_tokens` tokens, whatever the teacher. A segment across the edge of a block
-belongs to neither block: its tokens stay, but are in no segment, and those of the teacher are in the block where the
-segment begins. If the teacher reads fewer tokens at once than a block has, it reads the block in several windows.
-They begin where a segment begins, after the end of a text or sentence if one is in the second half of the window.
+The student's blocks have `block_tokens` tokens each, whichever teacher is used. A segment that crosses the edge of a
+block is dropped: its tokens stay, but are in no segment, and those of the teacher go to the block in which the segment
+begins. If the teacher reads fewer tokens at once than a block has, it reads the block in several windows. A window
+begins with a segment, and after the end of a text or sentence if there is one in the second half of the window before.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from transformers import PreTrainedTokenizerBase
 from .segments import NONE, classes_of, cut, sentence_ends, without_spaces
 from .tokenization import tokenize_with_spans
 
-LEAST_ALIGNED = 0.5  # share of a block's tokens
-MOST_POOR_BLOCKS, MOST_POOR_AT_START, START_BLOCKS = 0.01, 0.5, 100
+LEAST_ALIGNED = 0.5  # share of a block's tokens; a block with less is poor
+MOST_POOR_BLOCKS, MOST_POOR_AT_START, START_BLOCKS = 0.01, 0.5, 100  # shares of all blocks and of the first 100
 
 
 class AlignedTexts(NamedTuple):
@@ -27,8 +27,8 @@ class AlignedTexts(NamedTuple):
         segments: `[n]` segment of each token of the student, -1 for none.
         teacher_ids: `[m]` the teacher's tokens.
         teacher_segments: `[m]` segment of each of them.
-        places: `[m]` the student's token, counted from the first, with which each of them is read.
-        ends: `[m]` whether a text or a sentence ends with it.
+        places: `[m]` index of the student's token that each of them goes with, which decides its block.
+        ends: `[m]` whether a text or a sentence ends with each of them.
     """
 
     segments: np.ndarray
@@ -56,7 +56,7 @@ def align(texts: Sequence[str], student: Tokens, teacher: Tokens, dtype: np.dtyp
         texts: The texts.
         student, teacher: Their tokens.
         dtype: Type of the teacher's ids.
-        same: Whether both are from the same tokenizer. Then each token is a segment, even if it has no text.
+        same: Whether both tokenizers are the same. Then each token is a segment, even a token without text.
     """
     starts = np.cumsum([0, *map(len, texts)])
     classes = classes_of("".join(texts))
@@ -82,7 +82,7 @@ def align(texts: Sequence[str], student: Tokens, teacher: Tokens, dtype: np.dtyp
 
 
 class AlignmentCutter:
-    """Cuts aligned texts, in the order of the texts, into the rows of the files of an alignment.
+    """Cuts aligned texts, in order, into blocks, and makes the rows of the files that store their alignment.
 
     The files, for N blocks, M tokens of the teacher and W windows:
 
@@ -90,12 +90,12 @@ class AlignmentCutter:
       largest value means none;
     - `teacher_ids.npy` `[M]`: the teacher's tokens, without special ones;
     - `teacher_segments.npy` `[M]`: segment of each of them;
-    - `windows.npy` `[W]`: tokens of each window;
+    - `windows.npy` `[W]`: number of tokens in each window;
     - `ends.npy` `[N, 2]`: number of the teacher's tokens, and of windows, up to the end of each block.
 
     Args:
-        block_tokens: Tokens of a block.
-        room: Most tokens of a window; None if the teacher reads any number.
+        block_tokens: Tokens per block.
+        room: Maximum number of tokens in a window; `None` if the teacher has no limit.
         dtype: Type of the teacher's ids.
     """
 
@@ -114,7 +114,7 @@ class AlignmentCutter:
         self.resume({"counts": dict.fromkeys(names, 0), "rest": [[], [], [], [], []]})
 
     def state(self) -> dict[str, Any]:
-        """What the next piece continues from, for JSON."""
+        """Returns what the next piece continues from, as values for JSON."""
         return {"counts": self.counts, "rest": [part.tolist() for part in self._rest]}
 
     def resume(self, state: dict[str, Any]) -> None:
@@ -124,7 +124,7 @@ class AlignmentCutter:
         self.counts: dict[str, int] = state["counts"]
 
     def summary(self) -> dict[str, Any]:
-        """The counts of all blocks, for `info.json`."""
+        """Returns the counts over all blocks, for `info.json`."""
         counts, tokens = self.counts, self.counts["blocks"] * self.block_tokens
         return {
             "segments": counts["segments"],
@@ -138,10 +138,10 @@ class AlignmentCutter:
         }
 
     def add(self, texts: AlignedTexts) -> dict[str, np.ndarray]:
-        """The rows of the blocks that more texts complete, by file.
+        """Adds texts; returns the rows of the blocks that they complete, by file name.
 
         Raises:
-            ValueError: Most of the first blocks are hardly aligned.
+            ValueError: More than half of the first blocks are poor.
         """
         rest, size = self._rest, self.block_tokens
         shift = int(rest.segments.max(initial=NONE)) + 1
@@ -165,7 +165,7 @@ class AlignmentCutter:
         number = np.append(np.where(kept, number - before[block], NONE), NONE)
         ours, theirs = number[ours], number[theirs]
 
-        inside = np.zeros(len(theirs) + 1, np.int64)  # of a segment, as differences
+        inside = np.zeros(len(theirs) + 1, np.int64)  # segments across the left edge of each token, as differences
         inside[their_first[kept] + 1] += 1
         inside[their_last[kept] + 1] -= 1
         may_cut = np.cumsum(inside[: tokens + 1]) == 0
@@ -192,11 +192,11 @@ class AlignmentCutter:
         return {name: rows[name].astype(dtype) for name, (dtype, _) in self.files.items()}
 
     def _windows(self, counts: np.ndarray, may_cut: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens of each window, and the windows of each block.
+        """Returns the number of tokens of each window `[W]`, and of windows of each block `[N]`.
 
         Args:
-            counts: Tokens of each block.
-            may_cut: Whether a window may begin with each token, and with the one after the last.
+            counts: `[N]`, tokens of each block.
+            may_cut: Whether a window may begin at each token, and after the last one.
             ends: Whether a text or sentence ends with each token.
         """
         if self.room is None or counts.max(initial=0) <= self.room:
@@ -207,7 +207,7 @@ class AlignmentCutter:
         good_bounds = np.maximum.accumulate(np.where(np.append(False, good), place, 0))
         end, block = np.cumsum(counts), np.arange(len(counts))
         begin, begins, blocks = end - counts, [], []
-        while len(begin):  # the first window of every block, then the second one of those with more, ...
+        while len(begin):  # the first window of every block, then the second one of blocks that need more, ...
             begins.append(begin)
             blocks.append(block)
             more = begin + self.room < end
@@ -218,24 +218,24 @@ class AlignmentCutter:
         return np.diff(np.append(starts, place[-1])), np.bincount(np.concatenate(blocks), minlength=len(counts))
 
     def check(self, most_poor_blocks: float = MOST_POOR_BLOCKS) -> None:
-        """Refuses texts that the two tokenizers read too differently.
+        """Refuses texts whose tokens can hardly be aligned.
 
         Raises:
-            ValueError: In a larger share of the blocks, less than half of the tokens are aligned.
+            ValueError: In more than this share of the blocks, less than half of the tokens are aligned.
         """
         blocks, poor = self.counts["blocks"], self.counts["poor_blocks"]
         if poor > blocks * most_poor_blocks:
             share = self.counts["aligned_tokens"] / (blocks * self.block_tokens)
             what = "no token is" if not share else f"only {share:.1%} of the tokens are"
             raise ValueError(
-                f"{what} aligned with the teacher's: in {poor:,} of {blocks:,} blocks it is less than half, and at "
-                f"most {MOST_POOR_BLOCKS:.0%} of the blocks may be such. The tokenizers read different characters of "
-                "this text: use a teacher, or a student, made for its language and script"
+                f"{what} aligned with the teacher's: in {poor:,} of {blocks:,} blocks it is less than half, which is "
+                f"allowed in at most {MOST_POOR_BLOCKS:.0%} of them. The tokenizers read different characters of "
+                "this text: use a teacher and a student that were made for its language and script"
             )
 
 
 def _first_and_last(segments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The first and the last token of each segment."""
+    """Returns the indices of the first and the last token of each segment."""
     tokens = np.flatnonzero(segments >= 0)
     numbers = segments[tokens]
     first = np.empty(int(numbers.max(initial=NONE)) + 1, np.int64)

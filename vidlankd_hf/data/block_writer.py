@@ -31,8 +31,8 @@ from .vocabulary import tokenizer_fingerprint
 
 BLOCKS, PIECES = "blocks.npy", "pieces.jsonl"
 Tokenized = tuple[int, int, np.ndarray, AlignedTexts | None]  # of a batch: texts, texts without tokens, ids, alignment
-LEAST_ROOM = 4  # tokens of text in a window of the teacher
-PIECE_BYTES = 2**25  # what an interruption costs at most, besides the batches at work
+LEAST_ROOM = 4  # a window of the teacher must hold this many tokens of text
+PIECE_BYTES = 2**25  # an interruption loses at most this much of the blocks, and the batches in progress
 
 
 class TextError(ValueError):
@@ -57,7 +57,7 @@ class Aligner(NamedTuple):
     Attributes:
         tokenizer: The tokenizer.
         same: Whether it equals the student's.
-        room: Most tokens that the teacher reads at once, without special tokens; None if there is no limit.
+        room: Maximum number of tokens that the teacher reads at once, without special tokens; `None`: no limit.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -68,14 +68,14 @@ class Aligner(NamedTuple):
 def make_aligner(
     student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase, teacher_length: int | None
 ) -> Aligner:
-    """Checks that the tokens of two tokenizers can be aligned.
+    """Checks that the tokens of two tokenizers can be aligned; returns what aligns them.
 
     Args:
         student, teacher: Their tokenizers.
-        teacher_length: Most tokens that the teacher reads at once, including special tokens; None for no limit.
+        teacher_length: Maximum number of tokens that the teacher reads at once, with special tokens; `None`: no limit.
 
     Raises:
-        ValueError: A tokenizer does not tell which characters its tokens are, or the teacher reads too few tokens.
+        ValueError: A tokenizer does not say which characters each token covers, or the teacher reads too few tokens.
     """
     for whose, tokenizer in (("student", student), ("teacher", teacher)):
         if not tokenizer.is_fast:
@@ -140,7 +140,7 @@ def write_blocks(
             log.flush()
             os.fsync(log.fileno())
 
-        if (folder / PIECES).exists():  # its last lines may belong to no complete piece
+        if (folder / PIECES).exists():  # its last lines may describe pieces that were not written completely
             atomic_write(folder / PIECES, "".join(json.dumps(sealed(piece)) + "\n" for piece in pieces))
         progress = tqdm(
             desc="tokenizing text", unit=" texts", initial=texts, disable=are_progress_bars_disabled(), leave=False
@@ -214,7 +214,7 @@ def pieces_of(folder: Path, name: str, begin: int) -> list[Piece]:
 
 
 def _complete_pieces(path: Path, files: dict[str, GrowingArray]) -> list[dict]:
-    """The pieces of all files that agree with their lines in `path`, in order. The files begin after them."""
+    """The pieces of all files that agree with their lines in `path`, in order. Each file is positioned after them."""
     pieces: list[dict] = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         try:
@@ -283,7 +283,7 @@ def _tokenize(batch: list, tokenizer: Any, dtype: np.dtype, aligner: Aligner | N
         else:
             student = Tokens.of(tokenizer, texts)
             ids = student.ids
-    except Exception as error:  # each tokenizer has its own
+    except Exception as error:  # each tokenizer raises different errors
         raise _failing(batch, tokenizer, error) from error
     if aligner is not None:
         try:

@@ -31,7 +31,7 @@ def suffix_of(path: Path) -> str:
 
 
 def detect_format(path: Path, text: str) -> str:
-    """Detects the format of a file from its suffix and, for json and txt, its content.
+    """Detects the format of a file from its suffix and, for .json and .txt, its content.
 
     Raises:
         ValueError: The format is unknown.
@@ -77,7 +77,7 @@ def _lines(text: str, path: Path) -> Iterator[tuple[str, str]]:
 
 
 def read_howto100m(text: str, path: Path) -> Rows:
-    """Reads `{video: {"start": [], "end": [], "text": []}}`, or the csv file of one video."""
+    """Reads `{video: {"start": [], "end": [], "text": []}}`, or the CSV file of one video."""
     if suffix_of(path) == ".csv":
         yield from _read_csv(text, path)
         return
@@ -165,7 +165,7 @@ class DuplicateName(ValueError):
 
 
 def _entries(text: str, path: Path) -> Iterator[tuple[str, Any]]:
-    """Parses the entries of a JSON object one by one, since HowTo100M's file has gigabytes."""
+    """Parses the entries of a JSON object one by one, since HowTo100M's file is several gigabytes large."""
     decoder = json.JSONDecoder(object_pairs_hook=lambda pairs: _unique(pairs, path))
     position, end, names = _expect(r"\s*\{\s*", text, 0, path), re.compile(r"\s*\}\s*$"), set[str]()
     while not end.match(text, position):

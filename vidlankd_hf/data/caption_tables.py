@@ -12,7 +12,7 @@ from .subtitles import Rows
 from .tables import TABLE_SUFFIXES, Table, is_hub_id
 
 ROLES = ("video", "start", "end", "times", "middle", "text")
-UNITS = {"s": 1.0, "ms": 1000.0}  # of them in a second
+UNITS = {"s": 1.0, "ms": 1000.0}  # number of these units in a second
 
 
 def parse_columns(columns: Sequence[str]) -> Columns:
@@ -47,7 +47,7 @@ def parse_columns(columns: Sequence[str]) -> Columns:
 def is_table(
     source: str | Path, format: str | None, columns: Sequence[str] | None, encoding: str | None = None
 ) -> bool:
-    """Whether captions are read as a table, because of what was asked for or of what it is."""
+    """Whether captions are read as a table, because of the arguments or because of the source itself."""
     suffix = suffix_of(Path(source))
     if columns or format in COLUMNS or suffix in (".tsv", ".parquet") or is_hub_id(source):
         return True
@@ -63,7 +63,7 @@ def _names_videos(file: Path, encoding: str | None) -> bool:
 
 
 def table_files(path: Path, account: Account | None = None) -> list[Path]:
-    """The file itself, or the sorted tables in a folder; none for a Hub data set. All others are accounted for.
+    """The file itself, or the sorted tables in a folder; none for a Hub data set. `account` lists all other files.
 
     Raises:
         ValueError: There is no such file, or the folder holds no table.

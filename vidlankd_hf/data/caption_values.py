@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from .subtitles import Rows
 
-MIDDLE_SECONDS = 3.2  # around the time of a caption that has one time alone; 16 frames at 5 Hz, as HTM-AA is used
-MAX_LIST_CHARACTERS = 2**24  # of a list in a field
+MIDDLE_SECONDS = 3.2  # length of a caption that has only one time, its middle; 16 frames at 5 Hz, as for HTM-AA
+MAX_LIST_CHARACTERS = 2**24  # longest list in a field
 _CLOCK = re.compile(r"(?:(\d{1,4}):)?(\d{1,3}):(\d{1,2})(?:[.,](\d{1,9}))?")
 
 
@@ -85,11 +85,11 @@ def seconds(value: Any, units: float, where: str) -> float | None:
 
     Args:
         value: A number, its text, or `HH:MM:SS.mmm`.
-        units: How many units of a number are a second.
+        units: Number of units in a second.
         where: File and row, for messages.
 
     Raises:
-        ValueError: It is something else.
+        ValueError: The value is none of these.
     """
     if _is_missing(value):
         return None

@@ -19,9 +19,9 @@ from .subtitles import Rows, has_word_times
 logger = logging.getLogger(__name__)
 
 TABLE = "table"
-# Lines without text are common here: they clear the screen. A table has empty fields.
+# Lines without text are common here: in subtitles they clear the screen, and tables have empty fields.
 SPEECH_FORMATS = ("srt", "vtt", "json3", "srv3", "howto100m", "sentencified_htm", TABLE)
-# As published, a few lines end when, or before, they start.
+# In the published files, a few lines end at or before their start.
 WRONG_TIMES = ("howto100m", "sentencified_htm", "activitynet")
 MAX_CHARACTERS = 1_000_000  # in one caption; about a long novel
 MAX_GAP = 0.5  # seconds between the end of a line and the start of one that repeats its words

@@ -12,7 +12,7 @@ _MARKS = {
     codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
 }  # fmt: skip
-_SAMPLE = 200_000  # bytes that are looked at to guess an encoding
+_SAMPLE = 200_000  # bytes that are used to guess an encoding
 
 
 def has_text(text: str) -> bool:
@@ -42,7 +42,7 @@ def _is_mark(character: str) -> bool:
 
 
 def marked_encoding(content: bytes) -> str | None:
-    """The encoding that a byte order mark at the begin of a text tells, or None."""
+    """The encoding that a byte order mark at the start of a text indicates, or None."""
     return next((name for mark, name in _MARKS.items() if content.startswith(mark)), None)
 
 
@@ -72,7 +72,7 @@ def decode(content: bytes, path: Path, encoding: str | None = None) -> str:
         text, wrong = content.decode(known), None
     except UnicodeDecodeError as error:
         text, wrong = "", error.start
-    if wrong is None and known == "utf-8" and "\0" in text[:_SAMPLE]:  # UTF-16 of a Latin script decodes too
+    if wrong is None and known == "utf-8" and "\0" in text[:_SAMPLE]:  # UTF-16 of a Latin script also decodes as UTF-8
         wrong = content.index(0)
     if wrong is None:
         return text

@@ -1,4 +1,4 @@
-"""Prepared data are verified when a run first uses them: once per machine, in parallel, with a progress bar."""
+"""Verifies prepared data when a run first uses them: once per machine, in parallel, with a progress bar."""
 
 import hashlib
 import json
@@ -73,7 +73,7 @@ def _identity(path: Path) -> list[int]:
 
 @contextmanager
 def _first_on_this_machine(folder: Path, key: str) -> Iterator[bool]:
-    """Whether no other process of this launch has verified the folder yet; one process at a time is in the block."""
+    """Yields whether this is the first process of the launch to verify the folder; the others wait for the block."""
     if "LOCAL_RANK" not in os.environ:  # a single process
         yield True
         return

@@ -16,7 +16,7 @@ class _MaskingCollator:
     """Base of both collators: turns token ids of any lengths into a masked batch."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, seed: int = 0, mlm_probability: float = 0.15):
-        # Looked up once: with the tokenizer, this takes a tenth of the time of every batch.
+        # Looked up once: asking the tokenizer for every batch takes a tenth of a batch's time.
         self._ids = {name: getattr(tokenizer, f"{name}_token_id") for name in ("cls", "sep", "mask", "pad")}
         for name, token_id in self._ids.items():
             if token_id is None:
@@ -72,13 +72,13 @@ class TextCollator(_MaskingCollator):
     With `teacher_tokenizer`, samples are aligned blocks (see [`TeacherBatch`]), and a batch also has:
 
     - `segments` `[B, L]`: the segment of each token of the student, 0, 1, ... in each block; -1 for tokens in none.
-      [CLS] is the first segment and [SEP] the last, if the teacher has special tokens at the same end;
+      [CLS] is the first segment and [SEP] the last, if the teacher's tokenizer adds special tokens at that end;
     - `segment_mask` `[B, S]`: 1 for each segment of a block;
     - `teacher_input_ids` and `teacher_attention_mask` `[W, Lt]`: the windows of clean text that the teacher reads, of
       all blocks, with its special tokens; the mask is left out if nothing is padded;
-    - `teacher_positions` `[B, T]`: places of the teacher's tokens of each block in the flattened `[W * Lt]`, in order,
-      0 in unused places;
-    - `teacher_segments` `[B, T]`: the segment of each of them, -1 for none and in unused places. The first special
+    - `teacher_positions` `[B, T]`: indices of the teacher's tokens of each block in the flattened `[W * Lt]`, in
+      order, 0 in unused slots;
+    - `teacher_segments` `[B, T]`: the segment of each of them, -1 for none and in unused slots. The first special
       tokens of all windows of a block belong to [CLS], the last ones to [SEP].
 
     Args:
@@ -86,8 +86,8 @@ class TextCollator(_MaskingCollator):
         seed: Seed of the masks.
         mlm_probability: Share of ordinary tokens to mask.
         teacher_tokenizer: The tokenizer of a teacher that has another one than the student.
-        causal_teacher: Whether a token of that teacher knows only the tokens before it. Its first special token then
-            knows nothing of the text, and [CLS] is in no segment.
+        causal_teacher: Whether that teacher is causal, so that its tokens see only those before them. The state of its
+            first special token then depends on no text, and [CLS] is in no segment.
         clean_teacher_input: Add `teacher_input_ids` `[B, L]`, the tokens before masking, for a teacher that has the
             student's tokenizer.
     """
@@ -144,7 +144,7 @@ class VideoTextCollator(_MaskingCollator):
         tokenizer: A BERT-like tokenizer.
         seed: Seed of the masks.
         mlm_probability: Share of ordinary tokens to mask.
-        max_length: Maximum number of tokens of a text, including special tokens. Longer texts are an error, not cut:
+        max_length: Maximum number of tokens of a text, including special tokens. Longer texts raise an error:
             [`load_video_text`] makes windows of the right length.
         max_video_length: Maximum number of steps of a clip.
         feature_size: Expected width F; checked if given.

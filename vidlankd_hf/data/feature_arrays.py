@@ -1,7 +1,7 @@
 """What a source of features gives for a video, and the reader of `.npy` files.
 
-Every source gives the same three things of a video: an array `[T, D]`, and optionally times `[T]` and a duration. How
-they are called depends on the name of the array, if one is given:
+Every source gives the same three things for a video: an array `[T, D]`, and optionally times `[T]` and a duration.
+Their names depend on the name of the array, if one is given:
 
 | source | without a name | with the name `clip` |
 |---|---|---|
@@ -86,7 +86,7 @@ def read_npy(content: bytes, where: str) -> np.ndarray:
         header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
         shape, by_column, dtype = header(stream)
     except Exception as error:  # NumPy parses the header as Python, so any error may occur
-        raise ValueError(f"{where} is no .npy file ({error}): write it with numpy.save") from error
+        raise ValueError(f"{where} is not a .npy file ({error}): write it with numpy.save") from error
     check_kind(dtype, shape, where)
     count, left = math.prod(shape), len(content) - stream.tell()
     if left != count * dtype.itemsize:

@@ -101,7 +101,9 @@ class _Blob(NamedTuple):
 
     def read(self) -> bytes:
         if self.size > MOST_BYTES:
-            raise ValueError(f"{self.where} has {self.size:,} bytes, but a video may have {MOST_BYTES:,}: split it")
+            raise ValueError(
+                f"{self.where} has {self.size:,} bytes, but a video may have at most {MOST_BYTES:,}: split it"
+            )
         with open(self.path, "rb") as file:
             file.seek(self.offset)
             return file.read(self.size)
@@ -162,7 +164,7 @@ class _Npz:
         try:
             self.zip = zipfile.ZipFile(io.BytesIO(blob.read()))
         except (zipfile.BadZipFile, NotImplementedError) as error:
-            raise ValueError(f"{blob.where} is no .npz file ({error}): write it with numpy.savez") from error
+            raise ValueError(f"{blob.where} is not a .npz file ({error}): write it with numpy.savez") from error
 
     def keys(self) -> list[str]:
         return [name.removesuffix(".npy") for name in self.zip.namelist()]
@@ -187,11 +189,11 @@ class _Hdf5File:
         self.h5py, self.path, self.array, self.left_out = h5py, path, array, left_out
 
     def _open(self) -> Any:
-        """Opened for each video: a folder may have more files than a process may open."""
+        """Opens the file; done for each video, because a folder may have more files than a process may open."""
         try:
             return self.h5py.File(self.path, "r")
         except OSError as error:
-            raise ValueError(f"{self.path} is no HDF5 file ({error}): fetch it again, or remove it") from error
+            raise ValueError(f"{self.path} is not an HDF5 file ({error}): fetch it again, or remove it") from error
 
     def places(self) -> Iterator[tuple[str, Place]]:
         found: dict[str, float] = {}
@@ -240,7 +242,7 @@ class _Hdf5File:
 
 
 class _Lazy(dict):
-    """Reads what is asked for."""
+    """Arrays of a group, each of which is read when it is asked for."""
 
     def __init__(self, items: dict[str, Any], where: str, read: Any):
         super().__init__(items)

@@ -57,7 +57,9 @@ class FeatureTable:
                 self.names = reader.schema.names
                 self._sizes = [batch.num_rows for batch in self._batches]
         except (pa.ArrowException, OSError) as error:
-            raise ValueError(f"{path} is no Parquet or Arrow file ({error}): fetch it again, or remove it") from error
+            raise ValueError(
+                f"{path} is not a Parquet or Arrow file ({error}): fetch it again, or remove it"
+            ) from error
         self._group, self._next, self._rows, self._is_open = -1, 0, iter(()), True
 
     def _close(self) -> None:

@@ -28,7 +28,7 @@ class GrowingArray:
         self._begin = self._end = self._write_header(0)
 
     def read(self, piece: dict) -> bytes | None:
-        """The bytes of the next piece; None if they are not those of its `{"bytes", "sha256"}`."""
+        """Returns the bytes of the next piece, or `None` if they do not match its entry `{"bytes", "sha256"}`."""
         self._file.seek(self._end)
         content = self._file.read(piece["bytes"])
         return content if hashlib.sha256(content).hexdigest() == piece["sha256"] else None
@@ -39,22 +39,22 @@ class GrowingArray:
         self._end += len(content)
 
     def start(self) -> None:
-        """Removes what belongs to no complete piece."""
+        """Removes what follows the last complete piece; afterwards rows can be appended."""
         self._file.truncate(self._end)
         self._file.seek(self._end)
 
     def append(self, rows: np.ndarray) -> None:
-        """Adds rows, of any shape, to the piece at work."""
+        """Adds rows to the current piece. The array may have any shape."""
         self._pending.append(rows.tobytes())
         self._total.update(self._pending[-1])
 
     @property
     def pending_bytes(self) -> int:
-        """Size of the piece at work."""
+        """Size of the current piece."""
         return sum(map(len, self._pending))
 
     def finish_piece(self) -> dict:
-        """Writes the piece at work to the disk; returns its `{"bytes", "sha256"}`."""
+        """Writes the current piece to disk; returns its entry `{"bytes", "sha256"}`."""
         content = b"".join(self._pending)
         self._pending.clear()
         self._file.write(content)

@@ -1,7 +1,7 @@
 """Reads spans of one feature shard, and fetches no more from the disk than the requested span.
 
 A shard is memory-mapped, so that bytes in the page cache are copied once. By default, the system also reads what
-surrounds each missing page: eight times the bytes of a window. So `madvise` tells it what is needed, all at once.
+surrounds each missing page: eight times the bytes of a window. So `madvise` tells it in advance what is needed.
 """
 
 import json

@@ -18,7 +18,7 @@ class CaptionedVideoArguments:
         default=None, help="captions file, folder or Hub data set (docs/data.md); default: the world's"
     )
     caption_format: str | None = HfArg(
-        default=None, help=f"one of {', '.join(FORMATS)}; default: found from suffix and content"
+        default=None, help=f"one of {', '.join(FORMATS)}; default: detected from suffix and content"
     )
     caption_encoding: str | None = HfArg(
         default=None, help="encoding of the captions, such as cp1252; default: UTF-8, or UTF-16 with a byte order mark"
@@ -44,6 +44,7 @@ class PairingArguments(CaptionedVideoArguments):
     """Which captions and feature streams to train on."""
 
     max_unpaired: float = HfArg(
-        default=0.0, help="largest share of captions without video, or of videos without captions, to leave out"
+        default=0.0,
+        help="largest share of captions without video, or of videos without captions, that may be left out",
     )
     streams: list[str] | None = HfArg(default=None, help="feature streams the model sees, such as frame; default: all")

@@ -5,29 +5,29 @@ a segment is a set of tokens that belong together, directly or through others, a
 no token crosses the bounds of a segment, and no segment can be divided.
 
 White space at the ends of a token is not part of its span, so that " world" and "world" are the same piece of text.
-Tokens without text, such as a start-of-word mark alone, and tokens whose text the other tokenizer leaves out, are in
+Tokens without text, such as a lone start-of-word marker, and tokens whose text the other tokenizer leaves out, are in
 no segment.
 """
 
 import numpy as np
 
-NONE = -1  # the segment of tokens that are in none
+NONE = -1  # number of tokens that are in no segment
 _SPACE, _STOP, _FULL_STOP, _CLOSING = 1, 2, 4, 8  # classes of characters
 _CLASSES = np.zeros(2**16, np.uint8)
 _CLASSES[[i for i in range(2**16) if chr(i).isspace()]] |= _SPACE
-_CLASSES[[ord(character) for character in ".!?…"]] |= _STOP  # before white space
-_CLASSES[[ord(character) for character in "。！？।"]] |= _FULL_STOP
+_CLASSES[[ord(character) for character in ".!?…"]] |= _STOP  # ends a sentence if white space follows
+_CLASSES[[ord(character) for character in "。！？।"]] |= _FULL_STOP  # always ends a sentence
 _CLASSES[[ord(character) for character in "\"')]}’”»」』"]] |= _CLOSING
 
 
 def classes_of(text: str) -> np.ndarray:
-    """The class of each character of a text, `[C]`, as the functions of this module take it."""
+    """Returns the class of each character of a text, `[C]`, for the functions below."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
     return _CLASSES[np.minimum(codes, len(_CLASSES) - 1)]
 
 
 def without_spaces(spans: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Spans of tokens `[n, 2]` without the white space at their ends. A span of white space alone stays."""
+    """Returns spans of tokens `[n, 2]` without the white space at their ends. A span of only white space stays."""
     visible = (classes & _SPACE) == 0
     places = np.flatnonzero(visible)
     before = np.zeros(len(classes) + 1, np.int64)
@@ -50,8 +50,8 @@ def cut(length: int, one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np
 
     Returns:
         The segment of each token, `[n]` and `[m]`, numbered 0, 1, ... in the order of the text; -1 for tokens in none.
-        Tokens whose order differs from that of their text are in one segment with those between, so that the numbers
-        of the tokens never fall.
+        Tokens in another order than their text are in one segment with all tokens between them, so that the numbers
+        never decrease.
     """
     crossing = np.zeros(length + 2, np.int64)  # tokens across the left edge of each character, as differences
     for spans in (one, other):
@@ -59,13 +59,13 @@ def cut(length: int, one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np
         begin, end = np.minimum.accumulate(begin[::-1])[::-1], np.maximum.accumulate(end)  # in order
         crossing += np.bincount(begin + 1, minlength=length + 2)
         crossing -= np.bincount(end, minlength=length + 2)
-    piece = np.cumsum(np.cumsum(crossing[:-1]) == 0)  # of each character
+    piece = np.cumsum(np.cumsum(crossing[:-1]) == 0)  # the piece of each character
     pieces = [np.where(spans[:, 0] < spans[:, 1], piece[spans[:, 0]], 0) for spans in (one, other)]
     size = int(piece[-1]) + 1
     is_segment = np.ones(size, bool)
     for numbers in pieces:
         is_segment &= np.bincount(numbers, minlength=size) > 0
-    is_segment[0] = False  # where tokens without text were put
+    is_segment[0] = False  # holds the tokens without text
     number = np.where(is_segment, np.cumsum(is_segment) - 1, NONE)
     return number[pieces[0]], number[pieces[1]]
 

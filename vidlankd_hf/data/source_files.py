@@ -1,4 +1,4 @@
-"""Identifies source files by their content, whatever their names and times say."""
+"""Identifies source files by their content, not by their names and times."""
 
 import hashlib
 import json
@@ -46,7 +46,7 @@ def content_hashes(files: Sequence[Path]) -> list[str]:
                 found[file] = sha256
                 if identity == _identity(file) and time.time_ns() - max(identity[1:3]) > SETTLED_NS:
                     known[str(file.absolute())] = [*identity, sha256]
-        with suppress(OSError):  # without it, the files are read again next time
+        with suppress(OSError):  # without the stored hashes, the files are read again next time
             memory.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(memory, json.dumps(known) + "\n")
     return [found[file] for file in files]

@@ -27,7 +27,7 @@ class StoredAlignment:
         return {**self.__dict__, "_arrays": {}}  # each worker maps the files itself
 
     def pieces(self) -> list[Piece]:
-        """The pieces of all files, to be verified.
+        """Returns the pieces of all files, to be verified.
 
         Raises:
             DamagedData: A file cannot be read, or has another size.
@@ -45,7 +45,7 @@ class StoredAlignment:
         return pieces
 
     def samples(self, rows: np.ndarray) -> list[dict[str, np.ndarray]]:
-        """The alignment of some blocks, as [`TeacherBatch`] takes it."""
+        """Returns the alignment of some blocks, as [`TeacherBatch`] takes it."""
         segments, ids, teacher_segments, windows, ends = map(self._map, FILES)
         stops = ends[rows].tolist()
         starts = np.where((rows > 0)[:, None], ends[rows - 1], 0).tolist()
@@ -67,7 +67,7 @@ class StoredAlignment:
 
 
 def describe_alignment(info: dict[str, Any]) -> str:
-    """One sentence about the alignment of blocks, from their `info.json`."""
+    """Describes the alignment of blocks in one sentence, from their `info.json`."""
     counts = info["alignment"]
     text = (
         f"{counts['segments']:,} segments align {counts['aligned_share']:.2%} of the student's tokens with "

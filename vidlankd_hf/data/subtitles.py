@@ -1,7 +1,7 @@
 """Reads SRT and WebVTT subtitles: which lines are speech, and which are structure.
 
 Players are lenient, and so are the files: numbers are missing, repeated or decorated, blank lines are doubled or stand
-inside the text, arrows have one dash, styles stand between cues. What can be recognised as structure is left out of
+inside the text, arrows have one dash, styles stand between cues. What can be recognized as structure is left out of
 the text; what looks like structure inside the text is an error. Parsers on PyPI hide such faults: webvtt-py 0.6 drops
 cues that it cannot read, text after a blank line and after a plain "<"; pysubs2 1.8 appends unreadable cues, comments
 and styles to the text of the previous cue.
@@ -21,7 +21,7 @@ _BLOCK = re.compile(r"(NOTE|WEBVTT)(\s.*)?|(STYLE|REGION)\s*")
 _SUSPECT = re.compile(
     r"(?<![<\d:])\d+:\d\d[.,:]|^WEBVTT|::cue|X-TIMESTAMP|\n\s*\n", re.MULTILINE
 )  # worth a closer look
-_STAMP = re.compile(r"\d:\d\d:\d\d[.,]\d|\d:\d\d[.,]\d{3}\s*-")  # a number of hours, or the begin of a span
+_STAMP = re.compile(r"\d:\d\d:\d\d[.,]\d|\d:\d\d[.,]\d{3}\s*-")  # a time with hours, or the start of a span
 _MAP = re.compile(r"X-TIMESTAMP-MAP=(?=.*LOCAL:(?:(\d{1,6}):)?(\d{1,3}):(\d{1,2})\.(\d{3}))(?=.*MPEGTS:(\d{1,20})).*")
 _BREAKS = "br|p|div|li|ul|ol|tr|td|table|hr|h[1-6]|blockquote"
 _NAMES = (

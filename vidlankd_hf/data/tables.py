@@ -1,4 +1,4 @@
-"""Tables of any columns: CSV, TSV, Parquet, JSON lines and Hub data sets. Captions and tasks are read from them."""
+"""Reads tables: CSV, TSV, Parquet, JSON lines and Hub data sets. Captions and tasks come from them."""
 
 import io
 import json
@@ -14,13 +14,13 @@ from .characters import marked_encoding
 from .compressed import check_expansion, is_compressed, open_decompressed
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
-BLOCK_BYTES = 2**24  # of a CSV file in memory; no row may be longer
+BLOCK_BYTES = 2**24  # part of a CSV file that is in memory at a time; no row may be longer
 _BATCH_ROWS = 1024
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[^:/]*){0,2}")
 
 
 def is_hub_id(source: str | Path) -> bool:
-    """Whether this is the id of a Hub data set, `owner/name:configuration:split`, and no file or folder."""
+    """Whether this is the id of a Hub data set, `owner/name:configuration:split`, and not a file or folder."""
     suffix = suffix_of(Path(str(source).partition(":")[0]))
     known = suffix in (*TABLE_SUFFIXES, ".json", ".txt", ".vtt", ".srt", ".json3", ".srv3")
     return not Path(source).exists() and not known and _HUB_ID.fullmatch(str(source)) is not None
@@ -44,7 +44,7 @@ class Table:
         quoted: Whether fields of CSV and TSV may be in quotation marks. If not, the marks belong to the fields.
 
     Attributes:
-        columns: Names of the columns; of JSON lines, those of the first line.
+        columns: Names of the columns; for JSON lines, those of the first line.
 
     Raises:
         ValueError: The file cannot be read.
@@ -57,7 +57,7 @@ class Table:
         self.columns = self._column_names()
 
     def rows(self, columns: list[str]) -> Iterator[dict[str, Any]]:
-        """Yields each row with these columns; of JSON lines, with all that it has."""
+        """Yields each row as a dict of these columns; a row of JSON lines has all its columns."""
         import pyarrow as pa
 
         try:
@@ -94,7 +94,7 @@ class Table:
         from pyarrow.parquet import ParquetFile
 
         if is_compressed(self.source):
-            raise ValueError(f"{self.source}: a Parquet file is compressed inside: decompress the file around it")
+            raise ValueError(f"{self.source}: Parquet files are compressed inside: decompress the file around it")
         try:
             return ParquetFile(self.source)
         except (pa.ArrowException, OSError) as error:

@@ -19,7 +19,7 @@ class TeacherBatch:
 
     Args:
         tokenizer: The teacher's tokenizer.
-        causal: Whether a token of the teacher knows only the tokens before it. Then nothing is learned at [CLS].
+        causal: Whether the teacher is causal: its tokens see only those before them. [CLS] is then in no segment.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, causal: bool = False):
@@ -29,15 +29,15 @@ class TeacherBatch:
         self._cls_is_segment, self._sep_is_segment = bool(first) and not causal, bool(last)
 
     def __call__(self, samples: list[dict[str, Any]], ordinary: np.ndarray) -> dict[str, np.ndarray]:
-        """The fields `segments`, `segment_mask`, `teacher_input_ids`, `teacher_attention_mask` (if something is
-        padded), `teacher_positions` and `teacher_segments`; see [`TextCollator`].
+        """Returns `segments`, `segment_mask`, `teacher_input_ids`, `teacher_attention_mask` (if something is padded),
+        `teacher_positions` and `teacher_segments`; see [`TextCollator`].
 
         Args:
             samples: Aligned blocks.
             ordinary: `[B, L]`, which tokens of the student are neither special tokens nor padding.
 
         Raises:
-            ValueError: A sample has no alignment, or one for other tokens.
+            ValueError: A sample has no alignment, or one of another length.
         """
         for name in ("segments", "teacher_ids", "teacher_segments", "teacher_windows"):
             if name not in samples[0]:
@@ -62,7 +62,7 @@ class TeacherBatch:
         return fields | self._windows(samples, counts)
 
     def _windows(self, samples: list[dict[str, Any]], counts: np.ndarray) -> dict[str, np.ndarray]:
-        """The teacher's windows, and the places of its tokens in them."""
+        """Returns the fields with the teacher's windows and the positions of its tokens in them."""
         block = np.repeat(np.arange(len(samples)), [len(sample["teacher_windows"]) for sample in samples])
         lengths = np.concatenate([sample["teacher_windows"] for sample in samples]).astype(np.int64)[:, None]
         before, after = len(self._first), len(self._last)

@@ -36,7 +36,7 @@ INFO = "info.json"
 class TextBlocks(TorchDataset):
     """Map-style data set of memory-mapped blocks: `blocks[i]` is `{"input_ids": [126] unsigned integers}`.
 
-    Blocks that were prepared for a teacher with another tokenizer also have what [`TeacherBatch`] takes.
+    Samples of blocks for a teacher with another tokenizer also have the fields that [`TeacherBatch`] takes.
 
     Args:
         folder: Folder written by [`load_text_blocks`].
@@ -261,13 +261,13 @@ def load_text_blocks(
         num_proc: Number of processes that tokenize; by default this process, with the tokenizer's threads.
         block_tokens: Ordinary tokens per block.
         streaming: Read a Hub data set without a copy of its text on disk. Files are always read in place.
-        teacher_tokenizer: Tokenizer of a teacher that has another one than the student.
-        teacher_length: Most tokens that this teacher reads at once, including special tokens. It reads a block with
-            more tokens in several windows. By default there is no limit.
+        teacher_tokenizer: The teacher's tokenizer, if it differs from the student's.
+        teacher_length: Maximum number of tokens that this teacher reads at once, including special tokens. It reads a
+            block with more tokens in several windows. By default there is no limit.
 
     Raises:
-        ValueError: The source does not exist, or holds too little text for one block; or the tokenizers cannot be
-            aligned, or hardly agree.
+        ValueError: The source does not exist, or holds too little text for one block; or none or few of the
+            tokenizers' tokens can be aligned.
     """
     from datasets import Dataset
     from datasets.fingerprint import Hasher
@@ -311,7 +311,7 @@ def load_text_blocks(
 
 
 def _opened(folder: Path) -> TextBlocks:
-    """The blocks of a finished folder, after a line of the log about their alignment."""
+    """Opens the blocks of a finished folder and logs how well they are aligned."""
     blocks = TextBlocks(folder)
     if "alignment" in blocks.info:
         log = logger.warning if blocks.info["alignment"]["poor_blocks"] else logger.info

@@ -50,7 +50,9 @@ def tokenize(
 def tokenize_with_spans(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
 ) -> tuple[list[list[int]], np.ndarray]:
-    """Token ids of each text, as [`tokenize`] gives them, and the span of each token in its text, `[n, 2]`.
+    """Returns the token ids of each text, as [`tokenize`] does, and the characters of each token, `[n, 2]`.
+
+    A row of the spans holds the index of a token's first character in its text and the one after its last.
 
     Args:
         tokenizer: A fast tokenizer.
@@ -92,7 +94,7 @@ def tokens_and_spans(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -
 
 
 def special_tokens_around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """The special tokens that a tokenizer puts before and after a text."""
+    """Returns the ids of the special tokens that a tokenizer puts before and after a text."""
     ordinary = tokenizer("x", add_special_tokens=False, verbose=False)["input_ids"]
     ids = tokenizer("x", verbose=False)["input_ids"]
     for first in range(len(ids) - len(ordinary) + 1):
@@ -110,7 +112,7 @@ def counts_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def lengths_in_text(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[int]:
-    """The number of tokens of each text, wherever it stands in a longer one: with or without a space before it."""
+    """The largest number of tokens that each text has inside a longer one: with or without a space before it."""
     counts = [len(ids) for ids in tokenize(tokenizer, texts)]
     if not counts_spaces(tokenizer):
         return counts

@@ -91,7 +91,7 @@ def check_same_vocabulary(teacher: PreTrainedTokenizerBase, student: PreTrainedT
 
 
 def check_vocabulary_size(tokenizer, model_name: str, vocab_size: int, recorded: str | None = None) -> str:
-    """Check that `tokenizer` fits a model.
+    """Checks that `tokenizer` fits a model.
 
     Args:
         tokenizer: The tokenizer.

@@ -194,7 +194,7 @@ def divide(
     try:
         spans = tokens_and_spans(tokenizer, texts)
         counts = lengths_in_text(tokenizer, texts) if spaced else [len(span) for span in spans]
-    except Exception as error:  # each tokenizer has its own
+    except Exception as error:  # each tokenizer raises different errors
         raise _failing(captions, tokenizer, error) from error
     lines = []
     for caption, offsets, count in zip(captions, spans, counts):

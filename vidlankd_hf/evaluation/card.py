@@ -95,7 +95,7 @@ def scored_results(task: Task, name: str, result: dict) -> list[EvalResult]:
 
 
 def _data_id(task: Task | ZeroShot, name: str) -> str:
-    """Hub data set, the name of a task file, or the name of a task that this package reads."""
+    """Returns the Hub data set of a task, the name of its task file, or `vidlankd_hf/NAME`."""
     data = getattr(task, "data", None)
     return data[0] if data else name if task.own is not None else f"vidlankd_hf/{name}"
 

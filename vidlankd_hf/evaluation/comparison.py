@@ -94,7 +94,7 @@ class Comparison:
                 find_file(TASKS[task], args.data, split)
 
     def as_is(self, task: str) -> bool:
-        """Whether models are scored on a task with the head that they have, without training."""
+        """Whether models are scored on a task with their own head, without training."""
         return task not in self.zero_shot and (self.args.eval_only or "train" not in TASKS[task].files)
 
     @property
@@ -103,7 +103,7 @@ class Comparison:
         return [task for task in self.tasks if task not in self.zero_shot and not self.as_is(task)]
 
     def result(self, name: str, model: str, task: str, launcher: list[str] | None, quiet: bool = False) -> Any:
-        """Returns the result of a model on a task: of [`scored`] or [`finetuned`]; computes what is missing."""
+        """Returns the result of a model on a task, from [`scored`] or [`finetuned`]; computes what is missing."""
         if task in self.zero_shot:
             return self.scored(name, model, task)
         return self.finetuned(name, model, task, launcher, quiet)
@@ -113,7 +113,7 @@ class Comparison:
     ) -> list[dict]:
         """Returns the results of a fine-tuned task, one per learning rate and seed; runs what is missing.
 
-        Of a task that is scored without training there is one result.
+        A task that is scored without training has one result.
 
         Args:
             name: Name of the model in the report.

@@ -53,7 +53,7 @@ def score_finetuned(
     Args:
         model: Folder or Hub id of a fine-tuned model with its tokenizer.
         task: Key of `TASKS`.
-        args: Of the training arguments, those of evaluation: batch size, device, output folder.
+        args: Training arguments; only those of evaluation are used: batch size, device, output folder.
         data, options, eval_rows: As in [`finetune`].
 
     Returns:
@@ -148,7 +148,7 @@ def classes_of_outputs(model: str, config, task: Task) -> list[int] | None:
     if isinstance(task.head, Regression) and config.num_labels != 1:
         raise ValueError(
             f"{model} predicts {config.num_labels} classes, but {task.title} needs one number: give a model that was "
-            "fine-tuned for a regression"
+            "fine-tuned for regression"
         )
     if not isinstance(task.head, Classification):
         return None

@@ -161,7 +161,7 @@ def _task_cells(row: dict) -> list:
 
 
 def _other_splits(rows: list[dict]) -> Iterator[list]:
-    """A line for each split but the first one: its first value over the seeds of the reported learning rate."""
+    """Yields a line for each split but the first: its scores over the seeds at the reported learning rate."""
     for row in rows:
         scale = 1 if TASKS[row["task"]].percent else 100
         for split in list(row["scores"][0])[1:]:

@@ -35,13 +35,13 @@ METRIC_MODULES = {
 
 @dataclass(frozen=True)
 class OwnData:
-    """What a task file brings.
+    """The data of a task file.
 
     Args:
         path: The task file.
         rows: Rows of each split.
-        left_out: A sentence about each kind of rows that are left out.
-        fingerprint: Hash of rows and labels, which tells data apart.
+        left_out: Sentences that say which rows are left out, and why.
+        fingerprint: Hash of rows and labels, which changes with the data.
         model_labels: Label of a fine-tuned model -> label of the task, where their names differ.
     """
 
@@ -56,8 +56,8 @@ def add_task_file(path: str | Path) -> list[str]:
     """Reads and checks a task file with all its data, and adds its task to `TASKS`.
 
     Returns:
-        Its name in `TASKS`, the file's name without suffix. A set that is scored without fine-tuning is one entry per
-        scored split, `NAME_SPLIT` if there are several.
+        Its names in `TASKS`: the file's name without suffix. A task without fine-tuning has one entry per scored
+        split, named `NAME_SPLIT` if there are several.
 
     Raises:
         ValueError: The task file or its data are wrong, or another task has the name.
@@ -67,7 +67,7 @@ def add_task_file(path: str | Path) -> list[str]:
     for name in added:
         own = getattr(TASKS.get(name), "own", None)
         if name in TASKS and (own is None or own.path.resolve() != spec.path.resolve()):
-            raise ValueError(f"{path} would be the task {name!r}, which there is already: rename the file")
+            raise ValueError(f"{path} would be the task {name!r}, but there is one of this name: rename the file")
     TASKS.update(added)
     return list(added)
 
@@ -105,14 +105,16 @@ def _task(spec: TaskSpec) -> Task:
     if spec.kind == "choice":
         counts = {split: len(rows[0]["texts"]) for split, rows in own.rows.items()}
         if len(set(counts.values())) > 1:
-            raise ValueError(f"{spec.path}: the splits have other numbers of choices ({counts}): all need the same")
+            raise ValueError(
+                f"{spec.path}: the splits have different numbers of choices ({counts}): give all the same number"
+            )
         labels = labels or tuple(map(str, range(counts[first])))
     metric = partial(load_metric, *METRIC_MODULES[spec.metric])
     return Task(head=HEADS[spec.kind], metric=metric, labels=labels, **common)
 
 
 def _zero_shot(spec: TaskSpec) -> dict[str, ZeroShot]:
-    """One set of questions per scored split, since objects of other splits are other questions."""
+    """Returns one entry per scored split, since each split asks about other objects."""
     own = _read(spec)
     scored = [split for split in own.rows if split != "train"]
     if "train" in own.rows and spec.kind == "comparison":
@@ -156,9 +158,9 @@ def _check_probe(spec: TaskSpec, rows: dict[str, list[dict]], split: str) -> lis
         others = len(items) - max(counts.values())
         if others <= -(-len(items) // FOLDS):
             raise ValueError(
-                f"{where} has {len(items)} rows, of which {others} have another answer than the most frequent one: a "
-                f"probe is fitted to four fifths of them, which needs more than a fifth of others; add rows, or a "
-                "train split"
+                f"{where} has {len(items)} rows, of which {others} have another answer than the most frequent one. A "
+                "probe is fitted to four fifths of the rows and needs two answers there: add rows with other answers, "
+                "or a train split"
             )
         return []
     objects = {item["object"] for item in items}

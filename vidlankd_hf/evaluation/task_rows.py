@@ -1,4 +1,4 @@
-"""Rows of a task file's tables, as heads and probes need them. Every row that cannot be used is named."""
+"""Reads the rows of a task file's tables for heads and probes. An error names the rows that cannot be used."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from ..utils.examples import nearest
 from ..utils.folders import listed
 from .task_spec import TaskSpec
 
-MOST_MISTAKES = 5  # of a file, in a message
+MOST_MISTAKES = 5  # that a message lists for one file
 
 
 class _LeftOut(Exception):
@@ -37,7 +37,7 @@ def read_split(spec: TaskSpec, split: str) -> tuple[list[dict], list[str]]:
         try:
             if tsv and spec.quotes is None:
                 _refuse_quotes(record, columns)
-            rows.append({"id": str(number), **parse(spec, record)})  # as text: the metric of spans needs it
+            rows.append({"id": str(number), **parse(spec, record)})  # a string, as the metric of spans requires
         except _LeftOut:
             left_out.append(f"row {number}")
         except ValueError as error:
@@ -102,7 +102,7 @@ def _as_text(value: Any, name: str) -> str:
 
 
 def _label(spec: TaskSpec, value: Any) -> int:
-    """The class of a label, as files of any format hold it."""
+    """Returns the class of a label, which a file may hold as a string, a number or a boolean."""
     if isinstance(value, bool):
         value = str(value).lower()
     whole = isinstance(value, float) and value.is_integer()
@@ -195,11 +195,13 @@ def _span(spec: TaskSpec, record: dict) -> dict:
 
 
 def _place(context: str, text: str, place: Any) -> int:
-    """The first character of an answer in its context; without a given place, where it first occurs."""
+    """Returns the index of an answer's first character in its context; without `place`, of its first occurrence."""
     if place is None:
         start = context.find(text)
         if start < 0:
-            raise ValueError(f"has the answer {text[:80]!r}, which its context does not contain: answers are spans")
+            raise ValueError(
+                f"has the answer {text[:80]!r}, which its context does not contain: an answer is a part of it"
+            )
         return start
     start = int(place) if str(place).isdecimal() else -1
     if start < 0 or context[start : start + len(text)] != text:
@@ -246,6 +248,6 @@ PARSERS: dict[str, Callable[[TaskSpec, dict], dict]] = {
 
 
 def describe_left_out(spec: TaskSpec, split: str, kept: int, places: list[str]) -> str:
-    """One sentence about the rows of a split that `leave_out` leaves out."""
+    """Returns a sentence about the rows of a split that `leave_out` leaves out."""
     labels = ", ".join(map(repr, spec.leave_out))
     return f"{split}: {len(places)} of {kept + len(places)} rows, which have the label {labels} ({listed(places)})"

@@ -1,4 +1,4 @@
-"""A task as a YAML file describes it: which files, which columns, which labels. All mistakes are named at once."""
+"""Reads task files: YAML that names a task's files, columns and labels. An error lists all mistakes at once."""
 
 import re
 from collections.abc import Collection
@@ -12,7 +12,7 @@ from ..data.tables import TABLE_SUFFIXES, is_hub_id
 from ..utils.examples import nearest
 from ..utils.yaml_files import read_yaml
 
-# Kind -> what its columns are. `start` of spans is optional; a regression may also have `first` and `second`.
+# Kind -> roles of its columns. `start` of spans is optional; a regression may also have `first` and `second`.
 ROLES = {
     "classification": ("text", "label"),
     "pair": ("first", "second", "label"),
@@ -54,15 +54,17 @@ class TaskSpec:
         path: The task file; its name without suffix names the task.
         kind: Key of `ROLES`.
         title: Name in tables and model cards.
-        files: Split -> file or Hub data set. `train` is trained on; all others are scored, the first one foremost.
-        columns: What a column is -> its name, or several names.
+        files: Split -> file or Hub data set. `train` is trained on; all others are scored, and models are compared on
+            the first of them.
+        columns: Role -> name of its column, or several names.
         labels: Label as the files have it -> name of the class; several labels may be the same class.
         leave_out: Labels whose rows are left out, and counted.
         metric: Value of the metric by which models are compared; empty without fine-tuning.
         templates: Sentences with `{word}` and fields.
         separator: What separates several right answers in one field.
         unanswerable: Whether questions may have no answer.
-        quotes: Whether fields of CSV and TSV may be in quotation marks; `None`: in CSV, and TSV must not need it.
+        quotes: Whether fields of CSV and TSV may be in quotation marks; `None` means yes for
+            CSV; in TSV, a field that begins with a quotation mark is then an error.
         recipe: Default training arguments: some of `RECIPE`.
         model_labels: Label of a fine-tuned model -> label of this task, where their names differ.
     """
@@ -159,7 +161,7 @@ class _Checks:
         return value
 
     def words(self, key: str, values: Any) -> list[str]:
-        """A list of words and numbers, as texts."""
+        """Returns a list of words and numbers as strings."""
         if not isinstance(values, list):
             self.problems.append(f"{key} is {values!r}: write a list, such as [a, b]")
             return []

@@ -43,7 +43,9 @@ def compute_in_parallel(comparison: Comparison) -> None:
             print(f"{name} on {task}: {'failed' if error is not None else 'done'}", flush=True)
     if failures:
         raise RuntimeError(
-            "\n".join([f"{len(failures)} of {len(units)} jobs failed; the same command repeats these:", *failures])
+            "\n".join(
+                [f"{len(failures)} of {len(units)} jobs failed; the same command runs only these again:", *failures]
+            )
         )
 
 
@@ -54,7 +56,7 @@ def _gpus() -> list[str]:
     return [str(index) for index in range(torch.cuda.device_count())]
 
 
-_comparison: Comparison | None = None  # of a job's process
+_comparison: Comparison | None = None  # set in each job's process
 
 
 def _prepare(places: Queue, args: ComparisonArguments, passed_on: dict) -> None:

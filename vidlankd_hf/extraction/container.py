@@ -119,7 +119,7 @@ def check_complete(
 
     Args:
         path, container, stream: The file, from [`open_video`].
-        begin, end: Seconds on the file's clock of its begin and of the end of its last picture.
+        begin, end: Start of the file and end of its last picture, in seconds on the file's clock.
         frames: Number of decoded frames.
 
     Raises:

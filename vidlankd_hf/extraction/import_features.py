@@ -76,7 +76,7 @@ def import_features(
     retry_failed: bool = False,
     shard_bytes: int = 2**30,
 ) -> FeatureStore:
-    """Writes features that another tool extracted as shards. Shards that are already complete are kept.
+    """Writes features that another tool extracted into shards. Shards that are already complete are kept.
 
     A video whose features cannot be used, or are missing in one stream, is listed with the reason in
     `quarantine.jsonl`, and the import continues. Videos are read one at a time, from Parquet a row group at a time.
@@ -124,7 +124,7 @@ def import_features(
 
 
 def _video(video: str, places: dict[str, dict[str, Place]]) -> Video:
-    """A video of the plan: its first place, and its bytes in float16, about, in place of seconds."""
+    """A video of the plan. Its path is its first place, and its seconds are its approximate bytes in float16."""
     held = [found[video] for found in places.values() if video in found]
     return Video(video, held[0].source.where(held[0].key), max(1.0, sum(place.num_bytes for place in held)))
 

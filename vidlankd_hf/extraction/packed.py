@@ -50,7 +50,7 @@ def _copy(path: str, local: str, most_bytes: int) -> None:
     if inside not in members:
         known = ", ".join(map(repr, list(members)[:3]))
         raise ValueError(
-            f"{container} has no file {inside!r}, only {len(members)} others ({known}, ...). Name one of it"
+            f"{container} has no file {inside!r}, only {len(members)} others ({known}, ...). Name one of them"
         )
     member = members[inside]
     _check_size(path, member.size, most_bytes)
@@ -75,7 +75,7 @@ def size_of(path: str) -> int | None:
 
 
 def names_in_tar(container: Path) -> tuple[list[str], list[str]]:
-    """Names of the plain files in a tar, and of all else."""
+    """Names of the plain files in a tar, and of everything else in it."""
     members = tar_members(container)
     plain = [member.name for member in members if member.offset is not None]
     return plain, [member.name for member in members if member.offset is None]
@@ -131,7 +131,7 @@ def _row(container: Path, inside: str) -> bytes:
             batches = table.iter_batches(batch_size=1, row_groups=[group], columns=[name])
             held = next(batch for i, batch in enumerate(batches) if i == row).column(name)[0].as_py()
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{container} is no Parquet file or is damaged ({error}). Fetch it again") from error
+        raise ValueError(f"{container} is not a Parquet file, or is damaged ({error}). Fetch it again") from error
     content = held["bytes"] if isinstance(held, dict) else held
     if content is None:
         raise ValueError(

@@ -16,8 +16,8 @@ from .packed import names_in_tar, rows_with_ids, size_of, split_packed, video_co
 
 logger = logging.getLogger(__name__)
 
-# A file with one of these is meant to be a video and fails if it is not one. Other files that are not videos are
-# left out.
+# A file with one of these suffixes must be a video; if it is not, it counts as failed. Other files that are not videos
+# are left out.
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ogv", ".flv", ".wmv", ".ts")
 MANIFEST_SUFFIXES = (".jsonl", ".parquet")
 BYTES_PER_SECOND = 125_000  # 1 Mbit/s, to estimate the length of a video from its file size
@@ -182,7 +182,7 @@ def _in_tar(path: str, left_out: list[LeftOut]) -> list[str]:
         return [path]
     plain, others = names_in_tar(Path(path))
     others += [name for name in plain if not name.lower().endswith(VIDEO_SUFFIXES)]
-    left_out += [LeftOut(f"{path}::{name}", "has no suffix of a video, or is no plain file") for name in others]
+    left_out += [LeftOut(f"{path}::{name}", "has no video suffix, or is not a plain file") for name in others]
     return [f"{path}::{name}" for name in plain if name.lower().endswith(VIDEO_SUFFIXES)]
 
 

@@ -64,8 +64,8 @@ def is_causal(model: PreTrainedModel) -> bool:
     """Returns whether a token's state depends only on the token itself and those before it.
 
     Configurations do not say this reliably (the text encoder of CLIP is causal), so the model reads a few tokens, and
-    the gradient of the first state with respect to the embedding of the last token tells. It is exactly zero in a
-    causal model.
+    the gradient of the first state with respect to the embedding of the last token is checked. In a causal model it
+    is exactly zero.
 
     Args:
         model: A model that returns `last_hidden_state`, such as one that [`load_teacher`] returns.

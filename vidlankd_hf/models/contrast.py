@@ -1,4 +1,4 @@
-"""The video-text contrasts of the teacher."""
+"""The contrastive video-text losses of the teacher."""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,7 @@ from .losses import at_least_float32, diagonal_cross_entropy, positive, token_me
 
 
 class VideoTextContrast(nn.Module):
-    r"""Video-text contrast of the teacher: each token of a sentence is compared with its clip and with other clips.
+    r"""Contrastive video-text loss: compares each token of a sentence with its own clip and with other clips.
 
     With `s(h_i, v) = h_i . v` for token i of a sentence and a clip v, margin a and temperature tau, `kind` selects
 
@@ -71,7 +71,7 @@ class VideoTextContrast(nn.Module):
 
 
 class MILNCEContrast(nn.Module):
-    r"""MIL-NCE: contrasts a clip with several texts around it, of which any may describe it.
+    r"""MIL-NCE: contrastive loss of a clip with several texts around it, any of which may describe it.
 
     Narration often comes before or after what it describes. The texts of the bag P_i around clip v_i are therefore
     positives together, and the loss is small as soon as one of them fits:

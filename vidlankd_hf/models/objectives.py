@@ -1,4 +1,4 @@
-"""Objectives as a user writes them, and the recipe that a configuration and a checkpoint hold."""
+"""Converts objectives as a user writes them to the recipe that configurations and checkpoints hold."""
 
 import json
 from pathlib import Path

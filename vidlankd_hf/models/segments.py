@@ -1,4 +1,4 @@
-"""Pooling of token states to segments, the finest pieces of a text on whose bounds two tokenizers agree.
+"""Pooling of token states to segments, the finest pieces of a text on whose boundaries two tokenizers agree.
 
 Student and teacher cut a text into different tokens. Their states are pooled to the segments that both have in common,
 `[B, S, D]` each, so that every objective on token states applies to them. One batched product does it: no loop over
@@ -50,8 +50,8 @@ def pool_windows(states: Tensor, positions: Tensor, segments: Tensor, count: int
 
     Args:
         states: `[W, Lt, D]`, the states of all windows of all texts.
-        positions: `[B, T]`, the indices of a text's tokens in the flattened `[W * Lt]`; any index in unused places.
-        segments: `[B, T]`, the segment of each of these tokens, -1 for none and in unused places.
+        positions: `[B, T]`, the indices of a text's tokens in the flattened `[W * Lt]`; any index in unused slots.
+        segments: `[B, T]`, the segment of each of these tokens, -1 for none and in unused slots.
         count: S, the number of segments.
         last: As in [`pool`].
 

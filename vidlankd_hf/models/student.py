@@ -189,7 +189,7 @@ class DistillationStudent:
             if given[need] is None:
                 raise ValueError(f"the objectives {', '.join(self.objectives)} need {NEEDED[need]}")
         if (segments is None) != (segment_mask is None):
-            raise ValueError("only one of segments [B, L] and segment_mask [B, S] is given: give both, or none")
+            raise ValueError("only one of segments [B, L] and segment_mask [B, S] is given: give both, or neither")
         mask = key_mask(attention_mask, self.config)
         states = self.base_model(input_ids, attention_mask=mask, **kwargs).last_hidden_state
         if attention_mask is None:
@@ -300,9 +300,9 @@ class DistillationStudent:
                 with_instances = {name: {**o, **own.get(name, {})} for name, o in recipe["objectives"].items()}
                 model.add_objectives(with_instances, recipe["teacher_hidden_size"])
                 heads = load_file(heads_file)
-                learnt = {name: heads.pop(name) for name in list(heads) if name.startswith("objectives.")}
+                learned = {name: heads.pop(name) for name in list(heads) if name.startswith("objectives.")}
                 model.distillation_heads.load_state_dict(heads)
-                model.objectives.load_state_dict({n.removeprefix("objectives."): t for n, t in learnt.items()})
+                model.objectives.load_state_dict({n.removeprefix("objectives."): t for n, t in learned.items()})
         return student
 
 

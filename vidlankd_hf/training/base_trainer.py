@@ -92,12 +92,12 @@ class BaseTrainer(FaultTolerantTrainer):
         return inputs
 
     def compute_means(self, model, inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], Any]:
-        """Run the model; return each component's mean over the micro-batch, and the outputs."""
+        """Runs the model; returns each component's mean over the micro-batch, and the outputs."""
         outputs = model(**self.model_inputs(inputs))
         return outputs.losses, outputs
 
     def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device) -> tuple[list[dict], Tensor]:
-        """Return the micro-batches of one optimizer step, and its items `[4]` on all ranks (see `ITEMS`)."""
+        """Returns the micro-batches of one optimizer step, and its items `[4]` on all ranks (see `ITEMS`)."""
         batches = list(islice(epoch_iterator, num_batches))
         items = torch.stack([count_items(batch) for batch in batches]).sum(0).to(device)
         return batches, self.accelerator.reduce(items, "sum")
@@ -126,7 +126,7 @@ class BaseTrainer(FaultTolerantTrainer):
     def evaluation_loop(
         self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
     ) -> EvalLoopOutput:
-        """Compute exact means of every component over the evaluation data, the same on any number of ranks.
+        """Computes exact means of every component over the evaluation data, the same on any number of ranks.
 
         Masks are always those of epoch 0. Contrastive components see the negatives of their batch.
         """
@@ -181,7 +181,7 @@ class BaseTrainer(FaultTolerantTrainer):
         return None
 
     def _fit_evaluation_batches(self, dataset) -> None:
-        """Set the evaluation batch size so that every batch of `dataset` holds a negative."""
+        """Sets the evaluation batch size so that every batch of `dataset` holds a negative."""
         size = self._eval_batch_size
         groups = None if dataset is None else self.evaluation_groups(dataset)
         if groups is not None:
@@ -194,11 +194,11 @@ class BaseTrainer(FaultTolerantTrainer):
         self.args.per_device_eval_batch_size = size
 
     def first_samples(self, batch: dict[str, Tensor], count: int) -> dict[str, Tensor]:
-        """The first `count` samples of a batch."""
+        """Returns the first `count` samples of a batch."""
         return {name: value[:count] for name, value in batch.items()}
 
     def collect(self, outputs, batch: dict[str, Tensor], real: int) -> dict[str, Tensor]:
-        """Keep what [`collected_metrics`] needs of an evaluation batch: nothing by default.
+        """Keeps what [`collected_metrics`] needs of an evaluation batch: nothing by default.
 
         Args:
             outputs: Outputs of the model.
@@ -211,13 +211,13 @@ class BaseTrainer(FaultTolerantTrainer):
         return {}
 
     def collected_metrics(self, collected: list[dict[str, Tensor]]) -> dict[str, float]:
-        """Compute metrics over all evaluation data, from what [`collect`] returned for each batch of this rank."""
+        """Computes metrics over all evaluation data, from what [`collect`] returned for each batch of this rank."""
         return {}
 
     # ---- publishing ----
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the finished model with tokenizer and card; with `push_to_hub`, also push `args.output_dir`.
+        """Saves the finished model with tokenizer and card; with `push_to_hub`, also pushes `args.output_dir`.
 
         Args:
             output_dir: Where to save; default: `args.output_dir`.
@@ -235,7 +235,7 @@ class BaseTrainer(FaultTolerantTrainer):
             self._push("Model save")
 
     def _save_finished(self, folder: Path) -> None:
-        """Write model, tokenizer and card next to the files in `folder`, then move them into it."""
+        """Writes model, tokenizer and card next to the files in `folder`, then moves them into it."""
         self.claim_folder(folder)
         self.raise_if_non_finite(weights=True)
         part, error = folder / ".model.part", None
@@ -255,7 +255,7 @@ class BaseTrainer(FaultTolerantTrainer):
         raise_if_any_rank_failed(what, error)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """Save model and tokenizer, without pickled arguments: `run.json` holds the settings."""
+        """Saves model and tokenizer, without pickled arguments: `run.json` holds the settings."""
         if self.args.should_save:
             output_dir = output_dir or self.args.output_dir
             model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
@@ -265,10 +265,10 @@ class BaseTrainer(FaultTolerantTrainer):
                 self.processing_class.save_pretrained(output_dir)
 
     def write_card(self, folder: Path) -> None:
-        """Write `README.md` into a finished model's folder: nothing by default."""
+        """Writes `README.md` into a finished model's folder: nothing by default."""
 
     def create_model_card(self, *args, **kwargs) -> None:
-        """Write this package's card, from the run as it is now, in place of the stock one; all processes call it."""
+        """Writes this package's card, from the run as it is now, in place of the stock one; all processes call it."""
         self.claim_folder(self.args.output_dir)
         if self.is_world_process_zero():
             self.write_card(Path(self.args.output_dir))
@@ -290,7 +290,7 @@ class BaseTrainer(FaultTolerantTrainer):
         revision: str | None = None,
         private: bool | None = None,
     ) -> CommitInfo | None:
-        """Save the finished model to `args.output_dir` and push it; all processes call it.
+        """Saves the finished model to `args.output_dir` and pushes it; all processes call it.
 
         If the push fails, the error is logged and kept in `push_error` with the command that pushes the folder.
 

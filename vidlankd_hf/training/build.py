@@ -117,10 +117,10 @@ def build_student(
 
 
 def alignment_for(args, teacher, teacher_tokenizer: PreTrainedTokenizerBase | None) -> dict[str, Any]:
-    """Options of [`load_text_blocks`] for a teacher; none if it has the student's tokenizer.
+    """Returns the options of [`load_text_blocks`] for a teacher; none if it has the student's tokenizer.
 
     Args:
-        args: The [`DistillationConfig`], which is checked first: preparing the text may take long.
+        args: The [`DistillationConfig`], which is checked here, because preparing the text may take hours.
         teacher: The teacher.
         teacher_tokenizer: Its tokenizer, if that is not the student's.
 

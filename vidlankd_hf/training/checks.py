@@ -90,7 +90,7 @@ def check_pair(
             f"{text.hidden_size}: use the teacher it was made for, or start from its exported plain model"
         )
     other = differs(tokenizer, teacher_tokenizer)
-    remedy = "make the student with the teacher's tokenizer, or give that one as teacher_tokenizer"
+    remedy = "make the student with the teacher's tokenizer, or give that tokenizer as teacher_tokenizer"
     if not other and text.vocab_size != student.config.vocab_size:
         raise ValueError(
             f"the teacher's vocabulary has {text.vocab_size} tokens, the student's {student.config.vocab_size}: "
@@ -114,7 +114,7 @@ def check_pair(
         if "mlm" not in teacher.loss_terms:
             raise ValueError(
                 "soft labels are a teacher's predictions, but this one was trained with losses='contrast', without "
-                "MLM: distil its states (nst, crd), or train a teacher with losses='contrast+mlm'"
+                "MLM: distill its states (nst, crd), or train a teacher with losses='contrast+mlm'"
             )
 
 
@@ -135,7 +135,7 @@ def check_teacher_options(args, teacher: PreTrainedModel, other_tokenizer: bool)
     if other_tokenizer and args.teacher_input == "masked":
         raise ValueError(
             "teacher_input is 'masked', but a teacher with its own tokenizer cannot read the student's masked tokens: "
-            "leave teacher_input out, the teacher then reads the clean text"
+            "leave teacher_input out; the teacher then reads the clean text"
         )
     if args.teacher_input == "clean" and logits:
         raise ValueError(
@@ -170,12 +170,12 @@ def as_blocks(
 ) -> Any:
     """`data` as the collator reads it: a `datasets.Dataset` of texts becomes blocks of token ids.
 
-    The blocks are kept below the cache of `datasets` (`HF_DATASETS_CACHE`), so that texts are tokenised once.
+    The blocks are kept below the cache of `datasets` (`HF_DATASETS_CACHE`), so that texts are tokenized once.
 
     Args:
         data: A data set, a dict of several, or `None`.
         models: Student and teacher, which limit the length of a block.
-        args: Arguments of the run; the main process tokenises first.
+        args: Arguments of the run; the main process tokenizes first.
         tokenizer: The student's tokenizer.
         teacher_tokenizer: The teacher's tokenizer, if it has another one; the blocks are then aligned with it.
     """
@@ -238,12 +238,12 @@ def check_texts(name: str, data: Any, tokenizer: PreTrainedTokenizerBase) -> Non
             continue
         raise ValueError(
             f"the input_ids of {name}[{index}] hold {found}, which the collator adds itself: give {remedy}; or "
-            "tokenise with tokenizer(texts, add_special_tokens=False), without padding"
+            "tokenize with tokenizer(texts, add_special_tokens=False), without padding"
         )
 
 
 def alignment_of(data: Any) -> dict[str, Any] | None:
-    """What `info.json` says about the alignment of blocks with a teacher's tokenizer; `None` without alignment."""
+    """Returns what `info.json` says about the alignment with a teacher's tokenizer; `None` without alignment."""
     info = getattr(data, "info", None)
     return info.get("alignment") if isinstance(info, dict) else None
 

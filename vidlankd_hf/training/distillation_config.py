@@ -27,7 +27,7 @@ class DistillationConfig(PretrainingArguments):
             masks. By default masked, but clean for a teacher with another tokenizer, which cannot read the student's
             tokens.
         teacher_layer: The layer whose states teach: -1 is the last one, after the model's final norm, and 0 the
-            embeddings. Of a list, the mean is taken.
+            embeddings. With several, the mean of their states.
         teacher_pooling: How the states of a teacher with another tokenizer are pooled to segments: `"mean"` over a
             segment's tokens, or those of its `"last"` token. By default the last for causal teachers, whose earlier
             tokens have not seen the segment's end, and otherwise the mean.

@@ -1,4 +1,4 @@
-"""Distils a teacher's token states into a student, using only text."""
+"""Distills a teacher's token states into a student, using only text."""
 
 import warnings
 from pathlib import Path
@@ -58,11 +58,11 @@ class DistillationTrainer(BaseTrainer):
             [`load_teacher`]). May be `None` if no objective needs a teacher.
         args: The arguments; `DistillationConfig()` if not given.
         train_dataset, eval_dataset: A `datasets.Dataset` with a column `text`, what [`load_text_blocks`] returns, or
-            any map-style data set of `input_ids` without special tokens and padding. Texts are tokenised once, into
+            any map-style data set of `input_ids` without special tokens and padding. Texts are tokenized once, into
             blocks below the cache of `datasets`. `eval_dataset` may be a dict of several. For a teacher with another
             tokenizer, blocks must be aligned: `load_text_blocks(..., teacher_tokenizer=...)`.
         processing_class: The student's tokenizer, and the teacher's if no other is given.
-        teacher_tokenizer: The teacher's tokenizer, if it has another one than the student.
+        teacher_tokenizer: The teacher's tokenizer, if it differs from the student's.
         kwargs: Other arguments of `transformers.Trainer`, such as `callbacks`.
 
     Raises:
@@ -169,7 +169,7 @@ class DistillationTrainer(BaseTrainer):
             use_cpu_attention(teacher)
         if is_deepspeed_zero3_enabled():
             return _zero3_engine(teacher, self.accelerator.state.deepspeed_plugin.deepspeed_config)
-        # Quantized, or spread over devices by a device_map: such a model must not be moved.
+        # A model that is quantized, or spread over devices by a device_map, must not be moved.
         placed = any(getattr(teacher, name, None) for name in ("quantization_method", "hf_device_map"))
         if not placed:
             teacher.to(self.args.device)  # accelerate does not place a frozen model under FSDP
@@ -208,7 +208,7 @@ class DistillationTrainer(BaseTrainer):
         return seen
 
     def _teacher_states(self, output, inputs: dict[str, Tensor]) -> Tensor:
-        """The states that teach: `[B, L, Dt]`, or `[B, S, Dt]` pooled to segments."""
+        """Returns the states to learn from: `[B, L, Dt]`, or `[B, S, Dt]` pooled to segments."""
         if self.args.teacher_layer == [-1]:
             states = output.last_hidden_state
         else:

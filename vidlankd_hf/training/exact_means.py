@@ -18,7 +18,7 @@ Terms = dict[str, tuple[float, str]]  # component to its weight and its unit, on
 
 
 def count_items(batch: dict[str, Tensor]) -> Tensor:
-    """Count the items of a batch.
+    """Counts the items of a batch.
 
     Args:
         batch: Holds `input_ids`; `attention_mask`, `masked_labels` and `voken_ids` are optional. If it has a
@@ -52,7 +52,7 @@ def scaled_loss(means: dict[str, Tensor], terms: Terms, items: Tensor, step_item
 
 
 def add_to_totals(totals: dict[str, Tensor], means: dict[str, Tensor], terms: Terms, items: Tensor) -> None:
-    """Add the sums of a micro-batch to `totals`, on the device.
+    """Adds the sums of a micro-batch to `totals`, on the device.
 
     Args:
         totals: Component to `[2]` float64: the sum of its values, and the number of its items.

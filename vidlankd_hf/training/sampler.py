@@ -21,7 +21,7 @@ class EpochSampler(Sampler[int]):
 
     By default, the order is a random permutation. With `shard_sizes`, samples are read shard by shard, so that data on
     disk need not fit in memory: shards are shuffled, and each is cut into fixed blocks of at most 256 samples. Block j
-    of J holds the samples j, j + J, j + 2 J, ..., so that neighbours, such as windows of one video, which are not each
+    of J holds the samples j, j + J, j + 2 J, ..., so that neighbors, such as windows of one video, which are not each
     other's negatives, mostly fall into different blocks. The blocks of a shard, and the samples of a block, are
     shuffled too.
 
@@ -72,7 +72,7 @@ class EpochSampler(Sampler[int]):
 
 
 class SetEpoch(TrainerCallback):
-    """Tell the [`EpochSampler`] of the training data which epoch begins.
+    """Tells the [`EpochSampler`] of the training data which epoch begins.
 
     accelerate does not reach a sampler inside the wrappers for several processes, so a resumed epoch would be epoch 0.
     """
@@ -91,7 +91,7 @@ def evaluation_order(size: int) -> list[int]:
 
 
 def batch_size_with_negatives(groups: list, asked: int) -> int:
-    """Find the evaluation batch size nearest to `asked` at which every batch holds a negative.
+    """Finds the evaluation batch size nearest to `asked` at which every batch holds a negative.
 
     Args:
         groups: Group of each sample, in the order of evaluation; samples of one group are not negatives.
@@ -137,7 +137,7 @@ class EpochDataset(Dataset):
         return self.size
 
     def __iter__(self) -> Iterator[dict]:
-        """Iterate over epoch 0. Every integer is a key, so iteration by index would not end."""
+        """Iterates over epoch 0. Every integer is a key, so iteration by index would not end."""
         return (self[key] for key in range(self.size))
 
     def __getitem__(self, key: int) -> dict:

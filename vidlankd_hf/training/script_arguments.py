@@ -61,7 +61,7 @@ class TeacherArguments(PairingArguments):
         help="share (below 1) or number of videos kept for evaluation; 0: none; default: 5 %%, at most 10000 windows",
     )
     shuffle_videos: bool = HfArg(default=False, help="control: pair every video's captions with another video's clips")
-    text_model: str = HfArg(default="small", help=f"size of a new one ({', '.join(SIZES)}), or a BERT to start from")
+    text_model: str = HfArg(default="small", help=f"size of a new BERT ({', '.join(SIZES)}), or one to start from")
     contrast: str = HfArg(default="infonce", help=f"one of {', '.join(CONTRASTS)}; the paper uses hinge")
     mil_candidates: int | None = HfArg(
         default=None,
@@ -70,7 +70,9 @@ class TeacherArguments(PairingArguments):
     )
     losses: str = HfArg(default="contrast+mlm", help=f"one of {', '.join(TEACHER_LOSSES)}; mlm: control without video")
     margin: float = HfArg(default=1.0, help="margin of the hinge losses: 1 in the paper, 0.5 for a vokenizer")
-    joint_size: int | None = HfArg(default=None, help="width of tokens and clips in the contrast; 64 for a vokenizer")
+    joint_size: int | None = HfArg(
+        default=None, help="width of the joint space of tokens and clips; 64 for a vokenizer"
+    )
     attn_implementation: str | None = HfArg(default=None, help=ATTENTION)
 
     @property
@@ -116,9 +118,9 @@ class StudentArguments:
         help="share (below 1) or number of blocks kept for evaluation; 0: none; default: 2 %%, at most 10000",
     )
     vokens: str | None = HfArg(default=None, help="folder that `vidlankd vokenize` wrote, for the voken objective")
-    cache_dir: str = HfArg(default="outputs/cache", help="where tokenised text is kept")
-    num_proc: int = HfArg(default=1, help="processes that tokenise")
-    stream_text: bool = HfArg(default=False, help="tokenise the text while it downloads, without a copy on disk")
+    cache_dir: str = HfArg(default="outputs/cache", help="where tokenized text is kept")
+    num_proc: int = HfArg(default=1, help="processes that tokenize")
+    stream_text: bool = HfArg(default=False, help="tokenize the text while it downloads, without a copy on disk")
 
     def fingerprints(self) -> dict[str, str | None]:
         """Checksums of the files, or commits on the Hub, of teacher and student; `None` if unknown.

@@ -1,4 +1,4 @@
-"""Trains the teacher: video-language contrast and masked language modelling on captioned clips."""
+"""Trains the teacher with a contrastive video-text loss and masked language modeling on captioned clips."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +72,7 @@ class TeacherTrainer(BaseTrainer):
         if not isinstance(model, VidLanKDTeacher):
             raise ValueError(f"the model is a {type(model).__name__}: TeacherTrainer trains a VidLanKDTeacher")
         if processing_class is None:
-            raise ValueError("give the tokenizer as processing_class: it tokenises the texts as they are read")
+            raise ValueError("give the tokenizer as processing_class: it tokenizes the texts as they are read")
         if "contrast" in model.loss_terms and args.per_device_train_batch_size < 2:
             raise ValueError(
                 f"per_device_train_batch_size is {args.per_device_train_batch_size}, but the contrast needs at "
