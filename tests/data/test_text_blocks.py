@@ -233,3 +233,12 @@ def test_blocks_of_a_tokenizer_that_reads_text_otherwise_are_not_taken_from_the_
         blocks = load_text_blocks(str(path), tokenizer, tmp_path / "cache", block_tokens=8)
         folders.append(blocks.folder)
     assert folders[0] != folders[1]
+
+
+@pytest.mark.parametrize("unknown, warned", [(1, False), (10, True)])
+def test_text_that_the_vocabulary_does_not_cover_is_a_warning(tmp_path, tokenizer, caplog, unknown, warned):
+    words = [*["unheard"] * unknown, *(WORDS * 100)[: 100 - unknown]]
+    for _ in range(2):  # also when the stored blocks are opened
+        caplog.clear()
+        load_text_blocks(Dataset.from_dict({"text": [" ".join(words)] * 50}), tokenizer, tmp_path)
+        assert (f"{unknown} % of the tokens" in caplog.text and "[UNK]" in caplog.text) == warned

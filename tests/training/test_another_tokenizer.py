@@ -249,7 +249,7 @@ def test_vokens_belong_to_the_students_tokens_and_work_with_any_teacher(tmp_path
     [
         (
             {"objectives": {"soft_label": 1.0}},
-            "soft_label compares .* another tokenizer: distil its states",
+            "soft_label compares .* another tokenizer: distill its states",
         ),
         ({"teacher_input": "masked"}, "teacher_input is 'masked', but .* leave teacher_input out"),
         (

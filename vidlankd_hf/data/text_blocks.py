@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 BLOCK_TOKENS = 126  # with [CLS] and [SEP]: 128
 BATCH_TEXTS = 1000  # tokenized at a time
+MOST_UNKNOWN, UNKNOWN_SAMPLE = 0.05, 1000  # share of tokens; blocks that are counted
 INFO = "info.json"
 
 
@@ -291,7 +292,7 @@ def load_text_blocks(
     if folder.exists():
         inode = folder.stat().st_ino
         try:
-            return _opened(folder)
+            return _opened(folder, tokenizer)
         except (DamagedData, FileNotFoundError) as error:
             logger.warning("%s. The text is tokenized again.", error)
             discard(folder, inode)
@@ -307,12 +308,20 @@ def load_text_blocks(
             if teacher_tokenizer is not None:
                 info["alignment"] |= {"teacher_tokenizer": settings[2], "teacher_length": teacher_length}
             (part / INFO).write_text(json.dumps(sealed(info), indent=2) + "\n")
-    return _opened(folder)
+    return _opened(folder, tokenizer)
 
 
-def _opened(folder: Path) -> TextBlocks:
-    """Opens the blocks of a finished folder and logs how well they are aligned."""
+def _opened(folder: Path, tokenizer: PreTrainedTokenizerBase) -> TextBlocks:
+    """Opens the blocks of a finished folder; logs how well they are aligned, and whether the vocabulary fits."""
     blocks = TextBlocks(folder)
+    sample = blocks.array[:: -(-len(blocks) // UNKNOWN_SAMPLE)]
+    share = 0.0 if tokenizer.unk_token_id is None else (sample == tokenizer.unk_token_id).mean()
+    if share > MOST_UNKNOWN:
+        logger.warning(
+            "%.0f %% of the tokens of %s are %s: the vocabulary does not cover this text. Use the tokenizer of a model "
+            "for its language and script.",
+            100 * share, blocks.info["source"], tokenizer.unk_token,
+        )  # fmt: skip
     if "alignment" in blocks.info:
         log = logger.warning if blocks.info["alignment"]["poor_blocks"] else logger.info
         log("%s: %s", folder, describe_alignment(blocks.info))

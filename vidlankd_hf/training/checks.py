@@ -129,7 +129,7 @@ def check_teacher_options(args, teacher: PreTrainedModel, other_tokenizer: bool)
     logits = ", ".join(args.objectives_on("logits"))
     if other_tokenizer and logits:
         raise ValueError(
-            f"{logits} compares predictions of the same tokens, but the teacher has another tokenizer: distil its "
+            f"{logits} compares predictions of the same tokens, but the teacher has another tokenizer: distill its "
             "states (nst, crd, infonce, regression), or use a teacher with the student's tokenizer"
         )
     if other_tokenizer and args.teacher_input == "masked":
@@ -140,7 +140,7 @@ def check_teacher_options(args, teacher: PreTrainedModel, other_tokenizer: bool)
     if args.teacher_input == "clean" and logits:
         raise ValueError(
             f"{logits} compares predictions of masked tokens, but with teacher_input 'clean' the teacher reads these "
-            "tokens: leave teacher_input out, or distil states (nst, crd, infonce, regression)"
+            "tokens: leave teacher_input out, or distill states (nst, crd, infonce, regression)"
         )
     if not other_tokenizer and args.teacher_pooling is not None:
         raise ValueError(
