@@ -318,8 +318,8 @@ def _opened(folder: Path, tokenizer: PreTrainedTokenizerBase) -> TextBlocks:
     share = 0.0 if tokenizer.unk_token_id is None else (sample == tokenizer.unk_token_id).mean()
     if share > MOST_UNKNOWN:
         logger.warning(
-            "%.0f %% of the tokens of %s are %s: the vocabulary does not cover this text. Use the tokenizer of a model for "
-            "its language and script.",
+            "%.0f %% of the tokens of %s are %s: the vocabulary does not cover this text. Use the tokenizer of a "
+            "model for its language and script.",
             *(100 * share, blocks.info["source"], tokenizer.unk_token),
         )
     if "alignment" in blocks.info:
