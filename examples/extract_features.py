@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--streams", nargs="+", default=[], help="as described above; default: none")
     parser.add_argument("--frame_model", help="short for --streams frame=MODEL@1")
     parser.add_argument("--clip_model", help="with --frame_model: short for --streams clip=MODEL@24x16")
-    parser.add_argument("--processors", nargs="+", default=[], help="name=FOLDER: a stream's other image processor")
+    parser.add_argument("--processors", nargs="+", default=[], help="name=FOLDER of a processor; default: the model's")
     parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32", help="backbone precision")
     parser.add_argument("--batch_size", type=int, default=32, help="pictures per forward pass; clips: a quarter")
     parser.add_argument("--device", help="device of the backbones; default: a GPU if there is one")
