@@ -1,9 +1,11 @@
 """A run that is stopped anywhere and resumed equals the uninterrupted one bit for bit, with dropout."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import helpers
 import pytest
@@ -93,7 +95,10 @@ def test_run_resumed_after_any_step_equals_the_uninterrupted_one_bit_for_bit(tmp
 @pytest.mark.slow
 def test_run_of_two_processes_resumed_after_any_step_equals_the_uninterrupted_one(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run([*command, __file__, str(tmp_path)], capture_output=True, text=True, timeout=580)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[1:3]))}
+    done = subprocess.run(
+        [*command, __file__, str(tmp_path)], capture_output=True, text=True, timeout=580, env=environment
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     equal = dict(line.split()[1:] for line in done.stdout.splitlines() if line.startswith("EQUAL"))
     assert equal == {f"{kind}-{step}": "True" for kind in LOSSES for step in range(1, STEPS + 1)}
