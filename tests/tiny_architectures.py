@@ -109,8 +109,8 @@ READS_TEXT = tuple(
     mamba megatron-bert metaclip_2 mistral mistral3 mixtral mllama mobilebert modernbert modernvbert mpnet mpt
     mra mt5 nomic_bert nystromformer olmo olmo2 openai-gpt opt ovis2 owlv2 owlvit paligemma pe_audio phi phi3
     qwen2 qwen2_audio qwen3 qwen3_vl rembert roberta rwkv sam3 siglip siglip2 smolvlm splinter squeezebert
-    stablelm starcoder2 t5 umt5 video_llava vipllava visual_bert xclip xglm xlm xlm-
-    roberta yoso""".split()
+    stablelm starcoder2 t5 umt5 video_llava vipllava visual_bert xclip xglm xlm xlm-roberta
+    yoso""".split()
 )
 # These need more than text, or return something else than a state for each token.
 CANNOT = {
