@@ -20,13 +20,13 @@ import vidlankd_hf.experiments.world  # noqa: F401  (adds its task to TASKS)
 from vidlankd_hf.cli import CommandLine, run_example
 from vidlankd_hf.evaluation import TASKS
 from vidlankd_hf.evaluation.arguments import FinetuningArguments
-from vidlankd_hf.evaluation.card import finetuning_results, scored_results, update_card
-from vidlankd_hf.evaluation.eval_only import OF_TRAINING, score_finetuned
+from vidlankd_hf.evaluation.card import finetuning_results, update_card
+from vidlankd_hf.evaluation.eval_only import score_and_report
 from vidlankd_hf.evaluation.finetune import find_task, finetune, folder_of, recipe_arguments, recipe_options
 from vidlankd_hf.evaluation.report import best_recipe
 from vidlankd_hf.evaluation.script_arguments import TaskArguments
 from vidlankd_hf.evaluation.task import Task
-from vidlankd_hf.evaluation.task_files import add_task_file
+from vidlankd_hf.evaluation.task_files import name_of_task
 from vidlankd_hf.hub.push import PushError, make_repository, push
 from vidlankd_hf.models.teacher import check_path
 from vidlankd_hf.reliability.run_dir import log_on_main
@@ -50,7 +50,9 @@ def main() -> None:
     if own.max_length is not None:
         options = replace(options, max_length=own.max_length)
     if own.eval_only:
-        score(parser, args, own, task, options)
+        score_and_report(parser.named, args, own, options)
+        if args.process_index == 0:
+            parser.save_settings(args.output_dir)
         return
     root, runs = Path(args.output_dir), []
     if args.push_to_hub:
@@ -87,29 +89,6 @@ def main() -> None:
         args, "Next: compare it with a student of the same text alone, made by vidlankd distill --objectives '{}':"
     )
     log_on_main(args, f"    vidlankd evaluate --models TEXT_ONLY {own.model} {chosen}{data}")
-    PartialState().destroy_process_group()
-
-
-def name_of_task(own) -> str:
-    """Returns the name given by --task, or that of the task in --task_file, after reading it."""
-    if (own.task is None) == (own.task_file is None):
-        raise ValueError("give a task: either --task or --task_file")
-    return own.task or add_task_file(own.task_file)[0]
-
-
-def score(parser: CommandLine, args: FinetuningArguments, own: TaskArguments, task: Task, options) -> None:
-    """Scores a fine-tuned model without training."""
-    given = sorted(parser.named & OF_TRAINING)
-    if given:
-        raise ValueError(f"--{given[0]} has no effect with --eval_only, which trains nothing: leave it out")
-    result = score_finetuned(own.model, own.task, args, own.data, options, own.eval_rows)
-    if args.process_index == 0:
-        parser.save_settings(args.output_dir)
-        for split, values in result["scores"].items():
-            shown = [f"{name} {'undefined' if value is None else f'{value:.4f}'}" for name, value in values.items()]
-            print(f"{task.title}, {split}: {', '.join(shown)}")
-        if Path(own.model).is_dir() and not own.no_card:
-            print(f"Card: {update_card(own.model, scored_results(task, own.task, result))}")
     PartialState().destroy_process_group()
 
 

@@ -16,8 +16,6 @@ shows the grounded world.
 """
 
 import json
-import math
-import shlex
 from pathlib import Path
 
 from vidlankd_hf.cli import CommandLine, run_example
@@ -32,11 +30,8 @@ from vidlankd_hf.inspection.accounting import account_lines, close_account
 from vidlankd_hf.inspection.alignment import load_encoders, measure_alignment, write_alignment
 from vidlankd_hf.inspection.contact_sheet import histogram_rows, summary_rows, write_image, write_page
 from vidlankd_hf.inspection.inspect import sample_clips, summarize, vocabulary_growth, vocabulary_size_at
-from vidlankd_hf.inspection.script_arguments import InspectionArguments
-from vidlankd_hf.utils.examples import flags
+from vidlankd_hf.inspection.script_arguments import InspectionArguments, teacher_options
 from vidlankd_hf.utils.io import atomic_write
-
-READING = ("caption_format", "caption_encoding", "caption_columns", "remove_overlap", "streams", "max_length")
 
 
 def main() -> None:
@@ -103,16 +98,7 @@ def main() -> None:
     problems = pairs.unpaired.problems(args.features, args.captions)
     if problems:
         print("To train without them, give --max_unpaired. " + ". ".join(problems) + ".")
-    print(f"Next: vidlankd teacher {shlex.join(flags(teacher_settings(args, parser.settings, pairs.unpaired.share)))}")
-
-
-def teacher_settings(args: InspectionArguments, given: dict, unpaired: float) -> dict:
-    """Settings of `vidlankd teacher` for the data that were inspected; `unpaired` is the share it must leave out."""
-    if "features" not in given:
-        return {"world": args.world}
-    settings = {name: getattr(args, name) for name in ("features", "captions", "tokenizer")}
-    settings |= {name: given[name] for name in READING if name in given}
-    return settings | ({"max_unpaired": math.ceil(1000 * unpaired) / 1000} if unpaired else {})
+    print(f"Next: vidlankd teacher {teacher_options(args, parser.settings, pairs.unpaired.share)}")
 
 
 if __name__ == "__main__":

@@ -67,21 +67,10 @@ def shrunk(values: dict) -> dict:
     return small
 
 
-def tiny_config(model_type: str, **overrides) -> PreTrainedConfig:
-    """The configuration of a tiny model.
-
-    Args:
-        model_type: One of those that `AutoConfig` knows.
-        overrides: Fields that the general rules of this file do not make small enough, or not consistent.
-    """
+def tiny_config(model_type: str) -> PreTrainedConfig:
+    """The configuration of a tiny model of a type that `AutoConfig` knows."""
     kind = CONFIG_MAPPING[model_type]
-    values = shrunk(kind().to_dict())
-    for name, value in overrides.items():
-        if isinstance(value, dict) and isinstance(values.get(name), dict):
-            values[name] = {**values[name], **value}
-        else:
-            values[name] = value
-    return kind.from_dict(values)
+    return kind.from_dict(shrunk(kind().to_dict()))
 
 
 def complete_model(model_type: str) -> PreTrainedModel:
@@ -92,14 +81,11 @@ def complete_model(model_type: str) -> PreTrainedModel:
         text, vision = BertConfig(**sizes, vocab_size=VOCABULARY), ViTConfig(**sizes, image_size=32)
         config = CONFIG_MAPPING[model_type].from_vision_text_configs(vision, text)
     else:
-        config = tiny_config(model_type, **OVERRIDES.get(model_type, {}))
+        config = tiny_config(model_type)
     model_class = MODEL_MAPPING[type(config)]
     return (model_class[0] if isinstance(model_class, tuple) else model_class)(config).eval()
 
 
-MROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}}
-# Fields that the general rules do not make small enough, or not consistent with each other.
-OVERRIDES: dict[str, dict[str, Any]] = {}
 # These read text without anything else, and teach.
 READS_TEXT = tuple(
     """aimv2 albert altclip aria aya_vision bert big_bird biogpt blip-2 bloom camembert chinese_clip clap clip

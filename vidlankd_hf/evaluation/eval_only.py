@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from transformers import AutoConfig
 
 from ..data.vocabulary import load_tokenizer
@@ -14,6 +15,7 @@ from ..reliability.run_dir import is_finished, log_on_main, mark_finished, open_
 from ..utils.io import atomic_write
 from ..utils.loading import loading
 from .arguments import FinetuningArguments
+from .card import scored_results, update_card
 from .checkpoints import check_encoder, fingerprint
 from .finetune import (
     RESULT_FILE,
@@ -27,6 +29,7 @@ from .finetune import (
 )
 from .heads import Classification, Options, Regression
 from .reading import read_rows
+from .script_arguments import TaskArguments
 from .task import Task
 from .trainer import FinetuningTrainer
 
@@ -38,6 +41,31 @@ OF_TRAINING = frozenset(
     push_to_hub save_strategy save_steps save_total_limit
     """.split()
 )
+
+
+def score_and_report(named: set[str], args: FinetuningArguments, own: TaskArguments, options: Options) -> None:
+    """Scores a fine-tuned model without training, prints its scores and adds them to its card.
+
+    Args:
+        named: Names of the options that the user gave.
+        args, own: The options.
+        options: Options of the task's head.
+
+    Raises:
+        ValueError: One of the given options has no effect; see also [`score_finetuned`].
+    """
+    given = sorted(named & OF_TRAINING)
+    if given:
+        raise ValueError(f"--{given[0]} has no effect with --eval_only, which trains nothing: leave it out")
+    task = find_task(own.task)
+    result = score_finetuned(own.model, own.task, args, own.data, options, own.eval_rows)
+    if args.process_index == 0:
+        for split, values in result["scores"].items():
+            shown = [f"{name} {'undefined' if value is None else f'{value:.4f}'}" for name, value in values.items()]
+            print(f"{task.title}, {split}: {', '.join(shown)}")
+        if Path(own.model).is_dir() and not own.no_card:
+            print(f"Card: {update_card(own.model, scored_results(task, own.task, result))}")
+    PartialState().destroy_process_group()
 
 
 def score_finetuned(

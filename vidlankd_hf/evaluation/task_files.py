@@ -52,6 +52,20 @@ class OwnData:
     model_labels: dict[str, str]
 
 
+def name_of_task(own) -> str:
+    """Returns the name given by --task, or that of the task in --task_file, after reading it.
+
+    Args:
+        own: [`TaskArguments`].
+
+    Raises:
+        ValueError: Both are given, or none.
+    """
+    if (own.task is None) == (own.task_file is None):
+        raise ValueError("give a task: either --task or --task_file")
+    return own.task or add_task_file(own.task_file)[0]
+
+
 def add_task_file(path: str | Path) -> list[str]:
     """Reads and checks a task file with all its data, and adds its task to `TASKS`.
 
