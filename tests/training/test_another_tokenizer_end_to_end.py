@@ -1,8 +1,10 @@
 """From texts to a student: a BERT teacher and a RoBERTa student with a byte-level tokenizer of its own."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -77,7 +79,10 @@ def test_run_resumed_after_any_step_equals_the_uninterrupted_one_bit_for_bit(tmp
 @pytest.mark.slow
 def test_two_processes_equal_one_and_resume_bit_for_bit(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run([*command, __file__, str(tmp_path)], capture_output=True, text=True, timeout=580)
+    root = Path(__file__).parents[2]
+    found = {**os.environ, "PYTHONPATH": os.pathsep.join((str(root), str(root / "tests")))}  # helpers of the tests
+    command += [__file__, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=580, env=found)
     assert done.returncode == 0, done.stderr[-3000:]
     two = json.loads((tmp_path / "two.json").read_text())
     assert two["resumed_equals_whole"] is True
