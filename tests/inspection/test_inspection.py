@@ -3,6 +3,7 @@
 import http.server
 import json
 import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from captioned_videos import caption, write_captions, write_features
 from datasets import Dataset
-from helpers import example, make_tokenizer, parse_command
+from helpers import make_tokenizer, parse_command
 from PIL import Image
 
 import vidlankd_hf
@@ -33,7 +34,7 @@ from vidlankd_hf.inspection.inspect import (
     vocabulary_size_at,
     words_of,
 )
-from vidlankd_hf.utils.examples import flags
+from vidlankd_hf.inspection.script_arguments import teacher_options
 
 
 def write_video(path, seconds=6, rate=5):
@@ -238,13 +239,13 @@ def test_the_next_command_reads_what_was_inspected(monkeypatch):
     given = ["--features", "f", "--captions", "my captions.csv", "--tokenizer", "t", "--output_dir", "look"]
     given += ["--caption_columns", "video=clip", "text=caption", "--remove_overlap", "true", "--num_clips", "4"]
     ((args,), parser) = parse_command(monkeypatch, "inspect_data", given)
-    settings = example("inspect_data").teacher_settings(args, parser.settings, unpaired=1 / 3)
-    (_, own), _ = parse_command(monkeypatch, "pretrain_teacher", flags(settings))
+    options = teacher_options(args, parser.settings, unpaired=1 / 3)
+    (_, own), _ = parse_command(monkeypatch, "pretrain_teacher", shlex.split(options))
     assert (own.features, own.captions, own.tokenizer) == ("f", "my captions.csv", "t")
     assert own.caption_columns == ["video=clip", "text=caption"] and own.remove_overlap is True
     assert 1 / 3 <= own.max_unpaired < 0.34
     ((args,), parser) = parse_command(monkeypatch, "inspect_data", ["--world", "w"])
-    assert example("inspect_data").teacher_settings(args, parser.settings, unpaired=0.0) == {"world": "w"}
+    assert teacher_options(args, parser.settings, unpaired=0.0) == "--world w"
 
 
 @pytest.mark.slow
