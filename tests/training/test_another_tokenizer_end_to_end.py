@@ -12,6 +12,7 @@ import torch
 from datasets import Dataset
 from helpers import MINI, logged, make_student, make_teacher
 from tokenizer_families import TEXTS, make_family
+from transformers import AutoTokenizer
 
 from vidlankd_hf import DistillationConfig, DistillationTrainer
 
@@ -25,11 +26,20 @@ def texts(count: int, seed: int) -> Dataset:
     return Dataset.from_dict({"text": [" ".join(rng.choice(words, 30)) for _ in range(count)]})
 
 
+def tokenizers(cache):
+    """The same in every process: training a tokenizer again may give another one."""
+    folders = [Path(cache, name) for name in ("roberta", "wordpiece")]
+    for folder in folders:
+        if not folder.exists():
+            make_family(folder.name).save_pretrained(folder)
+    return [AutoTokenizer.from_pretrained(folder) for folder in folders]
+
+
 def distil(folder, cache, resume=None, dropout=0.1, **arguments):
     import datasets
 
     datasets.config.HF_DATASETS_CACHE = cache
-    tokenizer, teacher_tokenizer = make_family("roberta"), make_family("wordpiece")
+    tokenizer, teacher_tokenizer = tokenizers(cache)
     args = DistillationConfig(
         output_dir=str(folder), objectives={"nst": 30.0, "crd": 1.0}, max_steps=6, logging_steps=1, seed=5,
         save_steps=1, report_to="none", disable_tqdm=True, per_device_eval_batch_size=4,
@@ -79,6 +89,7 @@ def test_run_resumed_after_any_step_equals_the_uninterrupted_one_bit_for_bit(tmp
 @pytest.mark.slow
 def test_two_processes_equal_one_and_resume_bit_for_bit(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    tokenizers(tmp_path / "cache")
     root = Path(__file__).parents[2]
     found = {**os.environ, "PYTHONPATH": os.pathsep.join((str(root), str(root / "tests")))}  # helpers of the tests
     command += [__file__, str(tmp_path)]
