@@ -6,9 +6,9 @@
 Each model is fine-tuned with several seeds, and scored as it is on the tasks
 that need no fine-tuning. --task_file names YAML files of your own tasks
 (docs/downstream.md). With --eval_only, or if a task file has no train split,
-fine-tuned models are scored without training. The first model is the baseline of the
-significance tests. Every result is kept in --output_dir: after an interruption,
-the same command continues.
+fine-tuned models are scored without training. The first model is the baseline
+of the significance tests. Every result is kept in --output_dir: after an
+interruption, the same command continues.
 """
 
 import json

@@ -85,6 +85,7 @@ def test_statistics_of_a_stack_are_those_of_its_rows(name):
 
 CASES = {  # arguments of `load_metric`: predictions, references, scores
     ("accuracy", None): ([1, 0, 1], [1, 1, 1], {"accuracy": 2 / 3}),
+    ("f1", None): ([0, 2, 2], [0, 1, 2], {"macro_f1": 5 / 9, "accuracy": 2 / 3}),
     ("glue", "mrpc"): ([1, 0, 1], [1, 1, 1], {"accuracy": 2 / 3, "f1": 0.8}),
     ("tracie", None): (
         [1],
