@@ -56,6 +56,8 @@ def run_seed(runs: SeedRuns, names: list[str], jobs: int, launcher: list[str] | 
 
     if pending and runs.world is not None:
         runs.world_run().make(quiet=False)
+    if any(ROWS[name].byte_level for name in pending):
+        runs.make_byte_level_tokenizer()
     teachers = list(dict.fromkeys(ROWS[name].teacher for name in pending))
     vokens = [name for name in pending if ROWS[name].num_vokens]
     total = len(teachers) + len(vokens) + len(pending)

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ...cli import read_config
+from ...data.text_blocks import load_text
+from ...data.vocabulary import load_tokenizer
 from ...models.configuration import VidLanKDTeacherConfig
 from ...models.objectives import objectives_recipe
 from ...models.teacher import VidLanKDTeacher
@@ -20,6 +22,7 @@ from ..grid import ExperimentRun, probe
 from ..script_arguments import VokenizationArguments
 from ..world.recipe import STUDENT_RECIPE, TEACHER_RECIPE
 from .tables import ROWS, TEACHERS
+from .tokenizer import train_byte_level_tokenizer
 
 DATA = {"pretrain_teacher": ("features", "captions", "tokenizer"), "distill": ("text",)}
 
@@ -97,12 +100,27 @@ class SeedRuns:
                 options["student_model_type"] = config.text_config.model_type
         if row.num_vokens:
             options["vokens"] = str(self.vokens_run(name).folder)
-        names = {name: options[name] for name in ("teacher", "student", "vokens") if name in options}
+        options |= row.options
+        if row.byte_level:
+            options["tokenizer"] = str(self.byte_level_tokenizer)
+        names = {name: options[name] for name in ("teacher", "student", "vokens", "tokenizer") if name in options}
         files = StudentArguments(**{"student": self.student_recipe.get("student", "small"), **names})
         settings = {**self.student_recipe, **options, "seed": self.seed, "fingerprints": files.fingerprints()}
         settings["objectives"] = self._objectives(name)
         arguments = self._arguments(folder, {**options, "no_probe": True})
         return ExperimentRun(folder, "distill", arguments, settings)
+
+    @property
+    def byte_level_tokenizer(self) -> Path:
+        """Folder of the tokenizer of students that do not have the teacher's."""
+        return self.folder / "byte_level_tokenizer"
+
+    def make_byte_level_tokenizer(self) -> None:
+        """Trains that tokenizer on the students' text, with as many tokens as the teacher's has."""
+        source = self.student_recipe["text"] if self.world is None else str(self.world / "text" / "train.txt")
+        teacher = self.teacher_recipe["tokenizer"] if self.world is None else str(self.world / "tokenizer")
+        texts = (row["text"] for row in load_text(source, streaming=True))
+        train_byte_level_tokenizer(texts, len(load_tokenizer(teacher)), self.byte_level_tokenizer)
 
     def result(self, name: str) -> dict | None:
         """Reads the stored result of a student; `None` if there is none.
@@ -155,6 +173,8 @@ class SeedRuns:
             "num_vokens": row.num_vokens,
             "continues_teacher": row.continues_teacher,
             "equal_compute": row.equal_compute,
+            **({"byte_level": True} if row.byte_level else {}),
+            **({"options": row.options} if row.options else {}),
             "teacher_recipe": {k: v for k, v in self.teacher_recipe.items() if affects_results(k)},
             "student_recipe": {k: v for k, v in self.student_recipe.items() if affects_results(k)},
         }
@@ -185,7 +205,8 @@ class SeedRuns:
         teacher = VidLanKDTeacher(VidLanKDTeacherConfig.from_pretrained(folder, trust_remote_code=False))
         new = recipe.get("student", "small"), recipe.get("student_model_type")
         start, model_type = (str(folder), None) if row.continues_teacher else new
-        student = build_student(start, str(folder), model_type)
+        tokenizer = load_tokenizer(str(self.byte_level_tokenizer)) if row.byte_level else None
+        student = build_student(start, str(folder), row.options.get("student_model_type", model_type), tokenizer)
         student.remove_objectives()
         if row.objectives:
             student.add_objectives(self._objectives(name), teacher.config.hidden_size)

@@ -28,6 +28,8 @@ class Row:
         num_vokens: Number of vokens K; the teacher is then the vokenizer.
         continues_teacher: Whether the student starts from the teacher's text encoder.
         equal_compute: Whether the student trains for more steps, up to the FLOPs of the CRD student.
+        byte_level: Whether the student has a byte-level BPE tokenizer, trained on the text, instead of the teacher's.
+        options: Further options of `vidlankd distill`.
     """
 
     label: str
@@ -36,13 +38,15 @@ class Row:
     num_vokens: int | None = None
     continues_teacher: bool = False
     equal_compute: bool = False
+    byte_level: bool = False
+    options: dict = field(default_factory=dict)
 
 
 def _headless(name: str, weight: float) -> dict:
     return {name: {"weight": weight, "head": False}}
 
 
-CRD, VOKEN = {"crd": 1.0}, {"voken": 1.0}
+CRD, VOKEN, CLEAN = {"crd": 1.0}, {"voken": 1.0}, {"teacher_input": "clean"}
 ROWS = {
     "text_only": Row("text only"),
     "text_only_equal_compute": Row("text only, equal compute", equal_compute=True),
@@ -74,6 +78,29 @@ ROWS = {
     "by_vokenizer": Row("CRD, teacher: the vokenizer", CRD, "vokenizer"),
     "voken_hinge": Row("vokens, K = 300, hinge vokenizer", VOKEN, "vokenizer_hinge", num_vokens=300),
 }
+# Students of other model types, with the teacher's tokenizer and with one of their own.
+MODEL_TYPES = {"roberta": "RoBERTa", "modernbert": "ModernBERT"}
+LEARNING = {"text_only": ("text only", {}, "teacher"), "nst": ("NST (weight 1000)", {"nst": 1000.0}, "teacher")}
+LEARNING |= {
+    "crd": ("CRD (weight 1)", CRD, "teacher"),
+    "shuffled": ("CRD, shuffled captions", CRD, "shuffled_teacher"),
+}
+ROWS |= {
+    f"{model_type}_{'bpe_' if byte_level else ''}{name}": Row(
+        f"{MODEL_TYPES[model_type]}, {'own' if byte_level else 'same'} tokenizer: {label}",
+        objectives,
+        teacher,
+        byte_level=byte_level,
+        options={"student_model_type": model_type},
+    )
+    for model_type in MODEL_TYPES
+    for byte_level in (False, True)
+    for name, (label, objectives, teacher) in LEARNING.items()
+}
+ROWS |= {
+    f"{name}_clean": Row(f"{ROWS[name].label}, teacher reads clean text", ROWS[name].objectives, options=CLEAN)
+    for name in ("nst", "crd")
+}
 TABLES = {
     "objectives": (
         "Distillation objectives",
@@ -97,5 +124,13 @@ TABLES = {
     "weights": (
         "Objective weights",
         "nst_at_1 nst_at_10 nst_at_100 nst nst_at_10000 crd_at_0.1 crd crd_at_10".split(),
+    ),
+    "tokenizer": (
+        "A teacher with another tokenizer than the student",
+        [name for name in ROWS if name.startswith(tuple(f"{model_type}_" for model_type in MODEL_TYPES))],
+    ),
+    "input": (
+        "What the teacher reads: the student's masked tokens, or clean text",
+        "nst nst_clean crd crd_clean".split(),
     ),
 }
