@@ -70,6 +70,8 @@ def ablation_results() -> dict[str, str]:
     kept, found, costs = ablations.read_kept(EVIDENCE / "ablations"), {}, {}
     for name in TABLES:
         rows = ablations.table_rows(name, kept)
+        if not rows:  # nothing committed yet
+            continue
         found[f"ablation-{name}"] = ablations.markdown_table(name, rows, kept, costs=False)
         for row in rows:
             costs[row["what"]] = [row["what"], *ablations.cost_cells(row)]

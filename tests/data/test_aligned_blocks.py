@@ -296,7 +296,7 @@ def test_blocks_that_are_hardly_aligned_are_counted_and_refused_if_they_are_many
     few = load(few, tmp_path / "few", teacher_length=12)
     assert few.info["alignment"]["poor_blocks"] in (1, 2)
     assert "less than half of the tokens are aligned" in caplog.text
-    with pytest.raises(ValueError, match=r"only \d+\.\d% of the tokens are aligned.*at most 1% of the blocks"):
+    with pytest.raises(ValueError, match=r"only \d+\.\d% of the tokens are aligned.*allowed in at most 1% of them"):
         load([good] * 80 + [" ".join([bad] * 40)], tmp_path / "many", teacher_length=12)
 
 

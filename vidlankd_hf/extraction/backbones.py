@@ -177,8 +177,8 @@ def _load_model(name: str) -> Any:
             config = AutoConfig.from_pretrained(name, trust_remote_code=False)
             if getattr(config, "mask_ratio", None):
                 config.mask_ratio = 0.0  # ViT MAE would hide random patches
-            options = {"config": config, "dtype": torch.float32, "trust_remote_code": False}
-            return AutoModel.from_pretrained(name, **options).eval()
+            model = AutoModel.from_pretrained(name, config=config, dtype=torch.float32, trust_remote_code=False)
+            return model.eval()
     except ImportError as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{name} needs a library that is not installed: {reason}") from error
