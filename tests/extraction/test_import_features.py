@@ -200,7 +200,7 @@ def with_bytes(change):
 @pytest.mark.parametrize("damage, reason, detail", [
     (objects, "unreadable", "b.npy is object .1., but it must be floating point.*save numbers, not objects"),
     (object_in_npz, "unreadable", "b.npz::features is object"),
-    (lambda folder: (folder / "b.npy").write_bytes(pickle.dumps(Bomb(folder / "ran"))), "unreadable", "not a .npy file"),
+    (lambda folder: (folder / "b.npy").write_bytes(pickle.dumps(Bomb(folder / "ran"))), "unreadable", "not a .npy"),
     (saved(np.ones((20, 6), np.int64)), "unreadable", r"b.npy is int64 \[20, 6\], but it must.*astype"),
     (saved(np.ones((20, 6), np.longdouble)), "unreadable", "is float128"),
     (saved(np.ones(20)), "wrong shape", r"b.npy is float64 \[20\], but it must be"),
@@ -208,7 +208,7 @@ def with_bytes(change):
     (saved(np.ones((20, 5))), "wrong width", "has width 5, but the first video has 6"),
     (saved(np.diag([1.0, 1, np.nan, 1, 1, 1])), "not finite", "step 2, value 2 is nan"),
     (saved(np.full((20, 6), 1e6)), "not finite", "step 0, value 0 is 1000000.0, but.*65504"),
-    (with_bytes(lambda content: b""), "unreadable", "not a .npy file"),
+    (with_bytes(lambda content: b""), "unreadable", "not a .npy"),
     (with_bytes(lambda content: content[:-8]), "unreadable", "truncated or damaged.*takes 960 bytes, but.* 952"),
 ], ids=["objects", "objects in npz", "pickle", "integers", "longdouble", "one dimension", "no steps", "width", "nan",
         "overflow", "empty", "cut"])  # fmt: skip
