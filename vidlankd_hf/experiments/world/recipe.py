@@ -39,5 +39,5 @@ OBJECTIVES = {
 
 
 def in_help(recipe: dict) -> dict[str, str]:
-    """Returns `defaults` for [`CommandLine`] that show the recipe's values next to the ordinary defaults."""
+    """Returns `defaults` for `CommandLine` that show the recipe's values next to the ordinary defaults."""
     return {name: f"%(default)s; grounded world: {value}" for name, value in recipe.items()}
