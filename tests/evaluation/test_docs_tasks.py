@@ -49,6 +49,7 @@ def scored(folder, name) -> dict:
     return evaluate_zero_shot(TASKS[name], model, AutoTokenizer.from_pretrained(folder / "model"), None, model)
 
 
+@pytest.mark.slow
 def test_the_robustness_set_scores_a_model_on_every_test_file_and_again_without_training(workplace):
     assert add_task_file(workplace / "reviews.yaml") == ["reviews"]
     result = finetune(str(workplace / "model"), "reviews", arguments(workplace / "run"), keep_model=True)
