@@ -58,7 +58,7 @@ def test_address_in_a_word_of_a_command_line_ends_with_the_word():
     "http://host.org/b.mp4?X-Sig=a%7ESECRET%3d: gone",  # as it was given
     "signature a~SECRET= has expired",  # decoded, without the address
     "signature a%7ESECRET%3D has expired",
-    "[Errno 2] No such file or directory: '/work/http:/host.org/b.mp4?X-Sig=a%7ESECRET%3d'",
+    "[Errno 2] No such file or directory: '/data/http:/host.org/b.mp4?X-Sig=a%7ESECRET%3d'",
 ])  # fmt: skip
 def test_secrets_of_an_address_are_removed_from_errors_however_they_are_spelled(error):
     assert "SECRET" not in hide_secrets(error, "http://host.org/b.mp4?X-Sig=a%7ESECRET%3d")
