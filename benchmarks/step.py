@@ -307,9 +307,7 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
     parser.add_argument("--batch", type=int, default=8, help="sequences of 128 tokens per step (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="timed steps per variant (default: %(default)s)")
-    parser.add_argument(
-        "--output_dir", type=Path, help="folder for step.json, step.md and step.png (default: only print)"
-    )
+    parser.add_argument("--output_dir", type=Path, help="folder for step.json, .md and .png (default: only print)")
     parser.add_argument("--floors", type=Path, help="JSON file of minimum ratios; the run fails below one")
     args = parser.parse_args()
     floors = json.loads(args.floors.read_text()) if args.floors else {}

@@ -2,12 +2,13 @@
 
     vidlankd ablate --table objectives teacher --seeds 1 2 3
 
-They compare objectives, teachers, features, heads, vokens and weights, by
-default on the grounded world. For your own data, give --config: a YAML file
-with the sections pretrain_teacher (with features, captions and tokenizer) and
-distill (with text), and ablate for options of this script (docs/baselines.md).
-The result of every run is a JSON file in --results; while that file is there,
-the run is not repeated. If a run fails, the tables lack its row.
+They compare objectives, teachers, features, heads, vokens, weights, tokenizers
+and what the teacher reads, by default on the grounded world. For your own data,
+give --config: a YAML file with the sections pretrain_teacher (with features,
+captions and tokenizer) and distill (with text), and ablate for options of this
+script (docs/baselines.md). The result of every run is a JSON file in --results;
+while that file is there, the run is not repeated. If a run fails, the tables
+lack its row.
 """
 
 import shlex

@@ -104,5 +104,5 @@ CANNOT = {
     "lxmert": "reads features of picture regions with every text",
     "idefics": "its language model attends to a picture in every layer",
     "udop": "reads the place of every token on a page",
-    "videoprism": "adds a token of its own to every text",
+    "videoprism": "adds an extra token to every text",
 }

@@ -92,7 +92,7 @@ def test_segments_of_real_tokenizers_are_the_finest_that_no_token_crosses(one, o
 
 @pytest.mark.parametrize(("one", "other"), list(itertools.combinations(FAMILIES, 2)))
 def test_words_of_ordinary_text_are_aligned_whatever_the_tokenizer(one, other):
-    """Every word of plain sentences is in segments of its own: spaces and marks of word starts join no words."""
+    """In plain sentences, no segment holds parts of two words: spaces and word-start markers do not join words."""
     for text in TEXTS[:3]:
         first, second = spans_of(one, text), spans_of(other, text)
         segments, _ = cut(len(text), first, second)

@@ -206,16 +206,7 @@ def workplace(tmp_path_factory):
     return folder
 
 
-QUICK = [
-    "--num_train_epochs",
-    "1",
-    "--per_device_train_batch_size",
-    "4",
-    "--use_cpu",
-    "true",
-    "--disable_tqdm",
-    "true",
-]
+QUICK = "--num_train_epochs 1 --per_device_train_batch_size 4 --use_cpu true --disable_tqdm true".split()
 
 
 def command(workplace, script, *arguments, expect=0):

@@ -17,16 +17,7 @@ from transformers import BertForMaskedLM
 from vidlankd_hf.experiments.parallel_evaluation import _gpus
 
 ROOT = Path(__file__).parents[2]
-QUICK = [
-    "--num_train_epochs",
-    "1",
-    "--per_device_train_batch_size",
-    "4",
-    "--use_cpu",
-    "true",
-    "--disable_tqdm",
-    "true",
-]
+QUICK = "--num_train_epochs 1 --per_device_train_batch_size 4 --use_cpu true --disable_tqdm true".split()
 
 
 @pytest.fixture(scope="module")

@@ -49,7 +49,7 @@ def test_students_card_says_which_states_taught_and_what_the_teacher_read(tmp_pa
         "other": (
             {"aligned": True, "teacher_layer": [0, -1]},
             "mean of the layers 0, -1; mean over a segment's tokens",
-            "the text without masks, in tokens of its own tokenizer",
+            "the text without masks, tokenized by its own tokenizer",
         ),
     }
     for name, (options, states, read) in runs.items():

@@ -60,7 +60,7 @@ def test_nothing_asks_at_a_terminal():
 
 @pytest.fixture(params=["unknown", "bert"])
 def hostile(request, tmp_path, monkeypatch):
-    """A model folder with code of its own, and someone who answers every question with yes."""
+    """A model folder that contains code, and someone who answers every question with yes."""
     folder = tmp_path / "model"
     BertForMaskedLM(make_config(make_tokenizer())).save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)

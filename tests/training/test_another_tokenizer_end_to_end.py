@@ -1,4 +1,4 @@
-"""From texts to a student: a BERT teacher and a RoBERTa student with a byte-level tokenizer of its own."""
+"""From texts to a student: a BERT teacher and a RoBERTa student that has a byte-level tokenizer."""
 
 import json
 import os

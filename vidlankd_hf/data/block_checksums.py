@@ -2,7 +2,7 @@
 
 `shard-00000.safetensors.xxh3` holds the 64-bit XXH3 of each 16 KiB of the shard, as little-endian integers. The
 manifest of the folder holds the sha256 of this file. Folders of earlier versions have `.crc32` files instead, with
-32-bit integers; Python's CRC-32 takes about ten times as long as XXH3.
+32-bit integers, which take longer to compute.
 """
 
 import hashlib

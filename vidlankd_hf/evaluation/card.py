@@ -43,29 +43,19 @@ def finetuning_results(task: Task, name: str, runs: list[dict]) -> list[EvalResu
     subset = f" ({', '.join(parts)})" if parts else ""
     entries = []
     for split, values in first["scores"].items():
-        for metric in (name for name in values if not name.endswith("threshold")):
+        for metric in values:
             scores = [run["scores"][split][metric] or 0.0 for run in runs]
-            entries.append(
-                EvalResult(
-                    task_type=task.head.task_type,
-                    dataset_type=_data_id(task, name),
-                    dataset_name=task.title,
-                    dataset_config=task.data[1] if task.data else None,
-                    dataset_split=split,
-                    metric_type=metric,
-                    metric_value=round(median(scores), 4),
-                    metric_name=f"{metric}, median over seeds, fine-tuned{subset}",
-                    metric_args={
-                        "seeds": [run["seed"] for run in runs],
-                        "min": round(min(scores), 4),
-                        "max": round(max(scores), 4),
-                        "collapsed_seeds": [run["seed"] for run in runs if run["collapsed"]],
-                        "learning_rate": first["learning_rate"],
-                        "epochs": first["epochs"],
-                    },
-                )
-            )
-    return entries
+            details = {
+                "seeds": [run["seed"] for run in runs],
+                "min": round(min(scores), 4),
+                "max": round(max(scores), 4),
+                "collapsed_seeds": [run["seed"] for run in runs if run["collapsed"]],
+                "learning_rate": first["learning_rate"],
+                "epochs": first["epochs"],
+            }
+            how = f"median over seeds, fine-tuned{subset}"
+            entries.append(_entry(task, name, split, metric, median(scores), how, details))
+    return [entry for entry in entries if not entry.metric_type.endswith("threshold")]
 
 
 def scored_results(task: Task, name: str, result: dict) -> list[EvalResult]:
@@ -77,21 +67,29 @@ def scored_results(task: Task, name: str, result: dict) -> list[EvalResult]:
         result: Result of [`score_finetuned`].
     """
     subset = f" ({result['eval_rows']} eval rows)" if result["eval_rows"] else ""
+    how = f"scored without training on it{subset}"
     return [
-        EvalResult(
-            task_type=task.head.task_type,
-            dataset_type=_data_id(task, name),
-            dataset_name=task.title,
-            dataset_config=task.data[1] if task.data else None,
-            dataset_split=split,
-            metric_type=metric,
-            metric_value=round(value or 0.0, 4),
-            metric_name=f"{metric}, scored without training on it{subset}",
-        )
+        _entry(task, name, split, metric, value or 0.0, how)
         for split, values in result["scores"].items()
         for metric, value in values.items()
         if not metric.endswith("threshold")
     ]
+
+
+def _entry(
+    task: Task, name: str, split: str, metric: str, value: float, how: str, details: dict | None = None
+) -> EvalResult:
+    return EvalResult(
+        task_type=task.head.task_type,
+        dataset_type=_data_id(task, name),
+        dataset_name=task.title,
+        dataset_config=task.data[1] if task.data else None,
+        dataset_split=split,
+        metric_type=metric,
+        metric_value=round(value, 4),
+        metric_name=f"{metric}, {how}",
+        metric_args=details,
+    )
 
 
 def _data_id(task: Task | ZeroShot, name: str) -> str:

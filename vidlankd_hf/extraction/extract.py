@@ -70,9 +70,9 @@ class Extraction(ShardFolder):
         try:
             task.run()
         except OSError as error:
-            problem = os.strerror(error.errno) if error.errno else str(error)
+            reason = os.strerror(error.errno) if error.errno else error
             problem = (
-                f"{problem}: shard {number} could not be written. Finished shards are kept; fix the cause and run the "
+                f"{reason}: shard {number} could not be written. Finished shards are kept; fix the cause and run the "
                 "same command again"
             )
             raise OSError(error.errno, problem, error.filename or str(self.folder)) from error

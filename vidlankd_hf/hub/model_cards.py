@@ -84,7 +84,7 @@ def _teaching_rows(trainer, student) -> dict[str, Any]:
     read = "the text without masks" if trainer.teacher_reads_clean_text else "the student's masked tokens"
     return {
         "Teacher's states": "hidden" in student.teacher_needs and f"{of_layers}{pooled.get(pooling, '')}",
-        "The teacher read": read + (", in tokens of its own tokenizer" if pooling else ""),
+        "The teacher read": read + (", tokenized by its own tokenizer" if pooling else ""),
         "Alignment": aligned and describe_alignment(data.info),
     }
 

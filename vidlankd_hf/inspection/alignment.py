@@ -138,7 +138,7 @@ def advantages(
         encode_texts, encode_clips: From [`load_encoders`].
 
     Returns:
-        `[offsets, captions]`: the caption's similarity to the clip of its own video that is as long as the caption
+        `[offsets, captions]`: the caption's similarity to the clip of the same video that is as long as the caption
         and starts `OFFSETS[i]` seconds after it, minus its mean similarity to such clips of other videos; NaN where
         the clip would lie outside the video.
     """

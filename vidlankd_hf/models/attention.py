@@ -72,7 +72,7 @@ def is_causal(model: PreTrainedModel) -> bool:
     """
     pad = getattr(model.config.get_text_config(), "pad_token_id", None)
     ids = torch.tensor([[index for index in range(1, 10) if index != pad][:8]], device=model.device)
-    weight = model.get_input_embeddings().weight
+    weight = _token_embeddings(model)
     embedded: list[Tensor] = []
     lasts: list[Tensor] = []
 
@@ -103,12 +103,23 @@ def is_causal(model: PreTrainedModel) -> bool:
     return not any(gradient[last].any() for gradient, last in zip(gradients, lasts) if gradient is not None)
 
 
+def _token_embeddings(model: PreTrainedModel) -> Tensor:
+    """The weights `[V, H]` with which a model looks tokens up."""
+    try:
+        return model.get_input_embeddings().weight
+    except NotImplementedError:  # the text encoders of GroupViT and OWL-ViT do not name them
+        size = model.config.get_text_config().vocab_size
+        tables = (part for part in model.modules() if isinstance(part, torch.nn.Embedding))
+        return next(table.weight for table in tables if table.num_embeddings == size)
+
+
 def longest_sequence(model: PreTrainedModel) -> int | None:
     """Returns the maximum number of tokens that `model` takes, or `None` if there is no limit.
 
     Models like RoBERTa number their positions from the padding token's id + 1, so they take fewer tokens than they
-    have position embeddings.
+    have position embeddings. The limit of a teacher is that of its text encoder.
     """
+    model = getattr(model, "text_model", model)
     limit = getattr(model.config, "max_position_embeddings", None)
     positions = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
     padding = getattr(positions, "padding_idx", None)

@@ -16,7 +16,7 @@ def pooling_weights(segments: Tensor, count: int, last: bool = False, dtype: tor
         segments: `[B, L]`, the segment of each token, -1 for none.
         count: S, the number of segments.
         last: Only the last token of a segment counts, instead of all of them equally.
-        dtype: Of the weights.
+        dtype: Dtype of the weights.
 
     Returns:
         `[B, S, L]`. The weights of a segment sum to 1; those of a segment without tokens are 0.

@@ -108,7 +108,7 @@ def checkpoint_to_resume(given: str | bool | None, folder: str | Path, saves: bo
 
 
 def best_checkpoint(resumed: str, saves: bool) -> str | None:
-    """Return the best checkpoint of the run that is resumed, whose folder may have moved; all processes call it.
+    """Returns the best checkpoint of the run that is resumed, whose folder may have moved; all processes call it.
 
     Args:
         resumed: The checkpoint that the run resumes from.

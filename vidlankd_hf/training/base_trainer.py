@@ -105,7 +105,7 @@ class BaseTrainer(FaultTolerantTrainer):
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch: Tensor | None = None):
         items = count_items(inputs)
         means, outputs = self.compute_means(model, inputs)
-        # Outside `get_batch_samples` (the stock evaluation gives a scalar), the batch is a step of its own.
+        # Outside `get_batch_samples` (the stock evaluation gives a scalar), the batch counts as one step.
         own_step = num_items_in_batch is None or num_items_in_batch.dim() == 0
         step_items = self.accelerator.reduce(items, "sum") if own_step else num_items_in_batch
         loss = scaled_loss(means, self.loss_terms, items, step_items, self.accelerator.num_processes)

@@ -130,8 +130,7 @@ def alignment_for(args, teacher, teacher_tokenizer: PreTrainedTokenizerBase | No
     check_teacher_options(args, teacher, teacher_tokenizer is not None)
     if teacher_tokenizer is None:
         return {}
-    reader = getattr(teacher, "text_model", teacher)
-    return {"teacher_tokenizer": teacher_tokenizer, "teacher_length": longest_sequence(reader)}
+    return {"teacher_tokenizer": teacher_tokenizer, "teacher_length": longest_sequence(teacher)}
 
 
 def split_blocks(blocks: TextBlocks, held_out: float | None, batch: int):

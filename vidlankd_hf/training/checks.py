@@ -96,9 +96,10 @@ def check_pair(
             f"the teacher's vocabulary has {text.vocab_size} tokens, the student's {student.config.vocab_size}: "
             f"{remedy}"
         )
-    if not other and text.pad_token_id != student.config.pad_token_id:
+    pad = getattr(text, "pad_token_id", student.config.pad_token_id)  # some models do not use it
+    if not other and pad != student.config.pad_token_id:
         raise ValueError(
-            f"the padding token has id {text.pad_token_id} for the teacher and {student.config.pad_token_id} for the "
+            f"the padding token has id {pad} for the teacher and {student.config.pad_token_id} for the "
             f"student: {remedy}"
         )
     own = teacher_tokenizer or tokenizer

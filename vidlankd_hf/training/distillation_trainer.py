@@ -120,7 +120,7 @@ class DistillationTrainer(BaseTrainer):
             check_pair(model, teacher_model, *tokenizers)
             aligned = differs(*tokenizers) or alignment_of(train_dataset) is not None
             check_teacher_options(args, teacher_model, aligned)
-            readers.append(getattr(teacher_model, "text_model", teacher_model))
+            readers.append(teacher_model)
         train_dataset = as_blocks(train_dataset, readers, args, *tokenizers)
         eval_dataset = as_blocks(eval_dataset, readers, args, *tokenizers)
         check_texts("train_dataset", train_dataset, processing_class)
@@ -193,7 +193,7 @@ class DistillationTrainer(BaseTrainer):
         return {**given, **taught}
 
     def _teacher_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
-        """What the teacher reads: the student's tokens with or without masks, or windows of its own tokens."""
+        """What the teacher reads: the student's tokens with or without masks, or windows in the teacher's tokens."""
         if self.teacher_reads_clean_text and "teacher_input_ids" not in inputs:
             raise ValueError("the batch has no teacher_input_ids: use the TextCollator, or leave teacher_input out")
         in_windows = "teacher_positions" in inputs

@@ -8,8 +8,9 @@ from transformers import PreTrainedTokenizerFast
 
 from ...utils.io import atomic_dir
 
-SPECIAL_TOKENS = {"cls_token": "<s>", "pad_token": "<pad>", "sep_token": "</s>", "unk_token": "<unk>"}
-SPECIAL_TOKENS["mask_token"] = "<mask>"
+SPECIAL_TOKENS = {
+    "cls_token": "<s>", "pad_token": "<pad>", "sep_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"
+}  # fmt: skip
 
 
 def train_byte_level_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> None:
