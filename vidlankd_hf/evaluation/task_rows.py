@@ -101,14 +101,20 @@ def _as_text(value: Any, name: str) -> str:
     return str(value)
 
 
-def _label(spec: TaskSpec, value: Any) -> int:
-    """Returns the class of a label, which a file may hold as a string, a number or a boolean."""
+def _label_text(spec: TaskSpec, value: Any) -> str:
+    """Returns a label, which a file may hold as a string, a number or a boolean, as a string."""
     if isinstance(value, bool):
         value = str(value).lower()
     whole = isinstance(value, float) and value.is_integer()
     text = "" if value is None else str(int(value)) if whole else str(value)
     if text in spec.leave_out:
         raise _LeftOut
+    return text
+
+
+def _label(spec: TaskSpec, value: Any) -> int:
+    """Returns the class of a label."""
+    text = _label_text(spec, value)
     if text not in spec.labels:
         raise ValueError(
             f"has the label {text!r}: allowed are {', '.join(map(repr, spec.labels))}; add it to `labels`, or "
@@ -154,9 +160,7 @@ def _choice(spec: TaskSpec, record: dict) -> dict:
     if spec.labels:
         label = _label(spec, value)
     else:
-        text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-        if text in spec.leave_out:
-            raise _LeftOut
+        text = _label_text(spec, value)
         if text not in map(str, range(len(choices))):
             raise ValueError(
                 f"has the label {text!r}: allowed are 0 to {len(choices) - 1}, the number of the right choice; name "
