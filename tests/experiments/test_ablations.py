@@ -110,6 +110,13 @@ def test_results_with_other_settings_are_refused(tmp_path):
         runs.result("crd")
 
 
+def test_committed_results_suffice_for_their_tables(tmp_path):
+    for folder in sorted((ROOT / "docs" / "evidence" / "ablations").glob("seed-*")):
+        runs = SeedRuns(int(folder.name.removeprefix("seed-")), tmp_path, folder)
+        stored = {path.stem for path in folder.iterdir()}
+        assert stored and all(runs.result(name) is not None for name in stored), folder
+
+
 def test_another_text_or_learning_rate_is_refused_but_not_another_logging_interval(tmp_path, config):
     (tmp_path / "results").mkdir()
     path = tmp_path / "results" / "crd.json"

@@ -43,6 +43,10 @@ def read_recipes(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return recipes[0], recipes[1]
 
 
+def _affecting_results(recipe: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in recipe.items() if affects_results(name)}
+
+
 class SeedRuns:
     """The runs of one seed.
 
@@ -133,9 +137,12 @@ class SeedRuns:
             return None
         result, asked = read_json(path, dict, "remove it to train again"), self.identity(name)
         for key, value in json.loads(json.dumps(asked)).items():
-            if result.get(key) != value:
+            stored = result.get(key)
+            if key in ("teacher_recipe", "student_recipe") and isinstance(stored, dict):
+                stored = _affecting_results(stored)
+            if stored != value:
                 raise ValueError(
-                    f"{path} has {key} {result.get(key)}, but this run has {value}: remove the file or give another "
+                    f"{path} has {key} {stored}, but this run has {value}: remove the file or give another "
                     "--results folder"
                 )
         return result
@@ -175,8 +182,8 @@ class SeedRuns:
             "equal_compute": row.equal_compute,
             **({"byte_level": True} if row.byte_level else {}),
             **({"options": row.options} if row.options else {}),
-            "teacher_recipe": {k: v for k, v in self.teacher_recipe.items() if affects_results(k)},
-            "student_recipe": {k: v for k, v in self.student_recipe.items() if affects_results(k)},
+            "teacher_recipe": _affecting_results(self.teacher_recipe),
+            "student_recipe": _affecting_results(self.student_recipe),
         }
 
     def _arguments(self, folder: Path, options: dict) -> list[str]:
