@@ -115,7 +115,7 @@ def test_hub_id_names_data_set_and_configuration(monkeypatch, source, path, conf
 def test_text_that_is_none_is_counted_and_one_that_is_a_number_refused(tmp_path, tokenizer, lines):
     blocks = load_text_blocks(Dataset.from_dict({"text": [None, *lines[:100]]}), tokenizer, tmp_path)
     assert blocks.info["texts_without_tokens"] == 1
-    with pytest.raises(ValueError, match="row 1: the text is '17', a int, but the column must hold strings"):
+    with pytest.raises(ValueError, match="row 1: the text is '17' .int., but the column must hold strings"):
         load_text_blocks(Dataset.from_dict({"text": [17]}), tokenizer, tmp_path)
 
 

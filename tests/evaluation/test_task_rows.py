@@ -110,7 +110,7 @@ ANSWERED = {"question": "q", "context": "a red hat", "answers": "red"}
         ([{"context": "c", "choices": ["a"], "label": 0}], {"kind": "choice"}, "give a list of at least two"),
         ([{"context": "c", "choices": ["a", "b"], "label": 2}], {"kind": "choice"}, "label '2': allowed are 0 to 1"),
         ([{"context": "c", "choices": ["a", "b"], "label": 0}, {"context": "c", "choices": ["a"] * 3, "label": 0}],
-         {"kind": "choice"}, "has 3 choices, but the first one has 2"),
+         {"kind": "choice"}, "row 2 has 3 choices, but the first one has 2"),
         ([{**ANSWERED, "answers": "blue"}], SPAN, "answer 'blue', which its context does not contain"),
         ([{**ANSWERED, "answers": None}], SPAN, "row 1 has no answer: .*unanswerable: true"),
         ([{**ANSWERED, "answers": {"text": ["red"], "answer_start": [0]}}], SPAN, "context has 'a r' at the start 0"),

@@ -30,9 +30,9 @@ from .tokenization import special_tokens_around, tokenize
 from .vocabulary import tokenizer_fingerprint
 
 BLOCKS, PIECES = "blocks.npy", "pieces.jsonl"
-Tokenized = tuple[int, int, np.ndarray, AlignedTexts | None]  # of a batch: texts, texts without tokens, ids, alignment
+Tokenized = tuple[int, int, np.ndarray, AlignedTexts | None]  # texts in a batch, those without tokens, ids, alignment
 LEAST_ROOM = 4  # a window of the teacher must hold this many tokens of text
-PIECE_BYTES = 2**25  # an interruption loses at most this much of the blocks, and the batches in progress
+PIECE_BYTES = 2**25  # an interruption loses at most this much of blocks.npy, and the batches in progress
 
 
 class TextError(ValueError):
@@ -71,7 +71,7 @@ def make_aligner(
     """Checks that the tokens of two tokenizers can be aligned; returns what aligns them.
 
     Args:
-        student, teacher: Their tokenizers.
+        student, teacher: The tokenizers.
         teacher_length: Maximum number of tokens that the teacher reads at once, with special tokens; `None`: no limit.
 
     Raises:
@@ -81,7 +81,7 @@ def make_aligner(
         if not tokenizer.is_fast:
             raise ValueError(
                 f"the {whose}'s tokenizer ({type(tokenizer).__name__}) has no fast version, so it does not tell which "
-                "characters each token is: save a fast version (tokenizer.json), or use another model"
+                "characters each token covers: save a fast version (tokenizer.json), or use another model"
             )
     special = sum(map(len, special_tokens_around(teacher)))
     room = None if teacher_length is None else teacher_length - special
@@ -101,7 +101,7 @@ def write_blocks(
     block_tokens: int,
     aligner: Aligner | None = None,
 ) -> dict:
-    """Writes full blocks of the texts' tokens, or the rest of them if the folder holds some already.
+    """Writes the texts' tokens in full blocks; continues after the blocks that the folder already holds.
 
     Args:
         batches: All texts, in the same batches each time.
@@ -151,9 +151,9 @@ def write_blocks(
                 progress.update(count)
                 texts, without_tokens = texts + count, without_tokens + empty
                 ids = np.concatenate([rest, ids])
-                whole = len(ids) // block_tokens
-                files[BLOCKS].append(ids[: whole * block_tokens])
-                rest = ids[whole * block_tokens :]
+                full = len(ids) // block_tokens
+                files[BLOCKS].append(ids[: full * block_tokens])
+                rest = ids[full * block_tokens :]
                 if cutter and aligned is not None:
                     for name, rows in cutter.add(aligned).items():
                         files[name].append(rows)
@@ -214,7 +214,7 @@ def pieces_of(folder: Path, name: str, begin: int) -> list[Piece]:
 
 
 def _complete_pieces(path: Path, files: dict[str, GrowingArray]) -> list[dict]:
-    """The pieces of all files that agree with their lines in `path`, in order. Each file is positioned after them."""
+    """The pieces, in order, that match their lines in `path` in every file. Each file is positioned after them."""
     pieces: list[dict] = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         try:
@@ -274,7 +274,7 @@ def _tokenize(batch: list, tokenizer: Any, dtype: np.dtype, aligner: Aligner | N
     for row, text in enumerate(batch):
         if not isinstance(text, str | None):
             kind = type(text).__name__
-            raise TextError(row, f"the text is {str(text)[:40]!r}, a {kind}, but the column must hold strings")
+            raise TextError(row, f"the text is {str(text)[:40]!r} ({kind}), but the column must hold strings")
     texts = [text for text in batch if text and has_text(text)]
     aligned = None
     try:

@@ -1,7 +1,7 @@
-"""Reads spans of one feature shard, and fetches no more from the disk than the requested span.
+"""Reads spans of one feature shard, fetching only the requested span from the disk.
 
-A shard is memory-mapped, so that bytes in the page cache are copied once. By default, the system also reads what
-surrounds each missing page: eight times the bytes of a window. So `madvise` tells it in advance what is needed.
+A shard is memory-mapped, so that bytes in the page cache are copied once. By default, the system also reads the
+surroundings of each missing page, eight times the bytes of a window. So `madvise` tells it in advance what is needed.
 """
 
 import json
@@ -75,7 +75,7 @@ class OpenShard:
             self._map.madvise(mmap.MADV_WILLNEED, page, first + rows.nbytes - page)
 
     def _fetch_likely(self, entry: dict, streams: Sequence[str], start: float, end: float) -> None:
-        """Starts fetching features before their times are read: the right rows, if steps are evenly spaced."""
+        """Starts fetching features before their times are read. Finds the right rows if steps are evenly spaced."""
         for name in streams:
             offset, length = entry["streams"][name]
             first, last = (int(time / entry["duration"] * length) for time in (start, end))
@@ -128,7 +128,7 @@ class OpenShard:
         if len(times) != length:
             raise ValueError(
                 f"the index gives {entry['video']!r} the steps {offset} to {offset + length} of {entry['shard']}, "
-                "which ends before: the folder is damaged, extract it again"
+                f"which holds only {offset + len(times)}: the folder is damaged, extract it again"
             )
         return times
 

@@ -1,4 +1,4 @@
-"""Windows on disk, one pair of memory-mapped files for each feature shard, so that they are read a shard at a time.
+"""Windows on disk, in a pair of memory-mapped files for each feature shard, so that shards are read one by one.
 
 A folder holds
 
@@ -27,7 +27,7 @@ from ..utils.io import atomic_write, discard, resumable_dir, sha256_of, sync
 from ..utils.json_files import read_text
 from .block_checksums import Checksums
 from .captions import Caption, iterate_captions, naming_the_line, source_files
-from .checksums import READ_BYTES, DamagedData, verify_once, whole_file
+from .checksums import READ_BYTES, DamagedData, complete_file, verify_once
 from .features import FeatureStore, read_manifest
 from .fingerprint import hash64
 from .open_shard import OpenShard
@@ -107,7 +107,7 @@ def _verified_info(folder: Path) -> dict | None:
     inode = folder.stat().st_ino
     try:
         info = _read_info(folder)
-        verify_once(folder, [whole_file(folder / name, entry) for name, entry in info["files"].items()])
+        verify_once(folder, [complete_file(folder / name, entry) for name, entry in info["files"].items()])
     except DamagedData as error:
         logger.warning("%s. The captions are divided again.", error)
         discard(folder, inode)
@@ -261,7 +261,7 @@ def _map_table(path: Path) -> pa.Table:
         options = pa.ipc.IpcReadOptions(use_threads=False)  # a forked worker has no threads to wait for
         return pa.ipc.open_file(pa.memory_map(str(path)), options=options).read_all()
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is damaged ({error}): remove its folder to divide the captions again") from error
+        raise ValueError(f"{path} is damaged ({error}): {REMEDY}") from error
 
 
 class WindowShard(Windows):
@@ -309,6 +309,6 @@ class WindowShard(Windows):
         return {**row, "video_features": features, "times": times}
 
     def videos(self, begin: int, end: int) -> list[str]:
-        """The video of each window from `begin` to before `end`."""
+        """The video of each window from `begin` to `end` (exclusive)."""
         names = [json.loads(entry.as_py())["video"] for entry in self.entries]
         return [names[self.locate(window)[0]] for window in range(begin, end)]

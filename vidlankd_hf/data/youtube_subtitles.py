@@ -98,5 +98,5 @@ def _milliseconds(value: str | None, where: str) -> int | None:
 
 def _list(value: Any, where: str) -> list:
     if not isinstance(value, list):
-        raise ValueError(f"{where} must be a list")
+        raise ValueError(f"{where} must be a list, but is {str(value)[:80]!r}")
     return value

@@ -1,4 +1,4 @@
-"""Scores a fine-tuned model on a task without training: its labels must be those of the task."""
+"""Scores a fine-tuned model on a task without training. Its labels must be those of the task."""
 
 import json
 import time
@@ -154,8 +154,10 @@ def load_finetuned(model: str, task: Task) -> tuple[torch.nn.Module, list[int] |
         "without --eval_only"
     )
     if not any(name.endswith(suffix) for name in saved_as):
-        raise ValueError(f"{model} was saved as {', '.join(saved_as) or 'nothing known'}, not ...{suffix}, which "
-                         f"{task.title} needs: {advice}")  # fmt: skip
+        raise ValueError(
+            f"{model} was saved as {', '.join(saved_as) or 'an unknown class'}, but {task.title} needs a class that "
+            f"ends with {suffix}: {advice}"
+        )
     classes = classes_of_outputs(model, config, task)
     network, info = task.head.auto.from_pretrained(
         model, dtype=torch.float32, output_loading_info=True, output_hidden_states=False, output_attentions=False,

@@ -119,7 +119,9 @@ def official_layout(path: Path) -> Iterator[None]:
     try:
         yield
     except (LookupError, TypeError, AttributeError, csv.Error, lzma.LZMAError, EOFError, RecursionError) as error:
-        raise ValueError(f"{path} is not in the official layout: {type(error).__name__} {error}") from error
+        raise ValueError(
+            f"{path} is not in the official layout ({type(error).__name__}: {error}): give the official file"
+        ) from error
 
 
 def open_text(path: Path) -> TextIO:

@@ -292,7 +292,7 @@ def check_path(path: str | Path, what: str) -> None:
 def text_part(model: PreTrainedModel) -> PreTrainedModel:
     """Returns the innermost part of a model that encodes text: a text encoder or a language model without its head.
 
-    It is the model itself if that has no such part. The part of an encoder-decoder is its encoder.
+    For an encoder-decoder this is its encoder, and for a model without such a part the model itself.
     """
     while not isinstance(model, VidLanKDTeacher):
         candidates = [model.base_model, *(getattr(model, name, None) for name in TEXT_PARTS)]

@@ -38,7 +38,7 @@ from .checks import (
 )
 from .distillation_config import DistillationConfig
 
-WINDOWS = ("teacher_input_ids", "teacher_attention_mask")  # of a batch: the teacher's windows
+WINDOWS = ("teacher_input_ids", "teacher_attention_mask")  # fields of a batch that hold the teacher's windows
 FOR_TEACHER = (*WINDOWS, "teacher_positions", "teacher_segments")
 
 
@@ -162,7 +162,7 @@ class DistillationTrainer(BaseTrainer):
         return list(range(len(dataset))) if contrastive_objectives(self.model) else None
 
     def _prepare_teacher(self, teacher: PreTrainedModel):
-        """The teacher frozen, in eval mode and on the device; ZeRO-3 shards it with a separate engine."""
+        """Returns the teacher frozen, in eval mode and on the device; ZeRO-3 shards it with a separate engine."""
         teacher.requires_grad_(False)
         teacher.eval()
         if self.args.device.type == "cpu":
@@ -223,7 +223,7 @@ class DistillationTrainer(BaseTrainer):
         return pool_windows(states, positions, segments, count, last)
 
     def first_samples(self, batch: dict[str, Tensor], count: int) -> dict[str, Tensor]:
-        """See [`BaseTrainer.first_samples`]; the teacher's windows, several for a sample, stay complete."""
+        """See [`BaseTrainer.first_samples`]; all of the teacher's windows stay, since a sample may have several."""
         first = super().first_samples(batch, count)
         return {**first, **{name: batch[name] for name in WINDOWS if "teacher_positions" in batch and name in batch}}
 

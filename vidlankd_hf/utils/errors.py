@@ -50,7 +50,7 @@ class PrintableFormatter(logging.Formatter):
 
 
 def show_log() -> None:
-    """Shows this package's log, from level INFO on, on stderr."""
+    """Shows this package's log messages of level INFO or higher on stderr."""
     handler = logging.StreamHandler()
     handler.setFormatter(PrintableFormatter())
     logging.getLogger("vidlankd_hf").addHandler(handler)

@@ -109,7 +109,7 @@ def _cell(value: dict | None, digits: int = 2) -> str:
 
 
 def markdown_table(name: str, rows: list[dict], results: dict[int, dict[str, dict]], costs: bool = True) -> str:
-    """The table with its title; `rows` are those of [`table_rows`], `costs` adds MLM loss, steps and TFLOP."""
+    """Formats the rows of [`table_rows`] as a table with its title; `costs` adds MLM loss, steps and TFLOP."""
     seeds = sorted({seed for row in rows for seed in row["seeds"]})
     uneven = any(row["seeds"] != seeds for row in rows)
     probed = any(row["mean"] for row in rows)
