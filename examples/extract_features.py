@@ -77,7 +77,7 @@ def main() -> None:
     processes, _ = requested_launch()
     if processes not in (None, state.num_processes):
         parser.error(
-            f"{processes} processes were asked for, but this run has {state.num_processes}: on CPU use torchrun"
+            f"{processes} processes were requested, but this run has {state.num_processes}: on CPU use torchrun"
         )
     streams = paper_streams(args.frame_model, args.clip_model) if args.frame_model else []
     streams = with_processors(streams + [*map(Stream.parse, args.streams)], args.processors)

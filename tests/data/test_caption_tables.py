@@ -175,7 +175,7 @@ def test_a_folder_of_tables_is_read_in_order_and_other_files_are_accounted_for(t
     (tmp_path / "README.md").write_text("words")
     account = Account()
     assert read_captions(tmp_path, columns=COLUMNS, account=account) == EXPECTED
-    assert account.summary()["caption files"]["left_out"]["is no table"]["first"] == [str(tmp_path / "README.md")]
+    assert account.summary()["caption files"]["left_out"]["is not a table"]["first"] == [str(tmp_path / "README.md")]
 
 
 def test_a_hub_data_set_is_read_without_its_code(tmp_path, monkeypatch, tokenizer):

@@ -156,7 +156,7 @@ def preempt(work: Path, times: int) -> Outcome:
 
 
 def not_a_number(work: Path, times: int) -> Outcome:
-    """The loss of one sample is NaN. The report must name it, no checkpoint may hold it, and a replay must repeat it."""
+    """The loss of one sample is NaN. The report must name it, no checkpoint hold it, and a replay repeat it."""
     for number in range(times):
         sample, folder, log = random.randrange(50), work / f"nan-{number}", work / f"nan-{number}.txt"
 

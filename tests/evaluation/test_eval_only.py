@@ -107,8 +107,8 @@ def test_the_command_refuses_options_without_effect_and_unclear_tasks(moods, tmp
     for option in (["--learning_rate", "1e-3"], ["--seeds", 2], ["--keep_model", "true"], ["--train_rows", 5]):
         message = refusal(monkeypatch, "finetune", *task, "--eval_only", "true", *option)
         assert f"{option[0]} has no effect with --eval_only" in message
-    assert "either --task or --task_file" in refusal(monkeypatch, "finetune", *task, "--task", "rte")
-    assert "either --task or --task_file" in refusal(monkeypatch, "finetune", *task[:2])
+    assert "give exactly one of them" in refusal(monkeypatch, "finetune", *task, "--task", "rte")
+    assert "--task is None and --task_file is None: give" in refusal(monkeypatch, "finetune", *task[:2])
 
 
 def test_evaluate_scores_fine_tuned_models_as_they_are_if_a_task_has_no_training_data(moods, tmp_path, monkeypatch):

@@ -2,9 +2,9 @@
 
 The student's blocks have `block_tokens` tokens each, whichever teacher is used. A segment (see segments.py) that
 crosses the edge of a block is dropped: its tokens stay, but belong to no segment, and the teacher's go to the block in
-which the segment begins. If a block has more of the teacher's tokens than it reads at once, it reads the block in
-several windows. No window begins inside a segment. If a text or sentence ends in the second half of a window's
-maximum length, the next window begins there.
+which the segment begins. If a block has more teacher tokens than the teacher reads at once, it is read in several
+windows. No window begins inside a segment. If a text or sentence ends in the second half of a window's maximum length,
+the next window begins there.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class AlignedTexts(NamedTuple):
         segments: `[n]` segment of each of the student's tokens, -1 for none.
         teacher_ids: `[m]` the teacher's tokens.
         teacher_segments: `[m]` segment of each teacher token, -1 for none.
-        places: `[m]` index of the student's token next to which each teacher token is stored; determines its block.
+        places: `[m]` index of the student's token with which each teacher token is stored; determines its block.
         ends: `[m]` whether a text or sentence ends with each teacher token.
     """
 
@@ -57,7 +57,7 @@ def align(texts: Sequence[str], student: Tokens, teacher: Tokens, dtype: np.dtyp
         texts: The texts.
         student, teacher: The tokens of the texts.
         dtype: Type of the teacher's ids.
-        same: Whether both tokenizers are the same. Then each token is a segment, even a token without text.
+        same: Whether both tokenizers are the same. Then each token is a segment, even one without text.
     """
     starts = np.cumsum([0, *map(len, texts)])
     classes = classes_of("".join(texts))

@@ -84,7 +84,7 @@ def table_files(path: Path, account: Account | None = None) -> list[Path]:
         account.read["caption files"] += len(found)
         account.used["caption files"] += len(files)
         for file in sorted(set(found) - set(files)):
-            account.leave_out("caption files", "is no table", str(file))
+            account.leave_out("caption files", "is not a table", str(file))
     return files
 
 

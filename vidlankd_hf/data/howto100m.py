@@ -119,7 +119,7 @@ def convert_howto100m(
 
 
 class _Misses:
-    """Lists and counts what is left out, and stops the conversion when it is too much."""
+    """Lists and counts what is left out, and stops the conversion when too many videos are."""
 
     def __init__(self, file: TextIO, max_missing: float, num_videos: int):
         self.file, self.max_missing, self.num_videos = file, max_missing, num_videos

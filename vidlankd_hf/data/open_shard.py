@@ -27,8 +27,8 @@ class OpenShard:
 
     Raises:
         DamagedData: The shard or its checksums differ from what was written. Reading rows raises this too.
-        ValueError: This is not a safetensors file, it is shorter than its header says, or a tensor is neither float16
-            nor float32.
+        ValueError: The file is not a safetensors file or is shorter than its header says, or a tensor is neither
+            float16 nor float32.
     """
 
     def __init__(self, path: Path, checksums: Checksums | None = None):
@@ -47,7 +47,7 @@ class OpenShard:
         header = json.loads(self._map[8 : 8 + size])
         header.pop("__metadata__", None)
         self._tensors: dict[str, np.ndarray] = {}
-        self._first: dict[str, int] = {}  # byte in the file
+        self._first: dict[str, int] = {}  # first byte of each tensor in the file
         for name, entry in header.items():
             if entry["dtype"] not in DTYPES:
                 raise ValueError(f"{path}: {name} is {entry['dtype']}, but shards hold {', '.join(DTYPES)}")

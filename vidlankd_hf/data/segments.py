@@ -1,7 +1,7 @@
-"""Segments: the smallest pieces of a text whose edges are edges of tokens in both of two tokenizations.
+"""Segments: the smallest pieces of a text whose boundaries are token boundaries in both of two tokenizations.
 
-A token covers a span of characters. Tokens whose spans overlap, directly or through other tokens, are in one segment,
-whichever tokenizer they come from, if there are tokens of both. So no token crosses the edge of a segment, and no
+A token covers a span of characters. Tokens whose spans overlap, directly or through other tokens, form a segment,
+whichever tokenizer they come from, if there are tokens of both. So no token crosses the boundary of a segment, and no
 segment can be divided.
 
 White space at the ends of a token is not part of its span, so that " world" and "world" are the same piece of text.
@@ -66,7 +66,7 @@ def cut(length: int, one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np
     for numbers in pieces:
         is_segment &= np.bincount(numbers, minlength=size) > 0
     is_segment[0] = False  # holds the tokens without text
-    number = np.where(is_segment, np.cumsum(is_segment) - 1, NONE)
+    number = np.where(is_segment, np.cumsum(is_segment) - 1, NONE)  # of each piece
     return number[pieces[0]], number[pieces[1]]
 
 

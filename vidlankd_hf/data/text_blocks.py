@@ -244,7 +244,7 @@ def load_text_blocks(
 ) -> TextBlocks:
     """Tokenizes a text source once and cuts it into full blocks; a second call opens the stored blocks.
 
-    A second call verifies them once per run and machine, and tokenizes again if they are damaged. An interrupted call
+    It verifies them once per run and machine, and tokenizes again if they are damaged. An interrupted call
     is continued by the next one. Files are identified by their content.
 
     All texts are joined in order and cut every `block_tokens` tokens, so that no step computes padding. Only the last

@@ -1,4 +1,4 @@
-"""Files of text: which ones a folder holds, and where in them something is wrong."""
+"""Files of text: which ones a folder holds, and where in a file something is wrong."""
 
 import logging
 from pathlib import Path

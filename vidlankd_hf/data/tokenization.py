@@ -111,7 +111,7 @@ def special_tokens_around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int]
 
 
 def counts_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a word has other tokens after a space than at the beginning, as in byte-level tokenizers."""
+    """Whether a word has different tokens after a space than at the beginning, as in byte-level tokenizers."""
     probes = ["hello world", "Commands", "a", "1999"]
     return tokenize(tokenizer, probes) != tokenize(tokenizer, [" " + probe for probe in probes])
 

@@ -40,7 +40,7 @@ def read_json3(text: str, path: Path, video: str) -> Rows:
         segments = _list(event.get("segs", []), f"{where}: segs")
         words = [segment.get("utf8", "") if isinstance(segment, dict) else None for segment in segments]
         if not all(isinstance(word, str) for word in words):
-            raise ValueError(f"{where}: each of segs must be an object whose utf8 is a text")
+            raise ValueError(f"{where}: each of segs must be an object whose utf8 is a string")
         yield from _row(where, video, event.get("tStartMs", 0), event.get("dDurationMs"), "".join(words))
 
 

@@ -89,7 +89,7 @@ def score_finetuned(
 
     Raises:
         ImportError: The extra `downstream` is not installed.
-        ValueError: The model was not fine-tuned for such a task, has other labels, or the data have no labels.
+        ValueError: The model has no head for such a task or has other labels, or the data have no labels.
     """
     chosen = find_task(task)
     options = options or recipe_options(chosen)

@@ -104,7 +104,7 @@ def companion_file(path: Path, name: str, what: str) -> Path:
     """
     found = _existing(path.with_name(name))
     if found is None:
-        raise FileNotFoundError(f"{path.with_name(name)} is missing: it contains {what} of {path.name}")
+        raise FileNotFoundError(f"{path.with_name(name)} is missing: put the file with {what} of {path.name} there")
     return found
 
 

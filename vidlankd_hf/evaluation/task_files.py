@@ -62,7 +62,7 @@ def name_of_task(own) -> str:
         ValueError: Both options are given, or neither.
     """
     if (own.task is None) == (own.task_file is None):
-        raise ValueError("give either --task or --task_file, to say which task")
+        raise ValueError(f"--task is {own.task} and --task_file is {own.task_file}: give exactly one of them")
     return own.task or add_task_file(own.task_file)[0]
 
 

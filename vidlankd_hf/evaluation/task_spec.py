@@ -97,7 +97,7 @@ def read_spec(path: str | Path) -> TaskSpec:
     """Reads and checks a task file.
 
     Raises:
-        ValueError: It is not such a file. The message names every mistake, what is allowed and what to do.
+        ValueError: The file is not a task file. The message names every mistake, what is allowed and what to do.
     """
     path = Path(path)
     if not path.is_file():

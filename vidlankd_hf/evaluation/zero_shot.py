@@ -108,7 +108,7 @@ def _result(predictions: np.ndarray, items: list[dict]) -> dict:
 
 
 def _is_right(item: dict, prediction: int) -> bool:
-    """Whether a prediction is right. If people gave several answers equally often, each of them is."""
+    """Whether a prediction is right. If people gave several answers equally often, all of these are right."""
     if "answers" in item:
         return prediction in item["answers"]
     if "distribution" in item:

@@ -136,7 +136,7 @@ def _field(processor: Any, name: str) -> Any:
 
 
 def _plain_name(kind: str) -> str:
-    """Returns a class name without its implementation's suffix, and an old feature extractor as an image processor."""
+    """Returns a class name without its implementation's suffix; `...FeatureExtractor` becomes `...ImageProcessor`."""
     return kind.removesuffix("Fast").removesuffix("Pil").replace("FeatureExtractor", "ImageProcessor")
 
 

@@ -44,7 +44,7 @@ def set_attention(name: str | None, *models: PreTrainedModel | None) -> None:
         models: Teachers and students; `None` is skipped.
 
     Raises:
-        ValueError: The name is unknown, or flash attention is asked for but is not installed, or there is no GPU.
+        ValueError: The name is unknown, or flash attention is requested but not installed, or there is no GPU.
     """
     if name is None:
         return

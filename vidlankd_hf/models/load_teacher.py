@@ -1,4 +1,4 @@
-"""Loads a teacher: any text encoder or language model, or such a part of a larger model."""
+"""Loads a teacher: any text encoder or language model, or the text part of a larger model."""
 
 import inspect
 from pathlib import Path

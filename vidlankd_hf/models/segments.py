@@ -1,4 +1,4 @@
-"""Pools token states to segments, the smallest pieces of a text whose edges are edges of tokens for both tokenizers.
+"""Pools token states to segments, the smallest pieces of a text whose boundaries are token boundaries in both models.
 
 Student and teacher divide a text into different tokens. The states of both are pooled to the segments, `[B, S, D]`,
 so that every objective on token states applies to them. This takes one batched product: no loop over segments, no wait

@@ -247,7 +247,7 @@ class DistillationStudent:
         heads = {
             name.removeprefix("distillation_heads."): tensor.contiguous()
             for name, tensor in state_dict.items()
-            if name.startswith(("distillation_heads.", "objectives."))  # the latter only for your own classes
+            if name.startswith(("distillation_heads.", "objectives."))  # `objectives.`: only your own classes
         }
         folder = Path(output_dir) / DISTILLATION_FOLDER
         folder.mkdir(parents=True, exist_ok=True)
