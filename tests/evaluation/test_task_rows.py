@@ -102,7 +102,7 @@ ANSWERED = {"question": "q", "context": "a red hat", "answers": "red"}
         ([{**ROW, "label": "Yes"}], PAIR, r"the label 'Yes': allowed are 'no', 'yes'; .*leave_out: \['Yes'\]"),
         ([{**ROW, "label": None}], PAIR, "row 1 has the label ''"),
         ([ROW, {**ROW, "second": ""}], PAIR, "row 2 has nothing in 'second': give a text"),
-        ([{**ROW, "second": ["b"]}], PAIR, "row 1 has .* in 'second': give a text"),
+        ([{**ROW, "second": ["b"]}], PAIR, "row 1 has .* in 'second': give a string or a number"),
         ([ROW, {"first": "a", "label": "yes"}], PAIR, "row 2 has no 'second': give every row all columns"),
         ([{"frist": "a", "second": "b", "label": 1}], PAIR, "no column 'first' for first, only 'frist'.*did you mean"),
         ([{"text": "a", "label": "much"}], {"kind": "regression"}, "'much' in 'label': give a finite number"),

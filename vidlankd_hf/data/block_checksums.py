@@ -27,7 +27,7 @@ def hash_function(kind: str) -> Callable:
     """The function that computes a checksum of one of the `KINDS` from bytes."""
     if kind == "crc32":
         return zlib.crc32
-    import xxhash  # only here: models train without it, as without `datasets`
+    import xxhash  # imported only here: models train without it
 
     return xxhash.xxh3_64_intdigest
 

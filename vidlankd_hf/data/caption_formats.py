@@ -221,4 +221,4 @@ READERS: dict[str, Callable[[str, Path], Rows]] = {
     "vatex_youtube": read_vatex_youtube,
     "ego4d": read_ego4d,
 }
-FORMATS = (*READERS, *COLUMNS)  # the latter are tables; see caption_tables.py
+FORMATS = (*READERS, *COLUMNS)  # COLUMNS are for tables; see caption_tables.py

@@ -244,7 +244,7 @@ class _Hdf5File:
 
 
 class _Lazy(dict):
-    """Arrays of a group, each of which is read when it is asked for."""
+    """Arrays of a group, each of which is read when it is requested."""
 
     def __init__(self, items: dict[str, Any], where: str, read: Any):
         super().__init__(items)

@@ -1,4 +1,4 @@
-"""An array file that grows by pieces, so that an interrupted run continues after its last complete piece."""
+"""An array file that grows piece by piece, so that an interrupted run continues after its last complete piece."""
 
 import hashlib
 import os

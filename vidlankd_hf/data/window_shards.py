@@ -59,7 +59,7 @@ def prepare_windows(
 ) -> Path:
     """Divides captions into windows and stores them by shard; a second call opens what the first one stored.
 
-    A second call verifies the files once per run and machine, and divides again if they are damaged.
+    It verifies the files once per run and machine, and divides again if they are damaged.
 
     Memory holds the text of one caption file, the captions of one shard, and the names of all videos.
 

@@ -1,4 +1,4 @@
-"""Windows: consecutive captions of a video, joined to texts of limited length and tiled differently every epoch.
+"""Windows: consecutive captions of a video, joined to texts of limited length, differently in every epoch.
 
 A line is a caption, or a piece of a caption that is longer than a window.
 """

@@ -97,7 +97,7 @@ def _as_text(value: Any, name: str) -> str:
     if value is None or value == "":
         raise ValueError(f"has nothing in {name!r}: give a text, or remove the row")
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f"has {str(value)[:80]!r} in {name!r}: give a text")
+        raise ValueError(f"has {str(value)[:80]!r} in {name!r}: give a string or a number")
     return str(value)
 
 

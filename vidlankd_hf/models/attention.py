@@ -87,7 +87,7 @@ def is_causal(model: PreTrainedModel) -> bool:
     readers = [part for part in model.modules() if getattr(part, "weight", None) is weight]
     handles = [part.register_forward_hook(keep) for part in readers]
     attention, was_training = model.config._attn_implementation, model.training
-    if attention == "flash_attention_2":  # which needs a GPU
+    if attention == "flash_attention_2":  # runs only on GPUs
         model.set_attn_implementation("sdpa")
     model.eval()
     try:

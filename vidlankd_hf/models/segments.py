@@ -15,7 +15,7 @@ def pooling_weights(segments: Tensor, count: int, last: bool = False, dtype: tor
     Args:
         segments: `[B, L]`, the segment of each token, -1 for none.
         count: S, the number of segments.
-        last: Only the last token of a segment has a weight, instead of all tokens the same.
+        last: Whether only the last token of a segment has a weight, instead of all tokens the same one.
         dtype: Dtype of the weights.
 
     Returns:
