@@ -165,8 +165,9 @@ def test_wrong_sources_are_errors_that_say_what_to_give(tmp_path, tokenizer):
 
 @pytest.mark.parametrize(
     "name, content, message",
-    [("a.jsonl", "", "a.jsonl is empty"), ("a.txt", "", "a.txt is empty"), ("a.jsonl", "\n", "cannot be read as text"),
-     ("a.json", "[]", "cannot be read as text"), ("a.jsonl", "{}\n", "cannot be read as text")],
+    [("a.jsonl", "", r"files are empty \(a.jsonl\)"), ("a.txt", "", r"files are empty \(a.txt\)"),
+     ("a.jsonl", "\n", "cannot be read as text"), ("a.json", "[]", "cannot be read as text"),
+     ("a.jsonl", "{}\n", "cannot be read as text")],
 )  # fmt: skip
 def test_files_without_text_are_errors(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)

@@ -133,8 +133,8 @@ def _check_columns(chosen: Columns, available: Sequence[str], name: str) -> None
         raise ValueError(f"{name} has the column {twice[0]!r} twice: rename one of the two")
     if missing:
         fitting = [f for f, c in COLUMNS.items() if set(parse_columns(c).names.values()) <= set(available)]
-        hint = f" These are the columns of {fitting[0]}: give --caption_format {fitting[0]}." if fitting else ""
+        remedy = f"They are {fitting[0]}'s: give --caption_format {fitting[0]}, or name" if fitting else "Name"
         raise ValueError(
-            f"{name} has no column {', '.join(map(repr, missing))}, only {', '.join(map(repr, available)) or 'none'}."
-            f"{hint} Name them with --caption_columns, such as video=COLUMN start=COLUMN end=COLUMN text=COLUMN"
+            f"{name} has no column {', '.join(map(repr, missing))}, only {', '.join(map(repr, available)) or 'none'}. "
+            f"{remedy} them with --caption_columns, such as video=COLUMN start=COLUMN end=COLUMN text=COLUMN"
         )

@@ -150,8 +150,8 @@ class WindowReader:
     """Transform of the `datasets.Dataset` that [`load_video_text`] returns: adds features to rows of windows.
 
     In epoch 0 a window is the one in the row. In other epochs [`EpochDataset`] calls [`read`], which divides the
-    lines of the video into other windows, by a shift that is a pure function of (seed, epoch, video). No state changes,
-    so order, workers and resuming have no influence.
+    lines of the video into other windows by a shift, a pure function of (seed, epoch, video). No state changes, so
+    order, workers and resuming have no influence.
 
     Args:
         store: The features.
