@@ -2,13 +2,13 @@
 
     vidlankd ablate --table objectives teacher --seeds 1 2 3
 
-They compare objectives, teachers, features, heads, vokens, weights, tokenizers
-and what the teacher reads, by default on the grounded world. For your own data,
-give --config: a YAML file with the sections pretrain_teacher (with features,
-captions and tokenizer) and distill (with text), and ablate for options of this
-script (docs/baselines.md). The result of every run is a JSON file in --results;
-while that file is there, the run is not repeated. If a run fails, the tables
-lack its row.
+The tables compare objectives, teachers, features, heads, vokens, weights,
+tokenizers and what the teacher reads, by default on the grounded world. On your
+own data, give --config: a YAML file with the sections pretrain_teacher (with
+features, captions and tokenizer), distill (with text) and, for options of this
+command, ablate (docs/baselines.md). The result of every run is a JSON file in
+--results; as long as it exists, the run is not repeated. If a run fails, the
+tables lack its row.
 """
 
 import shlex
@@ -26,9 +26,9 @@ from vidlankd_hf.utils.yaml_files import read_yaml
 def main() -> None:
     parser = CommandLine(__doc__)
     choices = [*TABLES, "all"]
-    about = f"one or more of {', '.join(choices)}"
+    about = f"one or more of {', '.join(choices)}; default: all"
     parser.add_argument("--table", nargs="+", choices=choices, default=["all"], metavar="TABLE", help=about)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="seeds of world and training")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="seeds of world and training; default: 1")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/ablations"), help="folder for all output")
     parser.add_argument("--results", type=Path, help="folder of the results; default: OUTPUT_DIR/results")
     parser.add_argument(

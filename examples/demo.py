@@ -54,7 +54,9 @@ def stages_of(seed: int, folder: Path, thorough: bool) -> list[list[tuple[Experi
 def main() -> None:
     parser = CommandLine(__doc__)
     parser.add_argument("--output_dir", type=Path, default=Path("outputs"), help="folder for models and report")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[WORLD_SEED], help="seeds of world and training")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[WORLD_SEED], help="seeds of world and training; default: 1"
+    )
     parser.add_argument("--thorough", action="store_true", help="add NST at weight 1 and a teacher with hinge loss")
     args = parser.parse()
 
