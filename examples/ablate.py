@@ -20,6 +20,7 @@ from vidlankd_hf.experiments.ablations.report import write_table
 from vidlankd_hf.experiments.ablations.run_seed import run_seed
 from vidlankd_hf.experiments.ablations.runs import DATA, SeedRuns
 from vidlankd_hf.experiments.ablations.tables import TABLES
+from vidlankd_hf.experiments.ablations.tradeoff import draw_tradeoff
 from vidlankd_hf.utils.yaml_files import read_yaml
 
 
@@ -54,6 +55,8 @@ def main() -> None:
         failed += [f"seed {seed}, {failure}" for failure in failures]
 
     written = [write_table(table, results, args.output_dir / "tables" / table) for table in tables]
+    if config is None:
+        draw_tradeoff(results, args.output_dir / "tables" / "tradeoff.png")
     for path in written:
         print(f"\n{path.read_text()}")
     print(f"Done in {(time.monotonic() - started) / 60:.1f} min. Tables and figures: {args.output_dir / 'tables'}.")

@@ -31,11 +31,13 @@ class VidLanKDStudentOutput(ModelOutput):
         losses: The unweighted loss components by name. [`DistillationStudent.loss_terms`] says what each is a mean
             over.
         last_hidden_state: Token states `[B, L, H]`, before any head.
+        correct: `[B, M]`, whether the most likely token is the masked one; only in eval mode.
     """
 
     loss: Tensor | None = None
     losses: dict[str, Tensor] | None = None
     last_hidden_state: Tensor | None = None
+    correct: Tensor | None = None
 
 
 class DistillationStudent:
@@ -216,7 +218,8 @@ class DistillationStudent:
             with torch.autocast(states.device.type, enabled=False):
                 losses[name] = objective(*compared)
         loss = sum(self.loss_terms[name][0] * value for name, value in losses.items())
-        return VidLanKDStudentOutput(loss=loss, losses=losses, last_hidden_state=states)
+        correct = None if self.training else logits.argmax(-1) == masked_labels
+        return VidLanKDStudentOutput(loss=loss, losses=losses, last_hidden_state=states, correct=correct)
 
     def export(self, state_dict: dict[str, Tensor] | None = None) -> PreTrainedModel:
         """Returns a copy of the student as a plain model of class `plain_class`, without heads and objectives.

@@ -227,6 +227,16 @@ class DistillationTrainer(BaseTrainer):
         first = super().first_samples(batch, count)
         return {**first, **{name: batch[name] for name in WINDOWS if "teacher_positions" in batch and name in batch}}
 
+    def collect(self, outputs, batch: dict[str, Tensor], real: int) -> dict[str, Tensor]:
+        masked = batch["masked_labels"] != -100
+        return {"correct": outputs.correct[:real].sum(), "masked": masked[:real].sum()}
+
+    def collected_metrics(self, collected: list[dict[str, Tensor]]) -> dict[str, float]:
+        """Share of the masked tokens for which the student's most likely token is the right one."""
+        counts = torch.stack([torch.stack([c["correct"], c["masked"]]) for c in collected]).sum(0)
+        correct, masked = self.accelerator.reduce(counts, "sum").tolist()
+        return {"mlm_accuracy": correct / max(masked, 1)}
+
     def _states_of_other_processes(self, states: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """States `[N, L, Dt]` and mask `[N, L]` of the other processes' batches, or `[N, S, Dt]` of segments."""
         mask = torch.ones_like(states[..., 0]) if mask is None else mask

@@ -18,7 +18,7 @@ from ...utils.examples import flags
 from ...utils.io import atomic_write
 from ...utils.json_files import read_json
 from ..flops import step_flops
-from ..grid import ExperimentRun, probe
+from ..grid import ExperimentRun, held_out_language, probe
 from ..script_arguments import VokenizationArguments
 from ..world.recipe import STUDENT_RECIPE, TEACHER_RECIPE
 from .tables import ROWS, TEACHERS
@@ -160,7 +160,7 @@ class SeedRuns:
             "sequences_per_step": sequences,
             "tflop": state["global_step"] * sequences * self._sequence_flops(name) / 1e12,
             "seconds": last["train_runtime"],
-            "mlm_loss": last["eval_mlm_loss"],
+            **held_out_language(folder),
             "command": run["command"],
         }
         if self.world is not None:
