@@ -80,7 +80,7 @@ setup(
         "vidlankd_hf.examples": ["recipes/*.yaml"],
         "vidlankd_hf.accelerate_configs": ["*.yaml"],
     },
-    entry_points={"console_scripts": ["vidlankd = vidlankd_hf.cli:main"]},
+    entry_points={"console_scripts": ["vidlankd = vidlankd_hf.utils.console:main"]},
     install_requires=[
         "torch>=2.6",
         # The trainers use private names of `Trainer` (reliability/trainer_hooks.py), which minor releases do change:

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import vidlankd_hf
-from vidlankd_hf.cli import COMMANDS, main
-from vidlankd_hf.utils.examples import ACCELERATE_CONFIGS, EXAMPLES
+from vidlankd_hf.utils.console import main
+from vidlankd_hf.utils.examples import ACCELERATE_CONFIGS, COMMANDS, EXAMPLES
 
 
 def check_imports() -> int:

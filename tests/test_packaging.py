@@ -5,15 +5,18 @@ import importlib.machinery
 import importlib.metadata
 import importlib.util
 import re
+import shutil
+import subprocess
 import sys
 import tokenize
 from pathlib import Path
 
 import pytest
 
-from vidlankd_hf.cli import COMMANDS, main
+import vidlankd_hf
 from vidlankd_hf.reliability import run_dir
-from vidlankd_hf.utils.examples import ACCELERATE_CONFIGS, EXAMPLES
+from vidlankd_hf.utils.console import lists_commands, main
+from vidlankd_hf.utils.examples import ACCELERATE_CONFIGS, COMMANDS, EXAMPLES
 from vidlankd_hf.utils.extras import requires_extra
 
 ROOT = Path(__file__).parents[1]
@@ -54,6 +57,78 @@ def test_command_alone_lists_all_commands_with_a_line_each(monkeypatch, capsys, 
 def test_unknown_command_names_the_nearest(monkeypatch):
     with pytest.raises(SystemExit, match="no command 'destil'; did you mean distill?"):
         run_main(monkeypatch, "destil", "--seed", "1")
+
+
+WITHOUT_COMMAND = """
+import sys
+sys.argv = ["/usr/bin/vidlankd", *sys.argv[1:]]
+from vidlankd_hf.utils.console import main
+try:
+    main()
+finally:
+    print("slow:", *{"torch", "transformers", "numpy"} & set(sys.modules))
+"""
+
+
+@pytest.mark.parametrize(
+    "words, shown", [([], "usage: vid"), (["-h"], "usage: vid"), (["--version"], "vidlankd_hf 0."), (["destil"], "")]
+)
+def test_without_a_command_nobody_waits_for_torch(words, shown):
+    done = subprocess.run([sys.executable, "-c", WITHOUT_COMMAND, *words], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.startswith(shown or "slow:") and done.stdout.endswith("slow:\n"), done.stderr
+    assert ("did you mean distill?" in done.stderr) == (words == ["destil"])
+
+
+def test_the_console_script_is_the_main_that_starts_without_torch(monkeypatch):
+    assert describe(monkeypatch)["entry_points"]["console_scripts"] == [f"vidlankd = {main.__module__}:main"]
+
+
+@pytest.mark.parametrize(
+    "argv, without",
+    [
+        (["/usr/bin/vidlankd"], True),
+        (["vidlankd", "--version"], True),
+        (["vidlankd", "destil"], True),
+        (["vidlankd", "distill", "--help"], False),  # its options are those of transformers.TrainingArguments
+        (["train.py"], False),
+        ([""], False),
+        ([], False),
+    ],
+)
+def test_only_the_console_script_without_a_command_leaves_the_models_out(monkeypatch, argv, without):
+    monkeypatch.setattr(sys, "argv", argv)
+    assert lists_commands() == without
+
+
+@pytest.mark.slow  # imports torch twice
+@pytest.mark.parametrize("argv", [["train.py"], ["/usr/bin/vidlankd", "probe"]])
+def test_importing_the_package_first_registers_the_models(argv):
+    code = f"import sys; sys.argv = {argv}; import vidlankd_hf; from transformers import AutoConfig, AutoModel; "
+    code += "print(type(AutoModel.from_config(AutoConfig.for_model('vidlankd_teacher'))).__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "VidLanKDTeacher\n", done.stderr
+
+
+def test_every_public_name_can_be_imported_and_is_listed():
+    names = {}
+    exec("from vidlankd_hf import *", names)  # noqa: S102
+    assert set(vidlankd_hf.__all__) <= set(names) and set(vidlankd_hf.__all__) <= set(dir(vidlankd_hf))
+    with pytest.raises(AttributeError, match="no attribute 'VidLanKDTaecher'"):
+        vidlankd_hf.VidLanKDTaecher  # noqa: B018
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_the_demo_installs_only_what_it_needs(tmp_path):
+    def installs(target):
+        words = ["make", "-n", target, f"VENV={tmp_path}"]
+        return re.findall(r'-e "(.+)"', subprocess.run(words, capture_output=True, text=True, cwd=ROOT).stdout)
+
+    assert installs("demo") == [".[world]"] and installs("test") == [".[dev]"]
+    (tmp_path / ".installed-world").touch()
+    assert installs("demo") == [] and installs("test") == [".[dev]"]
+    (tmp_path / ".installed-world").unlink()
+    (tmp_path / ".installed-dev").touch()
+    assert installs("demo") == [] and installs("test") == []
 
 
 def test_command_runs_its_example_under_its_own_name(monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""The command line: `vidlankd COMMAND ...`, and the options, help and settings file that all examples share.
+"""The command line of the examples: their options, help and settings file.
 
     parser = CommandLine(__doc__, (DistillationConfig, StudentArguments), GROUPS)
     args, own = parser.parse()
@@ -9,7 +9,6 @@ The command line overrides the file given with `--config`, which overrides a rec
 
 import argparse
 import json
-import runpy
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Collection
@@ -24,8 +23,11 @@ from transformers.hf_argparser import string_to_bool
 
 from .utils.addresses import is_address, public_address
 from .utils.errors import let_main_speak, printable, run_example
-from .utils.examples import COMMANDS, EXAMPLES, nearest, overview
+from .utils.examples import COMMANDS, EXAMPLES
+from .utils.messages import nearest
 from .utils.yaml_files import read_yaml
+
+__all__ = ["COMMANDS", "CommandLine", "read_config", "run_example"]  # what examples use
 
 CONFIG_FILE = "config.yaml"
 ABOUT = ("config", "help", "help_all")
@@ -33,18 +35,6 @@ NOT_SETTINGS = (*ABOUT, "local_rank")
 UNSET = object()
 STOCK = {field.name for field in fields(TrainingArguments)}
 TYPES = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH", string_to_bool: "BOOL"}
-
-
-def main() -> None:
-    """Runs the console script `vidlankd COMMAND ...`; without a command, lists them."""
-    words = sys.argv[1:]
-    if not words or words[0] in ("-h", "--help"):
-        print(overview())
-    elif words[0] not in COMMANDS:
-        sys.exit(f"vidlankd: there is no command {words[0]!r}{nearest(words[0], COMMANDS)}; `vidlankd` lists them")
-    else:
-        sys.argv = [f"vidlankd {words[0]}", *words[1:]]
-        run_example(lambda: runpy.run_path(str(EXAMPLES / f"{COMMANDS[words[0]]}.py"))["main"]())
 
 
 class CommandLine(HfArgumentParser):
@@ -138,7 +128,8 @@ class CommandLine(HfArgumentParser):
         if self.unknown and not keep_unknown:
             if not self.unknown[0].startswith("-"):
                 self.error(f"{self.unknown[0]!r} belongs to no option: write --OPTION VALUE; --help lists the options")
-            near = nearest(self.unknown[0].partition("=")[0], known, prefix="--")
+            word = self.unknown[0].partition("=")[0].lstrip("-").replace("-", "_")
+            near = nearest(word, known, prefix="--")
             self.error(f"there is no option {self.unknown[0]}{near}")
         named, replaced = self._given_by(words) | set(given), recipe(namespace) if recipe is not None else {}
         if "num_train_epochs" in named:

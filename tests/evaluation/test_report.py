@@ -181,6 +181,16 @@ def test_card_holds_task_data_metric_value_and_seeds_and_keeps_what_others_wrote
     assert len(entries(tmp_path)) == 6
 
 
+def test_rows_of_the_users_own_are_named_after_their_folder_and_not_after_the_hub():
+    runs = [{**run_of(1, 61.23456), "data": "/home/me/my_rows"}]
+    (entry,) = finetuning_results(TASKS["rte"], "rte", runs)
+    assert (entry.dataset_type, entry.dataset_name, entry.dataset_config) == ("my_rows", "RTE (my_rows)", None)
+    assert entry.metric_value == 61.23
+    assert summarize({"rte": {"a": runs}}, {}, ["a"])["tasks"][0]["title"] == "RTE (my_rows)"
+    (entry,) = finetuning_results(TASKS["rte"], "rte", [{**runs[0], "data": None}])
+    assert (entry.dataset_type, entry.dataset_name, entry.dataset_config) == ("nyu-mll/glue", "RTE", "rte")
+
+
 def test_a_model_without_card_gets_one(tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
@@ -309,7 +319,7 @@ def test_commands_refuse_what_cannot_be_done(workplace, tmp_path):
     output = command(workplace, "evaluate_all.py", "--models", "text", "--tasks", "coda", expect=2)
     assert "coda need --data" in output
     output = command(workplace, "evaluate_all.py", "--models", "text", "data/../text", "--tasks", "rte", expect=2)
-    assert "2 models need as many different names" in output
+    assert "give each another one with --names" in output
     missing = ["--models", "text", "--tasks", "squad", "qqp", "--data", "data/squad"]
     output = command(workplace, "evaluate_all.py", *missing, expect=2)
     assert "QQP's train split is in train.tsv" in output and "training rows" not in output

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.tables import is_hub_id
+from ..utils.messages import number_of
 from . import TASKS
 from .heads import Choice, Classification, Head, Regression, Spans
 from .metrics import load_metric
@@ -172,7 +173,8 @@ def _check_probe(spec: TaskSpec, rows: dict[str, list[dict]], split: str) -> lis
         others = len(items) - max(counts.values())
         if others <= -(-len(items) // FOLDS):
             raise ValueError(
-                f"{where} has {len(items)} rows, of which {others} have another answer than the most frequent one. A "
+                f"{where} has {number_of(len(items), 'row')}, of which {others} have another answer than the most "
+                "frequent one. A "
                 "probe is fitted to four fifths of the rows and needs two answers there: add rows with other answers, "
                 "or a train split"
             )
@@ -182,7 +184,8 @@ def _check_probe(spec: TaskSpec, rows: dict[str, list[dict]], split: str) -> lis
     kept = {item["label"] for item in rows["train"] if item["object"] not in objects}
     if len(kept) < 2:
         raise ValueError(
-            f"{spec.files['train']} (train of {spec.path}) has {len(kept)} labels among the objects that {split} does "
+            f"{spec.files['train']} (train of {spec.path}) has {number_of(len(kept), 'label')} among the objects that "
+            f"{split} does "
             "not have, to which the probe is fitted: add rows of other objects"
         )
     more = f", ... ({len(seen) - 5} more)" if len(seen) > 5 else ""
