@@ -39,7 +39,7 @@ def main() -> None:
     args = parser.parse(section_needed=False)
     unknown = [table for table in args.table if table not in choices]
     if unknown:
-        parser.error(f"there is no table {unknown[0]!r}: {about}{nearest(unknown[0], choices)}")
+        parser.error(f"there is no table {unknown[0]!r}: give {about}{nearest(unknown[0], choices)}")
     own = {} if parser.config is None else read_yaml(parser.config)
     recipes = {name: own[name] for name in DATA if name in own}
     config = parser.config if recipes else None

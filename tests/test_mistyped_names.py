@@ -19,6 +19,11 @@ def table(folder) -> str:
     return str(folder / "captions.csv")
 
 
+def lines(folder) -> str:
+    (folder / "text.jsonl").write_text('{"text": "we see it"}\n')
+    return str(folder / "text.jsonl")
+
+
 @pytest.mark.parametrize(
     "use, near",
     [
@@ -33,7 +38,7 @@ def table(folder) -> str:
         (lambda path: read_captions(table(path), format="webvd"), "webvid"),
         (lambda path: parse_columns(["vidoe=clip", "text=text"]), "video"),
         (lambda path: read_captions(table(path), columns=["video=clipid", "text=text"]), "clip_id"),
-        (lambda path: load_text(table(path), text_column="txt"), "text"),
+        (lambda path: load_text(lines(path), text_column="txt"), "text"),
     ],
 )
 def test_a_mistyped_name_gets_the_nearest(tmp_path, use, near):

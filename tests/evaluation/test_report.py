@@ -319,7 +319,7 @@ def test_commands_refuse_what_cannot_be_done(workplace, tmp_path):
     output = command(workplace, "evaluate_all.py", "--models", "text", "--tasks", "coda", expect=2)
     assert "coda need --data" in output
     output = command(workplace, "evaluate_all.py", "--models", "text", "data/../text", "--tasks", "rte", expect=2)
-    assert "give each another one with --names" in output
+    assert "give each model its own name with --names" in output
     missing = ["--models", "text", "--tasks", "squad", "qqp", "--data", "data/squad"]
     output = command(workplace, "evaluate_all.py", *missing, expect=2)
     assert "QQP's train split is in train.tsv" in output and "training rows" not in output

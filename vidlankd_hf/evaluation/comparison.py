@@ -72,7 +72,9 @@ class Comparison:
                 "this command does not push: push a model with `vidlankd finetune`, after `hf auth login`"
             )
         if len(self.names) != len(args.models) or len(set(self.names)) != len(self.names):
-            raise ValueError(f"the models' names are {', '.join(self.names)}: give each another one with --names")
+            raise ValueError(
+                f"the models' names are {', '.join(self.names)}: give each model its own name with --names"
+            )
         without = [task for task in self.zero_shot if TASKS[task].own is None]
         if without and args.data is None:
             raise ValueError(f"{', '.join(without)} need --data, the folder that holds visual_commonsense")
