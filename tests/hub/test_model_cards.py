@@ -140,7 +140,7 @@ def test_card_of_a_fine_tuned_model_says_what_it_is_and_its_snippet_runs(tmp_pat
         name: float(f"{value:.4g}") for name, value in first.items() if not name.endswith("threshold")
     }
     own = {(r.dataset_type, r.dataset_config) for r in card.data.eval_results}
-    assert own == {(Path(data).name, None)} and rows_of(card)["Data"] == f"`{Path(data).name}`"
+    assert own == {(Path(data).name, task)} and rows_of(card)["Data"] == f"`{Path(data).name}`"
     assert card.data.datasets is None, "rows of the user's own are not those on the Hub"
     assert card.data.pipeline_tag in card.data.tags and card.data.base_model is None
     assert "`my-student`" in card.text and str(tmp_path) not in (tmp_path / "tuned" / "README.md").read_text()

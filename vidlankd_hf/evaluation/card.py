@@ -88,7 +88,7 @@ def _entry(
         task_type=task.head.task_type,
         dataset_type=public_name(data) if own else _data_id(task, name),
         dataset_name=title_with_data(task, data),
-        dataset_config=task.data[1] if task.data and not own else None,
+        dataset_config=name if own else task.data[1] if task.data else None,
         dataset_split=split,
         metric_type=metric,
         metric_value=four_digits(value),
