@@ -15,6 +15,7 @@ from argparse import Namespace
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,7 +25,8 @@ from transformers.hf_argparser import string_to_bool
 
 from .utils.addresses import is_address, public_address
 from .utils.errors import let_main_speak, printable, run_example
-from .utils.examples import COMMANDS, EXAMPLES, nearest, overview
+from .utils.examples import COMMANDS, EXAMPLES, overview
+from .utils.messages import nearest
 from .utils.yaml_files import read_yaml
 
 CONFIG_FILE = "config.yaml"
@@ -40,6 +42,8 @@ def main() -> None:
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help"):
         print(overview())
+    elif words[0] == "--version":
+        print(f"vidlankd_hf {version('vidlankd_hf')}")
     elif words[0] not in COMMANDS:
         sys.exit(f"vidlankd: there is no command {words[0]!r}{nearest(words[0], COMMANDS)}; `vidlankd` lists them")
     else:
@@ -138,7 +142,8 @@ class CommandLine(HfArgumentParser):
         if self.unknown and not keep_unknown:
             if not self.unknown[0].startswith("-"):
                 self.error(f"{self.unknown[0]!r} belongs to no option: write --OPTION VALUE; --help lists the options")
-            near = nearest(self.unknown[0].partition("=")[0], known, prefix="--")
+            word = self.unknown[0].partition("=")[0].lstrip("-").replace("-", "_")
+            near = nearest(word, known, prefix="--")
             self.error(f"there is no option {self.unknown[0]}{near}")
         named, replaced = self._given_by(words) | set(given), recipe(namespace) if recipe is not None else {}
         if "num_train_epochs" in named:

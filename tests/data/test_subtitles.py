@@ -156,7 +156,7 @@ def test_tags_and_entities_are_no_speech(tmp_path, text, expected):
 def test_a_cue_without_visible_characters_has_no_text(tmp_path, invisible, caplog):
     text = f"WEBVTT\n\n00:01.000 --> 00:02.000\n{invisible}\n\n00:02.000 --> 00:03.000\nhello\n"
     assert read(tmp_path, "a.vtt", text) == [(2.0, 3.0, "hello")]
-    assert "1 captions without text" in caplog.text
+    assert "1 caption without text" in caplog.text
 
 
 CUE = "00:00:01,000 --> 00:00:02,000\nhello\n"

@@ -233,7 +233,7 @@ def test_vokens_are_made_from_the_captions_that_the_teachers_read(config, tmp_pa
 
 def test_unknown_table_and_config_without_sections_are_errors(tmp_path, monkeypatch, capsys):
     assert refusal(monkeypatch, "ablate", "--table", "speed") == "2"
-    assert "invalid choice: 'speed'" in capsys.readouterr().err
+    assert "there is no table 'speed'" in capsys.readouterr().err
     (tmp_path / "flat.yaml").write_text("learning_rate: 0.1\n")
     message = refusal(monkeypatch, "ablate", "--config", tmp_path / "flat.yaml")
     assert "'learning_rate', which ablate.py lacks" in message

@@ -51,7 +51,7 @@ def test_folders_are_searched_recursively_and_ffmpeg_says_what_is_a_video(tmp_pa
     names = [path.rsplit("/", 1)[1] for path, _ in left_out]
     assert names == ["list.m3u8", *(f"notes{i}.txt" for i in range(6))], "what is a video by its name alone will fail"
     assert all(reason for _, reason in left_out)
-    assert "7 files are not videos and are left out" in caplog.text and "and 2 more" in caplog.text
+    assert "left out 7 files other than videos" in caplog.text and "and 2 more" in caplog.text
 
 
 def test_folders_patterns_and_lists(folder):

@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..utils.children import end_with_parent
 from ..utils.io import atomic_write
+from ..utils.messages import number_of
 from .alignment import AlignedTexts, AlignmentCutter, Tokens, align
 from .characters import has_text
 from .checksums import Piece
@@ -163,7 +164,9 @@ def write_blocks(
         blocks = files[BLOCKS].rows
         tokens = blocks * block_tokens + len(rest)
         if blocks == 0:
-            raise ValueError(f"the text has {tokens} tokens, fewer than one block of {block_tokens}: add more text")
+            raise ValueError(
+                f"the text has {number_of(tokens, 'token')}, fewer than one block of {block_tokens}: add more text"
+            )
         if cutter:
             cutter.check()
         for file in files.values():

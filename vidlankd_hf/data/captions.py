@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from ..utils.folders import files_below, is_media, listed
+from ..utils.messages import nearest, number_of
 from .account import Account
 from .caption_formats import FORMATS, READERS, SUBTITLE_SUFFIXES, detect_format, suffix_of, video_name
 from .caption_tables import is_table, read_table, table_files
@@ -129,7 +130,7 @@ def iterate_captions(
     """Like [`read_captions`], but an iterator: holds the text of one file and the captions of one video at a time."""
     path = Path(path)
     if format not in (None, *FORMATS):
-        raise ValueError(f"format is {format!r}: choose one of {', '.join(FORMATS)}")
+        raise ValueError(f"format is {format!r}: choose one of {', '.join(FORMATS)}{nearest(format, FORMATS)}")
     corrections, empty = Counter[str](), True
     for kind, rows, rolling in _readings(path, format, encoding, columns, account):
         found = _captions(rows, kind, corrections, account)
@@ -142,7 +143,7 @@ def iterate_captions(
     if empty:
         raise ValueError(f"{path} holds no caption: give video, start, end and text on each line, or subtitles")
     for correction, count in corrections.items():
-        logger.warning("%s: %d captions %s", path, count, correction)
+        logger.warning("%s: %s %s", path, number_of(count, "caption"), correction)
 
 
 def _readings(
@@ -254,7 +255,9 @@ def caption_files(path: Path, account: Account | None = None) -> list[Path]:
             account.leave_out("caption files", "is not a subtitle file", str(file))
     unknown = [str(file) for file in others if not is_media(file)]
     if unknown:
-        logger.warning("%s: %d files are not subtitles and are left out: %s", path, len(unknown), listed(unknown))
+        logger.warning(
+            "%s: left out %s other than subtitles: %s", path, number_of(len(unknown), "file"), listed(unknown)
+        )
     if not files:
         raise ValueError(f"{path} holds no {', '.join(SUBTITLE_SUFFIXES)} file: give a folder of subtitle files")
     videos: dict[str, Path] = {}

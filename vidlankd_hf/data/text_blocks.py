@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from ..utils.addresses import public_address
 from ..utils.io import discard, resumable_dir
 from ..utils.loading import loading
+from ..utils.messages import nearest
 from .block_writer import BLOCKS, PIECES, TextError, make_aligner, pieces_of, write_blocks
 from .checksums import DamagedData, Piece, verify_once
 from .compressed import check_expansion
@@ -226,7 +227,8 @@ def load_text(
             dataset = load_dataset(name, configuration or None, split=split, streaming=streaming)
     columns = dataset.column_names or list(_first_row(dataset, source, files))  # a stream may not know them yet
     if text_column not in columns:
-        raise ValueError(f"{source} has no column {text_column!r}: it has {', '.join(columns) or 'none'}")
+        near = nearest(text_column, columns)
+        raise ValueError(f"{source} has no column {text_column!r}: it has {', '.join(columns) or 'none'}{near}")
     dataset = dataset.select_columns(text_column)
     return dataset if text_column == "text" else dataset.rename_column(text_column, "text")
 

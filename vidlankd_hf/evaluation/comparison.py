@@ -12,6 +12,7 @@ from ..reliability.run_dir import run_script
 from ..utils.examples import EXAMPLES, flags
 from ..utils.io import atomic_write
 from ..utils.json_files import read_json
+from ..utils.messages import nearest
 from . import TASKS
 from .card import finetuning_results, scored_results, update_card, zero_shot_results
 from .checkpoints import fingerprint, load_for_scoring
@@ -54,7 +55,7 @@ class Comparison:
             raise ValueError(f"there is no task: give --tasks, some of {', '.join(TASKS)}, or --task_file")
         unknown = [task for task in self.tasks if task not in TASKS]
         if unknown:
-            raise ValueError(f"--tasks: invalid choice: {unknown[0]!r} (choose from {', '.join(TASKS)})")
+            raise ValueError(f"--tasks has {unknown[0]!r}: choose from {', '.join(TASKS)}{nearest(unknown[0], TASKS)}")
         twice = [task for task in self.tasks if self.tasks.count(task) > 1]
         if twice:
             raise ValueError(f"the task {twice[0]!r} is given twice: give it once")
@@ -71,7 +72,9 @@ class Comparison:
                 "this command does not push: push a model with `vidlankd finetune`, after `hf auth login`"
             )
         if len(self.names) != len(args.models) or len(set(self.names)) != len(self.names):
-            raise ValueError(f"{len(args.models)} models need as many different names, not {self.names}: give --names")
+            raise ValueError(
+                f"the models' names are {', '.join(self.names)}: give each model its own name with --names"
+            )
         without = [task for task in self.zero_shot if TASKS[task].own is None]
         if without and args.data is None:
             raise ValueError(f"{', '.join(without)} need --data, the folder that holds visual_commonsense")
