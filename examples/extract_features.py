@@ -43,9 +43,7 @@ def main() -> None:
     parser.add_argument("--streams", nargs="+", default=[], help="streams, as described above; default: none")
     parser.add_argument("--frame_model", help="short for --streams frame=MODEL@1; default: none")
     parser.add_argument("--clip_model", help="short for --streams clip=MODEL@24x16, with --frame_model; default: none")
-    parser.add_argument(
-        "--processors", nargs="+", default=[], help="name=FOLDER of an image processor; default: the model's"
-    )
+    parser.add_argument("--processors", nargs="+", default=[], help="name=FOLDER of a processor; default: the model's")
     parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32", help="backbone precision")
     parser.add_argument("--batch_size", type=int, default=32, help="pictures per forward pass; clips: a quarter")
     parser.add_argument("--device", help="device of the backbones; default: a GPU if there is one")
@@ -53,15 +51,11 @@ def main() -> None:
     parser.add_argument("--max_failed", type=int, default=0, help="videos that may fail before the exit code is 1")
     parser.add_argument("--retry_failed", action="store_true", help="try failed videos again")
     parser.add_argument("--shard_bytes", type=int, default=2**30, help="approximate bytes per shard; default: 1 GiB")
+    parser.add_argument("--stall_seconds", type=float, default=60, help="seconds without a frame until a video fails")
     parser.add_argument(
-        "--stall_seconds", type=float, default=60, help="seconds without a frame after which a video fails"
+        "--video_seconds", type=float, default=4 * 3600, help="seconds of decoding until a video fails"
     )
-    parser.add_argument(
-        "--video_seconds", type=float, default=4 * 3600, help="seconds of decoding after which a video fails"
-    )
-    parser.add_argument(
-        "--decoder_memory", type=int, default=4 * 2**30, help="bytes per decoding process; default: 4 GiB"
-    )
+    parser.add_argument("--decoder_memory", type=int, default=4 * 2**30, help="bytes per decoder; default: 4 GiB")
     args = parser.parse()
 
     if args.videos is None:
