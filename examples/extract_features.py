@@ -52,9 +52,7 @@ def main() -> None:
     parser.add_argument("--retry_failed", action="store_true", help="try failed videos again")
     parser.add_argument("--shard_bytes", type=int, default=2**30, help="approximate bytes per shard; default: 1 GiB")
     parser.add_argument("--stall_seconds", type=float, default=60, help="seconds without a frame until a video fails")
-    parser.add_argument(
-        "--video_seconds", type=float, default=4 * 3600, help="seconds of decoding until a video fails"
-    )
+    parser.add_argument("--video_seconds", type=float, default=4 * 3600, help="a video fails after this decoding time")
     parser.add_argument("--decoder_memory", type=int, default=4 * 2**30, help="bytes per decoder; default: 4 GiB")
     args = parser.parse()
 
@@ -94,10 +92,8 @@ def main() -> None:
         return
     parser.save_settings(store.folder)
     hours = sum(map(store.duration, store.video_ids)) / 3600
-    print(
-        f"Features of {number_of(len(store), 'video')} ({hours:.2f} h), {store.feature_size} values per step, in "
-        f"{store.folder}."
-    )
+    videos = number_of(len(store), "video")
+    print(f"Features of {videos} ({hours:.2f} h), {store.feature_size} values per step, in {store.folder}.")
     print(
         f"Next: vidlankd inspect --features {store.folder} --captions CAPTIONS --videos VIDEOS --tokenizer TOKENIZER"
     )

@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+import termios
 
 import pytest
 import torch
@@ -75,6 +76,7 @@ def test_progress_bars_do_not_fill_log_files():
 
 def test_progress_bars_at_a_terminal_stay_lively():
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
     lines_of_bar(theirs)
     os.close(theirs)
     assert os.read(ours, 100_000).count(b"\r") > 5

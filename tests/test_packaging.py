@@ -60,11 +60,6 @@ def test_unknown_command_names_the_nearest(monkeypatch):
         run_main(monkeypatch, "destil", "--seed", "1")
 
 
-def test_version_is_shown(monkeypatch, capsys):
-    run_main(monkeypatch, "--version")
-    assert capsys.readouterr().out == f"vidlankd_hf {vidlankd_hf.__version__}\n"
-
-
 def test_every_public_name_can_be_imported_and_is_listed():
     names = {}
     exec("from vidlankd_hf import *", names)  # noqa: S102

@@ -15,7 +15,6 @@ from argparse import Namespace
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import fields
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -42,8 +41,6 @@ def main() -> None:
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help"):
         print(overview())
-    elif words[0] == "--version":
-        print(f"vidlankd_hf {version('vidlankd_hf')}")
     elif words[0] not in COMMANDS:
         sys.exit(f"vidlankd: there is no command {words[0]!r}{nearest(words[0], COMMANDS)}; `vidlankd` lists them")
     else:
@@ -130,10 +127,9 @@ class CommandLine(HfArgumentParser):
         self.config = finder.parse_known_args(words)[0].config
         known = set(options) - set(NOT_SETTINGS)
         given = read_config(self.config, self.script, known, section_needed) if self.config is not None else {}
-        for name, value in given.items():
+        for name in given:
             options[name].required = False
-            if value is None:
-                self.set_defaults(**{name: None})
+        self.set_defaults(**{name: None for name, value in given.items() if value is None})
         # The Trainer prefers max_steps: that of a file or recipe must not override the epochs of the command line.
         if "num_train_epochs" in self._given_by(words):
             given.pop("max_steps", None)
@@ -142,8 +138,7 @@ class CommandLine(HfArgumentParser):
         if self.unknown and not keep_unknown:
             if not self.unknown[0].startswith("-"):
                 self.error(f"{self.unknown[0]!r} belongs to no option: write --OPTION VALUE; --help lists the options")
-            word = self.unknown[0].partition("=")[0].lstrip("-").replace("-", "_")
-            near = nearest(word, known, prefix="--")
+            near = nearest(self.unknown[0].partition("=")[0].lstrip("-").replace("-", "_"), known, prefix="--")
             self.error(f"there is no option {self.unknown[0]}{near}")
         named, replaced = self._given_by(words) | set(given), recipe(namespace) if recipe is not None else {}
         if "num_train_epochs" in named:
