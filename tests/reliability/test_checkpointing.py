@@ -197,6 +197,43 @@ def test_damaged_checkpoint_of_the_same_step_is_replaced(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize("name", ["checkpoint-0006", "CHECKPOINT-6", "checkpoint-6.tmp", "checkpoint-６"])
+def test_folder_with_another_name_is_no_checkpoint_and_is_kept(run, capsys, name):
+    shutil.copytree(run / "checkpoint-2", run / name)
+    (run / name / "optimizer.pt").unlink()
+    assert agree_on_checkpoint(run, saves=True) == str(run / "checkpoint-6")
+    said = f"Skipping {run / name}: rename it to checkpoint-<step> to resume from it"
+    assert (said in capsys.readouterr().out) == name[-1].isascii() * name[-1].isdigit()
+    rotate(run, 1, protected=set())
+    assert names(run) == ["checkpoint-6"] and (run / name / "model.safetensors").exists()
+
+
+def test_link_to_a_checkpoint_on_another_disk_is_resumed_and_removed_without_its_target(run, tmp_path):
+    shutil.move(run / "checkpoint-6", tmp_path / "elsewhere")
+    (run / "checkpoint-6").symlink_to(tmp_path / "elsewhere")
+    assert agree_on_checkpoint(run, saves=True) == str(run / "checkpoint-6")
+    for keep, step in ((None, 6), (1, 8)):
+        small(run, step, keep=keep)
+        (run / f".checkpoint-{step}.old").symlink_to(tmp_path / "elsewhere")  # left by a killed process
+    checkpointing.remove_leftovers(run)
+    assert [path.name for path in run.iterdir() if "checkpoint" in path.name] == ["checkpoint-8"]
+    assert (tmp_path / "elsewhere" / "model.safetensors").exists()
+
+
+def test_clock_that_jumps_back_changes_nothing(tmp_path, monkeypatch):
+    expected = train("student", tmp_path / "undisturbed", **SAVING)
+    times = iter(range(2_000_000_000, 0, -1000))
+    monkeypatch.setattr("time.time", lambda: float(next(times)))
+    monkeypatch.setattr("time.time_ns", lambda: next(times) * 10**9)
+    train("student", tmp_path / "run", **SAVING, stop_after=4)
+    for age, checkpoint in enumerate(checkpoints_of(tmp_path / "run")):
+        os.utime(checkpoint, (age, age))  # the newest checkpoint has the oldest time
+    trainer = train("student", tmp_path / "run", **SAVING, resume=True)
+    assert trainer._resumed_from.endswith("checkpoint-4") and names(tmp_path / "run")[0] == "checkpoint-6"
+    weights = expected.model.state_dict()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in trainer.model.state_dict().items())
+
+
 class EarlierIsBetter(TrainerCallback):
     def on_evaluate(self, args, state, control, metrics, **kwargs):
         metrics["eval_loss"] = float(state.global_step)

@@ -90,6 +90,21 @@ def test_file_is_on_the_disk_before_its_rename_and_the_rename_after(tmp_path, ca
     assert calls == [("fsync", temporary), ("rename", temporary, "a"), ("fsync", tmp_path.name)]
 
 
+def test_two_writers_of_a_file_do_not_disturb_each_other(tmp_path):
+    with atomic_file(tmp_path / "a") as first:
+        first.write(b"fir")
+        first.flush()
+        atomic_write(tmp_path / "a", b"second")
+        assert (tmp_path / "a").read_bytes() == b"second"
+        first.write(b"st")
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a", b"first")]
+
+
+def test_unfinished_file_is_hidden(tmp_path):
+    with atomic_file(tmp_path / "a"):
+        assert [path.name[0] for path in tmp_path.iterdir()] == ["."]
+
+
 # ---- folders ----
 
 

@@ -24,13 +24,23 @@ from ..utils.json_files import read_text
 from .manifest import MANIFEST, STATE, Layout, check_format, read_save_id, seal, verify_checkpoint
 from .ranks import broadcast_from_main, gather_messages, own_rank, raise_if_any_rank_failed
 
+NAME = re.compile("checkpoint-(0|[1-9][0-9]*)")
 SPARE_BYTES = 2**20  # for the manifest, JSON files and file system overhead
 
 
 def checkpoints_of(folder: str | Path) -> list[Path]:
     """The folders named `checkpoint-<step>`, newest first, complete or not, readable or not."""
-    named = [path for path in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-[0-9]+", path.name)]
+    named = [path for path in Path(folder).glob("checkpoint-*") if NAME.fullmatch(path.name)]
     return sorted(filter(_may_be_folder, named), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+
+
+def misnamed_checkpoints(folder: str | Path) -> list[Path]:
+    """Copies of checkpoints under names that no run gives: `checkpoint-0010`, or `CHECKPOINT-10` from some disks."""
+    return sorted(
+        path
+        for path in Path(folder).glob("*")
+        if re.fullmatch("checkpoint-[0-9]+", path.name, re.IGNORECASE) and not NAME.fullmatch(path.name)
+    )
 
 
 def agree_on_checkpoint(folder: str | Path, saves: bool) -> str | None:
@@ -42,6 +52,8 @@ def agree_on_checkpoint(folder: str | Path, saves: bool) -> str | None:
         folder: Output folder of the run.
         saves: Whether this process saves checkpoints (one process per file system). Only such processes verify.
     """
+    for path in misnamed_checkpoints(folder) if own_rank() == 0 else ():
+        print(f"Skipping {path}: rename it to checkpoint-<step> to resume from it.", flush=True)
     held = {int(path.name.rpartition("-")[2]): path for path in checkpoints_of(folder)}
     everywhere = [set(json.loads(steps)) for steps in gather_messages(json.dumps([*held]) if saves else "") if steps]
     for step in sorted(set.union(*everywhere), reverse=True):
@@ -246,18 +258,19 @@ def rotate(folder: Path, keep: int, protected: set[str]) -> None:
     removable = [p for p in finished if str(p) not in protected]
     for checkpoint in removable[max(0, keep - (len(finished) - len(removable))) :]:
         old = checkpoint.with_name(f".{checkpoint.name}.old")
+        _remove(old)
         try:
             move(checkpoint, old)
         except OSError as error:  # the new checkpoint is saved, so training goes on
             print(f"{checkpoint} could not be removed: {error}.", flush=True)
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
 
 
 def remove_leftovers(folder: str | Path) -> None:
     """Removes leftovers of an interrupted save or removal. No other run may use the folder."""
     for pattern in (".checkpoint-*.part", ".checkpoint-*.old", ".model.part"):
         for path in Path(folder).glob(pattern):
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
 
 
 def move_into(part: Path, folder: Path) -> None:
@@ -276,11 +289,19 @@ def move_into(part: Path, folder: Path) -> None:
 
 def _replace(part: Path, checkpoint: Path) -> None:
     old = checkpoint.with_name(f".{checkpoint.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
     with suppress(FileNotFoundError):  # there is one only if it was damaged and its steps were trained again
         move(checkpoint, old)
     move(part, checkpoint)
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder, or a link to a checkpoint that its owner has moved to another disk."""
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _may_be_folder(path: Path) -> bool:

@@ -22,7 +22,7 @@ from ..utils.addresses import public_word
 from ..utils.children import end_with_parent
 from ..utils.io import atomic_write, move
 from ..utils.json_files import read_text
-from .checkpointing import agree_on_checkpoint, checkpoints_of
+from .checkpointing import agree_on_checkpoint, checkpoints_of, misnamed_checkpoints
 from .folder_lock import lock_folder
 from .launch import launcher_words
 from .ranks import refuse_if_any_rank_refuses
@@ -59,7 +59,8 @@ def open_run_dir(args: TrainingArguments, own: dict[str, Any]) -> str | None:
         f"{folder} holds checkpoints, but none is complete (see above): remove them to train from the beginning, "
         "or choose another --output_dir"
     )
-    refuse_if_any_rank_refuses(incomplete if checkpoint is None and checkpoints_of(folder) else "")
+    held = [*checkpoints_of(folder), *misnamed_checkpoints(folder)]
+    refuse_if_any_rank_refuses(incomplete if checkpoint is None and held else "")
     new = {"command": command(), "finished": False, "versions": versions(), "settings": settings}
     if contents and run is None:
         run = _restore_run_file(folder, checkpoint, new, args)
