@@ -208,6 +208,12 @@ def test_folder_with_another_name_is_no_checkpoint_and_is_kept(run, capsys, name
     assert names(run) == ["checkpoint-6"] and (run / name / "model.safetensors").exists()
 
 
+def test_empty_name_of_a_checkpoint_does_not_start_a_new_run(run, capsys):
+    with pytest.raises(ValueError, match="cannot resume from '': it has no manifest.json"):
+        train("student", run, **SAVING, resume="")
+    assert names(run) == ["checkpoint-6", "checkpoint-4", "checkpoint-2"]
+
+
 def test_link_to_a_checkpoint_on_another_disk_is_resumed_and_removed_without_its_target(run, tmp_path):
     shutil.move(run / "checkpoint-6", tmp_path / "elsewhere")
     (run / "checkpoint-6").symlink_to(tmp_path / "elsewhere")
@@ -216,7 +222,9 @@ def test_link_to_a_checkpoint_on_another_disk_is_resumed_and_removed_without_its
         small(run, step, keep=keep)
         (run / f".checkpoint-{step}.old").symlink_to(tmp_path / "elsewhere")  # left by a killed process
     checkpointing.remove_leftovers(run)
-    assert [path.name for path in run.iterdir() if "checkpoint" in path.name] == ["checkpoint-8"]
+    (run / "checkpoint-10").write_text("a file")
+    small(run, 10, keep=1)
+    assert [path.name for path in run.iterdir() if "checkpoint" in path.name] == ["checkpoint-10"]
     assert (tmp_path / "elsewhere" / "model.safetensors").exists()
 
 

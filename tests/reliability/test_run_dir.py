@@ -30,6 +30,11 @@ def test_new_folder_is_opened_and_records_command_and_settings(tmp_path):
     assert {"python", "torch", "transformers", "numpy"} <= set(run["versions"])
 
 
+def test_folder_whose_name_cannot_be_printed_is_refused_at_once(tmp_path):
+    with pytest.raises(ValueError, match=r"output_dir is 'run.udce9', whose bytes are not UTF-8"):
+        arguments(os.fsdecode(b"run\xe9"))
+
+
 def test_interrupted_run_resumes_from_the_newest_complete_checkpoint(tmp_path, capsys):
     open_run_dir(arguments(tmp_path), {})
     for step in (5, 10):

@@ -102,13 +102,13 @@ def checkpoint_to_resume(given: str | bool | None, folder: str | Path, saves: bo
     Raises:
         ValueError: The checkpoint is incomplete or damaged, or `True` was given and there is no complete one.
     """
-    if not given:
+    if given is None or given is False:
         return None
     if given is not True:
         wrong = fault_anywhere(Path(given), saves)
         if wrong:
             raise ValueError(
-                f"cannot resume from {given}: {wrong}. Give another one, or True for the newest complete one"
+                f"cannot resume from {str(given)!r}: {wrong}. Give another one, or True for the newest complete one"
             )
         return str(given)
     found = agree_on_checkpoint(folder, saves)
@@ -168,7 +168,7 @@ def save_checkpoint(
 
     def prepare() -> None:
         check_space(checkpoint.parent, expected_bytes)
-        shutil.rmtree(part, ignore_errors=True)
+        _remove(part)
         folder.mkdir(parents=True)
 
     def share() -> None:
@@ -296,12 +296,13 @@ def _replace(part: Path, checkpoint: Path) -> None:
     _remove(old)
 
 
-def _remove(folder: Path) -> None:
-    """Removes a folder, or a link to a checkpoint that its owner has moved to another disk."""
-    if folder.is_symlink():
-        folder.unlink()
+def _remove(path: Path) -> None:
+    """Removes a folder, a file, or a link to a checkpoint that its owner has moved to another disk."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
     else:
-        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            path.unlink()
 
 
 def _may_be_folder(path: Path) -> bool:

@@ -203,6 +203,9 @@ def sync(path: str | Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL or not Path(path).is_dir():  # some shared folders cannot flush folders
+            raise
     finally:
         os.close(descriptor)
 
