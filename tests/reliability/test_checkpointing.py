@@ -221,7 +221,9 @@ def test_link_to_a_checkpoint_on_another_disk_is_resumed_and_removed_without_its
     for keep, step in ((None, 6), (1, 8)):
         small(run, step, keep=keep)
         (run / f".checkpoint-{step}.old").symlink_to(tmp_path / "elsewhere")  # left by a killed process
+    (run / ".seen-token-0").touch()  # left by a start that was killed
     checkpointing.remove_leftovers(run)
+    assert [path.name for path in run.glob(".*")] == [".lock"]
     (run / "checkpoint-10").write_text("a file")
     small(run, 10, keep=1)
     assert [path.name for path in run.iterdir() if "checkpoint" in path.name] == ["checkpoint-10"]

@@ -267,8 +267,8 @@ def rotate(folder: Path, keep: int, protected: set[str]) -> None:
 
 
 def remove_leftovers(folder: str | Path) -> None:
-    """Removes leftovers of an interrupted save or removal. No other run may use the folder."""
-    for pattern in (".checkpoint-*.part", ".checkpoint-*.old", ".model.part"):
+    """Removes leftovers of an interrupted start, save or removal. No other run may use the folder."""
+    for pattern in (".checkpoint-*.part", ".checkpoint-*.old", ".model.part", ".seen-*"):
         for path in Path(folder).glob(pattern):
             _remove(path)
 
