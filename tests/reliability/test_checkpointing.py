@@ -95,6 +95,15 @@ def test_damaged_checkpoint_is_skipped_and_the_reason_is_printed(run, run_folder
     assert all(torch.equal(again[name], first[name]) for name in first)
 
 
+def test_name_in_a_manifest_does_not_control_the_terminal(run, capsys):
+    manifest = run / "checkpoint-6" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["files"]["a\x1b[2J\0"] = {"bytes": 1, "sha256": ""}
+    manifest.write_text(json.dumps(content))
+    assert agree_on_checkpoint(run, saves=True) == str(run / "checkpoint-4")
+    assert capsys.readouterr().out == f"Skipping {run / 'checkpoint-6'}: a\\x1b[2J\\x00 is missing.\n"
+
+
 def test_there_is_no_checkpoint_to_resume_from(tmp_path):
     with pytest.raises(ValueError, match="no complete checkpoint"):
         train("student", tmp_path, resume=True, **SAVING)

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from ..utils.errors import printable
 from ..utils.io import move, sync_tree
 from ..utils.json_files import read_text
 from .manifest import MANIFEST, STATE, Layout, check_format, read_save_id, seal, verify_checkpoint
@@ -53,7 +54,7 @@ def agree_on_checkpoint(folder: str | Path, saves: bool) -> str | None:
         saves: Whether this process saves checkpoints (one process per file system). Only such processes verify.
     """
     for path in misnamed_checkpoints(folder) if own_rank() == 0 else ():
-        print(f"Skipping {path}: rename it to checkpoint-<step> to resume from it.", flush=True)
+        print(printable(f"Skipping {path}: rename it to checkpoint-<step> to resume from it."), flush=True)
     held = {int(path.name.rpartition("-")[2]): path for path in checkpoints_of(folder)}
     everywhere = [set(json.loads(steps)) for steps in gather_messages(json.dumps([*held]) if saves else "") if steps]
     for step in sorted(set.union(*everywhere), reverse=True):
@@ -62,7 +63,7 @@ def agree_on_checkpoint(folder: str | Path, saves: bool) -> str | None:
         if not wrong:
             return str(checkpoint)
         if own_rank() == 0:
-            print(f"Skipping {checkpoint}: {wrong}.", flush=True)
+            print(printable(f"Skipping {checkpoint}: {wrong}."), flush=True)
     return None
 
 

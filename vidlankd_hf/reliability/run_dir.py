@@ -20,6 +20,7 @@ from transformers import TrainingArguments
 
 from ..utils.addresses import public_word
 from ..utils.children import end_with_parent
+from ..utils.errors import printable
 from ..utils.io import atomic_write, move
 from ..utils.json_files import read_text
 from .checkpointing import agree_on_checkpoint, checkpoints_of, misnamed_checkpoints
@@ -269,7 +270,7 @@ def log_on_main(args: TrainingArguments, message: str) -> None:
     """Prints on the main process only. A log file on a full disk does not end the run."""
     if args.process_index == 0:
         with suppress(OSError):
-            print(message, flush=True)
+            print(printable(message), flush=True)
 
 
 def run_script(
