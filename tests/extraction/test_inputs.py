@@ -202,6 +202,15 @@ def test_secrets_of_addresses_are_in_no_id_quarantine_or_log(tmp_path, forbidden
     assert id in (tmp_path / "quarantine.jsonl").read_text()
 
 
+def test_secrets_are_in_no_report_of_a_video_whose_features_are_not_finite(tmp_path, caplog):
+    (video,) = find_videos(["https://me:SECRET@host.org/a.mp4?X-Sig=SECRET"])
+    task = tasks.ShardTask.__new__(tasks.ShardTask)
+    task.folder, task.progress, task._failed, task._gathered = tmp_path, None, [], {video.id: tasks._Gathered([])}
+    task._quarantine(video, "not finite", f"{video.path}: stream 'frame' has NaN")
+    said = (tmp_path / "quarantine.jsonl").read_text() + caplog.text
+    assert "SECRET" not in said and "https://host.org/a.mp4: stream 'frame' has NaN" in said
+
+
 @pytest.mark.parametrize("given", [
     "http://me:SECRET@{host}/videos.jsonl?sig=SECRET", "http://{host}/videos.parquet?sig=SECRET",
     "http://{host}/folder?sig=SECRET", ["http://{host}/a.mp4?s=SECRET", "http://{host}/b/a.mp4?s=SECRET"],

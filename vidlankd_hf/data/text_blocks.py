@@ -19,7 +19,7 @@ from .block_writer import BLOCKS, PIECES, TextError, make_aligner, pieces_of, wr
 from .checksums import DamagedData, Piece, verify_once
 from .compressed import check_expansion
 from .sealed_json import read_sealed, sealed
-from .source_files import combined_hash, content_hashes
+from .source_files import check_unchanged, combined_hash, content_hashes
 from .stored_alignment import StoredAlignment, describe_alignment
 from .text_files import check_json_lines, kind_of, not_utf8, place_of, text_files
 from .vocabulary import tokenizer_fingerprint, vocabulary_fingerprint
@@ -277,10 +277,11 @@ def load_text_blocks(
 
     aligner = None if teacher_tokenizer is None else make_aligner(tokenizer, teacher_tokenizer, teacher_length)
     source = str(source) if isinstance(source, Path) else source
-    dataset, files = None, list[Path]()
+    dataset, files, contents = None, list[Path](), list[str]()
     if isinstance(source, str) and Path(source).exists():
         files, kind = text_files(Path(source), split, quiet=True)
-        fingerprint, streaming = combined_hash(kind, content_hashes(files)), True
+        contents = content_hashes(files)
+        fingerprint, streaming = combined_hash(kind, contents), True
     else:
         dataset = load_text(source, split, streaming=streaming) if isinstance(source, str) else source
         # Identifies the contents, or all that a stream will read and do (including a Hub revision).
@@ -306,6 +307,7 @@ def load_text_blocks(
                 info = write_blocks(batches, tokenizer, part, num_proc, block_tokens, aligner)
             except TextError as error:
                 raise ValueError(f"{place_of(files, error.row) or f'row {error.row + 1}'}: {error}") from error
+            check_unchanged(files, contents)
             info["vocabulary"], info["source"] = vocabulary_fingerprint(tokenizer), name
             if teacher_tokenizer is not None:
                 info["alignment"] |= {"teacher_tokenizer": settings[2], "teacher_length": teacher_length}

@@ -33,7 +33,7 @@ from .fingerprint import hash64
 from .open_shard import OpenShard
 from .pairing import Unpaired, check_share, group_by_video, iterate_pairs
 from .sealed_json import read_sealed, sealed
-from .source_files import combined_hash, content_hashes
+from .source_files import check_unchanged, combined_hash, content_hashes
 from .tables import load_hub_table
 from .vocabulary import tokenizer_fingerprint
 from .windows import Windows, make_windows, shift_of
@@ -83,7 +83,8 @@ def prepare_windows(
     files = source_files(captions, caption_format, caption_columns)
     names = [path.relative_to(captions).as_posix() for path in files]
     files = files or [Path(file["filename"]) for file in load_hub_table(str(captions)).cache_files]
-    contents = content_hashes([*files, features / "manifest.json", features / "index.jsonl"])
+    read = [*files, features / "manifest.json", features / "index.jsonl"]
+    contents = content_hashes(read)
     settings = [tokenizer_fingerprint(tokenizer), max_tokens, caption_format, remove_overlap, str(captions)]
     settings += [caption_encoding] if caption_encoding else []
     settings += [{"columns": [*caption_columns]}] if caption_columns else []
@@ -97,6 +98,7 @@ def prepare_windows(
             if part is not None:
                 reading = captions, caption_format, remove_overlap, caption_encoding, None, caption_columns
                 _write_windows(part, features, reading, tokenizer, max_tokens)
+                check_unchanged(read, contents)
         info = _read_info(folder)
     check_share(info["problems"], info["unpaired_share"], max_unpaired)
     return folder

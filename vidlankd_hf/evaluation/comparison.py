@@ -9,6 +9,7 @@ from typing import Any
 from ..data.vocabulary import load_tokenizer
 from ..models.teacher import check_path
 from ..reliability.run_dir import run_script
+from ..utils.addresses import public_word
 from ..utils.examples import EXAMPLES, flags
 from ..utils.io import atomic_write
 from ..utils.json_files import read_json
@@ -186,6 +187,25 @@ class Comparison:
         else:
             entries = finetuning_results(TASKS[task], task, best_recipe(result))
         update_card(model, entries)
+
+
+def finetuning_options(text: str | None) -> dict[str, Any]:
+    """Reads `--finetune_options`.
+
+    Raises:
+        ValueError: It is not a JSON object.
+    """
+    try:
+        options = json.loads(text or "{}")
+        if isinstance(options, dict):
+            return options
+        problem = "it is not an object"
+    except (ValueError, RecursionError) as error:
+        problem = str(error)
+    raise ValueError(
+        f"--finetune_options {public_word(text or '')[:60]} is not JSON of options ({problem}): write "
+        "'{\"warmup_ratio\": 0.1}', or give the options directly: --warmup_ratio 0.1"
+    )
 
 
 def options_in(words: Sequence[str]) -> dict[str, list[str]]:

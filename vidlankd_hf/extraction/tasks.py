@@ -311,6 +311,6 @@ def finish(folder: Path, num_tasks: int, streams: dict[str, dict]) -> bool:
         )
     parts = (read_part(folder, number) for number in range(num_tasks))
     write_manifest(folder, streams, parts, num_failed=len(failed))
-    for leftover in folder.glob("shard-*.tmp"):
+    for leftover in folder.glob(".shard-*.tmp"):
         leftover.unlink(missing_ok=True)
     return True
