@@ -254,7 +254,7 @@ UNPAIRED = [
 
 def test_unpaired_up_to_the_share_are_left_out_counted_and_listed(tmp_path, tokenizer, features, caplog):
     path = write_captions(tmp_path / "c.jsonl", UNPAIRED)
-    with pytest.raises(ValueError, match=r"max_unpaired is 0.5, needed is 0.67"):
+    with pytest.raises(ValueError, match=r"max_unpaired is 0.5, but 0.67 is needed"):
         load_video_text(features, path, tokenizer, max_unpaired=0.5)
     dataset = load_video_text(features, path, tokenizer, max_unpaired=0.67)
     assert dataset.with_format(None)["text"][:] == [" ".join(["word1 word2"] * 7)]
