@@ -20,7 +20,6 @@ from vidlankd_hf.reliability.launch import describe_launch, end_run
 from vidlankd_hf.reliability.run_dir import log_on_main, open_run_dir
 from vidlankd_hf.training.build import alignment_for, build_student, choose_tokenizers, evaluate_and_save, split_blocks
 from vidlankd_hf.training.script_arguments import OUTPUT, PRETRAINING, StudentArguments
-from vidlankd_hf.utils.messages import number_of
 
 GROUPS = {
     "data": ("text", "block_tokens", "held_out_text", "vokens", "world", "cache_dir", "num_proc"),
@@ -77,7 +76,7 @@ def main() -> None:
         processing_class=tokenizer,
         teacher_tokenizer=teacher_tokenizer,
     )
-    log_on_main(args, f"{number_of(len(train), 'block')} of text to train on, {len(held_out or ())} to evaluate on.")
+    log_on_main(args, f"{len(train)} blocks of text to train on, {len(held_out or ())} to evaluate on.")
     trainer.train(resume_from_checkpoint=checkpoint)
     evaluate_and_save(trainer)
 

@@ -24,7 +24,6 @@ from vidlankd_hf.extraction import Limits, Stream, extract_features
 from vidlankd_hf.extraction.streams import paper_streams, with_processors
 from vidlankd_hf.reliability.launch import requested_launch
 from vidlankd_hf.utils.errors import show_log
-from vidlankd_hf.utils.messages import number_of
 
 WORLD = Path("outputs/world")
 GROUPS = {
@@ -95,8 +94,7 @@ def main() -> None:
     parser.save_settings(store.folder)
     hours = sum(map(store.duration, store.video_ids)) / 3600
     print(
-        f"Features of {number_of(len(store), 'video')} ({hours:.2f} h), {store.feature_size} values per step, in "
-        f"{store.folder}."
+        f"Videos with features: {len(store)} ({hours:.2f} h), {store.feature_size} values per step, in {store.folder}."
     )
     print(
         f"Next: vidlankd inspect --features {store.folder} --captions CAPTIONS --videos VIDEOS --tokenizer TOKENIZER"
