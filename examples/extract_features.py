@@ -93,9 +93,7 @@ def main() -> None:
         return
     parser.save_settings(store.folder)
     hours = sum(map(store.duration, store.video_ids)) / 3600
-    print(
-        f"Videos with features: {len(store)} ({hours:.2f} h), {store.feature_size} values per step, in {store.folder}."
-    )
+    print(f"Features of {len(store)} videos ({hours:.2f} h), {store.feature_size} values per step, in {store.folder}.")
     print(
         f"Next: vidlankd inspect --features {store.folder} --captions CAPTIONS --videos VIDEOS --tokenizer TOKENIZER"
     )
