@@ -36,6 +36,7 @@ def load_video_text(
     caption_encoding: str | None = None,
     mil_candidates: int | None = None,
     caption_columns: Sequence[str] | None = None,
+    num_proc: int | None = None,
 ) -> Dataset | VideoTextStream:
     """Loads captioned video as a data set with the columns that [`VideoTextCollator`] takes.
 
@@ -67,6 +68,7 @@ def load_video_text(
             contrast `"mil_nce"`: an odd number of texts together with its own, fewer at the edges of the video. They
             are read from the same lines and change with the epoch as the windows do.
         cache_dir: Used with `streaming`. A second call with the same arguments and files opens the stored windows.
+        num_proc: Used with `streaming`: number of processes that divide the captions; default: this one.
 
     Returns:
         A `datasets.Dataset`, or a [`VideoTextStream`] with `streaming`.
@@ -82,7 +84,7 @@ def load_video_text(
             raise ValueError("videos cannot be shuffled with streaming=True: leave out one of the two")
         folder = prepare_windows(
             features, captions, tokenizer, max_tokens, cache_dir, max_unpaired, caption_format, remove_overlap,
-            caption_encoding, caption_columns,
+            caption_encoding, caption_columns, num_proc,
         )  # fmt: skip
         return VideoTextStream(features, folder, streams, seed, mil_candidates)
     store = FeatureStore(features, streams)

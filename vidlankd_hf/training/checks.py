@@ -194,8 +194,7 @@ def as_blocks(
         alignment = {"teacher_tokenizer": teacher_tokenizer, "teacher_length": longest_sequence(reader)}
     limits = [limit - 2 for limit in map(longest_sequence, models) if limit is not None]
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "vidlankd"
-    with args.main_process_first(local=False):
-        return load_text_blocks(data, tokenizer, folder, block_tokens=min([BLOCK_TOKENS, *limits]), **alignment)
+    return load_text_blocks(data, tokenizer, folder, block_tokens=min([BLOCK_TOKENS, *limits]), **alignment)
 
 
 def _is_dict_of_several(data: Any) -> bool:
