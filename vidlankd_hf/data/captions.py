@@ -65,7 +65,7 @@ def naming_the_line(
     try:
         yield
     except CaptionError as error:
-        for _, rows, _ in _readings(Path(path), format, encoding, columns):
+        for _, rows, _ in readings_of(Path(path), format, encoding, columns):
             for where, _, start, end, words in rows:
                 has_time = start is not None and (end is None or start <= error.caption.start < end)
                 if has_time and isinstance(words, str) and error.caption.text in words:
@@ -135,7 +135,7 @@ def iterate_captions(
         raise ValueError(f"format is {format!r}: choose one of {', '.join(FORMATS)}")
     corrections, empty = Counter[str](), True
     for caption in checked_captions(
-        _readings(path, format, encoding, columns, account), remove_overlap, corrections, account
+        readings_of(path, format, encoding, columns, account), remove_overlap, corrections, account
     ):
         empty = False
         yield caption
@@ -162,7 +162,7 @@ def check_read(path: Path, empty: bool, corrections: Mapping[str, int]) -> None:
         logger.warning("%s: %d captions %s", path, count, correction)
 
 
-def _readings(
+def readings_of(
     path: Path,
     format: str | None,
     encoding: str | None,

@@ -13,6 +13,8 @@ from accelerate.commands.config import default_config_file, load_config_from_fil
 from accelerate.commands.launch import launch_command_parser
 from transformers import Trainer, TrainingArguments
 
+from .ranks import wait_for_all
+
 
 def describe_launch(args: TrainingArguments) -> str:
     """Describes a run in one line: number of processes, parallelism, device and precision."""
@@ -68,7 +70,7 @@ def end_run(trainer: Trainer, exit_code: int = 0) -> None:
         trainer: The run.
         exit_code: Exit code under DeepSpeed.
     """
-    trainer.accelerator.wait_for_everyone()
+    wait_for_all("finishes the run")
     trainer.accelerator.end_training()
     not_pushed = getattr(trainer, "push_error", None)
     if not_pushed:

@@ -128,18 +128,10 @@ def resumable_dir(folder: str | Path, of: str, help_in: Callable[[Path], bool] |
     folder = Path(folder)
     part = folder.with_name(f".{folder.name}.part")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    held, waiting = None, Waiting()
-    while held is None:
-        part.mkdir(exist_ok=True)
-        held = _lock(part, needs_locks=not is_first_process())
-        if held is None:
-            if folder.exists():
-                yield None
-                return
-            if help_in is None or not help_in(part):
-                waiting.pause(f"{holder_of(part / LOCK)} prepares {folder}")
-    sign(held)
-    try:
+    with one_responsible(part, folder.exists, help_in) as responsible:
+        if not responsible:
+            yield None
+            return
         if folder.exists():
             remove_locked(part)
             yield None
@@ -158,6 +150,35 @@ def resumable_dir(folder: str | Path, of: str, help_in: Callable[[Path], bool] |
         sync_tree(part)
         move(part, folder)
         (folder / LOCK).unlink(missing_ok=True)  # not before: another process would lock a new one and work here
+
+
+@contextmanager
+def one_responsible(
+    folder: Path, is_finished: Callable[[], bool], help_in: Callable[[Path], bool] | None = None
+) -> Iterator[bool]:
+    """Lets one process at a time be responsible for a folder during the block; the others help or wait.
+
+    Args:
+        folder: The folder; it is created. Its lock file is that of the process which is responsible.
+        is_finished: Whether there is nothing left to do; asked while another process is responsible.
+        help_in: See [`resumable_dir`].
+
+    Yields:
+        Whether this process is responsible; if not, another one has finished.
+    """
+    held, waiting = None, Waiting()
+    while held is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = _lock(folder, needs_locks=not is_first_process())
+        if held is None:
+            if is_finished():
+                yield False
+                return
+            if help_in is None or not help_in(folder):
+                waiting.pause(f"{holder_of(folder / LOCK)} prepares {folder}")
+    sign(held)
+    try:
+        yield True
     finally:
         os.close(held)
 
