@@ -13,18 +13,19 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 
 from ..utils.io import atomic_file, one_responsible
-from ..utils.locks import LOCK
 from .captions import Caption, check_read, checked_captions, readings_of
 from .feature_shards import Shard, read_manifest, shard_name, write_manifest
 from .features import check_no_features
+from .misses import Misses
 from .pairing import place_caption
 from .rolling_captions import remove_rolling_overlap
 from .shared_tasks import SharedTasks, TasksRemoved
@@ -53,9 +54,11 @@ def convert_howto100m(
 
     First one process reads the captions and divides the videos into shards by the sizes of their files. Then processes
     share the shards, also on several machines with a common `output_dir`; one video is in memory at a time. An
-    interrupted conversion is continued by the next call. `output_dir` becomes a folder for [`FeatureStore`] that also
-    holds `captions.jsonl` (overlap removed, times inside the video) for [`load_video_text`], and `misses.jsonl`, a line
-    {"video", "reason", "detail"} for each video or caption left out.
+    interrupted conversion is continued by the next call.
+
+    `output_dir` becomes a folder for [`FeatureStore`] that also holds `captions.jsonl` (overlap removed, times inside
+    the video) for [`load_video_text`], and `misses.jsonl`, a line {"video", "reason", "detail"} for each video or
+    caption left out.
 
     Args:
         features_2d, features_3d: Folders with a file for each video, subfolders included: `ID.npy` or `ID.mp4.npy`,
@@ -85,8 +88,6 @@ def convert_howto100m(
     with one_responsible(work.folder, lambda: read_manifest(work.folder) is not None, work.help_in) as responsible:
         if responsible and read_manifest(work.folder) is None:
             work.write()
-        if responsible:
-            (work.folder / LOCK).unlink(missing_ok=True)
     return (read_manifest(work.folder) or {})[COUNTS]
 
 
@@ -104,7 +105,7 @@ class _Conversion:
     shard_bytes: int
     num_proc: int | None
 
-    @property
+    @cached_property
     def plan(self) -> str:
         """Name of the task that plans; another one for other sources or settings."""
         files = [self.captions] if self.captions.is_file() else sorted(self.captions.rglob("*"))
@@ -128,9 +129,8 @@ class _Conversion:
         tasks.folder.mkdir(exist_ok=True)
         path, counts, shards = self.folder / MISSES, Counter({"videos": 0, "captions": 0}), []
         with open(path, "wb") as list_of_misses, atomic_file(self.folder / "captions.jsonl") as out:
-            results = self._shards(tasks)
-            for name, result in results:
-                misses = _Misses(list_of_misses) if name == self.plan else misses
+            misses = Misses(list_of_misses)
+            for name, result in self._shards(tasks):
                 misses.join((tasks.folder / f"{name}.misses").read_bytes(), result)
                 try:
                     misses.check(self.max_missing, path)
@@ -171,7 +171,7 @@ class _Conversion:
                     twice.add(video)
         videos, done, shards = set(files["frame"]) | set(files["clip"]), set[str](), [[0, 0, 0]]
         with open(tasks / f"{name}.misses", "wb") as file, atomic_file(tasks / name) as out:
-            misses = _Misses(file, len(videos))
+            misses = Misses(file, len(videos))
 
             def miss(video: str, reason: str, detail: str = "") -> None:
                 misses.add(video, reason, detail)
@@ -229,7 +229,7 @@ class _Conversion:
             open(tasks / f"{name}.misses", "wb") as file,
             atomic_file(tasks / f"{name}.captions") as out,
         ):
-            misses = _Misses(file)
+            misses = Misses(file)
             rows.seek(begin)
             content = rows.read(length)
             if zlib.crc32(content) != crc32:
@@ -261,63 +261,6 @@ class _Conversion:
                 out.writelines((json.dumps(caption._asdict()) + "\n").encode() for caption in placed)
                 written += len(placed)
         return {**misses.result(), "plan": planned[2], "shard": shard.close(), "captions": written}
-
-
-class _Misses:
-    """Writes and counts what is left out.
-
-    Args:
-        file: A line of JSON for each video or caption.
-        num_videos: Number of videos that have features or captions.
-    """
-
-    def __init__(self, file: BinaryIO, num_videos: int = 0):
-        self.file, self.num_videos = file, num_videos
-        self.videos: set[str] = set()
-        self.counts: Counter = Counter()
-        self.last = ""
-
-    def add(self, video: str, reason: str, detail: str = "") -> None:
-        """Adds a video that is left out."""
-        self._write(video, reason, detail)
-        self.num_videos += reason == "captions without features"
-        self.videos.add(video)
-        self.last = f"{video!r}: {reason}{detail and ', '}{detail}"
-
-    def add_caption(self, caption: Caption, duration: float) -> None:
-        """Adds a caption that is left out of a video that is kept."""
-        detail = f"{caption.start:g} to {caption.end:g} s of {duration:g} s: {caption.text[:200]}"
-        self._write(caption.video, "caption outside the video", detail)
-
-    def _write(self, video: str, reason: str, detail: str) -> None:
-        self.counts[reason] += 1
-        self.file.write((json.dumps({"video": video, "reason": reason, "detail": detail}) + "\n").encode())
-
-    def result(self) -> dict[str, Any]:
-        """What [`join`] takes, as values for JSON."""
-        return {"missing": sorted(self.videos), "misses": self.counts, "last": self.last}
-
-    def join(self, lines: bytes, result: dict[str, Any]) -> None:
-        """Adds the lines and the [`result`] of a task."""
-        self.file.write(lines)
-        self.file.flush()
-        self.num_videos += result.get("num_videos", 0)
-        self.videos.update(result["missing"])
-        self.counts.update(result["misses"])
-        self.last = result["last"] or self.last
-
-    def few(self, max_missing: float) -> bool:
-        """Whether as few videos are missing as allowed."""
-        return len(self.videos) <= max_missing * self.num_videos
-
-    def check(self, max_missing: float, path: Path) -> None:
-        """Raises a `ValueError` if more videos are missing than allowed; `path` is their list."""
-        if not self.few(max_missing):
-            raise ValueError(
-                f"{len(self.videos)} of {self.num_videos} videos cannot be converted, more than max_missing "
-                f"({max_missing:g}) allows; the last is {self.last}. {path} lists them: add what is missing, or raise "
-                "max_missing"
-            )
 
 
 def _identity(path: Path) -> list[int]:

@@ -33,7 +33,6 @@ from ..evaluation.grounding import check_video_encoder, encode_clips
 from ..models.teacher import VidLanKDTeacher
 from ..reliability.same_run import model_fingerprint
 from ..utils.io import atomic_file, atomic_write, one_responsible, sha256_of
-from ..utils.locks import LOCK
 from .folders import begin_folder
 
 # An interrupted vokenization repeats at most one shard per process.
@@ -102,7 +101,6 @@ def vokenize(
             info = _begin(folder, vokenizer, blocks, clips, num_vokens)
             if not (folder / "info.json").exists():
                 work.write(info)
-            (folder / LOCK).unlink(missing_ok=True)
     return read_vokens_info(folder)
 
 

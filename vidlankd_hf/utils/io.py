@@ -159,7 +159,7 @@ def one_responsible(
     """Lets one process at a time be responsible for a folder during the block; the others help or wait.
 
     Args:
-        folder: The folder; it is created. Its lock file is that of the process which is responsible.
+        folder: The folder; it is created. It holds a lock file during the block.
         is_finished: Whether there is nothing left to do; asked while another process is responsible.
         help_in: See [`resumable_dir`].
 
@@ -180,6 +180,7 @@ def one_responsible(
     try:
         yield True
     finally:
+        (folder / LOCK).unlink(missing_ok=True)
         os.close(held)
 
 
