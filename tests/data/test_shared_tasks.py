@@ -62,7 +62,7 @@ def test_processes_run_each_task_once_and_all_get_all_results_in_order(tmp_path,
 
 
 def test_tasks_of_a_killed_process_are_repeated_by_the_one_that_waits_for_them(tmp_path):
-    (killed := start(tmp_path, seconds=100)).communicate
+    killed = start(tmp_path, seconds=100)
     until(lambda: log_of(tmp_path))
     other = start(tmp_path, seconds=0)
     until(lambda: len(log_of(tmp_path)) > 8)

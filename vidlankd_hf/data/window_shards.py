@@ -152,7 +152,13 @@ class WindowShard(Windows):
         self.features = OpenShard(features / name, checksums)
 
     def sample(
-        self, window: int, epoch: int, seed: int | None, streams: Sequence[str], mil_candidates: int | None = None
+        self,
+        window: int,
+        epoch: int,
+        seed: int | None,
+        streams: Sequence[str],
+        mil_candidates: int | None = None,
+        clip: tuple[OpenShard, dict] | None = None,
     ) -> dict:
         """Reads a window as it is in an epoch.
 
@@ -162,22 +168,25 @@ class WindowShard(Windows):
             seed: Determines where windows start in each epoch; None keeps them the same.
             streams: Names of the feature streams to read.
             mil_candidates: See [`load_video_text`].
+            clip: Features and index entry of another video, which is read completely instead of the window's clip.
 
         Returns:
             A row with the columns of [`load_video_text`].
         """
         video, number = self.locate(window)
-        entry = json.loads(self.entries[video].as_py())
-        name = entry["video"]
+        entry = self.entry(video)
+        name, shard = entry["video"], self.features
         shift = shift_of(seed, epoch, name)
         text, start, end = self.read(video, number, shift)
-        features, times = self.features.read_span(entry, streams, start, end)
-        row = {"id": f"{name}#{number}", "video": name, "text": text, "start": start, "end": end}
+        if clip is not None:
+            shard, entry = clip
+            start, end = 0.0, entry["duration"]
+        features, times = shard.read_span(entry, streams, start, end)
+        row = {"id": f"{name}#{number}", "video": entry["video"], "text": text, "start": start, "end": end}
         if mil_candidates is not None:
             row["candidates"] = self.read_around(video, number, shift, mil_candidates)
         return {**row, "video_features": features, "times": times}
 
-    def videos(self, begin: int, end: int) -> list[str]:
-        """The video of each window from `begin` to before `end`."""
-        names = [json.loads(entry.as_py())["video"] for entry in self.entries]
-        return [names[self.locate(window)[0]] for window in range(begin, end)]
+    def entry(self, video: int) -> dict:
+        """The entry of a video in the features' index."""
+        return json.loads(self.entries[video].as_py())
