@@ -82,8 +82,6 @@ def test_unpaired_are_counted_listed_and_refused_above_the_share(tmp_path, token
     assert [(row["what"], row["video"]) for row in listed] == [
         ("caption without video", "x"), ("caption outside video", "v1"), ("video without captions", "v4.mp4"),
     ]  # fmt: skip
-    with pytest.raises(ValueError, match="cannot be shuffled with streaming"):
-        load_video_text(data / "features", data / "captions.jsonl", tokenizer, shuffle_videos_seed=0, streaming=True)
 
 
 def test_index_that_points_elsewhere_and_damaged_lines_are_refused(tmp_path, tokenizer):
