@@ -24,13 +24,13 @@ def main() -> None:
     parser.add_argument("--num_proc", type=int, default=1, help="processes on this machine")
     args = parser.parse(section_needed=False)
     if parser.config is None:
-        parser.error("give --config, the settings file of the training scripts")
+        raise ValueError("no settings are given: give --config, the settings file of the training scripts")
     show_log()
     sections = {name: read_config(parser.config, name, section_needed=False)
                 for name in ("convert_howto100m", "pretrain_teacher", "distill")}  # fmt: skip
     conversion, teacher, student = sections.values()
     if not any(sections.values()):
-        parser.error(f"{parser.config} has none of the sections {', '.join(sections)}: add those to prepare")
+        raise ValueError(f"{parser.config} has none of the sections {', '.join(sections)}: add those to prepare")
     if conversion:
         convert({"output_dir": "outputs/howto100m", **conversion}, args.num_proc)
     if teacher:
