@@ -129,7 +129,13 @@ def test_processes_that_start_at_the_same_time_share_the_tasks(
 ):
     slowed(monkeypatch, tmp_path / "log", 0.03)
     (tmp_path / "made").mkdir()
-    processes = [fork.Process(target=PREPARE[name], args=(sources, tokenizer, tmp_path / "made")) for _ in range(3)]
+    barrier = fork.Barrier(3)
+
+    def prepare():
+        barrier.wait(30)
+        PREPARE[name](sources, tokenizer, tmp_path / "made")
+
+    processes = [fork.Process(target=prepare) for _ in range(3)]
     for process in processes:
         process.start()
     for process in processes:

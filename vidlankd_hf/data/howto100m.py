@@ -104,6 +104,7 @@ class _Conversion:
     remove_overlap: bool | None
     shard_bytes: int
     num_proc: int | None
+    complete: bool = False  # whether this process has seen all tasks done
 
     @cached_property
     def plan(self) -> str:
@@ -116,11 +117,12 @@ class _Conversion:
     def help_in(self, folder: Path) -> bool:
         """Runs tasks of the process that is responsible; returns whether there were any."""
         tasks = SharedTasks(folder, self.num_proc)
-        if not tasks.folder.is_dir():
+        if self.complete or not tasks.folder.is_dir():
             return False
         with suppress(TasksRemoved):
             for _ in self._shards(tasks):
                 pass
+            self.complete = True
         return tasks.claimed > 0
 
     def write(self) -> None:

@@ -89,7 +89,7 @@ def vokenize(
 
     def help_in(_: Path) -> bool:
         tasks = SharedTasks(folder)
-        if not tasks.folder.is_dir():
+        if work.complete or not tasks.folder.is_dir():
             return False
         _begin(folder, vokenizer, blocks, clips, num_vokens)
         with suppress(TasksRemoved):
@@ -115,6 +115,7 @@ class _Vokenization:
     clips: Dataset
     max_video_length: int
     batch_size: int
+    complete: bool = False  # whether this process has seen all tasks done
 
     def write(self, info: dict) -> None:
         """Runs all tasks that are not done, and joins the shards."""
@@ -134,7 +135,9 @@ class _Vokenization:
         bank = load_file(self.folder / "bank.safetensors")["clips"].to(PartialState().device)
         size = min(MOST_SHARD_BLOCKS, -(-len(self.blocks) // LEAST_SHARDS))
         shards = [(f"shard-{i:05d}", slice(i * size, (i + 1) * size)) for i in range(-(-len(self.blocks) // size))]
-        return [name for name, _, _ in tasks.run(shards, partial(self._vokenize_shard, bank))]
+        names = [name for name, _, _ in tasks.run(shards, partial(self._vokenize_shard, bank))]
+        self.complete = True
+        return names
 
     def _encode_clips(self, tasks: Path, name: str, _: None) -> dict:
         vectors = encode_clips(self.vokenizer, self.tokenizer, self.clips, self.max_video_length, self.batch_size)

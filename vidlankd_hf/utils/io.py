@@ -180,7 +180,8 @@ def one_responsible(
     try:
         yield True
     finally:
-        (folder / LOCK).unlink(missing_ok=True)
+        if is_same_file(held, folder / LOCK):
+            (folder / LOCK).unlink()
         os.close(held)
 
 
