@@ -136,12 +136,14 @@ class TokenTasks:
                 stored = _read_group(path)
                 if stored is None:  # damaged, or removed before an interruption
                     self._work(tasks.folder, name, group)
-                    stored = _read_group(path) or []
+                    stored = _read_group(path)
+                if stored is None:
+                    raise OSError(f"{path} was written and cannot be read: check the disk")
                 for batch in stored:
                     if row >= texts:
                         yield batch
                     row += batch[0]
-                path.unlink()
+                path.unlink(missing_ok=True)
 
     def remove(self, folder: Path) -> None:
         """Removes the tasks from the folder of finished blocks."""
