@@ -48,6 +48,7 @@ def test_number_of_processes_changes_no_block(tmp_path, tokenizer, lines):
 @pytest.mark.parametrize("num_proc", [None, 2])
 def test_stream_makes_the_same_blocks_and_holds_few_texts_at_a_time(tmp_path, tokenizer, lines, monkeypatch, num_proc):
     monkeypatch.setattr(text_source, "BATCH_TEXTS", 100)
+    monkeypatch.setattr(token_tasks, "TASK_CHARACTERS", 5000)
     expected = load_text_blocks(Dataset.from_dict({"text": lines}), tokenizer, tmp_path / "map")
     given, ahead = [0], []
 

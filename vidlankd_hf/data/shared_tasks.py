@@ -85,16 +85,17 @@ class SharedTasks:
         pool: ProcessPoolExecutor | None = None
         try:
             while True:
-                while len(tail) < self.num_proc + AHEAD and (task := next(source, None)) is not None:
-                    tail.append(task)
-                if not tail:
-                    return
-                if (result := self.result(tail[0][0])) is not None:
+                if tail and (result := self.result(tail[0][0])) is not None:
                     yield *tail.popleft(), result
                     continue
                 _end_finished(running, 0)
                 claim = None if len(running) > self.num_proc else self._claim_one_of(tail)
-                if claim is None and running:
+                idle = claim is None and len(running) <= self.num_proc
+                if idle and len(tail) < self.num_proc + AHEAD and (task := next(source, None)) is not None:
+                    tail.append(task)
+                elif not tail:
+                    return
+                elif claim is None and running:
                     _end_finished(running, POLL_SECONDS)
                 elif claim is None:
                     lock = self.folder / f"{tail[0][0]}.lock"
