@@ -4,7 +4,7 @@
         --output_dir outputs/alignment_benchmark
 
 A WordPiece tokenizer (the student's) and a byte-level BPE (the teacher's) are trained on the text. All variants run in
-one process, in turn. CPU time is measured, since other processes change it least:
+one process, in turn. CPU time is measured, since other processes affect it least:
   plain       both tokenizers on all texts, in batches of 1,000, and nothing else
   student     load_text_blocks without a teacher
   aligned     load_text_blocks with a teacher that reads 77 tokens at once

@@ -69,13 +69,13 @@ def main() -> None:
     teacher.eval().to(device).requires_grad_(False)
 
     names, times, memory, rows = ["MLM alone", *OBJECTIVES], {}, {}, []
-    ways = {name: step_of(name, teacher, batch, device) for name in names}
+    variants = {name: step_of(name, teacher, batch, device) for name in names}
     for _ in tqdm(range(args.rounds + 1), desc="rounds"):
-        for name, (step, _, _) in ways.items():
+        for name, (step, _, _) in variants.items():
             times.setdefault(name, []).append(seconds(step, device))
-    for name, (step, _, _) in ways.items():
+    for name, (step, _, _) in variants.items():
         memory[name] = peak_memory(step, device)
-    for name, (_, extra, student) in ways.items():
+    for name, (_, extra, student) in variants.items():
         objective = student.objectives[name] if name in OBJECTIVES else None
         rows.append(
             {

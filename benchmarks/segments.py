@@ -7,7 +7,7 @@ Both teachers read as many tokens as the student, in one window. Variants:
   tokens     states are pooled, and every token is a segment: as many segments as possible
   segments   states are pooled, and a segment has 1 to 3 tokens of each model
 
-A step makes the batch, and on a CPU that is part of its time. Variants are interleaved, each with one untimed step
+On a CPU, the time of a step includes making its batch. Variants are interleaved, each with one untimed step
 before the timed one, so that other work on the machine slows down all of them alike. Needs torch and transformers.
 """
 
@@ -27,13 +27,13 @@ from vidlankd_hf.data.vocabulary import tokenizer_fingerprint
 
 
 def numbers(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Draws the segment of each of `BLOCK` tokens, for `count` segments."""
+    """Divides `BLOCK` tokens at random among `count` segments; returns the segment of each token."""
     cuts = np.sort(rng.choice(np.arange(1, BLOCK), count - 1, replace=False))
     return np.repeat(np.arange(count, dtype=np.uint16), np.diff([0, *cuts, BLOCK]))
 
 
 class Aligned(list):
-    """Samples that the trainer only checks; `info` says for which teacher they were made."""
+    """Samples that the trainer only checks; `info` says for which teacher they are."""
 
     def __init__(self, tokenizer, sample: dict):
         super().__init__([sample] * 2)
@@ -77,15 +77,15 @@ def main() -> None:
     rows = np.random.default_rng(0).integers(5, VOCABULARY, (args.rounds + 1, args.batch, BLOCK), dtype=np.uint16)
     print("| objectives | variant | ms per step | relative to the same tokenizer |\n|---|---|---|---|")
     for name in args.objectives:
-        ways, times = {}, {variant: [] for variant in VARIANTS}
-        for variant, way in VARIANTS.items():
+        steps, times = {}, {variant: [] for variant in VARIANTS}
+        for variant, kind in VARIANTS.items():
             teacher, student = make_models(args.size, args.size, OBJECTIVES[name], tokenizer, 0.1, device)
-            ways[variant] = way(teacher, student, tokenizer, OBJECTIVES[name], device, bf16=False)
-            ways[variant].step(ways[variant].collate(rows[-1], 0))
+            steps[variant] = kind(teacher, student, tokenizer, OBJECTIVES[name], device, bf16=False)
+            steps[variant].step(steps[variant].collate(rows[-1], 0))
         for turn in range(args.rounds):
-            for variant, way in ways.items():
-                way.step(way.collate(rows[-1], turn))  # untimed: it allocates the memory that another one freed
-                times[variant].append(step_seconds(way, rows[turn], turn))
+            for variant, one in steps.items():
+                one.step(one.collate(rows[-1], turn))  # untimed: it allocates the memory that another variant freed
+                times[variant].append(step_seconds(one, rows[turn], turn))
         for variant, seconds in times.items():
             ratio = median(seconds) / median(times["same"])
             found.append({"objectives": name, "variant": variant, "seconds": seconds, "ratio": ratio})

@@ -4,8 +4,8 @@
 
 All variants start from the same weights and read the same blocks. Before any time is printed, they must agree on
 loss and gradient norm (dropout 0, fp32). Variants are interleaved, with one warm-up step before each timed step. On a
-GPU, a timed round is several steps without a wait in between, on batches that are in pinned memory already, as a
-training run's loader workers put them there. Needs torch and transformers; draws a figure if matplotlib is installed.
+GPU, a timed round is several steps without waiting in between, on batches that are already in pinned memory, where a
+training run's loader workers put them. Needs torch and transformers; draws a figure if matplotlib is installed.
 
 Variants (--ways):
   original   per-sample D x D NST, a loop over positions, full logits of both models, a round trip to the host, an

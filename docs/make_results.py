@@ -16,6 +16,7 @@ from pathlib import Path
 from vidlankd_hf.evaluation import report as downstream
 from vidlankd_hf.experiments.ablations import report as ablations
 from vidlankd_hf.experiments.ablations.tables import TABLES
+from vidlankd_hf.experiments.ablations.tradeoff import draw_tradeoff
 from vidlankd_hf.experiments.world import report as world
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,7 +81,7 @@ def ablation_results() -> dict[str, str]:
             if row["gap_closed"]:
                 found[f"ablation.{row['student']}.gap"] = f"{round(100 * row['gap_closed']['mean'])} %"
             found[f"ablation.{row['student']}.teacher"] = f"{row['teacher']['mean']:.2f}"
-    found["ablation-costs"] = table(["student", "MLM loss", "steps", "TFLOP"], costs.values())
+    found["ablation-costs"] = table(["student", "steps", "TFLOP"], costs.values())
     return found
 
 
@@ -207,8 +208,9 @@ def draw_figures() -> None:
     world.draw(read("results.json"), EVIDENCE / "report.png")
     kept = ablations.read_kept(EVIDENCE / "ablations")
     for name in TABLES:
-        path = EVIDENCE / "ablations" / f"{name}.png"
-        ablations.draw(name, ablations.table_rows(name, kept), kept, path)
+        if rows := ablations.table_rows(name, kept):
+            ablations.draw(name, rows, kept, EVIDENCE / "ablations" / f"{name}.png")
+    draw_tradeoff(kept, EVIDENCE / "ablations" / "tradeoff.png")
     for name in ("step-small", "step-base", "step-small-amd"):
         content = read(f"{name}/step.json")
         draw_step(content["rows"], content["machine"], EVIDENCE / name / "step.png")

@@ -2,13 +2,13 @@
 
     vidlankd ablate --table objectives teacher --seeds 1 2 3
 
-They compare objectives, teachers, features, heads, vokens, weights, tokenizers
-and what the teacher reads, by default on the grounded world. For your own data,
-give --config: a YAML file with the sections pretrain_teacher (with features,
-captions and tokenizer) and distill (with text), and ablate for options of this
-script (docs/baselines.md). The result of every run is a JSON file in --results;
-while that file is there, the run is not repeated. If a run fails, the tables
-lack its row.
+The tables compare objectives, teachers, features, heads, vokens, weights,
+tokenizers and what the teacher reads, by default on the grounded world. On your
+own data, give --config: a YAML file with the sections pretrain_teacher (with
+features, captions and tokenizer), distill (with text) and, for options of this
+command, ablate (docs/baselines.md). The result of every run is a JSON file in
+--results; as long as it exists, the run is not repeated. If a run fails, the
+tables lack its row.
 """
 
 import shlex
@@ -20,15 +20,16 @@ from vidlankd_hf.experiments.ablations.report import write_table
 from vidlankd_hf.experiments.ablations.run_seed import run_seed
 from vidlankd_hf.experiments.ablations.runs import DATA, SeedRuns
 from vidlankd_hf.experiments.ablations.tables import TABLES
+from vidlankd_hf.experiments.ablations.tradeoff import draw_tradeoff
 from vidlankd_hf.utils.yaml_files import read_yaml
 
 
 def main() -> None:
     parser = CommandLine(__doc__)
     choices = [*TABLES, "all"]
-    about = f"one or more of {', '.join(choices)}"
+    about = f"one or more of {', '.join(choices)}; default: all"
     parser.add_argument("--table", nargs="+", choices=choices, default=["all"], metavar="TABLE", help=about)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="seeds of world and training")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="seeds of world and training; default: 1")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/ablations"), help="folder for all output")
     parser.add_argument("--results", type=Path, help="folder of the results; default: OUTPUT_DIR/results")
     parser.add_argument(
@@ -54,6 +55,8 @@ def main() -> None:
         failed += [f"seed {seed}, {failure}" for failure in failures]
 
     written = [write_table(table, results, args.output_dir / "tables" / table) for table in tables]
+    if config is None:
+        draw_tradeoff(results, args.output_dir / "tables" / "tradeoff.png")
     for path in written:
         print(f"\n{path.read_text()}")
     print(f"Done in {(time.monotonic() - started) / 60:.1f} min. Tables and figures: {args.output_dir / 'tables'}.")

@@ -1,11 +1,11 @@
-"""Converts the published files of HowTo100M for training.
+"""Converts the published features and captions of HowTo100M for training.
 
     vidlankd convert-howto100m --features_2d DIR --features_3d DIR \\
         --captions caption.json --max_missing 0.05
 
-These are one .npy file of features per video and stream, and captions as JSON
-or CSV. Start the command on several machines with a common --output_dir to
-share the work, and again to continue after an interruption.
+The features are one .npy file per video and stream, the captions JSON or CSV.
+Start the command on several machines with a common --output_dir to share the
+work, and again to continue after an interruption.
 """
 
 from pathlib import Path

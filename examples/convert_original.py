@@ -3,8 +3,8 @@
     vidlankd convert --output_dir outputs/original \\
         --checkpoint snap/teacher/checkpoint-epoch0019
 
-The folder holds pytorch_model.bin and config.json. With visn_model.chkpt,
-it becomes a teacher, otherwise a plain BERT. The command prints what was mapped
+The folder holds pytorch_model.bin and config.json. With visn_model.chkpt, the
+result is a teacher, otherwise a plain BERT. The command prints what was mapped
 and what was dropped. Files that hold more than tensors are refused: no code in
 them is run.
 """

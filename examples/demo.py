@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from vidlankd_hf.cli import CommandLine, run_example
-from vidlankd_hf.experiments.grid import ExperimentRun, probe, run_in_parallel
+from vidlankd_hf.experiments.grid import ExperimentRun, held_out_language, probe, run_in_parallel
 from vidlankd_hf.experiments.world.recipe import OBJECTIVES, STUDENT_RECIPE, TEACHER_RECIPE, WORLD_SEED
 from vidlankd_hf.experiments.world.report import write_report
 from vidlankd_hf.models.objectives import objectives_recipe
@@ -54,7 +54,9 @@ def stages_of(seed: int, folder: Path, thorough: bool) -> list[list[tuple[Experi
 def main() -> None:
     parser = CommandLine(__doc__)
     parser.add_argument("--output_dir", type=Path, default=Path("outputs"), help="folder for models and report")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[WORLD_SEED], help="seeds of world and training")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[WORLD_SEED], help="seeds of world and training; default: 1"
+    )
     parser.add_argument("--thorough", action="store_true", help="add NST at weight 1 and a teacher with hinge loss")
     args = parser.parse()
 
@@ -73,7 +75,8 @@ def main() -> None:
         if row is None:
             return f"{run.folder} is ready."
         scores = probe(run.folder, world, run.log if quiet else None)
-        rows.extend({**row, **score} for score in scores)
+        language = held_out_language(run.folder) if run.example == "distill" else {}
+        rows.extend({**row, **score, **language} for score in scores)
         accuracies = " ".join(f"{score['accuracy']:.2f}" for score in scores)
         return f"{run.folder} colour, shape, motion: {accuracies}"
 

@@ -1,9 +1,9 @@
 """Distills a teacher into a BERT, RoBERTa or ModernBERT, using only text.
 
-Without arguments it uses the text of the grounded world in outputs/. World and
-teacher are made first if they are missing. With your own data, give --teacher
-(folder or Hub id, also of a model with another tokenizer), --text (file,
-folder or Hub data set) and --student (a size or a checkpoint).
+Without arguments it uses the grounded world and its teacher in outputs/, which
+are made first if they are missing. With your own data, give --teacher (a folder
+or Hub id; its tokenizer may differ), --text (a file, folder or Hub data set)
+and --student (a size or a checkpoint).
 """
 
 from dataclasses import asdict

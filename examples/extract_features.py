@@ -1,15 +1,15 @@
-"""Extracts frozen features of videos, any number of named streams, into shards.
+"""Extracts features of videos with frozen vision backbones.
 
     vidlankd extract --videos my_videos --output_dir outputs/features \\
         --streams frame=microsoft/resnet-152@1 \\
         clip=MCG-NJU/videomae-base-finetuned-kinetics@24x16
 
-A stream is name=model@rate for pictures and name=model@ratexlength for clips:
-24x16 means 16 frames at 24 per second. These two streams are VidLanKD's; they
-may also be written --frame_model MODEL --clip_model MODEL. `accelerate launch`
-divides the shards over processes. Run the command again to make shards that are
-missing or damaged. Without arguments it uses videos and backbones of the
-grounded world, which is made first if it is missing.
+A stream is name=model@RATE for pictures and name=model@RATExLENGTH for clips:
+24x16 means 16 frames at 24 per second. There may be any number of streams. The
+two above are VidLanKD's; --frame_model MODEL --clip_model MODEL is their short
+form. `accelerate launch` divides the shards over processes. Run the command
+again to make shards that are missing or damaged. Without arguments it uses the
+grounded world's videos and backbones, which are made first if they are missing.
 """
 
 from pathlib import Path
@@ -39,22 +39,28 @@ def main() -> None:
     parser = CommandLine(__doc__, groups=GROUPS)
     parser.add_argument("--videos", help="folder, glob pattern or manifest (.jsonl, .parquet); default: the world's")
     parser.add_argument("--output_dir", help="folder of the feature shards; default: next to the world's videos")
-    parser.add_argument("--streams", nargs="+", default=[], help="as described above; default: none")
-    parser.add_argument("--frame_model", help="short for --streams frame=MODEL@1")
-    parser.add_argument("--clip_model", help="with --frame_model: short for --streams clip=MODEL@24x16")
-    parser.add_argument("--processors", nargs="+", default=[], help="name=FOLDER of a processor; default: the model's")
+    parser.add_argument("--streams", nargs="+", default=[], help="streams, as described above; default: none")
+    parser.add_argument("--frame_model", help="short for --streams frame=MODEL@1; default: none")
+    parser.add_argument("--clip_model", help="short for --streams clip=MODEL@24x16, with --frame_model; default: none")
+    parser.add_argument(
+        "--processors", nargs="+", default=[], help="name=FOLDER of an image processor; default: the model's"
+    )
     parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32", help="backbone precision")
     parser.add_argument("--batch_size", type=int, default=32, help="pictures per forward pass; clips: a quarter")
     parser.add_argument("--device", help="device of the backbones; default: a GPU if there is one")
     parser.add_argument("--decoders", type=int, help="decoding processes; default: one per core, at most 8")
     parser.add_argument("--max_failed", type=int, default=0, help="videos that may fail before the exit code is 1")
     parser.add_argument("--retry_failed", action="store_true", help="try failed videos again")
-    parser.add_argument("--shard_bytes", type=int, default=2**30, help="approximate size of a shard")
+    parser.add_argument("--shard_bytes", type=int, default=2**30, help="approximate bytes per shard; default: 1 GiB")
     parser.add_argument(
-        "--stall_seconds", type=float, default=60, help="a video fails after this time without a frame"
+        "--stall_seconds", type=float, default=60, help="seconds without a frame after which a video fails"
     )
-    parser.add_argument("--video_seconds", type=float, default=4 * 3600, help="a video fails after this decoding time")
-    parser.add_argument("--decoder_memory", type=int, default=4 * 2**30, help="bytes that a decoding process may use")
+    parser.add_argument(
+        "--video_seconds", type=float, default=4 * 3600, help="seconds of decoding after which a video fails"
+    )
+    parser.add_argument(
+        "--decoder_memory", type=int, default=4 * 2**30, help="bytes per decoding process; default: 4 GiB"
+    )
     args = parser.parse()
 
     if args.videos is None:
@@ -77,7 +83,7 @@ def main() -> None:
     processes, _ = requested_launch()
     if processes not in (None, state.num_processes):
         parser.error(
-            f"{processes} processes were asked for, but this run has {state.num_processes}: on CPU use torchrun"
+            f"{processes} processes were requested, but this run has {state.num_processes}: on CPU use torchrun"
         )
     streams = paper_streams(args.frame_model, args.clip_model) if args.frame_model else []
     streams = with_processors(streams + [*map(Stream.parse, args.streams)], args.processors)

@@ -6,9 +6,9 @@ The task's recipe (the paper's, where it has one) sets the defaults of the
 training arguments. --data is a folder in the official layout; without it, the
 data come from the Hub. --task_file is a YAML file of your own task
 (docs/downstream.md). --eval_only scores a fine-tuned model without training.
-The result goes into the model's card. Finished seeds
-are not run again. --push_to_hub pushes the model of the median seed at the best
-learning rate, never that of the best seed.
+The score is written into the model's card. Finished seeds are not run again.
+--push_to_hub pushes the model of the median seed at the best learning rate,
+never that of the best seed.
 """
 
 from dataclasses import replace
@@ -35,7 +35,7 @@ from vidlankd_hf.training.script_arguments import OUTPUT, TRAINING
 GROUPS = {
     "task": ("model", "task", "task_file", "data", "eval_only", "max_length", "train_rows", "eval_rows"),
     "training": {"seeds": None, "learning_rates": None, **{k: v for k, v in TRAINING.items() if k != "seed"}},
-    "output": {**OUTPUT, "submission": None, "no_card": None},
+    "output": {**OUTPUT, "save_total_limit": "checkpoints to keep; default: all", "submission": None, "no_card": None},
 }
 RECIPES = {name for task in TASKS.values() if isinstance(task, Task) for name in task.recipe}
 

@@ -1,10 +1,10 @@
-"""Shows which video clips the words of a sentence point to, as a page.
+"""Makes a page that shows which video clips the words of a sentence point to.
 
     vidlankd ground --sentences "there is a lijux" "she needs the lijux again"
 
-Shows teacher and student next to each other, and also writes pictures. Without
-arguments it uses the grounded world, outputs/teacher, outputs/student and three
-held-out sentences. The student is read through its saved distillation head.
+The page has teacher and student next to each other; pictures are written too.
+Without arguments it uses the grounded world, outputs/teacher, outputs/student
+and three held-out sentences. The student needs its saved distillation head.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Imports features that another tool extracted: NumPy, HDF5, tar, Parquet.
+"""Imports features that another tool extracted: NumPy, HDF5, tar or Parquet.
 
     vidlankd import-features --output_dir outputs/features \\
         --streams frame=features_2d@1 clip=features_3d.h5@1.5
@@ -19,12 +19,12 @@ from vidlankd_hf.utils.errors import show_log
 
 def main() -> None:
     parser = CommandLine(__doc__)
-    parser.add_argument("--streams", nargs="+", required=True, help="as described above")
+    parser.add_argument("--streams", nargs="+", required=True, help="streams, as described above")
     parser.add_argument("--output_dir", required=True, help="folder of the feature shards")
     parser.add_argument("--id_column", default="video", help="column of ids in Parquet and Arrow files")
     parser.add_argument("--max_failed", type=int, default=0, help="videos that may fail before the exit code is 1")
     parser.add_argument("--retry_failed", action="store_true", help="try failed videos again")
-    parser.add_argument("--shard_bytes", type=int, default=2**30, help="approximate size of a shard")
+    parser.add_argument("--shard_bytes", type=int, default=2**30, help="approximate bytes per shard; default: 1 GiB")
     args = parser.parse()
 
     show_log()

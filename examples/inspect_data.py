@@ -4,15 +4,15 @@
         --tokenizer google-bert/bert-base-uncased --videos my_videos \\
         --text my_text.txt --output_dir outputs/look
 
-Prints counts, durations, clip lengths, the share of time with captions, and how
-the vocabulary grows compared with that of a text corpus. Writes into
---output_dir: contact_sheet.png and contact_sheet.html (random clips with
-captions, if --videos is given), summary.json, unpaired.jsonl (captions and
-videos without a counterpart), and left_out.jsonl. With --teacher, also
-alignment.png and alignment.json: how well captions fit the video some seconds
-before and after them, which reveals shifted subtitles. Ends with an account:
-what went in, what is used, and what was left out and why. Without arguments it
-shows the grounded world.
+Prints counts, durations, clip lengths, the share of time with captions, and the
+vocabulary compared with that of a text corpus. Writes into --output_dir:
+contact_sheet.png and contact_sheet.html (random clips with captions, if
+--videos is given), summary.json, unpaired.jsonl (captions and videos without a
+counterpart), and left_out.jsonl. With --teacher, also alignment.png and
+alignment.json: how well captions fit the video some seconds before and after
+them, which reveals shifted subtitles. Ends with an account of what was read,
+what is used, and what is left out and why. Without arguments it shows the
+grounded world.
 """
 
 import json

@@ -1,8 +1,8 @@
-"""Builds the grounded world: videos, captions, text, features, from a seed.
+"""Generates the grounded world from a seed: videos, captions, text, features.
 
     vidlankd make-world --output_dir outputs/world --seed 0
 
-Its videos show what things look like; its text never says it. It also has a
+Its videos show what things look like; its text never says it. It includes a
 tokenizer and vision backbones, and needs no network. Run the command again to
 continue an interrupted build.
 """

@@ -39,7 +39,7 @@ def main() -> None:
     if unknown:
         parser.error(f"no run logged {unknown[0]!r}: choose among {', '.join(logged)}")
     if not metrics:
-        parser.error("the runs have logged no loss yet: wait for the first --logging_steps, or give --metrics")
+        parser.error("the runs have logged no loss yet: wait until --logging_steps steps are done, or give --metrics")
 
     args.output.parent.mkdir(parents=True, exist_ok=True)
     draw_curves(curves, metrics, args.output)

@@ -2,8 +2,8 @@
 
 Without arguments it uses the grounded world in outputs/, which is made first
 if it is missing. With your own data, give --features (from `vidlankd extract`),
---captions (jsonl, a folder of subtitles, or a published data set's file) and
---tokenizer. Look at the data first with `vidlankd inspect`.
+--captions (a file, a folder of subtitles, or a Hub data set) and --tokenizer.
+Look at the data first with `vidlankd inspect`.
 """
 
 from dataclasses import asdict

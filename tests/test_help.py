@@ -45,6 +45,7 @@ def test_help_fits_80_columns_and_shows_every_default(monkeypatch, capsys, name)
         assert len(entry.split()) > 3, f"{option} has no help text"
         needless = option in ("--help", "--help_all") or entry.endswith("(required)")
         assert needless or "default:" in entry.lower(), f"{option} does not show its default: {entry}"
+        assert "default: None" not in entry and entry.count("default:") <= 1, f"{option} has no plain default: {entry}"
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

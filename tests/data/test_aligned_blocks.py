@@ -54,7 +54,7 @@ def same_files(one: TextBlocks, other: TextBlocks) -> bool:
 
 
 def numbered(lines, *families):
-    """The segments of both tokenizations of all texts, numbered on from text to text."""
+    """The segments of both tokenizations of all texts, numbered consecutively over the texts."""
     numbers, total = ([], []), 0
     for line in filter(str.strip, lines):
         classes = classes_of(line)
@@ -258,8 +258,8 @@ def test_second_call_opens_the_alignment_and_says_the_same(lines, tmp_path, capl
     load(lines, tmp_path)
     monkeypatch.setattr("vidlankd_hf.data.text_blocks.write_blocks", None)
     load(lines, tmp_path)
-    first, second = (record.message for record in caplog.records if "segments align" in record.message)
-    assert first == second and "windows a block" in first
+    first, second = (record.message for record in caplog.records if "segments cover" in record.message)
+    assert first == second and "windows per block" in first
 
 
 def test_tokenizers_that_cannot_be_aligned_are_refused_at_once(lines, tmp_path):

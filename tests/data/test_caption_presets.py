@@ -56,8 +56,8 @@ def test_every_preset_has_a_fixture_and_a_line_in_the_docs():
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("msrvtt", "{}", "has no 'sentences', but nothing"),
-        ("msrvtt", '{"sentences": [{"video_id": "a"}]}', "sentence 1: has no 'caption', but video_id"),
+        ("msrvtt", "{}", "has no 'sentences', only an empty object"),
+        ("msrvtt", '{"sentences": [{"video_id": "a"}]}', "sentence 1: has no 'caption', only video_id"),
         ("vatex_youtube", '[{"videoID": "a", "enCap": ["b"]}]', "entry 1: videoID 'a' must be an id and two times"),
         ("ego4d", '{"a": {"narration_pass_1": {"narrations": [{"timestamp_sec": "1", "narration_text": "b"}]}}}',
          "narration_pass_1: each timestamp_sec must be a number"),

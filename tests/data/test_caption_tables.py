@@ -146,7 +146,7 @@ def test_several_captions_of_one_clip_share_its_times(tmp_path):
         (("a", "[[1, 2], [2, 3]]", "", "t"), ["video=clip", "times=begin", "text=caption"], "has 2 times but 1 texts"),
         (("x/v.mp4", "1", "2", "t"), COLUMNS, "row 2: the videos 'v/v.mp4' and 'x/v.mp4' have the same file name"),
         (("a", "1", "2"), COLUMNS, "t.csv cannot be read as csv, with commas .*Expected 4 columns, got 3"),
-        (("a", "1", "2", "t"), ["video=id", "text=caption"], "has no column 'id', but 'clip', 'begin', 'stop'"),
+        (("a", "1", "2", "t"), ["video=id", "text=caption"], "has no column 'id', only 'clip', 'begin', 'stop'"),
         (("a", "1", "2", "t"), ["video=clip"], "names video: give video and text"),
         (("a", "1", "2", "t"), ["video=clip", "words=caption"], "has 'words=caption': give each of video, start"),
     ],
@@ -160,7 +160,7 @@ def test_a_wrong_row_or_column_is_refused_by_file_and_row(tmp_path, row, columns
 
 def test_a_table_without_names_is_told_its_columns_and_its_preset(tmp_path):
     path = write_parquet(tmp_path / "t.parquet", videoid=[1], name=["a cat"], duration=["PT0H"])
-    with pytest.raises(ValueError, match="has no column 'video', 'text', but .* give --caption_format webvid"):
+    with pytest.raises(ValueError, match="has no column 'video', 'text', only .* give --caption_format webvid"):
         read_captions(path)
     with pytest.raises(ValueError, match="but names .'clip', 'begin'.* say which columns .* --caption_columns"):
         read_captions(write_csv(tmp_path / "t.csv", LINES))
@@ -175,7 +175,7 @@ def test_a_folder_of_tables_is_read_in_order_and_other_files_are_accounted_for(t
     (tmp_path / "README.md").write_text("words")
     account = Account()
     assert read_captions(tmp_path, columns=COLUMNS, account=account) == EXPECTED
-    assert account.summary()["caption files"]["left_out"]["is no table"]["first"] == [str(tmp_path / "README.md")]
+    assert account.summary()["caption files"]["left_out"]["is not a table"]["first"] == [str(tmp_path / "README.md")]
 
 
 def test_a_hub_data_set_is_read_without_its_code(tmp_path, monkeypatch, tokenizer):

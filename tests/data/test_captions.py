@@ -224,7 +224,7 @@ CUE = "1\n00:00:01,000 --> 00:00:02,000\nhello\n\n"
         ("a.jsonl", "", "holds no caption"),
         ("a.csv", "", "must name the columns"),
         ("a.csv", "start,end,text\n", "holds no caption"),
-        ("a.csv", "start,end,text\n1,2," + "x" * 10_000_000, "a.csv, line .: not csv .field larger"),
+        ("a.csv", "start,end,text\n1,2," + "x" * 10_000_000, "a.csv, line .: not CSV .field larger"),
         ("a.srt", "1\n00:00:01,000 --> 00:00:02,000\n" + "x " * 5_000_000, "line 2: .* at most 1,000,000"),
         ("a.json", {"v": {"start": [0], "end": [1], "text": ["x" * 10_000_000]}}, "caption 1: .* at most 1,000,000"),
         ("a.json", "{}", "unknown format"),

@@ -108,7 +108,7 @@ from vidlankd_hf.data import checksums
 verify = checksums._verify
 checksums._verify = lambda *given: print("verified", flush=True) or time.sleep(0.3) or verify(*given)
 folder = Path(sys.argv[1])
-checksums.verify_once(folder, [checksums.whole_file(folder / "a", {"bytes": 1, "sha256": sys.argv[2]})])
+checksums.verify_once(folder, [checksums.complete_file(folder / "a", {"bytes": 1, "sha256": sys.argv[2]})])
 print("opened", flush=True)
 """
 

@@ -64,7 +64,7 @@ def test_stream_is_a_map_style_data_set(load_windows):
     keyed = EpochDataset(stream)
     assert [(row["id"], 0, i) for i, row in enumerate(rows)] == ids(map(keyed.__getitem__, range(len(stream))))
     assert [row["video"] for row in rows] == stream.videos()
-    with pytest.raises(IndexError, match=f"window {len(stream)} of {len(stream)}"):
+    with pytest.raises(IndexError, match=f"no window {len(stream)}: give 0 to {len(stream) - 1}"):
         stream[len(stream)]
 
 

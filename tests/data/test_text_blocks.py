@@ -116,7 +116,7 @@ def test_hub_id_names_data_set_and_configuration(monkeypatch, source, path, conf
 def test_text_that_is_none_is_counted_and_one_that_is_a_number_refused(tmp_path, tokenizer, lines):
     blocks = load_text_blocks(Dataset.from_dict({"text": [None, *lines[:100]]}), tokenizer, tmp_path)
     assert blocks.info["texts_without_tokens"] == 1
-    with pytest.raises(ValueError, match="row 1: the text is '17', a int, but the column must hold strings"):
+    with pytest.raises(ValueError, match="row 1: the text is '17' .int., but the column must hold strings"):
         load_text_blocks(Dataset.from_dict({"text": [17]}), tokenizer, tmp_path)
 
 
@@ -166,8 +166,9 @@ def test_wrong_sources_are_errors_that_say_what_to_give(tmp_path, tokenizer):
 
 @pytest.mark.parametrize(
     "name, content, message",
-    [("a.jsonl", "", "a.jsonl is empty"), ("a.txt", "", "a.txt is empty"), ("a.jsonl", "\n", "cannot be read as text"),
-     ("a.json", "[]", "cannot be read as text"), ("a.jsonl", "{}\n", "cannot be read as text")],
+    [("a.jsonl", "", r"files are empty \(a.jsonl\)"), ("a.txt", "", r"files are empty \(a.txt\)"),
+     ("a.jsonl", "\n", "cannot be read as text"), ("a.json", "[]", "cannot be read as text"),
+     ("a.jsonl", "{}\n", "cannot be read as text")],
 )  # fmt: skip
 def test_files_without_text_are_errors(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)

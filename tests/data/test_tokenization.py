@@ -12,7 +12,7 @@ from transformers import BertweetTokenizer, PreTrainedTokenizerFast
 
 from vidlankd_hf import VideoTextCollator, load_text_blocks, load_video_text
 from vidlankd_hf.data.captions import Caption
-from vidlankd_hf.data.tokenization import counts_spaces, tokenize, tokens_and_spans
+from vidlankd_hf.data.tokenization import counts_spaces, token_spans, tokenize
 from vidlankd_hf.data.vocabulary import tokenizer_fingerprint
 from vidlankd_hf.data.windows import divide, tile
 
@@ -111,7 +111,7 @@ def test_tokenizers_without_a_fast_version_work_and_their_rules_are_told_apart(t
     long = "abcdefgh" * 9
     assert "".join(line.text for line, _ in divide([Caption("v", 0, 1, long)], plain, 10)) == long
     texts = ["the red", ""]
-    assert list(map(len, tokens_and_spans(plain, texts))) == list(map(len, tokenize(plain, texts)))
+    assert list(map(len, token_spans(plain, texts))) == list(map(len, tokenize(plain, texts)))
 
 
 @pytest.mark.parametrize("streaming", [False, True])

@@ -170,7 +170,7 @@ KINDS: dict[str, tuple[Callable, Callable]] = {  # function that writes a valid 
 
 
 def damaged(good: Path, folder: Path, chance: random.Random) -> None:
-    """A copy with one file changed: bits turned, cut, doubled, bytes or numbers put in."""
+    """Copies a folder and damages one file: flips bits, and deletes, repeats or inserts bytes."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(good, folder)
     path = chance.choice(sorted(p for p in folder.rglob("*") if p.is_file()))

@@ -1,8 +1,8 @@
 """SIGTERM, SIGUSR1 or Ctrl-C to every process of a run at a random moment: not one finished step may be lost.
 
 Schedulers, `timeout` and terminals signal the process group: the main processes and their loader workers. The runs
-have 2 loader workers, which are made anew for each epoch and each evaluation, on 1 or 2 ranks. Some moments fall into
-a slow step or a slow save. Two runs really need longer than a minute for one; they wait next to the others.
+have 2 loader workers, which are created again for each epoch and each evaluation, on 1 or 2 ranks. Some signals come
+during a slow step or save. In two runs, a step or a save takes more than a minute; they run alongside the others.
 """
 
 import os
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from small_runs import TrainerCallback, finished_steps, forked, life, same_end, wait, whole_step
+from small_runs import TrainerCallback, finished_steps, forked, newest_step, same_end, start_or_resume, wait
 
 from vidlankd_hf.reliability import checkpointing
 
@@ -53,7 +53,7 @@ def slow_saves(folder: Path, seconds: float) -> None:
 
 
 def group(folder: Path, log: Path, ranks: int, seconds: float = 0.0, kind: str = "", slow: float = 0.0) -> list[int]:
-    """Starts a run as a process group of its own, and returns the ids of its processes."""
+    """Starts a run in its own process group, and returns the ids of its processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -62,7 +62,7 @@ def group(folder: Path, log: Path, ranks: int, seconds: float = 0.0, kind: str =
         if kind == "save":
             slow_saves(folder, slow)
         callbacks = [SlowStep(folder, 8, slow)] if kind == "step" else []
-        life(folder, seconds, callbacks, **OPTIONS)
+        start_or_resume(folder, seconds, callbacks, **OPTIONS)
 
     pids: list[int] = []
     for rank in range(ranks):
@@ -91,8 +91,8 @@ def references(work: Path) -> dict[int, Path]:
 def stopped(pids: list[int], folder: Path, seconds: float = 120.0) -> tuple[bool, int]:
     """Waits for a run; returns whether it ended as promised, and how many finished steps are in no checkpoint."""
     codes = [wait(pid, seconds) for pid in pids]
-    lost = max(finished_steps(folder, rank) for rank in range(len(pids))) - whole_step(folder)
-    finished = None not in codes and whole_step(folder) == STEPS  # the signal came too late
+    lost = max(finished_steps(folder, rank) for rank in range(len(pids))) - newest_step(folder)
+    finished = None not in codes and newest_step(folder) == STEPS  # the signal came too late
     return (codes == [143] * len(pids) or finished) and lost == 0, lost
 
 
@@ -118,9 +118,8 @@ def drill(work: Path, times: int) -> Iterator[tuple[bool, int]]:
         time.sleep(random.uniform(0, 2.0))
         chosen = random.choice([signal.SIGTERM, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
         os.killpg(pids[0], chosen)
-        if (
-            kind == "save" and chosen != signal.SIGINT
-        ):  # once more, during the save; not Ctrl-C, which would kill the run the second time
+        # Once more, during the save, unless the first signal was Ctrl-C.
+        if kind == "save" and chosen != signal.SIGINT:
             wait_until((folder / ".slow").exists, pids)
             time.sleep(random.uniform(0, SLOW["save"] / 2))
             os.killpg(pids[0], signal.SIGTERM)

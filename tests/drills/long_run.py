@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-from small_runs import TrainerCallback, forked, life, wait
+from small_runs import TrainerCallback, forked, start_or_resume, wait
 
 SAMPLES = 200  # measurements during the run
 WARM = 0.2  # fraction of the run in which caches may fill
@@ -48,7 +48,7 @@ def drill(work: Path, steps: int, output: Path) -> Iterator[tuple[bool, int]]:
     def body():
         meter = Meter(samples, every)
         meter.process = psutil.Process()
-        life(work / "long", callbacks=[meter], **options)
+        start_or_resume(work / "long", callbacks=[meter], **options)
 
     code = wait(forked(body, work / "long.txt"), 3000)
     rows = json.loads(samples.read_text())

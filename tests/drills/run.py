@@ -27,7 +27,7 @@ import long_run
 import psutil
 import torch
 import two_machines
-from small_runs import TrainerCallback, finished_steps, forked, life, same_end, wait, whole_step
+from small_runs import TrainerCallback, finished_steps, forked, newest_step, same_end, start_or_resume, wait
 
 from vidlankd_hf import TextCollator, VidLanKDStudent
 from vidlankd_hf.reliability import checkpointing
@@ -42,13 +42,13 @@ def reference(work: Path) -> Path:
     """Makes the undisturbed run."""
     folder = work / "reference"
     if not folder.exists():
-        assert wait(forked(lambda: life(folder, **RUN, save_total_limit=None), work / "reference.txt")) == 0
+        assert wait(forked(lambda: start_or_resume(folder, **RUN, save_total_limit=None), work / "reference.txt")) == 0
     return folder
 
 
-def goes_on(folder: Path, work: Path, **options) -> bool:
+def resumes(folder: Path, work: Path, **options) -> bool:
     """Runs the same command again, and returns whether it finishes with the same result as the reference."""
-    code = wait(forked(lambda: life(folder, **{**RUN, **options}), folder.with_suffix(".txt")))
+    code = wait(forked(lambda: start_or_resume(folder, **{**RUN, **options}), folder.with_suffix(".txt")))
     return code == 0 and same_end(folder, reference(work), STEPS)
 
 
@@ -56,20 +56,20 @@ def kill(work: Path, times: int) -> Outcome:
     """Kills (SIGKILL) runs that save after every step at random times."""
     expected, runs, folder = reference(work), 0, None
     begun = time.monotonic()
-    assert wait(forked(lambda: life(work / "timed", **RUN), work / "timed.txt")) == 0
-    whole_life = time.monotonic() - begun
+    assert wait(forked(lambda: start_or_resume(work / "timed", **RUN), work / "timed.txt")) == 0
+    duration = time.monotonic() - begun
     for _ in range(times):
-        if folder is None or whole_step(folder) == STEPS:
+        if folder is None or newest_step(folder) == STEPS:
             runs, folder = runs + 1, work / f"killed-{runs}"
-        pid = forked(lambda folder=folder: life(folder, **RUN), folder.with_suffix(".txt"))
-        time.sleep(random.uniform(0, whole_life))
+        pid = forked(lambda folder=folder: start_or_resume(folder, **RUN), folder.with_suffix(".txt"))
+        time.sleep(random.uniform(0, duration))
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        finished, whole = finished_steps(folder), whole_step(folder)
-        all_whole = all(verify_checkpoint(checkpoint) is None for checkpoint in checkpoints_of(folder))
-        same = whole == 0 or same_end(folder, expected, whole)
-        yield all_whole and same and finished - whole <= 1, max(0, finished - whole)
-    yield goes_on(folder, work), 0
+        finished, saved = finished_steps(folder), newest_step(folder)
+        all_complete = all(verify_checkpoint(checkpoint) is None for checkpoint in checkpoints_of(folder))
+        same = saved == 0 or same_end(folder, expected, saved)
+        yield all_complete and same and finished - saved <= 1, max(0, finished - saved)
+    yield resumes(folder, work), 0
 
 
 def full_disk(work: Path, times: int) -> Outcome:
@@ -95,12 +95,12 @@ def full_disk(work: Path, times: int) -> Outcome:
         callback.on_step_end = fill
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         log = work / f"disk-{number}.txt"
-        code = wait(forked(lambda folder=folder, c=callback: life(folder, **RUN, callbacks=[c]), log))
+        code = wait(forked(lambda folder=folder, c=callback: start_or_resume(folder, **RUN, callbacks=[c]), log))
         said = "older checkpoints are untouched" in log.read_text()
         finished = finished_steps(folder)
-        untouched = whole_step(folder) == 4 and not list(folder.glob(".*.part"))
+        untouched = newest_step(folder) == 4 and not list(folder.glob(".*.part"))
         (mount / "other").unlink(missing_ok=True)
-        yield code == 1 and said and untouched and goes_on(folder, work), finished - 4
+        yield code == 1 and said and untouched and resumes(folder, work), finished - 4
         if on_tmpfs:
             subprocess.run(["umount", mount], check=True)
 
@@ -118,10 +118,10 @@ def damage(work: Path, times: int) -> Outcome:
             content = bytearray(path.read_bytes())
             content[random.randrange(len(content))] ^= 1 << random.randrange(8)
             path.write_bytes(content)
-        skipped = whole_step(folder) == 7
+        skipped = newest_step(folder) == 7
         # A flipped bit in the white space of the manifest does no harm.
         harmless = path.name == "manifest.json" and verify_checkpoint(folder / "checkpoint-8") is None
-        yield (skipped or harmless) and goes_on(folder, work), 8 - whole_step(folder) if not skipped else 0
+        yield (skipped or harmless) and resumes(folder, work), 8 - newest_step(folder) if not skipped else 0
 
 
 def two_processes(folder: Path, log: Path, seconds: float = 0.0, callbacks=(), **options) -> list[int]:
@@ -129,7 +129,9 @@ def two_processes(folder: Path, log: Path, seconds: float = 0.0, callbacks=(), *
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     body = {**RUN, "use_cpu": True, **options}
-    return [forked(lambda: life(folder, seconds, callbacks, **body), log, rank, 2, port) for rank in range(2)]
+    return [
+        forked(lambda: start_or_resume(folder, seconds, callbacks, **body), log, rank, 2, port) for rank in range(2)
+    ]
 
 
 def preempt(work: Path, times: int) -> Outcome:
@@ -148,13 +150,13 @@ def preempt(work: Path, times: int) -> Outcome:
             os.kill(pids[rank], random.choice([signal.SIGTERM, signal.SIGUSR1]))
         codes = [wait(pid) for pid in pids]
         finished = max(finished_steps(folder, rank) for rank in range(2))
-        lost = finished - whole_step(folder)
+        lost = finished - newest_step(folder)
         again = [wait(pid) for pid in two_processes(folder, log, **options)]
         yield codes == [143, 143] and lost == 0 and again == [0, 0] and same_end(folder, expected, STEPS), lost
 
 
 def not_a_number(work: Path, times: int) -> Outcome:
-    """The loss of one sample is NaN. The report must name it, no checkpoint contain it, and a replay reproduce it."""
+    """The loss of one sample is NaN. The report must name it, no checkpoint hold it, and a replay repeat it."""
     for number in range(times):
         sample, folder, log = random.randrange(50), work / f"nan-{number}", work / f"nan-{number}.txt"
 
@@ -174,7 +176,7 @@ def not_a_number(work: Path, times: int) -> Outcome:
 
             poison.calls = 0
             TextCollator.__call__, VidLanKDStudent.forward = watch, poison
-            life(folder, **{**RUN, "save_steps": 4, "logging_steps": 5, **options})
+            start_or_resume(folder, **{**RUN, "save_steps": 4, "logging_steps": 5, **options})
 
         if wait(forked(body, log)) == 0:
             yield same_end(folder, reference(work), STEPS), 0  # the sample was in no batch
@@ -183,7 +185,7 @@ def not_a_number(work: Path, times: int) -> Outcome:
         first = json.loads(report.read_text())
         named = sample in first["sample_ids_of_processes"]["0"] and first["components"] == ["nst"]
         clean = (
-            all(verify_checkpoint(c) is None for c in checkpoints_of(folder)) and whole_step(folder) < first["step"]
+            all(verify_checkpoint(c) is None for c in checkpoints_of(folder)) and newest_step(folder) < first["step"]
         )
         report.unlink()
         replayed = wait(forked(lambda body=body: body(logging_steps=1), log)) == 1
@@ -202,7 +204,7 @@ def out_of_memory(work: Path, times: int) -> Outcome:
             used = psutil.Process().memory_info().vms
             resource.setrlimit(resource.RLIMIT_AS, (used + 400 * 2**20,) * 2)
             shape = {"num_hidden_layers": 2, "hidden_size": 512, "num_attention_heads": 8, "intermediate_size": 8192}
-            life(work / f"memory-{number}", **{**RUN, "per_device_train_batch_size": 24, "shape": shape})
+            start_or_resume(work / f"memory-{number}", **{**RUN, "per_device_train_batch_size": 24, "shape": shape})
 
         code = wait(forked(body, log))
         said = "Out of memory in training: give --per_device_train_batch_size 12 (it is 24)" in log.read_text()
@@ -213,7 +215,7 @@ def dead_worker(work: Path, times: int) -> Outcome:
     """A data loader worker is killed, as happens if a machine runs out of memory."""
     for number in range(times):
         folder, log = work / f"worker-{number}", work / f"worker-{number}.txt"
-        pid = forked(lambda folder=folder: life(folder, 0.1, **RUN, dataloader_num_workers=2), log)
+        pid = forked(lambda folder=folder: start_or_resume(folder, 0.1, **RUN, dataloader_num_workers=2), log)
         while finished_steps(folder) < 2:
             time.sleep(0.02)
         time.sleep(random.uniform(0, 0.5))
@@ -221,8 +223,8 @@ def dead_worker(work: Path, times: int) -> Outcome:
         random.choice(workers).kill()
         code = wait(pid, 60)
         said = "data loader worker died" in log.read_text()
-        lost = finished_steps(folder) - whole_step(folder)
-        yield code == 1 and said and goes_on(folder, work), lost
+        lost = finished_steps(folder) - newest_step(folder)
+        yield code == 1 and said and resumes(folder, work), lost
 
 
 def hang(work: Path, times: int) -> Outcome:

@@ -41,7 +41,7 @@ class Progress(TrainerCallback):
         time.sleep(self.seconds)
 
 
-def life(folder: Path, seconds: float = 0.0, callbacks=(), **options):
+def start_or_resume(folder: Path, seconds: float = 0.0, callbacks=(), **options):
     """Starts a run, or resumes it from its newest intact checkpoint, and returns the trainer at the end."""
     folder.mkdir(parents=True, exist_ok=True)
     resume = True if checkpoints_of(folder) else None
@@ -94,7 +94,7 @@ def finished_steps(folder: Path, rank: int = 0) -> int:
     return int(path.read_text() or 0) if path.exists() else 0
 
 
-def whole_step(folder: Path) -> int:
+def newest_step(folder: Path) -> int:
     """Returns the step of the newest intact checkpoint, or 0."""
     newest = agree_on_checkpoint(folder, saves=True)
     return int(newest.rpartition("-")[2]) if newest else 0

@@ -2,7 +2,7 @@
 
 They train with `accelerate launch` and `--save_on_each_node`, are killed, damaged or stopped, and resume from the
 newest step that is complete on both. They must end with the weights and losses of an undisturbed run, bit for bit.
-This needs the rights to make namespaces.
+This needs the right to make namespaces.
 
 Started by itself, this file is the script that the machines launch.
 """
@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
-from small_runs import OPTIONS, ROOT, Progress, finished_steps, same_end, whole_step
+from small_runs import OPTIONS, ROOT, Progress, finished_steps, newest_step, same_end
 
 STEPS = 12
 RUN = {"max_steps": STEPS, "save_steps": 2, "logging_steps": 1, "save_total_limit": 2, "hang_timeout": 60.0}
@@ -28,7 +28,7 @@ CASES = ["kill both", "kill one", "terminate one", "damage", "missing", "termina
 
 
 class Machines:
-    """Two network namespaces, connected by a cable, whose folder `run` differs."""
+    """Two connected network namespaces, each with its own folder `run`."""
 
     def __init__(self, work: Path):
         self.work, self.names = work, [f"vidlankd-{os.getpid()}-{rank}" for rank in range(2)]
@@ -133,13 +133,13 @@ def interrupt(machines: Machines, case: str) -> tuple[bool, int]:
             kill(launch)
     codes = ended(launches)
     reached = max(finished_steps(folder, rank) for rank, folder in enumerate(folders))
-    lost = reached - min(whole_step(folder) for folder in folders)
+    lost = reached - min(newest_step(folder) for folder in folders)
     return None not in codes and lost <= (0 if case.startswith("terminate") else 3), lost
 
 
 def damage(machines: Machines, case: str) -> str:
     """Damages or removes the newest checkpoint of one machine; returns what the next start must say."""
-    folder, newest = machines.folder(case, 1), whole_step(machines.folder(case, 1))
+    folder, newest = machines.folder(case, 1), newest_step(machines.folder(case, 1))
     checkpoint = folder / f"checkpoint-{newest}"
     if case == "missing":
         shutil.rmtree(checkpoint)

@@ -94,7 +94,7 @@ def test_questions_without_an_answer_are_scored_as_in_squad_2(model, tmp_path):
 def test_a_name_that_is_taken_and_data_twice_are_refused(model, tmp_path):
     path = make_task(tmp_path, "pair")
     path.rename(tmp_path / "rte.yaml")
-    with pytest.raises(ValueError, match="would be the task 'rte', but there is one of this name: rename the file"):
+    with pytest.raises(ValueError, match="defines the task 'rte', but another task has this name: rename the file"):
         add_task_file(tmp_path / "rte.yaml")
     (name,) = add_task_file(make_task(tmp_path, "pair"))
     with pytest.raises(ValueError, match="own_pair.yaml names the files of own_pair: leave out --data"):
@@ -145,7 +145,7 @@ def test_training_objects_that_a_probe_must_not_see_are_named(tmp_path):
     write_table(tmp_path / "train.jsonl", rows)
     add_task_file(path)
     (text,) = TASKS["own_colours"].own.left_out
-    assert text.startswith("train: 6 of 9 rows in the probe, because test has their objects (") and "1 more" in text
+    assert text.startswith("train: 6 of 9 rows, because test has the same objects (") and "1 more" in text
 
 
 def test_comparisons_are_scored_and_need_enough_objects(tmp_path, masked_lm, tokenizer):

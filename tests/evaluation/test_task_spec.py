@@ -29,7 +29,7 @@ ATTRIBUTE = {"kind": "attribute", "templates": ["the {object} is {word}."]}
     "change, message",
     [
         ({"kind": "clasification"}, "kind is 'clasification': choose one of .*did you mean classification"),
-        ({"labls": ["a"]}, "'labls' is no key: write any of title, .*did you mean labels"),
+        ({"labls": ["a"]}, "'labls' is not a key: write any of title, .*did you mean labels"),
         ({"unanswerable": True}, "'unanswerable' belongs to span, not to classification"),
         ({"labels": None}, r"labels is None: write a list such as \[negative"),
         ({"labels": ["sad"]}, "labels are sad: name at least two"),

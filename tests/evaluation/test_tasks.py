@@ -168,7 +168,7 @@ def test_a_limit_takes_the_same_rows_every_time(data):
             "train-v1.1.json",
             '{"data": [{"paragraphs": [{"context": "abc", "qas": [{"id": "q", "question": "?", "answers": '
             '[{"text": "b"}]}]}]}]}',
-            "not in the official layout: KeyError 'answer_start'",
+            r"not in the official layout \(KeyError: 'answer_start'\)",
         ),
         ("swag", "train.csv", "sent1,sent2\na,b\n", "no 'ending0'"),
         ("piqa", "train.jsonl", '{"goal": "g", "sol1": "a", "sol2": "b"}\n', "train-labels.lst is missing"),

@@ -13,6 +13,7 @@ from vidlankd_hf import VidLanKDStudent, VidLanKDTeacher, VidLanKDTeacherConfig,
 from vidlankd_hf.experiments.ablations.report import write_table
 from vidlankd_hf.experiments.ablations.runs import SeedRuns
 from vidlankd_hf.experiments.ablations.tables import ROWS, TABLES, TEACHERS
+from vidlankd_hf.experiments.ablations.tradeoff import draw_tradeoff, points
 from vidlankd_hf.experiments.flops import step_flops
 from vidlankd_hf.experiments.grid import ExperimentRun
 
@@ -87,6 +88,21 @@ def test_table_holds_means_and_deviations_over_seeds_and_the_gap_of_each_seed(tm
     assert rows["crd"]["gap_closed"]["mean"] == pytest.approx((1 / 3 + 0.4) / 2)
     assert "| CRD (weight 1) | 0.75 ± 0.21 |" in text and "37 %" in text and "0.30" in text
     assert (tmp_path / "figure.png").stat().st_size > 5000
+
+
+def test_point_of_a_student_is_its_loss_and_share_of_the_gap_over_seeds(tmp_path):
+    results = {
+        1: {"text_only": kept("text_only", 0.0), "crd": kept("crd", 0.6, mlm_loss=3.0)},
+        2: {"text_only": kept("text_only", 0.3), "crd": kept("crd", 0.9), "by_shuffled_teacher": kept("crd", 0.3)},
+    }
+    found = {point["student"]: point for point in points(results)}
+    assert {name: point["kind"] for name, point in found.items()} == {
+        "text_only": "text_only", "crd": "crd", "by_shuffled_teacher": "control"
+    }  # fmt: skip
+    assert found["crd"]["mlm_loss"] == 2.5 and found["crd"]["gap_closed"] == pytest.approx((1 / 3 + 0.4) / 2)
+    assert found["text_only"]["gap_closed"] == 0
+    draw_tradeoff(results, tmp_path / "tradeoff.png")
+    assert (tmp_path / "tradeoff.png").stat().st_size > 5000
 
 
 def test_rows_with_different_batch_sizes_are_not_put_into_one_table(tmp_path):

@@ -40,6 +40,20 @@ def test_report_holds_every_model_and_a_picture(tmp_path):
     assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_report_shows_the_language_of_students_next_to_what_they_know(tmp_path):
+    rows = [
+        {**row, "mlm_loss": 2.0 + row["seed"], "mlm_accuracy": 0.4} if row["model"] == "nst" else row
+        for row in results()
+    ]
+    (tmp_path / "results.json").write_text(json.dumps(rows))
+    write_report(tmp_path / "results.json", tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "| gap closed | MLM loss | MLM accuracy |" in text
+    assert "| 75 % | 3.50 ± 0.71 | 0.40 ± 0.00 |" in text and "| 25 % | 3.00 | 0.40 |" in text
+    columns = {line.count("|") for line in text.splitlines() if line.startswith("|")}
+    assert columns == {9 + 0}
+
+
 def test_row_without_a_field_is_an_error_that_names_it(tmp_path):
     row = rows_of("teacher", 0.5)[0]
     del row["chance"]

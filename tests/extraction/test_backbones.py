@@ -155,7 +155,7 @@ def test_settings_that_an_unavailable_class_would_fill_in_are_asked_for(tmp_path
         path.write_text(json.dumps({key: value for key, value in held.items() if key != name}))
         processor = load_processor(str(folder))
         if not callable(processor):
-            with pytest.raises(ValueError, match=f"lack '{name}'"):
+            with pytest.raises(ValueError, match=f"has no setting '{name}'"):
                 pixel_settings(processor)
 
 

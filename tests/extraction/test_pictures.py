@@ -47,7 +47,7 @@ def test_pixels_become_square(tmp_path, ratio, shape):
 
 def test_pixels_that_cannot_be_are_an_error(tmp_path):
     path = write_video_file(tmp_path / "a.mp4", frames=3, sample_aspect_ratio=Fraction(10, 1))
-    with pytest.raises(VideoError, match="pixels of 10:1 are wrong"):
+    with pytest.raises(VideoError, match="pixels have an aspect ratio of 10:1, beyond 8:1"):
         first(path)
 
 

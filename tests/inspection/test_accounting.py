@@ -164,7 +164,7 @@ def test_tables_of_captions_are_accounted_for(tmp_path, store, kind):
     account = accounted(store, folder, columns=columns)
     captions = account.summary()["captions"]
     assert captions["in"] == 4 and captions["used"] == 1 and len(captions["left_out"]) == 3
-    assert account.summary()["caption files"]["left_out"]["is no table"]["amount"] == 1
+    assert account.summary()["caption files"]["left_out"]["is not a table"]["amount"] == 1
 
 
 VIDEOS = {"a.mp4": write_grey_video, "bad.mp4": write_sound, "b.mkv": write_grey_video}

@@ -96,7 +96,7 @@ def test_a_model_whose_code_is_in_its_folder_is_refused_without_running_it(tmp_p
     config = {"model_type": "unknown", "auto_map": {"AutoConfig": "code.Config", "AutoModel": "code.Model"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "code.py").write_text("raise SystemExit('it ran')")
-    with pytest.raises(ValueError, match="Code of a model's folder is never run: give a VidLanKDTeacher"):
+    with pytest.raises(ValueError, match="Code in a model's folder is never run: give a VidLanKDTeacher"):
         load_teacher(tmp_path)
 
 

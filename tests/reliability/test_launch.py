@@ -1,4 +1,4 @@
-"""Launches run what was asked for, shard without changing a loss, and save a model that loads anywhere."""
+"""Launches run what was requested, shard without changing a loss, and save a model that loads anywhere."""
 
 import json
 import socket
@@ -185,14 +185,14 @@ print("REALLY", describe_launch(DistillationConfig(output_dir=sys.argv[1], repor
 @pytest.mark.parametrize(
     "config, changes, message",
     [
-        ("cpu.yaml", {"MULTI_GPU": "MULTI_CPU"}, "2 processes were asked for, but this run has 1 "),
+        ("cpu.yaml", {"MULTI_GPU": "MULTI_CPU"}, "2 processes were requested, but this run has 1 "),
         (
             "fsdp2.yaml",
             {"use_cpu: false": "use_cpu: true"},
-            "FSDP was asked for, but this run is 2 process",
+            "FSDP was requested, but this run is 2 process",
         ),
-        ("ddp.yaml", {}, "GPUs were asked for, but this run is 2 processes, MULTI_CPU, cpu"),
-        ("zero2.yaml", {}, "GPUs were asked for, but this run is 2 processes, DeepSpeed ZeRO-2, cpu"),
+        ("ddp.yaml", {}, "GPUs were requested, but this run is 2 processes, MULTI_CPU, cpu"),
+        ("zero2.yaml", {}, "GPUs were requested, but this run is 2 processes, DeepSpeed ZeRO-2, cpu"),
     ],
 )
 def test_launch_that_is_not_what_was_asked_for_stops(tmp_path, config, changes, message):
@@ -265,7 +265,7 @@ def test_precision_in_a_deepspeed_configuration_works_without_an_option(tmp_path
 
 def test_processes_that_do_not_know_of_each_other_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(arguments, "requested_launch", lambda: (2, None))
-    with pytest.raises(ValueError, match="2 processes were asked for, but this run has 1 "):
+    with pytest.raises(ValueError, match="2 processes were requested, but this run has 1 "):
         DistillationConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none")
 
 

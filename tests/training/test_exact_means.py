@@ -94,12 +94,28 @@ def test_logged_components_are_the_naive_means_of_the_step(tmp_path):
     )
 
 
+def test_mlm_accuracy_is_the_share_of_masked_tokens_that_the_model_gets_right(tmp_path):
+    trainer = train("student", tmp_path, {}, max_steps=1)
+    model, batches = trainer.model.eval(), list(trainer.get_eval_dataloader())
+    some_label = max(label for batch in batches for label in batch["masked_labels"].flatten().tolist())
+    model.cls.predictions.bias.data[some_label] = 100.0  # which is then the answer at every position
+    right = masked = 0
+    for batch in batches:
+        logits = model.export()(batch["input_ids"], attention_mask=batch.get("attention_mask")).logits
+        for row, positions, labels in zip(logits, batch["masked_positions"], batch["masked_labels"]):
+            for position, label in zip(positions.tolist(), labels.tolist()):
+                right += label != -100 and int(row[position].argmax()) == label
+                masked += label != -100
+    assert 0 < right < masked, "the test needs right and wrong answers"
+    assert trainer.evaluate()["eval_mlm_accuracy"] == pytest.approx(right / masked)
+
+
 def test_two_processes_equal_one(tmp_path, two_processes):
     one = train("student", tmp_path / "one", MEAN_OBJECTIVES, per_device_train_batch_size=8, max_steps=8)
     evaluation, two = one.evaluate(), two_processes["means"]
     steps = [{n: e[n] for n in NAMES} for e in two["log_history"] if "loss" in e]
     assert_logs_close(logged(one, *NAMES), steps)
-    for name in ("eval_mlm_loss", "eval_nst_loss", "eval_regression_loss", "eval_perplexity"):
+    for name in ("eval_mlm_loss", "eval_mlm_accuracy", "eval_nst_loss", "eval_regression_loss", "eval_perplexity"):
         assert two["evaluation"][name] == pytest.approx(evaluation[name], rel=2e-5)
 
 
@@ -118,7 +134,7 @@ def test_two_processes_equal_one_with_a_teacher_of_another_tokenizer(tmp_path, t
     one = train(**CONTRASTIVE, output_dir=tmp_path, per_device_train_batch_size=8, aligned=True)
     assert_logs_close(logged(one, *names), [{n: e[n] for n in names} for e in two["log_history"] if "loss" in e])
     evaluation = one.evaluate()
-    for name in ("eval_mlm_loss", "eval_crd_loss", "eval_infonce_loss"):
+    for name in ("eval_mlm_loss", "eval_mlm_accuracy", "eval_crd_loss", "eval_infonce_loss"):
         assert two["evaluation"][name] == pytest.approx(evaluation[name], rel=2e-5)
 
 

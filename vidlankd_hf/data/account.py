@@ -14,7 +14,7 @@ class LeftOut(NamedTuple):
     what: str  # such as "captions"
     reason: str
     name: str
-    amount: float  # 1 of them, or a number of seconds
+    amount: float  # 1, or seconds
 
 
 class Account:
@@ -37,7 +37,7 @@ class Account:
             self.left_out.append(LeftOut(what, reason, name, amount))
 
     def summary(self, names: int = 5) -> dict[str, dict[str, Any]]:
-        """For each kind `{"in", "used", "left_out": {reason: {"amount", "first": [names]}}}`.
+        """Returns, for each kind, `{"in", "used", "left_out": {reason: {"amount", "first": [names]}}}`.
 
         Args:
             names: How many names to give for each reason.

@@ -1,9 +1,10 @@
-"""Aligns the tokens of two tokenizers in texts, and cuts the teacher's tokens into the student's blocks.
+"""Aligns the tokens of student and teacher by segments of the text, and divides the teacher's among the blocks.
 
-The student's blocks have `block_tokens` tokens each, whichever teacher is used. A segment that crosses the edge of a
-block is dropped: its tokens stay, but are in no segment, and those of the teacher go to the block in which the segment
-begins. If the teacher reads fewer tokens at once than a block has, it reads the block in several windows. A window
-begins with a segment, and after the end of a text or sentence if there is one in the second half of the window before.
+The student's blocks have `block_tokens` tokens each, whichever teacher is used. A segment (see segments.py) that
+crosses the edge of a block is dropped: its tokens stay, but belong to no segment, and the teacher's go to the block in
+which the segment begins. If a block has more teacher tokens than the teacher reads at once, it is read in several
+windows. No window begins inside a segment. If a text or sentence ends in the second half of a window's maximum length,
+the next window begins there.
 """
 
 from collections.abc import Sequence
@@ -16,19 +17,19 @@ from transformers import PreTrainedTokenizerBase
 from .segments import NONE, classes_of, cut, sentence_ends, without_spaces
 from .tokenization import tokenize_with_spans
 
-LEAST_ALIGNED = 0.5  # share of a block's tokens; a block with less is poor
-MOST_POOR_BLOCKS, MOST_POOR_AT_START, START_BLOCKS = 0.01, 0.5, 100  # shares of all blocks and of the first 100
+LEAST_ALIGNED = 0.5  # a block is poor if a smaller share of its tokens is aligned
+MOST_POOR_BLOCKS, MOST_POOR_AT_START, START_BLOCKS = 0.01, 0.5, 100  # allowed share: of all blocks, of the first 100
 
 
 class AlignedTexts(NamedTuple):
     """The alignment of some texts.
 
     Attributes:
-        segments: `[n]` segment of each token of the student, -1 for none.
+        segments: `[n]` segment of each of the student's tokens, -1 for none.
         teacher_ids: `[m]` the teacher's tokens.
-        teacher_segments: `[m]` segment of each of them.
-        places: `[m]` index of the student's token that each of them goes with, which decides its block.
-        ends: `[m]` whether a text or a sentence ends with each of them.
+        teacher_segments: `[m]` segment of each teacher token, -1 for none.
+        places: `[m]` index of the student's token with which each teacher token is stored; determines its block.
+        ends: `[m]` whether a text or sentence ends with each teacher token.
     """
 
     segments: np.ndarray
@@ -54,9 +55,9 @@ def align(texts: Sequence[str], student: Tokens, teacher: Tokens, dtype: np.dtyp
 
     Args:
         texts: The texts.
-        student, teacher: Their tokens.
+        student, teacher: The tokens of the texts.
         dtype: Type of the teacher's ids.
-        same: Whether both tokenizers are the same. Then each token is a segment, even a token without text.
+        same: Whether both tokenizers are the same. Then each token is a segment, even one without text.
     """
     starts = np.cumsum([0, *map(len, texts)])
     classes = classes_of("".join(texts))
@@ -82,14 +83,14 @@ def align(texts: Sequence[str], student: Tokens, teacher: Tokens, dtype: np.dtyp
 
 
 class AlignmentCutter:
-    """Cuts aligned texts, in order, into blocks, and makes the rows of the files that store their alignment.
+    """Divides aligned texts, in order, into blocks, and makes the rows of the files that store their alignment.
 
     The files, for N blocks, M tokens of the teacher and W windows:
 
-    - `segments.npy` `[N, block_tokens]`: segment of each token of the student, numbered 0, 1, ... in each block; the
-      largest value means none;
+    - `segments.npy` `[N, block_tokens]`: segment of each of the student's tokens, numbered 0, 1, ... in each block;
+      the largest value means none;
     - `teacher_ids.npy` `[M]`: the teacher's tokens, without special ones;
-    - `teacher_segments.npy` `[M]`: segment of each of them;
+    - `teacher_segments.npy` `[M]`: segment of each teacher token;
     - `windows.npy` `[W]`: number of tokens in each window;
     - `ends.npy` `[N, 2]`: number of the teacher's tokens, and of windows, up to the end of each block.
 
@@ -114,7 +115,7 @@ class AlignmentCutter:
         self.resume({"counts": dict.fromkeys(names, 0), "rest": [[], [], [], [], []]})
 
     def state(self) -> dict[str, Any]:
-        """Returns what the next piece continues from, as values for JSON."""
+        """Returns the state from which the next piece continues, as JSON values."""
         return {"counts": self.counts, "rest": [part.tolist() for part in self._rest]}
 
     def resume(self, state: dict[str, Any]) -> None:
@@ -165,7 +166,8 @@ class AlignmentCutter:
         number = np.append(np.where(kept, number - before[block], NONE), NONE)
         ours, theirs = number[ours], number[theirs]
 
-        inside = np.zeros(len(theirs) + 1, np.int64)  # segments across the left edge of each token, as differences
+        # Differences of the number of segments that reach across the left edge of each token.
+        inside = np.zeros(len(theirs) + 1, np.int64)
         inside[their_first[kept] + 1] += 1
         inside[their_last[kept] + 1] -= 1
         may_cut = np.cumsum(inside[: tokens + 1]) == 0
@@ -192,10 +194,10 @@ class AlignmentCutter:
         return {name: rows[name].astype(dtype) for name, (dtype, _) in self.files.items()}
 
     def _windows(self, counts: np.ndarray, may_cut: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the number of tokens of each window `[W]`, and of windows of each block `[N]`.
+        """Returns the number of tokens in each window `[W]`, and the number of windows of each block `[N]`.
 
         Args:
-            counts: `[N]`, tokens of each block.
+            counts: `[N]`, the number of teacher tokens of each block.
             may_cut: Whether a window may begin at each token, and after the last one.
             ends: Whether a text or sentence ends with each token.
         """
@@ -228,9 +230,9 @@ class AlignmentCutter:
             share = self.counts["aligned_tokens"] / (blocks * self.block_tokens)
             what = "no token is" if not share else f"only {share:.1%} of the tokens are"
             raise ValueError(
-                f"{what} aligned with the teacher's: in {poor:,} of {blocks:,} blocks it is less than half, which is "
-                f"allowed in at most {MOST_POOR_BLOCKS:.0%} of them. The tokenizers read different characters of "
-                "this text: use a teacher and a student that were made for its language and script"
+                f"{what} aligned with the teacher's: in {poor:,} of {blocks:,} blocks less than half are, but that is "
+                f"allowed in at most {MOST_POOR_BLOCKS:.0%} of them. The tokenizers read different characters of this "
+                "text: use a teacher and a student that were made for its language and script"
             )
 
 

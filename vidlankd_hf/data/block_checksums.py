@@ -1,4 +1,4 @@
-"""Checksums of the blocks of a feature shard, so that what is read is verified without reading the rest.
+"""Checksums of the blocks of a feature shard, so that a window is verified without reading the rest.
 
 `shard-00000.safetensors.xxh3` holds the 64-bit XXH3 of each 16 KiB of the shard, as little-endian integers. The
 manifest of the folder holds the sha256 of this file. Folders of earlier versions have `.crc32` files instead, with
@@ -19,7 +19,7 @@ from .checksums import READ_BYTES, DamagedData
 
 BLOCK_BYTES = 2**14  # a few pages: a window of features is some tens of kilobytes
 KIND = "xxh3"  # of new checksums
-KINDS = {KIND: "<u8", "crc32": "<u4"}  # to the type of a checksum
+KINDS = {KIND: "<u8", "crc32": "<u4"}  # kind of checksum -> its type in the file
 REMEDY = "extract it again with the same settings, which replaces only this shard; if it was converted, convert again"
 
 
@@ -27,7 +27,7 @@ def hash_function(kind: str) -> Callable:
     """The function that computes a checksum of one of the `KINDS` from bytes."""
     if kind == "crc32":
         return zlib.crc32
-    import xxhash  # only here: models train without it, as without `datasets`
+    import xxhash  # imported only here: models train without it
 
     return xxhash.xxh3_64_intdigest
 
@@ -63,7 +63,7 @@ class BlockHasher:
     def __init__(self, kind: str = KIND):
         self._hash, self._dtype = hash_function(kind), KINDS[kind]
         self._sums: list[int] = []
-        self._rest = bytearray()  # of the last block
+        self._rest = bytearray()  # the start of an incomplete block
 
     def update(self, part: bytes) -> None:
         view = memoryview(part)
@@ -79,13 +79,13 @@ class BlockHasher:
         self._rest = bytearray(view[end:])
 
     def digest(self) -> bytes:
-        """Content of the file of checksums."""
+        """Content of the checksum file."""
         last = [self._hash(self._rest)] if self._rest else []
         return np.array([*self._sums, *last], self._dtype).tobytes()
 
 
 def complete_checksums(shard: Path, checksums: Checksums) -> None:
-    """Writes the file of checksums of an intact shard again, unless it is intact too."""
+    """Restores the checksum file of an intact shard if it is missing or damaged."""
     path = checksums.path(shard)
     if path.is_file() and sha256_of(path) == checksums.sha256:
         return
@@ -105,7 +105,7 @@ class VerifiedBlocks:
         checksums: Its checksums.
 
     Raises:
-        DamagedData: The file of checksums is missing or damaged.
+        DamagedData: The checksum file is missing or damaged.
     """
 
     def __init__(self, path: Path, content: mmap.mmap, checksums: Checksums):
@@ -123,7 +123,7 @@ class VerifiedBlocks:
         self._seen = bytearray(len(self._sums))
 
     def check(self, first: int, last: int) -> bool:
-        """Verifies the blocks of the bytes `first` to before `last`, and returns whether it had to read any of them.
+        """Verifies the blocks that hold bytes `first` to `last` (exclusive); returns whether any had to be read.
 
         Raises:
             DamagedData: A block differs from what was written.
@@ -140,9 +140,6 @@ class VerifiedBlocks:
                 continue
             start = number * BLOCK_BYTES
             if self._hash(self._view[start : start + BLOCK_BYTES]) != expected:
-                raise DamagedData(
-                    f"{self.path} is damaged at byte {start:,}: its checksum differs from the one written. Please "
-                    f"{REMEDY}"
-                )
+                raise DamagedData(f"{self.path} is damaged at byte {start:,} (its checksum differs): {REMEDY}")
             self._seen[number] = 1
         return True

@@ -23,11 +23,11 @@ from .source_files import combined_hash
 from .token_tasks import TokenTasks, type_of_ids
 
 BLOCKS, PIECES = "blocks.npy", "pieces.jsonl"
-PIECE_BYTES = 2**25  # an interruption loses at most this much of the blocks, and the batches in progress
+PIECE_BYTES = 2**25  # an interruption loses at most this much of blocks.npy, and the tasks in progress
 
 
 def write_blocks(texts_to_tokenize: TokenTasks, folder: Path, block_tokens: int) -> dict:
-    """Writes full blocks of the texts' tokens, or the rest of them if the folder holds some already.
+    """Writes the texts' tokens in full blocks; continues after the blocks that the folder already holds.
 
     Args:
         texts_to_tokenize: The texts and their tokenizers. Other processes may tokenize some of them.
@@ -74,9 +74,9 @@ def write_blocks(texts_to_tokenize: TokenTasks, folder: Path, block_tokens: int)
                 progress.update(count)
                 texts, without_tokens = texts + count, without_tokens + empty
                 ids = np.concatenate([rest, ids])
-                whole = len(ids) // block_tokens
-                files[BLOCKS].append(ids[: whole * block_tokens])
-                rest = ids[whole * block_tokens :]
+                full = len(ids) // block_tokens
+                files[BLOCKS].append(ids[: full * block_tokens])
+                rest = ids[full * block_tokens :]
                 if cutter and aligned is not None:
                     for name, rows in cutter.add(aligned).items():
                         files[name].append(rows)
@@ -124,7 +124,7 @@ def pieces_of(folder: Path, name: str, begin: int) -> list[Piece]:
 
 
 def _complete_pieces(path: Path, files: dict[str, GrowingArray]) -> list[dict]:
-    """The pieces of all files that agree with their lines in `path`, in order. Each file is positioned after them."""
+    """The pieces, in order, that match their lines in `path` in every file. Each file is positioned after them."""
     pieces: list[dict] = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         try:

@@ -112,7 +112,7 @@ def _read_csv(text: str, path: Path) -> Rows:
                 raise ValueError(f"{where}: has fewer columns than line 1")
             yield where, video_name(path), _number(row["start"]), _number(row["end"]), row["text"]
     except csv.Error as error:
-        raise ValueError(f"{path}, line {rows.line_num}: not csv ({error})") from error
+        raise ValueError(f"{path}, line {rows.line_num}: not CSV ({error})") from error
 
 
 def _number(text: str) -> float | str:
@@ -165,7 +165,7 @@ class DuplicateName(ValueError):
 
 
 def _entries(text: str, path: Path) -> Iterator[tuple[str, Any]]:
-    """Parses the entries of a JSON object one by one, since HowTo100M's file is several gigabytes large."""
+    """Parses the entries of a JSON object one by one, since HowTo100M's file is several gigabytes."""
     decoder = json.JSONDecoder(object_pairs_hook=lambda pairs: _unique(pairs, path))
     position, end, names = _expect(r"\s*\{\s*", text, 0, path), re.compile(r"\s*\}\s*$"), set[str]()
     while not end.match(text, position):
@@ -221,4 +221,4 @@ READERS: dict[str, Callable[[str, Path], Rows]] = {
     "vatex_youtube": read_vatex_youtube,
     "ego4d": read_ego4d,
 }
-FORMATS = (*READERS, *COLUMNS)  # the latter are tables; see caption_tables.py
+FORMATS = (*READERS, *COLUMNS)  # COLUMNS are for tables; see caption_tables.py

@@ -1,6 +1,6 @@
 """Layouts of published captions: the columns of tables, and readers of nested JSON.
 
-docs/data.md has the address of each layout. A reader yields unchecked rows of (where, video, start, end, text).
+docs/data.md links each layout. A reader yields unchecked rows of (where, video, start, end, text).
 """
 
 import json
@@ -86,7 +86,7 @@ def _parsed(text: str, path: Path) -> Any:
 def _field(value: Any, name: str, where: str) -> Any:
     fields = _object(value, where)
     if name not in fields:
-        raise ValueError(f"{where}: has no {name!r}, but {', '.join(fields) or 'nothing'}")
+        raise ValueError(f"{where}: has no {name!r}, only {', '.join(fields) or 'an empty object'}")
     return fields[name]
 
 

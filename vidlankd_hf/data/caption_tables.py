@@ -55,7 +55,7 @@ def is_table(
 
 
 def _names_videos(file: Path, encoding: str | None) -> bool:
-    """Whether a CSV file has captions of many videos. One of HowTo100M is about the video that it is named after."""
+    """Whether a CSV file has captions of many videos; HowTo100M's files are named after their only video."""
     try:
         return file.is_file() and {"video", "text"} <= set(Table(file, encoding).columns)
     except ValueError:  # the reader of one video's file says what is wrong
@@ -63,7 +63,7 @@ def _names_videos(file: Path, encoding: str | None) -> bool:
 
 
 def table_files(path: Path, account: Account | None = None) -> list[Path]:
-    """The file itself, or the sorted tables in a folder; none for a Hub data set. `account` lists all other files.
+    """The file itself, or the sorted tables in a folder; none for a Hub data set. `account` gets all other files.
 
     Raises:
         ValueError: There is no such file, or the folder holds no table.
@@ -79,12 +79,12 @@ def table_files(path: Path, account: Account | None = None) -> list[Path]:
     files = [file for file in found if suffix_of(file) in TABLE_SUFFIXES]
     if not files:
         given = listed([str(file) for file in found])
-        raise ValueError(f"{path} holds no table: give {', '.join(TABLE_SUFFIXES)} files, not {given or 'nothing'}")
+        raise ValueError(f"{path} holds no table, only {given or 'nothing'}: give {', '.join(TABLE_SUFFIXES)} files")
     if account is not None and path.is_dir():
         account.read["caption files"] += len(found)
         account.used["caption files"] += len(files)
         for file in sorted(set(found) - set(files)):
-            account.leave_out("caption files", "is no table", str(file))
+            account.leave_out("caption files", "is not a table", str(file))
     return files
 
 
@@ -114,7 +114,7 @@ def read_table(
     if columns and format in COLUMNS:
         raise ValueError(f"caption_format {format!r} and caption_columns both name columns: give one of the two")
     if format not in (None, *COLUMNS):
-        raise ValueError(f"caption_format {format!r} has no table of columns: leave it or caption_columns out")
+        raise ValueError(f"caption_format {format!r} is not a format of tables: leave it out, or caption_columns")
     asked = parse_columns(columns or COLUMNS[format]) if columns or format else None
     files = table_files(source, account)
     folders: dict[str, str] = {}
@@ -133,8 +133,8 @@ def _check_columns(chosen: Columns, available: Sequence[str], name: str) -> None
         raise ValueError(f"{name} has the column {twice[0]!r} twice: rename one of the two")
     if missing:
         fitting = [f for f, c in COLUMNS.items() if set(parse_columns(c).names.values()) <= set(available)]
-        hint = f" These are the columns of {fitting[0]}: give --caption_format {fitting[0]}." if fitting else ""
+        remedy = f"They are {fitting[0]}'s: give --caption_format {fitting[0]}, or name" if fitting else "Name"
         raise ValueError(
-            f"{name} has no column {', '.join(map(repr, missing))}, but {', '.join(map(repr, available)) or 'none'}."
-            f"{hint} Name them with --caption_columns, such as video=COLUMN start=COLUMN end=COLUMN text=COLUMN"
+            f"{name} has no column {', '.join(map(repr, missing))}, only {', '.join(map(repr, available)) or 'none'}. "
+            f"{remedy} them with --caption_columns, such as video=COLUMN start=COLUMN end=COLUMN text=COLUMN"
         )

@@ -25,8 +25,8 @@ def captions_of_row(record: dict[str, Any], columns: Columns, folders: dict[str,
 
     Args:
         record: The row.
-        columns: What its columns are.
-        folders: The path of each video so far, to which the row's is added.
+        columns: Its columns.
+        folders: Path of each video so far; that of the row is added.
         where: File and row, for messages.
     """
     value = {role: record.get(column) for role, column in columns.names.items()}

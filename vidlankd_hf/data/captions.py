@@ -96,8 +96,8 @@ def read_captions(
 
     A folder is searched for .srt, .vtt, .json3, .srv3 and .csv files, including subfolders; the log names the other
     files, which are left out. Files may be compressed (.xz, .gz, .bz2). Lines without text, common in subtitles and
-    HowTo100M, are left out; see [`has_text`]. Two faults of ActivityNet and HowTo100M as published are corrected:
-    swapped times are put in order, and a line without duration gets one second. The log counts each.
+    HowTo100M, are left out; see [`has_text`]. Two errors in the published files of ActivityNet and HowTo100M are
+    corrected and counted in the log: swapped times are put in order, and a line without duration gets one second.
 
     Args:
         path: The file or folder.
@@ -115,8 +115,8 @@ def read_captions(
 
     Raises:
         ValueError: The file does not exist, is in another encoding, has an unknown format or does not follow its
-            format, has no captions, names a video twice or outside the folder, or has a caption that is empty, too
-            long or whose times are not 0 <= start < end. The message names file and line.
+            format, has no captions, names a video outside the folder, or has a caption that is empty or too long or
+            whose times are not 0 <= start < end; or a folder has two files for one video. The message says where.
     """
     return list(iterate_captions(path, format, remove_overlap, encoding, account, columns))
 

@@ -1,11 +1,11 @@
-"""Which bytes are text, and which text can be seen."""
+"""Decodes text, and tells which characters are visible."""
 
 import codecs
 import re
 import unicodedata
 from pathlib import Path
 
-# Characters of other categories that show nothing: combining grapheme joiner, fillers, a blank of Braille.
+# Invisible characters of other categories: combining grapheme joiner, fillers, Braille blank.
 _BLANKS = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
 _UNSEEN = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp", "Zs"}
 _MARKS = {
@@ -16,12 +16,12 @@ _SAMPLE = 200_000  # bytes that are used to guess an encoding
 
 
 def has_text(text: str) -> bool:
-    """Whether a text has a character that can be seen. Blanks, format and zero-width characters cannot."""
+    """Whether a text has a visible character. Blanks, format and zero-width characters are invisible."""
     return any(map(_is_seen, text))
 
 
 def without_margins(text: str) -> str:
-    """The text without characters at its ends that cannot be seen; empty if none can be seen."""
+    """The text without invisible characters at its ends; empty if none is visible."""
     text = text.strip()
     if text and "!" <= text[0] <= "~" and "!" <= text[-1] <= "~":
         return text
@@ -37,7 +37,7 @@ def _is_seen(character: str) -> bool:
 
 
 def _is_mark(character: str) -> bool:
-    """Whether this is a variation selector: it shows nothing, but belongs to the character before it."""
+    """Whether this is a variation selector: it is invisible, but belongs to the character before it."""
     return "\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef"
 
 
@@ -92,7 +92,7 @@ def _guess(content: bytes) -> str:
     letters, foreign = len(re.findall(rb"[A-Za-z]", sample)), len(re.findall(rb"[\x80-\xff]", sample))
     if foreign <= letters / 2:
         return "cp1252"
-    if len(re.findall(rb"[\xe0-\xff]", sample)) > 0.6 * foreign:  # small letters
+    if len(re.findall(rb"[\xe0-\xff]", sample)) > 0.6 * foreign:  # lowercase letters
         return "cp1251"
     pairs = re.findall(rb"[\xb0-\xfe][\xa1-\xfe]", sample)
     is_korean = pairs and all(pair[0] <= 0xC8 for pair in pairs) and _decodes(sample, "euc_kr")

@@ -55,8 +55,8 @@ def verify_once(folder: Path, pieces: Sequence[Piece]) -> None:
     _verified.add(key)
 
 
-def whole_file(path: Path, entry: dict) -> Piece:
-    """The piece that is a complete file, from its `{"bytes", "sha256"}`.
+def complete_file(path: Path, entry: dict) -> Piece:
+    """The piece that covers a complete file, from its entry `{"bytes", "sha256"}`.
 
     Raises:
         DamagedData: The file is missing or has another size.

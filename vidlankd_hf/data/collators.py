@@ -71,23 +71,23 @@ class TextCollator(_MaskingCollator):
 
     With `teacher_tokenizer`, samples are aligned blocks (see [`TeacherBatch`]), and a batch also has:
 
-    - `segments` `[B, L]`: the segment of each token of the student, 0, 1, ... in each block; -1 for tokens in none.
-      [CLS] is the first segment and [SEP] the last, if the teacher's tokenizer adds special tokens at that end;
-    - `segment_mask` `[B, S]`: 1 for each segment of a block;
-    - `teacher_input_ids` and `teacher_attention_mask` `[W, Lt]`: the windows of clean text that the teacher reads, of
-      all blocks, with its special tokens; the mask is left out if nothing is padded;
+    - `segments` `[B, L]`: the segment of each of the student's tokens, 0, 1, ... in each block; -1 for none. [CLS] is
+      the first segment and [SEP] the last, if the teacher's tokenizer adds special tokens at that end;
+    - `segment_mask` `[B, S]`: 1 for the segments of a block, 0 in unused slots;
+    - `teacher_input_ids` and `teacher_attention_mask` `[W, Lt]`: the teacher's windows of clean text, of all blocks,
+      with its special tokens; the mask is left out if nothing is padded;
     - `teacher_positions` `[B, T]`: indices of the teacher's tokens of each block in the flattened `[W * Lt]`, in
       order, 0 in unused slots;
-    - `teacher_segments` `[B, T]`: the segment of each of them, -1 for none and in unused slots. The first special
-      tokens of all windows of a block belong to [CLS], the last ones to [SEP].
+    - `teacher_segments` `[B, T]`: the segment of each of these tokens, -1 for none and in unused slots. The first
+      special tokens of all windows of a block belong to [CLS], the last ones to [SEP].
 
     Args:
         tokenizer: A BERT-like tokenizer.
         seed: Seed of the masks.
         mlm_probability: Share of ordinary tokens to mask.
-        teacher_tokenizer: The tokenizer of a teacher that has another one than the student.
+        teacher_tokenizer: The teacher's tokenizer, if it differs from the student's.
         causal_teacher: Whether that teacher is causal, so that its tokens see only those before them. The state of its
-            first special token then depends on no text, and [CLS] is in no segment.
+            first special token then does not depend on the text, and [CLS] is in no segment.
         clean_teacher_input: Add `teacher_input_ids` `[B, L]`, the tokens before masking, for a teacher that has the
             student's tokenizer.
     """

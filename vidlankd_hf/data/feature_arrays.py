@@ -1,6 +1,6 @@
-"""What a source of features gives for a video, and the reader of `.npy` files.
+"""What each source of features holds for a video, and the reader of `.npy` files.
 
-Every source gives the same three things for a video: an array `[T, D]`, and optionally times `[T]` and a duration.
+Every source holds up to three things for a video: an array `[T, D]`, and optionally times `[T]` and a duration.
 Their names depend on the name of the array, if one is given:
 
 | source | without a name | with the name `clip` |

@@ -73,7 +73,7 @@ def write_manifest(folder: Path, streams: dict[str, dict], shards: Iterable[dict
                     f"{widths}: they come from different models. Remove the folder and extract again."
                 )
             sha256[shard["name"]] = shard["sha256"]
-            for kind in KINDS:  # shards of older versions have another one, or none
+            for kind in KINDS:  # shards of older versions have another kind, or none
                 if kind in shard:
                     checksums[kind][shard["name"]] = shard[kind]
             for entry in shard["videos"]:
@@ -112,7 +112,7 @@ class Shard:
     Args:
         path: File of the shard, which appears when it is closed.
         streams: Names of the streams.
-        widths: Required width of each stream's features; by default the width of the first video.
+        widths: Required width of each stream; by default that of the first video.
     """
 
     def __init__(self, path: Path, streams: Iterable[str], widths: dict[str, int] | None = None):

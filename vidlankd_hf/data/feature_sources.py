@@ -30,7 +30,7 @@ def find_features(
 
     Args:
         source: The file or folder.
-        array: Name of the array, data set or column; see above.
+        array: Name of the array, data set or column; see [`feature_arrays`].
         id_column: Column of tables with the ids of the videos.
         left_out: Files and members that hold no features are added to it, with the reason.
 
@@ -116,7 +116,7 @@ def _tar_members(path: Path, left_out: list[tuple[str, str]]) -> list[_Blob]:
         if member.offset is not None and member.name.lower().endswith(NUMPY_SUFFIXES):
             blobs.append(_Blob(path, member.name, member.offset, member.size))
         else:
-            left_out.append((f"{path}::{member.name}", f"no features: {', '.join(NUMPY_SUFFIXES)} are read"))
+            left_out.append((f"{path}::{member.name}", f"no features: only {' and '.join(NUMPY_SUFFIXES)} are read"))
     return blobs
 
 
@@ -173,7 +173,9 @@ class _Npz:
         where = f"{self.where}::{name}"
         info = self.zip.getinfo(f"{name}.npy")
         if info.file_size > MOST_BYTES:
-            raise ValueError(f"{where} has {info.file_size:,} bytes, but a video may have {MOST_BYTES:,}: split it")
+            raise ValueError(
+                f"{where} has {info.file_size:,} bytes, but a video may have at most {MOST_BYTES:,}: split it"
+            )
         try:
             return read_npy(self.zip.read(info), where)
         except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, zlib.error) as error:
@@ -242,7 +244,7 @@ class _Hdf5File:
 
 
 class _Lazy(dict):
-    """Arrays of a group, each of which is read when it is asked for."""
+    """Arrays of a group, each of which is read when it is requested."""
 
     def __init__(self, items: dict[str, Any], where: str, read: Any):
         super().__init__(items)

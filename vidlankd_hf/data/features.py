@@ -136,7 +136,7 @@ class FeatureStore:
         self._open_shards: dict[str, OpenShard] = {}
 
     def _objects(self, manifest: dict) -> dict[str, dict]:
-        """The entries of a manifest that must be objects."""
+        """Returns the manifest's entries that must be objects, checked."""
         found = {name: manifest.get(name, {} if name in KINDS else None) for name in ("streams", "sha256", *KINDS)}
         wrong = [name for name, value in found.items() if not isinstance(value, dict)]
         if wrong or not found["streams"]:

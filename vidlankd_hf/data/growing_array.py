@@ -1,4 +1,4 @@
-"""An array file that grows by pieces, so that an interrupted run continues after its last complete piece."""
+"""An array file that grows piece by piece, so that an interrupted run continues after its last complete piece."""
 
 import hashlib
 import os
@@ -11,30 +11,30 @@ import numpy as np
 class GrowingArray:
     """A `.npy` file whose rows are written in pieces, each on the disk before the next one begins.
 
-    First, [`read`] and [`keep`] the complete pieces of an interrupted run, then [`start`]; then [`append`] rows and
-    [`finish_piece`]; at the end, [`close`].
+    First [`read`] and [`keep`] the complete pieces of an interrupted run and call [`start`]; then [`append`] rows and
+    call [`finish_piece`] for each piece; at the end, [`finish`] and [`close`].
 
     Args:
         path: The file; it may hold pieces already.
         dtype: Type of the values.
-        row: Shape of a row.
+        row_shape: Shape of a row.
     """
 
-    def __init__(self, path: Path, dtype: np.dtype, row: tuple[int, ...] = ()):
-        self._dtype, self._row = dtype, row
+    def __init__(self, path: Path, dtype: np.dtype, row_shape: tuple[int, ...] = ()):
+        self._dtype, self._row_shape = dtype, row_shape
         self._file: BinaryIO = open(path, "r+b" if path.exists() else "w+b")
         self._total = hashlib.sha256()
         self._pending: list[bytes] = []
         self._begin = self._end = self._write_header(0)
 
     def read(self, piece: dict) -> bytes | None:
-        """Returns the bytes of the next piece, or `None` if they do not match its entry `{"bytes", "sha256"}`."""
+        """Returns the next piece's bytes, or `None` if they do not match its entry `{"bytes", "sha256"}`."""
         self._file.seek(self._end)
         content = self._file.read(piece["bytes"])
         return content if hashlib.sha256(content).hexdigest() == piece["sha256"] else None
 
     def keep(self, content: bytes) -> None:
-        """Accepts the bytes that [`read`] returned."""
+        """Keeps the piece whose bytes [`read`] returned."""
         self._total.update(content)
         self._end += len(content)
 
@@ -44,7 +44,7 @@ class GrowingArray:
         self._file.seek(self._end)
 
     def append(self, rows: np.ndarray) -> None:
-        """Adds rows to the current piece. The array may have any shape."""
+        """Adds rows to the current piece."""
         self._pending.append(rows.tobytes())
         self._total.update(self._pending[-1])
 
@@ -66,7 +66,7 @@ class GrowingArray:
     @property
     def rows(self) -> int:
         """Number of rows in complete pieces."""
-        return (self._end - self._begin) // (self._dtype.itemsize * int(np.prod(self._row)))
+        return (self._end - self._begin) // (self._dtype.itemsize * int(np.prod(self._row_shape)))
 
     @property
     def sha256(self) -> str:
@@ -77,13 +77,16 @@ class GrowingArray:
         """Writes the number of rows into the header."""
         self._file.seek(0)
         if self._write_header(self.rows) != self._begin:
-            raise RuntimeError("the header of an array grew, because this version of NumPy leaves no room in it")
+            raise RuntimeError(
+                f"the header of {self._file.name} grew, because NumPy {np.__version__} leaves no room in it: use "
+                "another version of NumPy"
+            )
 
     def close(self) -> None:
         self._file.close()
 
     def _write_header(self, rows: int) -> int:
-        """Writes the header of a .npy file, equally long for any number of rows; returns where the data start."""
-        header = {"descr": self._dtype.str, "fortran_order": False, "shape": (rows, *self._row)}
+        """Writes the header of a .npy file, whose length does not depend on `rows`; returns where the data start."""
+        header = {"descr": self._dtype.str, "fortran_order": False, "shape": (rows, *self._row_shape)}
         np.lib.format.write_array_header_1_0(self._file, header)
         return self._file.tell()

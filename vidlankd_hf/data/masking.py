@@ -1,7 +1,7 @@
 """Chooses the masked tokens and their replacements as a pure function of (seed, epoch, sample id, position).
 
-No random generator has a state here, so workers, ranks, batch size, order and resuming change no mask. All arithmetic
-is on unsigned 64-bit integers modulo 2^64:
+There is no random generator with a state, so workers, ranks, batch size, order and resuming change no mask. All
+arithmetic is on unsigned 64-bit integers modulo 2^64:
 
     mix(z)  = splitmix64's output for state z:
               z += 0x9E3779B97F4A7C15;  z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9
@@ -21,8 +21,8 @@ import math
 import numpy as np
 
 MASK_SHARE, RANDOM_SHARE = 0.8, 0.1
-# As integers: u < 0.8 is draw >> 32 < 0.8 * 2^32, rounded up.
 _POSITION, _LAST = np.uint64(2**16 - 1), np.uint64(2**64 - 1)
+# As integers: u < 0.8 is draw >> 32 < 0.8 * 2^32, rounded up.
 _MASK, _RANDOM = (np.uint64(math.ceil(share * 2**32)) for share in (MASK_SHARE, MASK_SHARE + RANDOM_SHARE))
 
 

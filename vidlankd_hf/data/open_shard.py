@@ -1,7 +1,7 @@
-"""Reads spans of one feature shard, and fetches no more from the disk than the requested span.
+"""Reads spans of one feature shard, fetching only the requested span from the disk.
 
-A shard is memory-mapped, so that bytes in the page cache are copied once. By default, the system also reads what
-surrounds each missing page: eight times the bytes of a window. So `madvise` tells it in advance what is needed.
+A shard is memory-mapped, so that bytes in the page cache are copied once. By default, the system also reads the
+surroundings of each missing page, eight times the bytes of a window. So `madvise` tells it in advance what is needed.
 """
 
 import json
@@ -27,8 +27,8 @@ class OpenShard:
 
     Raises:
         DamagedData: The shard or its checksums differ from what was written. Reading rows raises this too.
-        ValueError: This is not a safetensors file, it is shorter than its header says, or a tensor is neither float16
-            nor float32.
+        ValueError: The file is not a safetensors file or is shorter than its header says, or a tensor is neither
+            float16 nor float32.
     """
 
     def __init__(self, path: Path, checksums: Checksums | None = None):
@@ -47,7 +47,7 @@ class OpenShard:
         header = json.loads(self._map[8 : 8 + size])
         header.pop("__metadata__", None)
         self._tensors: dict[str, np.ndarray] = {}
-        self._first: dict[str, int] = {}  # byte in the file
+        self._first: dict[str, int] = {}  # first byte of each tensor in the file
         for name, entry in header.items():
             if entry["dtype"] not in DTYPES:
                 raise ValueError(f"{path}: {name} is {entry['dtype']}, but shards hold {', '.join(DTYPES)}")
@@ -75,7 +75,7 @@ class OpenShard:
             self._map.madvise(mmap.MADV_WILLNEED, page, first + rows.nbytes - page)
 
     def _fetch_likely(self, entry: dict, streams: Sequence[str], start: float, end: float) -> None:
-        """Starts fetching features before their times are read: the right rows, if steps are evenly spaced."""
+        """Starts fetching features before their times are read. Finds the right rows if steps are evenly spaced."""
         for name in streams:
             offset, length = entry["streams"][name]
             first, last = (int(time / entry["duration"] * length) for time in (start, end))
@@ -128,7 +128,7 @@ class OpenShard:
         if len(times) != length:
             raise ValueError(
                 f"the index gives {entry['video']!r} the steps {offset} to {offset + length} of {entry['shard']}, "
-                "which ends before: the folder is damaged, extract it again"
+                f"which holds only {offset + len(times)}: the folder is damaged, extract it again"
             )
         return times
 

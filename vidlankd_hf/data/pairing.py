@@ -1,4 +1,4 @@
-"""Pairs captions with videos by name and time, and reports what is left without a counterpart."""
+"""Pairs captions with videos by name and time, and reports what has no counterpart."""
 
 import json
 import logging
@@ -251,7 +251,7 @@ def check_share(problems: list[str], share: float, max_unpaired: float) -> None:
     if share > max_unpaired:
         raise ValueError(
             f"{'; '.join(problems)}. Use the same file names, extract the missing videos, correct the times, or allow "
-            f"a share to be left out (max_unpaired is {max_unpaired:g}, needed is {min(share, 1):.2g}); "
+            f"a share to be left out (max_unpaired is {max_unpaired:g}, but {min(share, 1):.2g} is needed); "
             "`vidlankd inspect` lists all of them"
         )
     if problems:

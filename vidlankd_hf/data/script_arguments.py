@@ -24,7 +24,9 @@ class CaptionedVideoArguments:
         default=None, help="encoding of the captions, such as cp1252; default: UTF-8, or UTF-16 with a byte order mark"
     )
     caption_columns: list[str] | None = HfArg(
-        default=None, help="columns of a table of captions: video=NAME start=NAME end=NAME text=NAME; NAME:ms if in ms"
+        default=None,
+        help="columns of a table of captions: video=NAME start=NAME end=NAME text=NAME, NAME:ms for milliseconds; "
+        "default: video, start, end and text",
     )
     remove_overlap: bool | None = HfArg(
         default=None,

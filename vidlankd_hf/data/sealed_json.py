@@ -19,11 +19,11 @@ def unsealed(content: dict[str, Any], required: bool = False) -> dict[str, Any]:
     """The content without its checksum.
 
     Args:
-        content: What was read.
-        required: Whether there must be a checksum; older versions wrote none.
+        content: The object, as it was read.
+        required: Whether a missing checksum is an error; older versions wrote none.
 
     Raises:
-        ValueError: It differs from what was written.
+        ValueError: The checksum differs or is missing.
     """
     rest = {name: value for name, value in content.items() if name != CHECKSUM}
     if (required or CHECKSUM in content) and content.get(CHECKSUM) != combined_hash(rest):
@@ -32,11 +32,15 @@ def unsealed(content: dict[str, Any], required: bool = False) -> dict[str, Any]:
 
 
 def read_sealed(path: str | Path, remedy: str) -> dict[str, Any]:
-    """The content of a file of one sealed object.
+    """Reads a file that holds one sealed object; returns its content without the checksum.
+
+    Args:
+        path: The file.
+        remedy: What to do if it is damaged, for the message.
 
     Raises:
         FileNotFoundError: There is no such file.
-        DamagedData: It differs from what was written.
+        DamagedData: The file differs from what was written.
     """
     try:
         return unsealed(read_json(path, dict, remedy))

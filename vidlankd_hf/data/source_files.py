@@ -16,14 +16,14 @@ from ..utils.io import atomic_write
 
 MEMORY = "sources.json"
 READ_BYTES = 2**22
-SETTLED_NS = 2 * 10**9  # a file changed later than this may change again within one tick of the clock
+SETTLED_NS = 2 * 10**9  # a file changed more recently may change again within one tick of the clock
 
 
 def content_hashes(files: Sequence[Path]) -> list[str]:
     """Hexadecimal sha256 of each file, read again only if the file has changed since it was last read.
 
     A file has changed if its size, inode or one of its times differ; the time of the last change of the inode cannot
-    be set by programs such as `touch` and `tar`. Known hashes are kept below the cache of `datasets`.
+    be set by programs such as `touch` and `tar`. Known hashes are kept in the cache folder of `datasets`.
     """
     import datasets
 

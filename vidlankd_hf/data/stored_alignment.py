@@ -1,4 +1,4 @@
-"""Reads the alignment of a folder of blocks: the teacher's tokens of each block, its windows and all segments."""
+"""Reads the stored alignment of blocks: each block's segments, teacher tokens and windows."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ FILES = ("segments.npy", "teacher_ids.npy", "teacher_segments.npy", "windows.npy
 
 
 class StoredAlignment:
-    """The memory-mapped files that [`AlignmentCutter`] made.
+    """The alignment files of a folder, memory-mapped; [`AlignmentCutter`] lists them.
 
     Args:
         folder: Folder of blocks.
@@ -27,7 +27,7 @@ class StoredAlignment:
         return {**self.__dict__, "_arrays": {}}  # each worker maps the files itself
 
     def pieces(self) -> list[Piece]:
-        """Returns the pieces of all files, to be verified.
+        """Returns the pieces of all files, for [`verify_once`].
 
         Raises:
             DamagedData: A file cannot be read, or has another size.
@@ -40,12 +40,12 @@ class StoredAlignment:
             except Exception as error:  # NumPy parses the header as Python, so any error may occur
                 raise DamagedData(f"{self.folder / name} cannot be read: {error!r}") from error
             if array.dtype.kind != "u" or sum(piece.size for piece in found) != array.nbytes:
-                raise DamagedData(f"{self.folder / name} holds {array.dtype} {list(array.shape)}: it was changed")
+                raise DamagedData(f"{self.folder / name} was changed: it now holds {array.dtype} {list(array.shape)}")
             pieces += found
         return pieces
 
     def samples(self, rows: np.ndarray) -> list[dict[str, np.ndarray]]:
-        """Returns the alignment of some blocks, as [`TeacherBatch`] takes it."""
+        """Returns the alignment of the blocks with the numbers `rows`, as [`TeacherBatch`] takes it."""
         segments, ids, teacher_segments, windows, ends = map(self._map, FILES)
         stops = ends[rows].tolist()
         starts = np.where((rows > 0)[:, None], ends[rows - 1], 0).tolist()
@@ -62,7 +62,7 @@ class StoredAlignment:
     def _map(self, name: str) -> np.ndarray:
         if name not in self._arrays:
             array = np.load(self.folder / name, mmap_mode="r", allow_pickle=False)
-            self._arrays[name] = array.view(np.ndarray)  # whose slices are faster than those of a memmap
+            self._arrays[name] = array.view(np.ndarray)  # slices faster than a memmap
         return self._arrays[name]
 
 
@@ -70,9 +70,9 @@ def describe_alignment(info: dict[str, Any]) -> str:
     """Describes the alignment of blocks in one sentence, from their `info.json`."""
     counts = info["alignment"]
     text = (
-        f"{counts['segments']:,} segments align {counts['aligned_share']:.2%} of the student's tokens with "
-        f"{counts['teacher_tokens_per_token']:.2f} tokens of the teacher each, read in "
-        f"{counts['windows_per_block']:.2f} windows a block"
+        f"{counts['segments']:,} segments cover {counts['aligned_share']:.2%} of the student's tokens; there are "
+        f"{counts['teacher_tokens_per_token']:.2f} teacher tokens per student token and "
+        f"{counts['windows_per_block']:.2f} windows per block"
     )
     if counts["poor_blocks"]:
         text += f"; in {counts['poor_blocks']:,} of {info['blocks']:,} blocks less than half of the tokens are aligned"

@@ -106,7 +106,7 @@ class VideoTextStream(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         if not 0 <= index < len(self):
-            raise IndexError(f"window {index} of {len(self)}")
+            raise IndexError(f"there is no window {index}: give 0 to {len(self) - 1}")
         return self.read([index], [0])[0]
 
     def read(self, indices: Sequence[int], epochs: Sequence[int]) -> list[dict]:

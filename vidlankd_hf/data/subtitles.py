@@ -1,7 +1,7 @@
 """Reads SRT and WebVTT subtitles: which lines are speech, and which are structure.
 
-Players are lenient, and so are the files: numbers are missing, repeated or decorated, blank lines are doubled or stand
-inside the text, arrows have one dash, styles stand between cues. What can be recognized as structure is left out of
+Players are lenient, so files have faults: missing, repeated or decorated numbers, blank lines that are doubled or
+inside the text, arrows with one dash, styles between cues. What can be recognized as structure is left out of
 the text; what looks like structure inside the text is an error. Parsers on PyPI hide such faults: webvtt-py 0.6 drops
 cues that it cannot read, text after a blank line and after a plain "<"; pysubs2 1.8 appends unreadable cues, comments
 and styles to the text of the previous cue.

@@ -94,7 +94,7 @@ class Table:
         from pyarrow.parquet import ParquetFile
 
         if is_compressed(self.source):
-            raise ValueError(f"{self.source}: Parquet files are compressed inside: decompress the file around it")
+            raise ValueError(f"{self.source}: a Parquet file must not be compressed again: decompress it")
         try:
             return ParquetFile(self.source)
         except (pa.ArrowException, OSError) as error:

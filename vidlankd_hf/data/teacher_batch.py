@@ -1,4 +1,4 @@
-"""The part of a batch that a teacher with another tokenizer reads, and which of its tokens belong to which segment."""
+"""The part of a batch that a teacher with another tokenizer reads, and the segments of both models' tokens."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ from .tokenization import special_tokens_around
 class TeacherBatch:
     """Adds the teacher's tokens and the segments of both models to a batch of aligned blocks.
 
-    A sample has, besides the `input_ids` of its block: `segments`, the segment of each of these tokens; `teacher_ids`
-    and `teacher_segments`, the teacher's tokens of the block without special tokens and the segment of each; and
-    `teacher_windows`, the number of tokens of each window that the teacher reads. Segments are numbered 0, 1, ... in
-    each block; the largest value of the unsigned type means none.
+    In addition to `input_ids`, a sample has `segments`, the segment of each of these tokens; `teacher_ids` and
+    `teacher_segments`, the teacher's tokens of the block, without special tokens, and their segments; and
+    `teacher_windows`, the number of tokens in each of the teacher's windows. Segments are numbered 0, 1, ... in each
+    block; the largest value of the unsigned type means none.
 
     Args:
         tokenizer: The teacher's tokenizer.
@@ -25,7 +25,7 @@ class TeacherBatch:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, causal: bool = False):
         first, last = special_tokens_around(tokenizer)
         self._first, self._last = (np.array(ids, np.int64) for ids in (first, last))
-        self._pads = next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None)
+        self._pad_id = next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None)
         self._cls_is_segment, self._sep_is_segment = bool(first) and not causal, bool(last)
 
     def __call__(self, samples: list[dict[str, Any]], ordinary: np.ndarray) -> dict[str, np.ndarray]:
@@ -37,7 +37,7 @@ class TeacherBatch:
             ordinary: `[B, L]`, which tokens of the student are neither special tokens nor padding.
 
         Raises:
-            ValueError: A sample has no alignment, or one of another length.
+            ValueError: The samples have no alignment, or one whose length differs from the text's.
         """
         for name in ("segments", "teacher_ids", "teacher_segments", "teacher_windows"):
             if name not in samples[0]:
@@ -62,12 +62,17 @@ class TeacherBatch:
         return fields | self._windows(samples, counts)
 
     def _windows(self, samples: list[dict[str, Any]], counts: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns the fields with the teacher's windows and the positions of its tokens in them."""
+        """Returns the teacher's windows, and the positions of its tokens in them.
+
+        Args:
+            samples: Aligned blocks.
+            counts: `[B]`, the number of segments of each block, special tokens included.
+        """
         block = np.repeat(np.arange(len(samples)), [len(sample["teacher_windows"]) for sample in samples])
         lengths = np.concatenate([sample["teacher_windows"] for sample in samples]).astype(np.int64)[:, None]
         before, after = len(self._first), len(self._last)
         places = np.arange(before + int(lengths.max()) + after)
-        ids = np.full((len(block), len(places)), self._pads, np.int64)
+        ids = np.full((len(block), len(places)), self._pad_id, np.int64)
         segments = np.full(ids.shape, NONE, np.int64)
         ordinary = (places >= before) & (places < before + lengths)
         ids[ordinary] = np.concatenate([sample["teacher_ids"] for sample in samples])
@@ -83,16 +88,16 @@ class TeacherBatch:
             placed[ends], segments[ends] = True, counts[block][:, None] - 1
         found = np.bincount(block, placed.sum(1), len(samples)).astype(np.int64)
         used = np.arange(max(1, found.max())) < found[:, None]
-        positions, of = np.zeros(used.shape, np.int64), np.full(used.shape, NONE, np.int64)
-        positions[used], of[used] = np.flatnonzero(placed), segments[placed]
-        fields = {"teacher_input_ids": ids, "teacher_positions": positions, "teacher_segments": of}
+        positions, segment_of = np.zeros(used.shape, np.int64), np.full(used.shape, NONE, np.int64)
+        positions[used], segment_of[used] = np.flatnonzero(placed), segments[placed]
+        fields = {"teacher_input_ids": ids, "teacher_positions": positions, "teacher_segments": segment_of}
         if (lengths != lengths[0]).any():
             fields["teacher_attention_mask"] = (places < before + lengths + after).astype(np.int64)
         return fields
 
 
 def _numbers(segments: list[np.ndarray], shift: int) -> np.ndarray:
-    """Stored segments as signed numbers from `shift` on, -1 for none."""
+    """Converts stored segments to signed numbers that start at `shift`, with -1 for none."""
     stored = np.concatenate(segments)
     numbers = stored.astype(np.int64) + shift
     numbers[stored == np.iinfo(stored.dtype).max] = NONE

@@ -121,7 +121,7 @@ class TextBlocks(TorchDataset):
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         if not 0 <= index < len(self):
-            raise IndexError(f"block {index} of {len(self)}")
+            raise IndexError(f"there is no block {index}: give 0 to {len(self) - 1}")
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, np.ndarray]]:
@@ -189,7 +189,7 @@ def load_text_blocks(
 ) -> TextBlocks:
     """Tokenizes a text source once and cuts it into full blocks; a second call opens the stored blocks.
 
-    A second call verifies them once per run and machine, and tokenizes again if they are damaged. An interrupted call
+    It verifies them once per run and machine, and tokenizes again if they are damaged. An interrupted call
     is continued by the next one. Calls of several processes at the same time, also on several machines with a common
     `cache_dir`, share the work. Files are identified by their content.
 
@@ -197,8 +197,8 @@ def load_text_blocks(
     few tokens, fewer than a block, are left over; `info.json` counts them, and the texts without tokens. The ids take
     as few bytes as the vocabulary allows and are written in batches, so memory does not depend on the amount of text.
 
-    With `teacher_tokenizer`, the tokens of a teacher that has another tokenizer are stored with the blocks, aligned by
-    the characters of the text; see [`AlignmentCutter`]. The blocks stay the same.
+    With `teacher_tokenizer`, the tokens of a teacher with another tokenizer are stored with the blocks, aligned by the
+    characters that they cover; see [`AlignmentCutter`]. The blocks stay the same.
 
     Args:
         source: See [`load_text`], or a `datasets.Dataset` or `datasets.IterableDataset` with a column `text`.
@@ -213,8 +213,8 @@ def load_text_blocks(
             block with more tokens in several windows. By default there is no limit.
 
     Raises:
-        ValueError: The source does not exist, or holds too little text for one block; or none or few of the
-            tokenizers' tokens can be aligned.
+        ValueError: The source does not exist or holds too little text for one block, or too few tokens of the two
+            tokenizers can be aligned.
     """
     from datasets import Dataset
     from datasets.fingerprint import Hasher

@@ -1,4 +1,4 @@
-"""Files of text: which ones a folder holds, and where in them something is wrong."""
+"""Files of text: which ones a folder holds, and where in a file something is wrong."""
 
 import logging
 from pathlib import Path
@@ -31,7 +31,7 @@ def text_files(path: Path, split: str, quiet: bool = False) -> tuple[list[Path],
     if others and not quiet:
         logger.warning("%s: %d files are left out: %s", path, len(others), listed(others))
     if not any(p.stat().st_size for p in files):
-        raise ValueError(f"{path} holds no text: {', '.join(p.name for p in files)} is empty")
+        raise ValueError(f"{path} holds no text: its files are empty ({', '.join(p.name for p in files)})")
     kinds = {kind_of(p) or "" for p in files}
     if len(kinds) > 1:
         raise ValueError(f"{path} holds files of several kinds ({', '.join(sorted(kinds))}): keep one kind per folder")

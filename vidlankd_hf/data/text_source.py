@@ -54,7 +54,7 @@ def load_text(
         try:
             names = [glob.escape(str(p)) for p in files]  # load_dataset takes them as patterns
             dataset = load_dataset(kind, name, data_files=names, split="train", streaming=streaming)
-        except (DatasetGenerationError, StopIteration, ValueError) as error:  # the last two if there are no rows
+        except (DatasetGenerationError, StopIteration, ValueError) as error:  # without rows: the last two
             reason = error.__cause__ or str(error) or "it is empty"
             where = next(filter(None, map(not_utf8, files)), source)
             raise ValueError(f"{where} cannot be read as text: {reason}") from error

@@ -24,7 +24,7 @@ from .vocabulary import tokenizer_fingerprint
 
 TASK_CHARACTERS = 2**24  # about 4 million tokens, which take a process about ten seconds
 LEAST_ROOM = 4  # a window of the teacher must hold this many tokens of text
-Tokenized = tuple[int, int, np.ndarray, AlignedTexts | None]  # of a batch: texts, texts without tokens, ids, alignment
+Tokenized = tuple[int, int, np.ndarray, AlignedTexts | None]  # texts in a batch, those without tokens, ids, alignment
 Group = tuple[int, list[list]]  # row of the first text, and batches of texts
 STORED = {"segments": np.int32, "teacher_segments": np.int32, "places": np.int32}  # numbers within a batch are small
 
@@ -65,7 +65,7 @@ def make_aligner(
     """Checks that the tokens of two tokenizers can be aligned; returns what aligns them.
 
     Args:
-        student, teacher: Their tokenizers.
+        student, teacher: The tokenizers.
         teacher_length: Maximum number of tokens that the teacher reads at once, with special tokens; `None`: no limit.
 
     Raises:
@@ -75,7 +75,7 @@ def make_aligner(
         if not tokenizer.is_fast:
             raise ValueError(
                 f"the {whose}'s tokenizer ({type(tokenizer).__name__}) has no fast version, so it does not tell which "
-                "characters each token is: save a fast version (tokenizer.json), or use another model"
+                "characters each token covers: save a fast version (tokenizer.json), or use another model"
             )
     special = sum(map(len, special_tokens_around(teacher)))
     room = None if teacher_length is None else teacher_length - special
@@ -218,7 +218,7 @@ def _tokenize(batch: list, tokenizer: Any, dtype: np.dtype, aligner: Aligner | N
     for row, text in enumerate(batch):
         if not isinstance(text, str | None):
             kind = type(text).__name__
-            raise TextError(row, f"the text is {str(text)[:40]!r}, a {kind}, but the column must hold strings")
+            raise TextError(row, f"the text is {str(text)[:40]!r} ({kind}), but the column must hold strings")
     texts = [text for text in batch if text and has_text(text)]
     aligned = None
     try:

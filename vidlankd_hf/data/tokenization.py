@@ -12,7 +12,7 @@ Spans = list[tuple[int, int]]
 
 
 class ControlTokens(NamedTuple):
-    """The special tokens of a tokenizer without the unknown one: a pattern of their spellings, and their ids."""
+    """The special tokens of a tokenizer except the unknown token: a pattern of their spellings, and their ids."""
 
     spellings: re.Pattern
     ids: frozenset[int]
@@ -39,7 +39,7 @@ def tokenize(
     Args:
         tokenizer: The tokenizer.
         texts: The texts.
-        control: Result of [`control_tokens`], if it is known; finding it takes as long as a short text.
+        control: Result of [`control_tokens`], if it is known; computing it takes as long as a short text.
     """
     if not texts:
         return []
@@ -50,9 +50,9 @@ def tokenize(
 def tokenize_with_spans(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
 ) -> tuple[list[list[int]], np.ndarray]:
-    """Returns the token ids of each text, as [`tokenize`] does, and the characters of each token, `[n, 2]`.
+    """Returns the token ids of each text, as [`tokenize`] does, and the span of all tokens, `[n, 2]`.
 
-    A row of the spans holds the index of a token's first character in its text and the one after its last.
+    A span holds the index of a token's first character in its text, and the index after its last one.
 
     Args:
         tokenizer: A fast tokenizer.
@@ -82,10 +82,10 @@ def _without_control_tokens(
     return encoded
 
 
-def tokens_and_spans(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Spans]:
-    """The span of characters of each token of each text.
+def token_spans(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Spans]:
+    """The characters that each token of each text covers: the first one, and the one after the last.
 
-    A tokenizer without a fast version does not return them; then each word is divided evenly among its tokens.
+    A tokenizer without a fast version does not return spans; then each word is divided evenly among its tokens.
     """
     if not tokenizer.is_fast:
         return [_spans_of_words(tokenizer, text) for text in texts]
@@ -94,19 +94,24 @@ def tokens_and_spans(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -
 
 
 def special_tokens_around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """Returns the ids of the special tokens that a tokenizer puts before and after a text."""
+    """Returns the ids of the special tokens that a tokenizer puts before and after a text.
+
+    Raises:
+        ValueError: The tokenizer changes the tokens between them.
+    """
     ordinary = tokenizer("x", add_special_tokens=False, verbose=False)["input_ids"]
     ids = tokenizer("x", verbose=False)["input_ids"]
     for first in range(len(ids) - len(ordinary) + 1):
         if ids[first : first + len(ordinary)] == ordinary:
             return ids[:first], ids[first + len(ordinary) :]
     raise ValueError(
-        f"the tokenizer gives {ids} for 'x' with special tokens and {ordinary} without: it cannot be used"
+        f"the tokenizer encodes 'x' as {ids}, which does not contain {ordinary}, its encoding without special tokens: "
+        "use another tokenizer"
     )
 
 
 def counts_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a word has other tokens after a space than at the beginning, as in byte-level tokenizers."""
+    """Whether a word has different tokens after a space than at the beginning, as in byte-level tokenizers."""
     probes = ["hello world", "Commands", "a", "1999"]
     return tokenize(tokenizer, probes) != tokenize(tokenizer, [" " + probe for probe in probes])
 

@@ -67,7 +67,7 @@ def load_video_text(
             data. The captions are divided once and stored below `cache_dir`, one pair of files for each feature shard.
         mil_candidates: If given, `candidates` has the texts of the windows around each one in its video, for the
             contrast `"mil_nce"`: an odd number of texts together with its own, fewer at the edges of the video. They
-            are read from the same lines and change with the epoch as the windows do.
+            change with the epoch as the windows do.
         cache_dir: Used with `streaming`. A second call with the same arguments and files opens the stored windows.
         num_proc: Used with `streaming`: number of processes that divide the captions; default: this one.
 
@@ -150,9 +150,9 @@ def split_by_video(dataset: Dataset | VideoTextStream, held_out: float | None = 
 class WindowReader:
     """Transform of the `datasets.Dataset` that [`load_video_text`] returns: adds features to rows of windows.
 
-    In epoch 0 a window is the one in the row. In other epochs [`EpochDataset`] calls [`read`], which tiles the lines
-    of the video with a shift that is a pure function of (seed, epoch, video). No state changes, so order, workers and
-    resuming have no influence.
+    In epoch 0 a window is the one in the row. In other epochs [`EpochDataset`] calls [`read`], which divides the
+    lines of the video into other windows by a shift, a pure function of (seed, epoch, video). No state changes, so
+    order, workers and resuming have no influence.
 
     Args:
         store: The features.

@@ -1,4 +1,4 @@
-"""Windows on disk, one pair of memory-mapped files for each feature shard, so that they are read a shard at a time.
+"""Windows on disk, in a pair of memory-mapped files for each feature shard, so that shards are read one by one.
 
 A folder holds
 
@@ -25,7 +25,7 @@ from ..utils.json_files import read_text
 from .block_checksums import Checksums
 from .caption_parts import CaptionSource
 from .captions import naming_the_line, source_files
-from .checksums import DamagedData, verify_once, whole_file
+from .checksums import DamagedData, complete_file, verify_once
 from .features import FeatureStore, read_manifest
 from .open_shard import OpenShard
 from .pairing import check_share
@@ -53,7 +53,7 @@ def prepare_windows(
 ) -> Path:
     """Divides captions into windows and stores them by shard; a second call opens what the first one stored.
 
-    A second call verifies the files once per run and machine, and divides again if they are damaged. Calls of several
+    It verifies the files once per run and machine, and divides again if they are damaged. Calls of several
     processes at the same time, also on several machines with a common `cache_dir`, share the work.
 
     Memory of a process holds the captions of one part (64 MiB of JSON lines, or the text of one caption file), the
@@ -106,7 +106,7 @@ def _verified_info(folder: Path) -> dict | None:
     inode = folder.stat().st_ino
     try:
         info = _read_info(folder)
-        verify_once(folder, [whole_file(folder / name, entry) for name, entry in info["files"].items()])
+        verify_once(folder, [complete_file(folder / name, entry) for name, entry in info["files"].items()])
     except DamagedData as error:
         logger.warning("%s. The captions are divided again.", error)
         discard(folder, inode)

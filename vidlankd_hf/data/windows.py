@@ -1,4 +1,4 @@
-"""Windows: consecutive captions of a video, joined to texts of limited length and tiled differently every epoch.
+"""Windows: consecutive captions of a video, joined to texts of limited length, differently in every epoch.
 
 A line is a caption, or a piece of a caption that is longer than a window.
 """
@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .captions import Caption, CaptionError
 from .fingerprint import hash64
-from .tokenization import counts_spaces, lengths_in_text, tokens_and_spans
+from .tokenization import counts_spaces, lengths_in_text, token_spans
 
 
 class Windows:
@@ -192,7 +192,7 @@ def divide(
     spaced = counts_spaces(tokenizer) if spaced is None else spaced
     texts = [caption.text for caption in captions]
     try:
-        spans = tokens_and_spans(tokenizer, texts)
+        spans = token_spans(tokenizer, texts)
         counts = lengths_in_text(tokenizer, texts) if spaced else [len(span) for span in spans]
     except Exception as error:  # each tokenizer raises different errors
         raise _failing(captions, tokenizer, error) from error
@@ -210,7 +210,7 @@ def divide(
 def _failing(captions: Sequence[Caption], tokenizer: PreTrainedTokenizerBase, error: Exception) -> Exception:
     for caption in captions:
         try:
-            tokens_and_spans(tokenizer, [caption.text])
+            token_spans(tokenizer, [caption.text])
         except Exception as reason:
             return CaptionError(caption, f"cannot be tokenized ({reason!r}): correct or remove it")
     return error

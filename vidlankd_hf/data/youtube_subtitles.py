@@ -40,7 +40,7 @@ def read_json3(text: str, path: Path, video: str) -> Rows:
         segments = _list(event.get("segs", []), f"{where}: segs")
         words = [segment.get("utf8", "") if isinstance(segment, dict) else None for segment in segments]
         if not all(isinstance(word, str) for word in words):
-            raise ValueError(f"{where}: each of segs must be an object whose utf8 is a text")
+            raise ValueError(f"{where}: each of segs must be an object whose utf8 is a string")
         yield from _row(where, video, event.get("tStartMs", 0), event.get("dDurationMs"), "".join(words))
 
 
@@ -98,5 +98,5 @@ def _milliseconds(value: str | None, where: str) -> int | None:
 
 def _list(value: Any, where: str) -> list:
     if not isinstance(value, list):
-        raise ValueError(f"{where} must be a list")
+        raise ValueError(f"{where} must be a list, but is {str(value)[:80]!r}")
     return value

@@ -10,9 +10,9 @@ from .zero_shot import ZeroShot
 
 
 def update_card(folder: str | Path, results: list[EvalResult]) -> Path:
-    """Writes results into the `README.md` of a model's folder, and creates it if there is none.
+    """Writes results into the `README.md` of a model's folder, which is created if there is none.
 
-    Replaces entries with the same task, data and metric name. All others, and the text, stay as they are.
+    Entries with the same task, data and metric name are replaced. All others, and the text, stay as they are.
     """
     path, name = Path(folder) / "README.md", Path(folder).resolve().name
     if path.exists():

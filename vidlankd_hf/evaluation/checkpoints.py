@@ -11,7 +11,7 @@ from ..utils.io import sha256_of
 
 
 def fingerprint(model: str | Path) -> str | None:
-    """Returns a hash of the weights in a model's folder, or the commit of a Hub id, to tell models apart.
+    """Returns a hash that tells models apart: of the weights in a folder, or the commit of a Hub id.
 
     Returns `None` if the weights are not known, for example without a network.
     """

@@ -85,7 +85,7 @@ class Comparison:
             raise ValueError(
                 "give --learning_rates instead of --learning_rate, and --train_rows only for tasks that are compared"
             )
-        for task in self.tasks if args.data else ():  # a missing file should not be noticed after hours
+        for task in self.tasks if args.data else ():  # a missing file is an error now, not after hours
             if TASKS[task].own is not None:
                 continue
             trained = () if self.as_is(task) else ("train",)
@@ -186,7 +186,10 @@ class Comparison:
 
 
 def options_in(words: Sequence[str]) -> dict[str, list[str]]:
-    """Reads options that the command's own parser does not know: name -> words.
+    """Reads options that the command's own parser does not know.
+
+    Returns:
+        Name -> words.
 
     Raises:
         ValueError: A word belongs to no option.

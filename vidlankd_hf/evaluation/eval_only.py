@@ -1,4 +1,4 @@
-"""Scores a fine-tuned model on a task without training: its labels must be those of the task."""
+"""Scores a fine-tuned model on a task without training. Its labels must be those of the task."""
 
 import json
 import time
@@ -90,7 +90,7 @@ def score_finetuned(
 
     Raises:
         ImportError: The extra `downstream` is not installed.
-        ValueError: The model was not fine-tuned for such a task, has other labels, or the data have no labels.
+        ValueError: The model has no head for such a task or has other labels, or the data have no labels.
     """
     chosen = find_task(task)
     options = options or recipe_options(chosen)
@@ -155,8 +155,10 @@ def load_finetuned(model: str, task: Task) -> tuple[torch.nn.Module, list[int] |
         "without --eval_only"
     )
     if not any(name.endswith(suffix) for name in saved_as):
-        raise ValueError(f"{model} was saved as {', '.join(saved_as) or 'nothing known'}, not ...{suffix}, which "
-                         f"{task.title} needs: {advice}")  # fmt: skip
+        raise ValueError(
+            f"{model} was saved as {', '.join(saved_as) or 'an unknown class'}, but {task.title} needs a class that "
+            f"ends with {suffix}: {advice}"
+        )
     classes = classes_of_outputs(model, config, task)
     network, info = task.head.auto.from_pretrained(
         model, dtype=torch.float32, output_loading_info=True, output_hidden_states=False, output_attentions=False,

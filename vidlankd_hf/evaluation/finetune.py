@@ -157,7 +157,7 @@ def finished_result(folder: Path, args: FinetuningArguments, settings: dict, kee
     """Returns the result of a finished run.
 
     Raises:
-        ValueError: It has other settings, or did not keep the model that is now asked for.
+        ValueError: The run has other settings, or did not keep the model that is now requested.
     """
     changed = changes(read_settings(folder), args, settings)
     if changed:
@@ -186,7 +186,7 @@ def find_task(name: str) -> Task:
 
 
 def own_settings(task: Task) -> dict[str, str]:
-    """Returns what tells the data of a task file from other data; nothing for the tasks of this package."""
+    """Returns the fingerprint of a task file's data, as settings; empty for the tasks of this package."""
     return {} if task.own is None else {"task_data": task.own.fingerprint}
 
 

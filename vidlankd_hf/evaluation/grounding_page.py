@@ -19,7 +19,7 @@ from ..utils.io import atomic_write
 from .grounding import Grounding, Scores
 
 NUM_FRAMES = 3  # per nearest clip
-MOST_STEPS = 24  # shown in a heat map; of longer clips, evenly spaced ones
+MOST_STEPS = 24  # shown in a heat map; longer clips are subsampled evenly
 _WORD = re.compile(r"[^\W_]+")
 TEMPLATE = Path(__file__).with_name("grounding_page.html")
 

@@ -104,7 +104,7 @@ def companion_file(path: Path, name: str, what: str) -> Path:
     """
     found = _existing(path.with_name(name))
     if found is None:
-        raise FileNotFoundError(f"{path.with_name(name)} is missing: it contains {what} of {path.name}")
+        raise FileNotFoundError(f"{path.with_name(name)} is missing: put the file with {what} of {path.name} there")
     return found
 
 
@@ -119,7 +119,9 @@ def official_layout(path: Path) -> Iterator[None]:
     try:
         yield
     except (LookupError, TypeError, AttributeError, csv.Error, lzma.LZMAError, EOFError, RecursionError) as error:
-        raise ValueError(f"{path} is not in the official layout: {type(error).__name__} {error}") from error
+        raise ValueError(
+            f"{path} is not in the official layout ({type(error).__name__}: {error}): give the official file"
+        ) from error
 
 
 def open_text(path: Path) -> TextIO:

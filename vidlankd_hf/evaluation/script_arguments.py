@@ -15,28 +15,31 @@ class TaskArguments:
 
     model: str = HfArg(help="checkpoint with its tokenizer: Hub id or folder")
     task: str | None = HfArg(
-        default=None, help="task such as sst2, squad or tracie; docs/downstream.md lists them (default: --task_file)"
+        default=None,
+        help="task such as sst2, squad or tracie; docs/downstream.md lists them; default: that of --task_file",
     )
-    task_file: str | None = HfArg(default=None, help="YAML file of your own task, instead of --task (default: none)")
+    task_file: str | None = HfArg(default=None, help="YAML file of your own task, instead of --task; default: none")
     eval_only: bool = HfArg(default=False, help="score a fine-tuned model without training")
-    data: str | None = HfArg(default=None, help="folder in the official layout; default: the Hub")
-    seeds: int = HfArg(default=1, help="number of seeds; they are 1, 2, ...")
+    data: str | None = HfArg(default=None, help="folder in the official layout (docs/downstream.md); default: the Hub")
+    seeds: int = HfArg(default=1, help="number of seeds, counted from 1")
     learning_rates: list[float] | None = HfArg(
-        default=None, help="learning rates to try, each with all seeds; default: the recipe's"
+        default=None, help="learning rates to try, each with all seeds; default: the task's"
     )
     max_length: int | None = HfArg(default=None, help="tokens per text")
     train_rows: int | None = HfArg(default=None, help="train on this many rows; default: all")
     eval_rows: int | None = HfArg(default=None, help="evaluate on this many rows; default: all")
     submission: bool = HfArg(default=False, help="write the official submission files for the unlabeled splits")
-    keep_model: bool = HfArg(default=False, help="save the model of every seed; implied by --push_to_hub")
-    no_card: bool = HfArg(default=False, help="do not add the result to the model's README.md")
+    keep_model: bool = HfArg(default=False, help="save the model of every seed; --push_to_hub does so too")
+    no_card: bool = HfArg(default=False, help="do not add the score to the model's README.md")
 
 
 @dataclass
 class GroundingArguments(PairingArguments):
     """Sentences, models and clips."""
 
-    sentences: list[str] | None = HfArg(default=None, help="sentences; default: three held-out ones of the world")
+    sentences: list[str] | None = HfArg(
+        default=None, help="sentences to show; default: three held-out ones of the world"
+    )
     teacher: str = HfArg(default="outputs/teacher", help="teacher trained with a contrastive loss")
     student: str = HfArg(default="outputs/student", help="student with its distillation heads")
     no_student: bool = HfArg(default=False, help="show only the teacher")
@@ -57,20 +60,22 @@ class ComparisonArguments:
     """Which models are compared on which tasks."""
 
     models: list[str] = HfArg(help="Hub ids or folders, with tokenizers; the first is the baseline")
-    tasks: list[str] | None = HfArg(default=None, help=f"some of {', '.join(TASKS)} (default: none but --task_file)")
-    task_file: list[str] | None = HfArg(default=None, help="YAML files of your own tasks (default: none)")
+    tasks: list[str] | None = HfArg(default=None, help=f"some of {', '.join(TASKS)}; default: those of --task_file")
+    task_file: list[str] | None = HfArg(default=None, help="YAML files of your own tasks; default: none")
     eval_only: bool = HfArg(default=False, help="score fine-tuned models without training")
-    jobs: int = HfArg(default=1, help="models and tasks at the same time, each in its own process")
-    names: list[str] | None = HfArg(default=None, help="names in the report; default: last parts of the models' paths")
-    seeds: int = HfArg(default=3, help="number of seeds of each fine-tuned task")
+    jobs: int = HfArg(default=1, help="models or tasks to score at the same time, each in its own process")
+    names: list[str] | None = HfArg(
+        default=None, help="the models' names in the report; default: the last parts of their paths"
+    )
+    seeds: int = HfArg(default=3, help="seeds per fine-tuned task")
     data: str | None = HfArg(default=None, help="folder with one folder per task; default: the Hub")
-    learning_rates: list[float] | None = HfArg(default=None, help="learning rates to try; default: each task's recipe")
+    learning_rates: list[float] | None = HfArg(default=None, help="learning rates to try; default: each task's")
     train_rows: list[str] | None = HfArg(default=None, help="TASK=ROWS: train on this many rows; default: all")
     output_dir: str = HfArg(default="outputs/downstream", help="folder for results and report")
     launcher: str | None = HfArg(
         default=None, help="command that starts each fine-tuning run, such as 'accelerate launch'; default: python"
     )
-    no_card: bool = HfArg(default=False, help="do not add results to the models' README.md")
+    no_card: bool = HfArg(default=False, help="do not add scores to the models' README.md")
     finetune_options: str | None = HfArg(
         default=None,
         help="JSON of options for `vidlankd finetune`, which may also be given directly; default: none",

@@ -36,7 +36,7 @@ class Task:
         reference: Function that returns what the metric compares a row's prediction with.
         also: Other tasks on which the fine-tuned model is scored if their data are available.
         percent: Whether the metric's values go up to 100 instead of 1.
-        own: The data of a task from a task file, an `OwnData`; the task then needs neither folder nor parser.
+        own: Data from a task file, an `OwnData`; the task then needs neither folder nor parser.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""Tasks from files: a YAML file that names tables, columns and labels becomes an entry of `TASKS`."""
+"""Turns a task file, YAML that names tables, columns and labels, into an entry of `TASKS`."""
 
 import hashlib
 import json
@@ -35,13 +35,13 @@ METRIC_MODULES = {
 
 @dataclass(frozen=True)
 class OwnData:
-    """The data of a task file.
+    """The data that a task file names.
 
     Args:
         path: The task file.
         rows: Rows of each split.
         left_out: Sentences that say which rows are left out, and why.
-        fingerprint: Hash of rows and labels, which changes with the data.
+        fingerprint: Hash of rows and labels.
         model_labels: Label of a fine-tuned model -> label of the task, where their names differ.
     """
 
@@ -53,16 +53,16 @@ class OwnData:
 
 
 def name_of_task(own) -> str:
-    """Returns the name given by --task, or that of the task in --task_file, after reading it.
+    """Returns the name that --task gives, or reads --task_file and returns the name of its task.
 
     Args:
         own: [`TaskArguments`].
 
     Raises:
-        ValueError: Both are given, or none.
+        ValueError: Both options are given, or neither.
     """
     if (own.task is None) == (own.task_file is None):
-        raise ValueError("give a task: either --task or --task_file")
+        raise ValueError(f"--task is {own.task} and --task_file is {own.task_file}: give exactly one of them")
     return own.task or add_task_file(own.task_file)[0]
 
 
@@ -74,14 +74,14 @@ def add_task_file(path: str | Path) -> list[str]:
         split, named `NAME_SPLIT` if there are several.
 
     Raises:
-        ValueError: The task file or its data are wrong, or another task has the name.
+        ValueError: The task file or its data are wrong, or another task has its name.
     """
     spec = read_spec(path)
     added = {spec.name: _task(spec)} if spec.metric else _zero_shot(spec)
     for name in added:
         own = getattr(TASKS.get(name), "own", None)
         if name in TASKS and (own is None or own.path.resolve() != spec.path.resolve()):
-            raise ValueError(f"{path} would be the task {name!r}, but there is one of this name: rename the file")
+            raise ValueError(f"{path} defines the task {name!r}, but another task has this name: rename the file")
     TASKS.update(added)
     return list(added)
 
@@ -128,7 +128,7 @@ def _task(spec: TaskSpec) -> Task:
 
 
 def _zero_shot(spec: TaskSpec) -> dict[str, ZeroShot]:
-    """Returns one entry per scored split, since each split asks about other objects."""
+    """Returns one entry per scored split, since each split asks about different objects."""
     own = _read(spec)
     scored = [split for split in own.rows if split != "train"]
     if "train" in own.rows and spec.kind == "comparison":
@@ -155,7 +155,7 @@ def _zero_shot(spec: TaskSpec) -> dict[str, ZeroShot]:
 
 
 def _check_probe(spec: TaskSpec, rows: dict[str, list[dict]], split: str) -> list[str]:
-    """Checks that a linear probe can be fitted; returns a sentence about training rows that it must not see."""
+    """Checks that a linear probe can be fitted; returns a sentence about training rows that it may not use, if any."""
     where, items = f"{spec.files[split]} ({split} of {spec.path})", rows[split]
     if spec.kind == "comparison":
         names = {frozenset((item["object"], item["other"])) for item in items}
@@ -172,9 +172,9 @@ def _check_probe(spec: TaskSpec, rows: dict[str, list[dict]], split: str) -> lis
         others = len(items) - max(counts.values())
         if others <= -(-len(items) // FOLDS):
             raise ValueError(
-                f"{where} has {len(items)} rows, of which {others} have another answer than the most frequent one. A "
-                "probe is fitted to four fifths of the rows and needs two answers there: add rows with other answers, "
-                "or a train split"
+                f"{where} has {len(items)} rows, of which {others} have another answer than the most frequent one. "
+                "The probe is fitted to four fifths of the rows, which must have two different answers: add rows with "
+                "other answers, or a train split"
             )
         return []
     objects = {item["object"] for item in items}
@@ -182,9 +182,9 @@ def _check_probe(spec: TaskSpec, rows: dict[str, list[dict]], split: str) -> lis
     kept = {item["label"] for item in rows["train"] if item["object"] not in objects}
     if len(kept) < 2:
         raise ValueError(
-            f"{spec.files['train']} (train of {spec.path}) has {len(kept)} labels among the objects that {split} does "
-            "not have, to which the probe is fitted: add rows of other objects"
+            f"{spec.files['train']} (train of {spec.path}): the rows whose objects are not in {split} have "
+            f"{len(kept)} different labels, but the probe is fitted to them and needs two: add rows of other objects"
         )
     more = f", ... ({len(seen) - 5} more)" if len(seen) > 5 else ""
-    what = f"train: {len(seen)} of {len(rows['train'])} rows in the probe, because {split} has their objects"
+    what = f"train: {len(seen)} of {len(rows['train'])} rows, because {split} has the same objects"
     return [f"{what} ({', '.join(seen[:5])}{more})"] if seen else []

@@ -1,4 +1,4 @@
-"""Reads the rows of a task file's tables for heads and probes. An error names the rows that cannot be used."""
+"""Reads the rows of a task file's tables. An error names the rows that cannot be used."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from ..utils.examples import nearest
 from ..utils.folders import listed
 from .task_spec import TaskSpec
 
-MOST_MISTAKES = 5  # that a message lists for one file
+MOST_MISTAKES = 5  # listed for one file in a message
 
 
 class _LeftOut(Exception):
@@ -97,12 +97,12 @@ def _as_text(value: Any, name: str) -> str:
     if value is None or value == "":
         raise ValueError(f"has nothing in {name!r}: give a text, or remove the row")
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f"has {str(value)[:80]!r} in {name!r}: give a text")
+        raise ValueError(f"has {str(value)[:80]!r} in {name!r}: give a string or a number")
     return str(value)
 
 
 def _label_text(spec: TaskSpec, value: Any) -> str:
-    """Returns a label, which a file may hold as a string, a number or a boolean, as a string."""
+    """Returns a label as a string; a file may hold it as a string, a number or a boolean."""
     if isinstance(value, bool):
         value = str(value).lower()
     whole = isinstance(value, float) and value.is_integer()
@@ -113,12 +113,12 @@ def _label_text(spec: TaskSpec, value: Any) -> str:
 
 
 def _label(spec: TaskSpec, value: Any) -> int:
-    """Returns the class of a label."""
+    """Returns the class index of a label."""
     text = _label_text(spec, value)
     if text not in spec.labels:
         raise ValueError(
-            f"has the label {text!r}: allowed are {', '.join(map(repr, spec.labels))}; add it to `labels`, or "
-            f"`leave_out: [{text!r}]` leaves its rows out{nearest(text, spec.labels)}"
+            f"has the label {text!r}: allowed are {', '.join(map(repr, spec.labels))}; add it to `labels`, or leave "
+            f"its rows out with `leave_out: [{text!r}]`{nearest(text, spec.labels)}"
         )
     return spec.classes.index(spec.labels[text])
 
@@ -174,8 +174,8 @@ def _check_counts(spec: TaskSpec, rows: list[dict]) -> list[str]:
     count = len(spec.classes) or (len(rows[0]["texts"]) if rows else 0)
     what = "`labels` has" if spec.labels else "the first one has"
     return [
-        f"{number} of the rows that are used has {len(row['texts'])} choices, but {what} {count}: all need the same"
-        for number, row in enumerate(rows, 1)
+        f"row {row['id']} has {len(row['texts'])} choices, but {what} {count}: give every row the same number"
+        for row in rows
         if len(row["texts"]) != count
     ]
 
@@ -199,18 +199,20 @@ def _span(spec: TaskSpec, record: dict) -> dict:
 
 
 def _place(context: str, text: str, place: Any) -> int:
-    """Returns the index of an answer's first character in its context; without `place`, of its first occurrence."""
+    """Returns the index of an answer's first character in its context: `place`, or where the answer first occurs."""
     if place is None:
         start = context.find(text)
         if start < 0:
             raise ValueError(
-                f"has the answer {text[:80]!r}, which its context does not contain: an answer is a part of it"
+                f"has the answer {text[:80]!r}, which its context does not contain: give a part of the context"
             )
         return start
     start = int(place) if str(place).isdecimal() else -1
     if start < 0 or context[start : start + len(text)] != text:
         seen = context[start : start + len(text)] if start >= 0 else ""
-        raise ValueError(f"has the answer {text[:80]!r}, but its context has {seen[:80]!r} at the start {place!r}")
+        raise ValueError(
+            f"has the answer {text[:80]!r}, but its context has {seen[:80]!r} at the start {place!r}: correct one"
+        )
     return start
 
 

@@ -22,7 +22,7 @@ ROLES = {
     "attribute": ("object", "label"),
     "comparison": ("first", "second", "label"),
 }
-# Kind -> values of its metric by which models can be compared, the default first; none without fine-tuning.
+# Kind -> metrics by which models can be compared, the default first. Kinds without fine-tuning have none.
 METRICS = {
     "classification": ("accuracy", "macro_f1", "matthews_correlation"),
     "pair": ("accuracy", "macro_f1", "matthews_correlation"),
@@ -59,12 +59,12 @@ class TaskSpec:
         columns: Role -> name of its column, or several names.
         labels: Label as the files have it -> name of the class; several labels may be the same class.
         leave_out: Labels whose rows are left out, and counted.
-        metric: Value of the metric by which models are compared; empty without fine-tuning.
-        templates: Sentences with `{word}` and fields.
-        separator: What separates several right answers in one field.
+        metric: Metric by which models are compared; empty without fine-tuning.
+        templates: Sentences with `{word}` and the names of roles in braces.
+        separator: Separator of several right answers in one field.
         unanswerable: Whether questions may have no answer.
-        quotes: Whether fields of CSV and TSV may be in quotation marks; `None` means yes for
-            CSV; in TSV, a field that begins with a quotation mark is then an error.
+        quotes: Whether fields of CSV and TSV may be in quotation marks. `None`: yes in CSV; in TSV, a field that
+            begins with a quotation mark is an error.
         recipe: Default training arguments: some of `RECIPE`.
         model_labels: Label of a fine-tuned model -> label of this task, where their names differ.
     """
@@ -97,7 +97,7 @@ def read_spec(path: str | Path) -> TaskSpec:
     """Reads and checks a task file.
 
     Raises:
-        ValueError: It is not such a file. The message names every mistake, what is allowed and what to do.
+        ValueError: The file is not a task file. The message names every mistake, what is allowed and what to do.
     """
     path = Path(path)
     if not path.is_file():
@@ -126,7 +126,7 @@ class _Checks:
         allowed = [key for key in KEYS if kind in ONLY.get(key, ROLES)]
         for key in content:
             if key not in allowed:
-                other = f" belongs to {', '.join(ONLY[key])}, not to {kind}" if key in ONLY else " is no key"
+                other = f" belongs to {', '.join(ONLY[key])}, not to {kind}" if key in ONLY else " is not a key"
                 self.problems.append(f"{key!r}{other}: write any of {', '.join(allowed)}{_near(key, allowed)}")
         if not re.fullmatch(r"\w[\w-]*", self.path.name.partition(".")[0]):
             self.problems.append("the file's name names the task: use letters, digits, _ and -")
@@ -152,7 +152,7 @@ class _Checks:
         if value is None and optional:
             return None
         if not isinstance(value, str) or not value:
-            self.problems.append(f"{key} is {value!r}: write a text")
+            self.problems.append(f"{key} is {value!r}: write a string")
         return str(value)
 
     def boolean(self, key: str, value: Any) -> Any:
@@ -270,8 +270,8 @@ class _Checks:
             plain = all(name in fields and (spec, conversion) == ("", None) for name, spec, conversion in parts)
             if not plain or "word" not in {name for name, *_ in parts}:
                 self.problems.append(
-                    f"templates has {template!r}: write a sentence with {{word}} and any of {names}; further columns "
-                    "that `columns` names are fields too"
+                    f"templates has {template!r}: write a sentence with {{word}} and any of {names}; for further "
+                    "fields, name their columns in `columns`"
                 )
         return tuple(map(str, value))
 
@@ -285,13 +285,13 @@ class _Checks:
             if name not in RECIPE:
                 self.problems.append(f"recipe has {name!r}: write any of {known}{_near(name, RECIPE)}")
                 continue
-            try:  # YAML reads 1e-4 as a text
+            try:  # YAML reads 1e-4 as a string
                 found[name] = RECIPE[name](str(given))
             except ValueError:
                 found[name] = 0
             if not found[name] > 0:
-                article = "an integer" if RECIPE[name] is int else "a number"
-                self.problems.append(f"recipe: {name} is {given!r}: write {article} above 0")
+                wanted = "an integer" if RECIPE[name] is int else "a number"
+                self.problems.append(f"recipe: {name} is {given!r}: write {wanted} above 0")
         return found
 
     def model_labels(self, value: Any, classes: list[str]) -> dict[str, str]:

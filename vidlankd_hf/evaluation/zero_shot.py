@@ -31,8 +31,8 @@ class ZeroShot:
     """A set of questions for a model that is not fine-tuned.
 
     Items are dicts with `label` (index of the correct candidate), the fields of the templates, and the probe's input:
-    `object`, or `object` and `other` (a comparison), or `sentence`. Optional are `distribution` (share of people who
-    gave each answer), `answers` (indices of all right candidates) and `contrast` (index of a wrong candidate).
+    `object`, or `object` and `other` (a comparison), or `sentence`. Optional: `distribution` (share of people who gave
+    each answer), `answers` (indices of all right candidates) and `contrast` (index of a wrong candidate).
 
     Args:
         title: Name in tables and model cards.
@@ -43,7 +43,7 @@ class ZeroShot:
         templates: Sentences with `{word}` and fields of the items.
         probe: Probe from `probing.py`.
         split: The split that is scored.
-        own: The data of a set from a task file, an `OwnData`; the set then needs neither folder nor reader.
+        own: Data from a task file, an `OwnData`; the set then needs neither folder nor reader.
     """
 
     title: str
@@ -108,7 +108,7 @@ def _result(predictions: np.ndarray, items: list[dict]) -> dict:
 
 
 def _is_right(item: dict, prediction: int) -> bool:
-    """Whether a prediction is right. If people gave several answers equally often, each of them is."""
+    """Whether a prediction is right. If people gave several answers equally often, all of these are right."""
     if "answers" in item:
         return prediction in item["answers"]
     if "distribution" in item:

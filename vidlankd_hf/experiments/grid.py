@@ -80,6 +80,19 @@ def run_in_parallel(work: Callable[[Any, bool], str], items: list, jobs: int, pr
             progress.update()
 
 
+def held_out_language(student: Path) -> dict[str, float]:
+    """How well a finished student models held-out text: `mlm_loss` in nats, and `mlm_accuracy` from 0 to 1.
+
+    Raises:
+        ValueError: The student has not been evaluated.
+    """
+    state = read_json(student / "trainer_state.json", dict, "remove its folder to train again")
+    last = {key: value for entry in state["log_history"] for key, value in entry.items()}
+    if "eval_mlm_loss" not in last:
+        raise ValueError(f"{student} was not evaluated: train it with held-out text (--held_out_text)")
+    return {name: last[f"eval_{name}"] for name in ("mlm_loss", "mlm_accuracy") if f"eval_{name}" in last}
+
+
 def probe(model: Path, world: Path, log: Path | None = None) -> list[dict]:
     """Probes a model of the grounded world and stores the scores in `probe.json` in the model's folder."""
     path = model / "probe.json"

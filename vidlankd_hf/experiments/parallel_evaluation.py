@@ -15,12 +15,12 @@ from . import world  # noqa: F401  (adds its task to TASKS)
 
 
 def compute_in_parallel(comparison: Comparison) -> None:
-    """Computes all results of a comparison that are missing, `jobs` at a time, and keeps each in its folder.
+    """Computes the missing results of a comparison, `--jobs` at a time, each in its own folder.
 
-    Each job uses one CPU thread and, if there are GPUs, one of them. Output of a fine-tuning goes to a log file.
+    A job uses one CPU thread and, if there are GPUs, one GPU. The output of fine-tuning goes to a log file.
 
     Args:
-        comparison: Models and tasks.
+        comparison: Models, tasks and options.
 
     Raises:
         RuntimeError: Some jobs failed; the others are finished and kept.
@@ -29,11 +29,11 @@ def compute_in_parallel(comparison: Comparison) -> None:
     units = [(name, model, task) for name, model in zip(comparison.names, args.models) for task in comparison.tasks]
     jobs, gpus = min(args.jobs, len(units)), _gpus()
     context = multiprocessing.get_context("spawn")
-    places = context.Queue()
+    gpu_of_jobs = context.Queue()
     for job in range(jobs):
-        places.put(gpus[job % len(gpus)] if gpus else "")
+        gpu_of_jobs.put(gpus[job % len(gpus)] if gpus else "")
     failures = []
-    with ProcessPoolExecutor(jobs, context, _prepare, (places, args, comparison.passed_on)) as pool:
+    with ProcessPoolExecutor(jobs, context, _prepare, (gpu_of_jobs, args, comparison.passed_on)) as pool:
         waiting = {pool.submit(_compute, unit): unit for unit in units}
         for done in as_completed(waiting):
             name, _, task = waiting[done]
@@ -59,10 +59,10 @@ def _gpus() -> list[str]:
 _comparison: Comparison | None = None  # set in each job's process
 
 
-def _prepare(places: Queue, args: ComparisonArguments, passed_on: dict) -> None:
+def _prepare(gpu_of_jobs: Queue, args: ComparisonArguments, passed_on: dict) -> None:
     global _comparison
     end_with_parent(signal.SIGTERM)
-    os.environ["CUDA_VISIBLE_DEVICES"] = places.get()
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpu_of_jobs.get()
     torch.set_num_threads(1)
     _comparison = Comparison(args, passed_on)  # reads the task files
 

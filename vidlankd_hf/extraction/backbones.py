@@ -59,7 +59,7 @@ class Backbone:
         height, width = size if isinstance(size, list) else (size or 224,) * 2
         try:
             self.width = self(np.zeros((1, stream.clip_length, height, width, 3), np.uint8)).shape[1]
-        except Exception as error:  # whatever a model does with pictures that it is not made for
+        except Exception as error:  # a model may fail in any way on pictures that it was not made for
             raise ValueError(
                 f"{stream.model} ({model.config.model_type}) gives no features for {stream.clip_length} frames of "
                 f"{height} x {width}: {type(error).__name__}: {error}. {REMEDY}"

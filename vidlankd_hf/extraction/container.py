@@ -74,7 +74,7 @@ def open_video(path: Path) -> tuple[av.container.InputContainer, av.VideoStream]
         container = av.open(str(path.absolute()), metadata_errors="ignore", container_options=dict(LOCAL_ONLY))
     streams = video_streams(container)
     if not streams:
-        kinds = sorted({kind_of(stream) for stream in container.streams}) or "nothing"
+        kinds = ", ".join(sorted({kind_of(stream) for stream in container.streams})) or "nothing"
         container.close()
         raise VideoError(f"{path}: there is no video stream, only {kinds}. {REMEDY}", "no video")
     stream = streams[0]

@@ -21,7 +21,7 @@ from .container import (
 from .pictures import Pictures
 
 ROUNDING = 1e-3  # seconds; some containers round time stamps to a millisecond
-TOGETHER = 0.1  # seconds by which picture and sound may start apart and still start together: a few frames of a codec
+TOGETHER = 0.1  # seconds; picture and sound that start no further apart count as simultaneous (a codec's delay)
 DISORDER = 0.1  # seconds by which a frame may be too early without being a jump; it is shown at once, as in a player
 LONGEST_FRAME = 3600.0  # seconds that one frame may stay on screen
 LONGEST_GAP = 60.0  # the same, in formats of broadcasts, where a longer one is a jump between two recordings

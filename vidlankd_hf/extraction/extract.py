@@ -47,7 +47,7 @@ class Extraction(ShardFolder):
         found = find_videos(videos, left_out)
         names = [stream.name for stream in streams]
         if not names or len(set(names)) < len(names):
-            raise ValueError(f"Streams {names}: give at least one, all with different names.")
+            raise ValueError(f"The streams are {names}: give at least one, all with different names.")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.backbones = {stream.name: Backbone(stream, device, precision) for stream in streams}
         settings = {name: backbone.settings for name, backbone in self.backbones.items()}
@@ -117,7 +117,7 @@ def extract_features(
         decoders: Number of decoding child processes. Default: one for each core, at most 8.
         device: Device of the backbones. Default: a GPU if there is one, otherwise the CPU.
         max_failed: Maximum number of videos that may fail.
-        retry_failed: Whether to extract shards again in which videos failed.
+        retry_failed: Whether to extract the shards again in which videos failed.
         shard_bytes: Approximate size of a shard, based on the estimated lengths of the videos.
         limits: Limits of time and memory for one video.
         process_index: Index of this process, which extracts every `num_processes`-th shard.

@@ -86,7 +86,7 @@ def import_features(
         output_dir: Folder of the shards. An earlier import of the same videos and streams is continued.
         id_column: Column of tables with the ids of the videos.
         max_failed: Maximum number of videos that may fail.
-        retry_failed: Whether to write shards again in which videos failed.
+        retry_failed: Whether to write the shards again in which videos failed.
         shard_bytes: Approximate size of a shard.
 
     Raises:
@@ -96,7 +96,7 @@ def import_features(
     """
     names = [stream.name for stream in streams]
     if not names or len(set(names)) < len(names):
-        raise ValueError(f"Streams {names}: give at least one, all with different names.")
+        raise ValueError(f"The streams are {names}: give at least one, all with different names.")
     left_out: list[tuple[str, str]] = []
     places = {s.name: find_features(s.source, s.array, id_column, left_out) for s in streams}
     videos = [_video(video, places) for video in dict.fromkeys(video for found in places.values() for video in found)]
@@ -124,7 +124,7 @@ def import_features(
 
 
 def _video(video: str, places: dict[str, dict[str, Place]]) -> Video:
-    """A video of the plan. Its path is its first place, and its seconds are its approximate bytes in float16."""
+    """A video of the plan: `path` is the first place that holds it, `seconds` its approximate bytes in float16."""
     held = [found[video] for found in places.values() if video in found]
     return Video(video, held[0].source.where(held[0].key), max(1.0, sum(place.num_bytes for place in held)))
 

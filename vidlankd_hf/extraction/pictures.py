@@ -11,7 +11,7 @@ from PIL import Image
 
 from .container import REMEDY, VideoError
 
-SQUARE = 0.01  # pixels that are wider or higher by this share are square
+SQUARE = 0.01  # pixels that are wider or taller by at most this share count as square
 MOST_STRETCHED = 8.0
 
 
@@ -38,7 +38,10 @@ class Pictures:
         self._shape: tuple[int, int] | None = None
         self._field: tuple[tuple, av.filter.Graph] | None = None
         if not 1 / MOST_STRETCHED <= self._stretch <= MOST_STRETCHED:
-            raise VideoError(f"{self._name}: pixels of {ratio.numerator}:{ratio.denominator} are wrong. {REMEDY}")
+            raise VideoError(
+                f"{self._name}: its pixels have an aspect ratio of {ratio.numerator}:{ratio.denominator}, beyond "
+                f"{MOST_STRETCHED:g}:1. {REMEDY}"
+            )
 
     def convert(self, frame: av.VideoFrame) -> np.ndarray:
         """The picture of a frame. The first one determines the size of all."""

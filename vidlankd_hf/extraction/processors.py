@@ -1,4 +1,4 @@
-"""Image and video processors of backbones, as settings that the decoding children follow."""
+"""Reads the image and video processors of backbones as settings, which the decoding children apply."""
 
 import math
 from types import SimpleNamespace
@@ -12,8 +12,8 @@ from transformers.utils import is_torchvision_available
 
 from ..utils.loading import loading
 
-# Their classes need torchvision, but they only resize, crop, rescale and normalize. Without torchvision, the values in
-# preprocessor_config.json or video_preprocessor_config.json are applied.
+# Processors whose classes need torchvision, though they only resize, crop, rescale and normalize. Without torchvision,
+# the values in preprocessor_config.json or video_preprocessor_config.json are applied.
 PLAIN = {"DINOv3ViTImageProcessor", "VJEPA2VideoProcessor", "VideoMAEVideoProcessor", "TimesformerVideoProcessor",
          "VivitVideoProcessor", "LlavaOnevisionVideoProcessor"}  # fmt: skip
 REMEDY = (
@@ -23,17 +23,17 @@ REMEDY = (
 
 
 def load_processor(name: str) -> Any:
-    """Loads the image processor of a backbone, or its video processor if it has no other.
+    """Loads the image processor of a backbone, or its video processor if it has no image processor.
 
     Args:
         name: Hub id or folder of the backbone.
 
     Returns:
-        The processor. If its class needs torchvision, which is not installed, an object with its settings as
-        attributes, which is not callable.
+        The processor. If its class needs torchvision and that is not installed: an object that is not callable and
+        has the settings as attributes.
 
     Raises:
-        ValueError: There is none, or it needs a library that is not installed.
+        ValueError: There is no processor, or it needs a library that is not installed.
     """
     with loading(name):
         image = get_image_processor_config(name)
@@ -50,7 +50,7 @@ def load_processor(name: str) -> Any:
 
 
 def pixel_settings(processor: Any) -> dict[str, Any]:
-    """Reads what a processor does from its settings, without running its code.
+    """Reads from a processor's settings what it does, without running its code.
 
     Args:
         processor: Output of [`load_processor`].
@@ -95,7 +95,7 @@ def pixel_settings(processor: Any) -> dict[str, Any]:
 
 
 def _resizing(processor: Any, kind: str, crop: Any) -> tuple[Any, Any]:
-    """Size and crop, where some processors derive them from one setting."""
+    """Returns size and crop, which some processors derive from one setting."""
     size, crop_pct = _size(_field(processor, "size")), getattr(processor, "crop_pct", None)
     if kind == "LevitImageProcessor":
         size = int(256 / 224 * size) if isinstance(size, int) else size
@@ -111,7 +111,7 @@ def _resizing(processor: Any, kind: str, crop: Any) -> tuple[Any, Any]:
 
 
 def _timm_settings(config: dict[str, Any]) -> dict[str, Any]:
-    """The evaluation transform of a timm model (`timm.data.create_transform`)."""
+    """Returns the settings of a timm model's evaluation transform (`timm.data.create_transform`)."""
     _, height, width = config["input_size"]
     mode, scaled = config["crop_mode"], [math.floor(side / config["crop_pct"]) for side in (height, width)]
     if mode != "squash" and (mode != "center" or height != width):
@@ -131,12 +131,12 @@ def _timm_settings(config: dict[str, Any]) -> dict[str, Any]:
 
 def _field(processor: Any, name: str) -> Any:
     if not hasattr(processor, name):
-        raise ValueError(f"The settings of the image processor lack {name!r}. {REMEDY}")
+        raise ValueError(f"The image processor has no setting {name!r}. {REMEDY}")
     return getattr(processor, name)
 
 
 def _plain_name(kind: str) -> str:
-    """The name of a processor's class without the suffix of its implementation, which older files hold too."""
+    """Returns a class name without its implementation's suffix; `...FeatureExtractor` becomes `...ImageProcessor`."""
     return kind.removesuffix("Fast").removesuffix("Pil").replace("FeatureExtractor", "ImageProcessor")
 
 

@@ -1,4 +1,4 @@
-"""A folder of feature shards that is made task by task: which tasks are missing, and what was left out at the end."""
+"""A folder of feature shards that is made task by task: its missing tasks, and what was left out."""
 
 import json
 import logging
@@ -46,7 +46,7 @@ class ShardFolder:
             atomic_write(path, listing)
 
     def missing(self, numbers: Iterable[int] | None = None, retry_failed: bool = False) -> list[int]:
-        """Returns the tasks whose shards are missing or damaged, and removes what is left of these shards.
+        """Returns the tasks whose shards are missing or damaged, and removes the remains of these shards.
 
         Args:
             numbers: Tasks to check. Default: all.

@@ -82,8 +82,8 @@ def open_folder(
     other = by_id.keys() ^ {id for task in ids for id in task}
     if other:
         raise ValueError(
-            f"{folder} has the features of {sum(map(len, ids))} other videos than these {len(videos)}: {len(other)} "
-            f"differ (e.g. {min(other)!r}). Choose another folder, or remove this one."
+            f"{folder} has the features of {sum(map(len, ids))} videos, which are not these {len(videos)}: "
+            f"{len(other)} ids differ (e.g. {min(other)!r}). Choose another folder, or remove this one."
         )
     return [[by_id[id] for id in task] for task in ids]
 
@@ -289,7 +289,7 @@ def finish(folder: Path, num_tasks: int, streams: dict[str, dict]) -> bool:
         streams: The settings of each stream's backbone.
 
     Returns:
-        Whether they exist.
+        Whether the shards of all tasks exist.
 
     Raises:
         ValueError: All videos failed, or shards have different feature widths.
@@ -305,7 +305,7 @@ def finish(folder: Path, num_tasks: int, streams: dict[str, dict]) -> bool:
     atomic_write(folder / QUARANTINE, "".join(json.dumps(entry) + "\n" for entry in failed))
     if not num_videos:
         raise ValueError(
-            f"All {len(failed)} videos failed, for example {failed[0]['path']}: {failed[0]['detail']} See "
+            f"All {len(failed)} videos failed, for example {failed[0]['path']} ({failed[0]['detail']}). See "
             f"{folder / QUARANTINE}."
         )
     parts = (read_part(folder, number) for number in range(num_tasks))

@@ -124,7 +124,7 @@ def _video(path: str, id: str | None = None, seconds: float | None = None) -> Vi
                 seconds = UNKNOWN_SECONDS if size is None else size / BYTES_PER_SECOND
             else:
                 seconds = Path(path).stat().st_size / BYTES_PER_SECOND
-        except (OSError, ValueError):  # it will fail in a decoder, with its name
+        except (OSError, ValueError):  # the decoder will report it by name
             seconds = 0.0
     id = _file_name(path) if id is None else id
     try:

@@ -35,7 +35,7 @@ def read_curves(run: str | Path) -> Curves:
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise ValueError(f"{path} is not a trainer's state ({error!r}): give the folder of a run") from error
     if not curves:
-        raise ValueError(f"{path} has logged nothing yet: wait for the first --logging_steps")
+        raise ValueError(f"{path} has logged nothing yet: wait until --logging_steps steps are done")
     return curves
 
 

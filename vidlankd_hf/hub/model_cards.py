@@ -73,7 +73,7 @@ def write_student_card(folder: str | Path, trainer) -> None:
 
 
 def _teaching_rows(trainer, student) -> dict[str, Any]:
-    """Rows of a student's card: which states taught, what the teacher read, and how the texts were aligned."""
+    """Rows of a student's card: the teacher's states, what the teacher read, and how the texts were aligned."""
     layers, pooling = trainer.args.teacher_layer, trainer.teacher_pooling
     data = getattr(trainer.train_dataset, "dataset", None)
     aligned = isinstance(data, TextBlocks) and "alignment" in data.info

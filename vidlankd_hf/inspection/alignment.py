@@ -1,4 +1,4 @@
-"""How captions and video are aligned in time: their similarity for a trained teacher, against a time offset."""
+"""Measures how captions and video are aligned in time: their similarity for a trained teacher, at time offsets."""
 
 import json
 import textwrap
@@ -176,7 +176,7 @@ def summarize_alignment(found: np.ndarray, videos: Sequence[str]) -> dict:
     Returns:
         A JSON-serializable dict: for each of the `offsets` (seconds) the `similarity`, its `standard_error` (captions
         of one video are not independent) and the number of `captions`; the `peak` (seconds, or `None` if no offset
-        stands out), and `sentence`, which says so in words.
+        stands out), and a `sentence` about it.
     """
     counts = np.isfinite(found).sum(1)
     statistics = [_mean_and_error(row, videos) for row in found]

@@ -179,7 +179,7 @@ class FrameReader:
 
         Args:
             path: The video file.
-            times: Seconds since the first frame.
+            times: Seconds from the start of the video.
             size: Maximum width and height of the frames.
 
         Raises:

@@ -1,4 +1,4 @@
-"""What text encoders attend to: attention masks, whether a model is causal, and its maximum sequence length."""
+"""Attention of text encoders: masks, implementations, whether a model is causal, and its longest sequence."""
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ def key_mask(attention_mask: Tensor | None, config: PreTrainedConfig) -> Tensor 
     """Expands a padding mask to the shape that SDPA takes, without synchronizing with the device.
 
     Given a `[B, L]` mask, transformers checks whether anything is padded, which makes the host wait for the device in
-    every forward pass. It uses a mask that is already expanded as it is.
+    every forward pass. An expanded mask is used as it is.
 
     Args:
         attention_mask: `[B, L]`, 1 for real tokens, or `None` if nothing is padded.
@@ -44,7 +44,7 @@ def set_attention(name: str | None, *models: PreTrainedModel | None) -> None:
         models: Teachers and students; `None` is skipped.
 
     Raises:
-        ValueError: The name is unknown, or flash attention is asked for but is not installed, or there is no GPU.
+        ValueError: The name is unknown, or flash attention is requested but not installed, or there is no GPU.
     """
     if name is None:
         return
@@ -63,9 +63,9 @@ def set_attention(name: str | None, *models: PreTrainedModel | None) -> None:
 def is_causal(model: PreTrainedModel) -> bool:
     """Returns whether a token's state depends only on the token itself and those before it.
 
-    Configurations do not say this reliably (the text encoder of CLIP is causal), so the model reads a few tokens, and
-    the gradient of the first state with respect to the embedding of the last token is checked. In a causal model it
-    is exactly zero.
+    Configurations do not say this reliably (CLIP's text encoder is causal). So the model reads eight tokens, and the
+    gradient of the first state with respect to the embedding of the last token is computed; in a causal model it is
+    exactly zero.
 
     Args:
         model: A model that returns `last_hidden_state`, such as one that [`load_teacher`] returns.
@@ -83,11 +83,11 @@ def is_causal(model: PreTrainedModel) -> bool:
         states = embedded[-1].clone()  # some models add positions in place
         return (states, *others) if others else states
 
-    # The weight may be shared, so that another module than the one found looks tokens up.
+    # The weight may be shared, so several modules may look tokens up with it.
     readers = [part for part in model.modules() if getattr(part, "weight", None) is weight]
     handles = [part.register_forward_hook(keep) for part in readers]
     attention, was_training = model.config._attn_implementation, model.training
-    if attention == "flash_attention_2":  # which needs a GPU
+    if attention == "flash_attention_2":  # runs only on GPUs
         model.set_attn_implementation("sdpa")
     model.eval()
     try:
@@ -104,10 +104,10 @@ def is_causal(model: PreTrainedModel) -> bool:
 
 
 def _token_embeddings(model: PreTrainedModel) -> Tensor:
-    """The weights `[V, H]` with which a model looks tokens up."""
+    """Returns the token embeddings `[V, H]` of a model."""
     try:
         return model.get_input_embeddings().weight
-    except NotImplementedError:  # the text encoders of GroupViT and OWL-ViT do not name them
+    except NotImplementedError:  # the text encoders of GroupViT and OWL-ViT do not say which they are
         size = model.config.get_text_config().vocab_size
         tables = (part for part in model.modules() if isinstance(part, torch.nn.Embedding))
         return next(table.weight for table in tables if table.num_embeddings == size)

@@ -1,4 +1,4 @@
-"""Loads any model that reads text as a teacher: a text encoder, a language model, or that part of a larger model."""
+"""Loads a teacher: any text encoder or language model, or the text part of a larger model."""
 
 import inspect
 from pathlib import Path
@@ -23,8 +23,8 @@ def load_teacher(path: str | Path, dtype: torch.dtype | str = torch.float32) -> 
     - of an encoder-decoder (T5, BART) the encoder is kept;
     - a text encoder (BERT) or a language model (Llama, GPT-2) is kept without its head.
 
-    What is returned gives `last_hidden_state` and, on request, `hidden_states` from `input_ids` and `attention_mask`.
-    Code of the model's folder is never run.
+    The returned model computes `last_hidden_state` and, on request, `hidden_states` from `input_ids` and
+    `attention_mask`. Code in the model's folder is never run.
 
     Args:
         path: Hub id or folder.
@@ -57,7 +57,7 @@ def load_teacher(path: str | Path, dtype: torch.dtype | str = torch.float32) -> 
 
 
 def _weights(dtype: torch.dtype | str) -> dict:
-    """Arguments of `from_pretrained` for a dtype of the weights."""
+    """Returns the arguments of `from_pretrained` that load weights in a dtype."""
     name = str(dtype).removeprefix("torch.")
     if name not in DTYPES:
         raise ValueError(f"the teacher's dtype is {name}: choose one of {', '.join(DTYPES)}")
@@ -77,12 +77,12 @@ def _config(path: str | Path) -> PreTrainedConfig:
     except ValueError as error:  # an architecture that transformers does not know
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"{path} cannot be a teacher ({reason}). Code of a model's folder is never run: {REMEDY}"
+            f"{path} cannot be a teacher ({reason}). Code in a model's folder is never run: {REMEDY}"
         ) from error
 
 
 def _model_class(config: PreTrainedConfig, path: str | Path) -> type:
-    """The class that saved a checkpoint, so that all its weights are found; otherwise the base model."""
+    """Returns the class that saved a checkpoint, so that all its weights are found, or else `AutoModel`."""
     saved_by = getattr(transformers, (config.architectures or [""])[0], None)
     if inspect.isclass(saved_by) and issubclass(saved_by, PreTrainedModel):
         return saved_by
@@ -92,7 +92,7 @@ def _model_class(config: PreTrainedConfig, path: str | Path) -> type:
 
 
 def _check_states(teacher: PreTrainedModel, path: str | Path) -> None:
-    """Raises a `ValueError` if a teacher does not give one state of its width for each token."""
+    """Raises a `ValueError` if a teacher does not compute one state of its width for each token."""
     ids = torch.arange(1, 9, device=teacher.device)[None]
     kind, width = type(teacher).__name__, text_config(teacher.config).hidden_size
     try:
@@ -106,5 +106,5 @@ def _check_states(teacher: PreTrainedModel, path: str | Path) -> None:
     if states.shape != (1, 8, width):
         raise ValueError(
             f"{path} cannot be a teacher: its text part, a {kind}, gives states of shape {tuple(states.shape)} for 8 "
-            f"tokens at width {width}: {REMEDY}"
+            f"tokens instead of {(1, 8, width)}: {REMEDY}"
         )

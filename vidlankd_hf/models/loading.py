@@ -1,4 +1,4 @@
-"""Contexts in which models are loaded: without warnings, and with complete weights under ZeRO-3."""
+"""Contexts for loading models without warnings, and for using complete weights under ZeRO-3."""
 
 from contextlib import contextmanager, nullcontext
 from importlib import import_module

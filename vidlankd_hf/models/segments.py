@@ -1,8 +1,8 @@
-"""Pooling of token states to segments, the finest pieces of a text on whose boundaries two tokenizers agree.
+"""Pools token states to segments, the smallest pieces of a text whose boundaries are token boundaries in both models.
 
-Student and teacher cut a text into different tokens. Their states are pooled to the segments that both have in common,
-`[B, S, D]` each, so that every objective on token states applies to them. One batched product does it: no loop over
-segments, no wait for the device, and the same result on every run.
+Student and teacher divide a text into different tokens. The states of both are pooled to the segments, `[B, S, D]`,
+so that every objective on token states applies to them. This takes one batched product: no loop over segments, no wait
+for the device, and the same result in every run.
 """
 
 import torch
@@ -15,7 +15,7 @@ def pooling_weights(segments: Tensor, count: int, last: bool = False, dtype: tor
     Args:
         segments: `[B, L]`, the segment of each token, -1 for none.
         count: S, the number of segments.
-        last: Only the last token of a segment counts, instead of all of them equally.
+        last: Whether only the last token of a segment has a weight, instead of all tokens the same one.
         dtype: Dtype of the weights.
 
     Returns:
@@ -46,16 +46,16 @@ def pool(states: Tensor, segments: Tensor, count: int, last: bool = False) -> Te
 
 
 def pool_windows(states: Tensor, positions: Tensor, segments: Tensor, count: int, last: bool = False) -> Tensor:
-    """Pools the states of a teacher, which read each text in one or several windows.
+    """Pools the states of a teacher that read each text in one or several windows.
 
     Args:
         states: `[W, Lt, D]`, the states of all windows of all texts.
-        positions: `[B, T]`, the indices of a text's tokens in the flattened `[W * Lt]`; any index in unused slots.
+        positions: `[B, T]`, indices of each text's tokens in the flattened `[W * Lt]`; any index in unused slots.
         segments: `[B, T]`, the segment of each of these tokens, -1 for none and in unused slots.
         count: S, the number of segments.
         last: As in [`pool`].
 
     Returns:
-        `[B, S, D]`.
+        `[B, S, D]`, zeros for segments without tokens.
     """
     return pool(states.flatten(0, 1)[positions], segments, count, last)

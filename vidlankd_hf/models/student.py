@@ -31,11 +31,13 @@ class VidLanKDStudentOutput(ModelOutput):
         losses: The unweighted loss components by name. [`DistillationStudent.loss_terms`] says what each is a mean
             over.
         last_hidden_state: Token states `[B, L, H]`, before any head.
+        correct: `[B, M]`, whether the most likely token is the masked one; only in eval mode.
     """
 
     loss: Tensor | None = None
     losses: dict[str, Tensor] | None = None
     last_hidden_state: Tensor | None = None
+    correct: Tensor | None = None
 
 
 class DistillationStudent:
@@ -216,7 +218,8 @@ class DistillationStudent:
             with torch.autocast(states.device.type, enabled=False):
                 losses[name] = objective(*compared)
         loss = sum(self.loss_terms[name][0] * value for name, value in losses.items())
-        return VidLanKDStudentOutput(loss=loss, losses=losses, last_hidden_state=states)
+        correct = None if self.training else logits.argmax(-1) == masked_labels
+        return VidLanKDStudentOutput(loss=loss, losses=losses, last_hidden_state=states, correct=correct)
 
     def export(self, state_dict: dict[str, Tensor] | None = None) -> PreTrainedModel:
         """Returns a copy of the student as a plain model of class `plain_class`, without heads and objectives.
@@ -247,7 +250,7 @@ class DistillationStudent:
         heads = {
             name.removeprefix("distillation_heads."): tensor.contiguous()
             for name, tensor in state_dict.items()
-            if name.startswith(("distillation_heads.", "objectives."))  # the latter only for your own classes
+            if name.startswith(("distillation_heads.", "objectives."))  # `objectives.`: only your own classes
         }
         folder = Path(output_dir) / DISTILLATION_FOLDER
         folder.mkdir(parents=True, exist_ok=True)

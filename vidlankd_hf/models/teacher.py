@@ -43,7 +43,7 @@ class VidLanKDTeacherOutput(ModelOutput):
         losses: The loss components by name. [`VidLanKDTeacher.loss_terms`] says what each is a mean over.
         logits: `[B, M, V]` logits of the MLM head at the masked positions, if these were given.
         last_hidden_state: `[B, L, H]` raw token states.
-        hidden_states: `[B, L, H]` of the embeddings and of each layer, if they were asked for.
+        hidden_states: `[B, L, H]` of the embeddings and of each layer, if requested.
         text_embeds: `[B, J]` mean of the unit vectors of a sentence's real tokens. Its dot product with a row of
             `video_embeds` is the mean similarity between the sentence's tokens and the clip.
         video_embeds: `[B, J]` unit vectors of the clips.
@@ -292,7 +292,7 @@ def check_path(path: str | Path, what: str) -> None:
 def text_part(model: PreTrainedModel) -> PreTrainedModel:
     """Returns the innermost part of a model that encodes text: a text encoder or a language model without its head.
 
-    It is the model itself if that has no such part. The part of an encoder-decoder is its encoder.
+    For an encoder-decoder this is its encoder, and for a model without such a part the model itself.
     """
     while not isinstance(model, VidLanKDTeacher):
         candidates = [model.base_model, *(getattr(model, name, None) for name in TEXT_PARTS)]

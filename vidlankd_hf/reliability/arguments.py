@@ -33,14 +33,15 @@ class FaultTolerantArguments(TrainingArguments):
     refused: ClassVar[dict[str, Refused]] = REFUSED
 
     preempt_exit_code: int = HfArg(
-        default=143, help="Exit code after SIGTERM, SIGUSR1 or Ctrl-C, once a checkpoint is saved."
+        default=143, help="exit code after SIGTERM, SIGUSR1 or Ctrl-C, once a checkpoint is saved"
     )
     hang_timeout: float = HfArg(
-        default=1800.0, help="Seconds without progress after which a process prints its stacks and exits; 0: never."
+        default=1800.0, help="seconds without progress after which a process prints its stacks and exits; 0: never"
     )
     allow_changed: list[str] | None = HfArg(
         default=None,
-        help="Settings or parts (train_data, eval_data, tokenizer, teacher) that may differ when resuming.",
+        help="settings or parts (train_data, eval_data, tokenizer, teacher) that may differ when resuming; "
+        "default: none",
     )
     remove_unused_columns: bool = HfArg(
         default=False, help="Must stay false: the collators read columns that the model does not."

@@ -248,7 +248,7 @@ def rotate(folder: Path, keep: int, protected: set[str]) -> None:
         old = checkpoint.with_name(f".{checkpoint.name}.old")
         try:
             move(checkpoint, old)
-        except OSError as error:  # the new checkpoint is saved, so training goes on
+        except OSError as error:  # the new checkpoint is saved, so training continues
             print(f"{checkpoint} could not be removed: {error}.", flush=True)
         shutil.rmtree(old, ignore_errors=True)
 

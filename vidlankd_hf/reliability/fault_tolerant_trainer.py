@@ -115,7 +115,7 @@ class FaultTolerantTrainer(Trainer):
         try:
             with StopRequests() as self._stops, explain_out_of_memory(self.args), self._watchdog.running():
                 return super().train(resume_from_checkpoint=checkpoint, **kwargs)
-        except (Preempted, EvaluationStopped):  # the latter before the first step: there is nothing new to save
+        except (Preempted, EvaluationStopped):  # EvaluationStopped before the first step: there is nothing new to save
             self.callback_handler.on_train_end(self.args, self.state, self.control)
             step, newest = self.state.global_step, run_dir.newest_name(folder)
             resume = f"the same command resumes from {newest}" if newest else "nothing was trained yet"
@@ -171,7 +171,7 @@ class FaultTolerantTrainer(Trainer):
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         """Evaluates as [`transformers.Trainer.evaluate`] does, with the same random numbers each time.
 
-        The random state of training is left as it is.
+        The random state of training does not change.
         """
         device = self.args.device
         with (
@@ -211,7 +211,7 @@ class FaultTolerantTrainer(Trainer):
             weights: Whether to check the weights too.
 
         Raises:
-            NonFiniteError: On every process alike.
+            NonFiniteError: On all processes.
         """
         if self._detector is not None:
             bad = first_bad(self.accelerator.gather(self._detector.first[None]).cpu(), self._detector.names)
@@ -327,7 +327,7 @@ class FaultTolerantTrainer(Trainer):
 
 
 class _TrainingEvents(TrainerCallback):
-    """Tells the trainer where its loop is, and stops an evaluation on request."""
+    """Tells the trainer at which point of its loop it is, and stops an evaluation on request."""
 
     def __init__(self, trainer: FaultTolerantTrainer):
         self.trainer = trainer

@@ -1,4 +1,4 @@
-"""Checks that a launch runs what was asked for.
+"""Checks that a launch runs what was requested.
 
 Some launches exit 0 while running something else: `MULTI_CPU` without mpirun is one process, FSDP on CPU is plain DDP,
 and the processes of a GPU configuration do not find each other on a machine without GPUs.
@@ -30,12 +30,12 @@ def describe_launch(args: TrainingArguments) -> str:
 
 
 def check_launch(args: TrainingArguments, processes: int | None, on_gpus: bool) -> None:
-    """Compares the running launch with the one that was asked for.
+    """Compares the running launch with the one that was requested.
 
     Args:
         args: Training arguments of the run.
-        processes: How many processes were asked for; `None` if unknown.
-        on_gpus: Whether GPUs were asked for.
+        processes: How many processes were requested; `None` if unknown.
+        on_gpus: Whether GPUs were requested.
 
     Raises:
         ValueError: They differ; the message names both and the remedy.
@@ -43,17 +43,17 @@ def check_launch(args: TrainingArguments, processes: int | None, on_gpus: bool) 
     real = describe_launch(args)
     if processes is not None and processes != args.world_size:
         raise ValueError(
-            f"{processes} processes were asked for, but this run has {args.world_size} ({real}): on CPU use "
+            f"{processes} processes were requested, but this run has {args.world_size} ({real}): on CPU use "
             "accelerate_configs/cpu.yaml or torchrun; MULTI_CPU needs mpirun"
         )
     if on_gpus and args.world_size > 1 and args.device.type == "cpu":
         raise ValueError(
-            f"GPUs were asked for, but this run is {real}: check that they are visible, or use a configuration with "
+            f"GPUs were requested, but this run is {real}: check that they are visible, or use a configuration with "
             "`use_cpu: true`, such as accelerate_configs/cpu.yaml or cpu_zero2.yaml"
         )
     if fsdp_requested() and args.device.type == "cpu":
         raise ValueError(
-            f"FSDP was asked for, but this run is {real}: accelerate has no FSDP on CPU; use "
+            f"FSDP was requested, but this run is {real}: accelerate has no FSDP on CPU; use "
             "accelerate_configs/cpu_zero3.yaml to shard there"
         )
 
@@ -85,7 +85,7 @@ def end_run(trainer: Trainer, exit_code: int = 0) -> None:
 
 
 def requested_launch() -> tuple[int | None, bool | None]:
-    """Returns the number of processes that the launcher was asked for, and whether on CPU; `None` where unknown."""
+    """Returns the number of processes requested from the launcher, and whether on CPU; `None` where unknown."""
     words = launcher_words()
     if words is None:
         return (int(os.environ["WORLD_SIZE"]) if "WORLD_SIZE" in os.environ else None), None
@@ -111,7 +111,7 @@ def requested_precision() -> str:
 
 
 def fsdp_requested() -> bool:
-    """Whether the launcher was asked for FSDP."""
+    """Whether FSDP was requested from the launcher."""
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 

@@ -39,7 +39,7 @@ class Layout:
     scaler: bool = False
 
     def required(self) -> list[str]:
-        """Patterns of file names, each of which a file of a complete checkpoint matches."""
+        """Patterns of file names. In a complete checkpoint, each matches a file."""
         ranks = range(self.processes)
         files = [STATE, RECORD, *map(self.rng_name, ranks), *map(self.log_state_name, ranks)]
         if self.sharding == "none":

@@ -18,7 +18,7 @@ NORMS = 16
 
 
 class NonFiniteError(RuntimeError):
-    """A loss, gradient or weight is NaN or infinite; the message says where, and the report file says more."""
+    """A loss, gradient or weight is NaN or infinite; the message says where, and the report file has the details."""
 
 
 class NonFiniteDetector:

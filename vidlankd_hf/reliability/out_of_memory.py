@@ -55,7 +55,7 @@ def advice(args: TrainingArguments, evaluating: bool) -> str:
 
 
 def worker_died(error: Exception) -> bool:
-    """Whether PyTorch's loader raised `error` because a worker died, or because a batch died with its worker."""
+    """Whether PyTorch's loader raised `error` because a worker died, or because a batch was lost with its worker."""
     if isinstance(error, RuntimeError):
         return "DataLoader worker" in str(error) and any(words in str(error) for words in WORKER_DIED)
     # The thread that pins memory passes its error on as text.

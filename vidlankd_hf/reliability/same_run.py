@@ -111,7 +111,7 @@ def changed_records(was: dict[str, Any], now: dict[str, Any], allowed: Collectio
 
 
 def config_values(config: dict[str, Any]) -> dict[str, Any]:
-    """The values of a model's configuration that affect results, as JSON values; nested: `text_config.hidden_act`."""
+    """The values of a model's configuration that affect results, as JSON values; nested ones as `text_config.*`."""
     values = {}
     for name, value in config.items():
         if name in FREE_IN_CONFIG or name.startswith("_") or name.endswith("_token_id"):

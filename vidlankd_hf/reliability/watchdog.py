@@ -13,7 +13,7 @@ class Watchdog(TrainerCallback):
     """Ends the process (exit code 1) with all threads' stacks on stderr after `seconds` without a heartbeat.
 
     As a callback it takes each step, evaluation batch and checkpoint as a heartbeat, but only within [`running`]. The
-    timer is a thread of the interpreter that needs neither the GIL nor a running main thread.
+    timer is a thread in C that needs neither the GIL nor a running main thread.
 
     Args:
         seconds: Longest time without a heartbeat; 0 turns the watchdog off.

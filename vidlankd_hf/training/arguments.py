@@ -32,10 +32,10 @@ class PretrainingArguments(FaultTolerantArguments):
         ),
     }
 
-    mlm_probability: float = HfArg(default=0.15, help="Share of a sequence's ordinary tokens that is masked.")
+    mlm_probability: float = HfArg(default=0.15, help="share of a sequence's ordinary tokens that is masked")
     matmul_precision: str = HfArg(
         default="highest",
-        help="Precision of float32 matrix products: highest, high or medium (TF32 on GPUs, bf16 on AMX CPUs).",
+        help="precision of float32 matrix products: highest, high or medium (TF32 on GPUs, bf16 on AMX CPUs)",
     )
     adam_epsilon: float = HfArg(default=1e-6, help="Epsilon of AdamW; the paper's 1e-6.")
     weight_decay: float = HfArg(default=0.01, help="Weight decay of AdamW; the paper's 0.01.")

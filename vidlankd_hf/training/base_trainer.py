@@ -206,7 +206,7 @@ class BaseTrainer(FaultTolerantTrainer):
             real: Number of samples at the beginning to keep; the others repeat samples of another batch.
 
         Returns:
-            Name to tensor of `real` rows.
+            Tensors by name.
         """
         return {}
 

@@ -18,7 +18,7 @@ from ..utils.loading import loading
 from .checks import check_teacher_options
 
 HELD_OUT_SHARE = 0.02  # of the blocks, by default
-NOT_SCORES = ("runtime", "per_second", "epoch")  # endings of what `Trainer.evaluate` also returns
+NOT_SCORES = ("runtime", "per_second", "epoch")  # endings of other values that `Trainer.evaluate` returns
 
 
 def build_teacher(text_model: str, tokenizer, store: FeatureStore, **design: Any) -> VidLanKDTeacher:
@@ -153,7 +153,7 @@ def split_blocks(blocks: TextBlocks, held_out: float | None, batch: int):
     check_held_out("--held_out_text", held_out)
     if len(blocks) < 2:
         raise ValueError(
-            "the text fills one block, too few to hold one out: give more text, or train on all of it with "
+            "the text fills only one block, so none can be held out: give more text, or train on all of it with "
             "--held_out_text 0"
         )
     if held_out is None:

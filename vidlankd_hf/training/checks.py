@@ -140,8 +140,8 @@ def check_teacher_options(args, teacher: PreTrainedModel, other_tokenizer: bool)
         )
     if args.teacher_input == "clean" and logits:
         raise ValueError(
-            f"{logits} compares predictions of masked tokens, but with teacher_input 'clean' the teacher reads these "
-            "tokens: leave teacher_input out, or distill states (nst, crd, infonce, regression)"
+            f"{logits} compares predictions of masked tokens, but with teacher_input 'clean' the teacher sees these "
+            "tokens unmasked: leave teacher_input out, or distill states (nst, crd, infonce, regression)"
         )
     if not other_tokenizer and args.teacher_pooling is not None:
         raise ValueError(
@@ -168,7 +168,7 @@ def as_blocks(
     tokenizer: PreTrainedTokenizerBase,
     teacher_tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> Any:
-    """`data` as the collator reads it: a `datasets.Dataset` of texts becomes blocks of token ids.
+    """Returns `data` as the collator reads it: a `datasets.Dataset` of texts becomes blocks of token ids.
 
     The blocks are kept below the cache of `datasets` (`HF_DATASETS_CACHE`), so that texts are tokenized once.
 

@@ -36,27 +36,26 @@ class DistillationConfig(PretrainingArguments):
         ValueError: An objective is unknown, or an option is refused.
     """
 
-    output_dir: str | None = HfArg(default="outputs/student", help="Where the student is written.")
+    output_dir: str | None = HfArg(default="outputs/student", help="folder of the student")
     learning_rate: float = HfArg(default=2e-4, help="Peak learning rate of AdamW; the paper's 2e-4.")
     objectives: dict[str, Any] | str | None = HfArg(
         default_factory=lambda: dict(DEFAULT_OBJECTIVES),
-        help="""What to learn from the teacher, name to weight, as JSON: '{"nst": 1000, "crd": 1}'. """
-        "{} trains on text only.",
+        help="""objectives and their weights, as JSON; {} trains on text only; default: '{"nst": 1000, "crd": 1}'""",
     )
-    gather_negatives: bool = HfArg(default=False, help="CRD and InfoNCE also see the other processes' negatives.")
+    gather_negatives: bool = HfArg(default=False, help="CRD and InfoNCE also use the negatives of the other processes")
     teacher_input: str | None = HfArg(
         default=None,
-        help="What the teacher reads: masked (the student's masked tokens) or clean (the text without masks). "
-        "Default: masked, but clean if its tokenizer is not the student's.",
+        help="what the teacher reads: masked (the student's masked tokens) or clean (the text without masks); "
+        "default: masked, but clean if its tokenizer is not the student's",
     )
     teacher_layer: list[int] = HfArg(
         default_factory=lambda: [-1],
-        help="Layer of the teacher whose states teach; the mean of several. Default: -1, the last.",
+        help="layer of the teacher whose states teach, or several to average; default: -1, the last",
     )
     teacher_pooling: str | None = HfArg(
         default=None,
-        help="States of a teacher with another tokenizer: mean over a segment's tokens, or the last token's. Default: "
-        "last for causal teachers, else mean.",
+        help="state of a segment, for a teacher with another tokenizer: mean of its tokens, or last token; default: "
+        "last for causal teachers, else mean",
     )
 
     def __post_init__(self):

@@ -38,7 +38,7 @@ from .checks import (
 )
 from .distillation_config import DistillationConfig
 
-WINDOWS = ("teacher_input_ids", "teacher_attention_mask")  # of a batch: the teacher's windows
+WINDOWS = ("teacher_input_ids", "teacher_attention_mask")  # fields of a batch that hold the teacher's windows
 FOR_TEACHER = (*WINDOWS, "teacher_positions", "teacher_segments")
 
 
@@ -162,7 +162,7 @@ class DistillationTrainer(BaseTrainer):
         return list(range(len(dataset))) if contrastive_objectives(self.model) else None
 
     def _prepare_teacher(self, teacher: PreTrainedModel):
-        """The teacher frozen, in eval mode and on the device; ZeRO-3 shards it with a separate engine."""
+        """Returns the teacher frozen, in eval mode and on the device; ZeRO-3 shards it with a separate engine."""
         teacher.requires_grad_(False)
         teacher.eval()
         if self.args.device.type == "cpu":
@@ -223,9 +223,19 @@ class DistillationTrainer(BaseTrainer):
         return pool_windows(states, positions, segments, count, last)
 
     def first_samples(self, batch: dict[str, Tensor], count: int) -> dict[str, Tensor]:
-        """See [`BaseTrainer.first_samples`]; the teacher's windows, several for a sample, stay complete."""
+        """See [`BaseTrainer.first_samples`]; all of the teacher's windows stay, since a sample may have several."""
         first = super().first_samples(batch, count)
         return {**first, **{name: batch[name] for name in WINDOWS if "teacher_positions" in batch and name in batch}}
+
+    def collect(self, outputs, batch: dict[str, Tensor], real: int) -> dict[str, Tensor]:
+        masked = batch["masked_labels"] != -100
+        return {"correct": outputs.correct[:real].sum(), "masked": masked[:real].sum()}
+
+    def collected_metrics(self, collected: list[dict[str, Tensor]]) -> dict[str, float]:
+        """Share of the masked tokens for which the student's most likely token is the right one."""
+        counts = torch.stack([torch.stack([c["correct"], c["masked"]]) for c in collected]).sum(0)
+        correct, masked = self.accelerator.reduce(counts, "sum").tolist()
+        return {"mlm_accuracy": correct / max(masked, 1)}
 
     def _states_of_other_processes(self, states: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """States `[N, L, Dt]` and mask `[N, L]` of the other processes' batches, or `[N, S, Dt]` of segments."""

@@ -1,4 +1,4 @@
-"""Command-line arguments of the scripts that train a teacher or a student, besides those of their trainers."""
+"""Command-line arguments of the scripts that train a teacher or a student, in addition to those of their trainers."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from ..models.teacher import check_path
 from ..reliability.same_run import weights_fingerprint
 from ..utils.io import sha256_of
 
-# Groups of the training scripts' short help: option -> help in fewer words than that of `transformers`, or `None`.
+# Groups of the training scripts' short help: option -> help, or `None` for that of the dataclass.
 TRAINING = {
     "num_train_epochs": "passes over the data; --max_steps overrides it",
     "max_steps": "optimizer steps; -1: as many as --num_train_epochs needs",
@@ -24,7 +24,7 @@ TRAINING = {
     "warmup_steps": "steps of linear warm-up; below 1: share of all steps",
     "weight_decay": "weight decay of AdamW, not applied to biases and norms",
     "bf16": "bfloat16 autocast; losses stay in float32",
-    "gradient_checkpointing": "trade one more forward pass for less memory",
+    "gradient_checkpointing": "trade one more forward pass for less memory; default: False",
     "torch_compile": "compile the model",
     "dataloader_num_workers": "processes that prepare batches; 0: the main process",
     "seed": "seed of weights, order, masks and dropout",
@@ -35,12 +35,12 @@ OUTPUT = {
     "output_dir": None,
     "save_strategy": "when to write checkpoints: steps, epoch or no",
     "save_steps": "steps between checkpoints; below 1: share of all steps",
-    "save_total_limit": "checkpoints to keep; default: all",
-    "eval_strategy": "when to evaluate besides the end: steps, epoch or no",
+    "save_total_limit": "checkpoints to keep",
+    "eval_strategy": "when to evaluate before the end: steps, epoch or no",
     "logging_steps": "steps between logs; below 1: share of all steps",
-    "report_to": "loggers, such as tensorboard",
-    "push_to_hub": "push the model to the Hub",
-    "hub_model_id": "its name on the Hub; default: that of --output_dir",
+    "report_to": "where to log, such as tensorboard",
+    "push_to_hub": "push the finished model to the Hub",
+    "hub_model_id": "the model's name on the Hub; default: that of --output_dir",
     "preempt_exit_code": None,
     "hang_timeout": None,
     "allow_changed": None,
@@ -55,23 +55,29 @@ class TeacherArguments(PairingArguments):
     tokenizer: str | None = HfArg(default=None, help="BERT tokenizer, Hub id or folder; default: the world's")
     fixed_windows: bool = HfArg(default=False, help="use the same windows in every epoch instead of shifting them")
     streaming: bool = HfArg(default=False, help="read shard by shard, in memory that does not grow with the data")
-    cache_dir: str = HfArg(default="outputs/cache", help="where prepared captions are kept")
+    cache_dir: str = HfArg(default="outputs/cache", help="folder of prepared captions")
     held_out_videos: float | None = HfArg(
         default=None,
-        help="share (below 1) or number of videos kept for evaluation; 0: none; default: 5 %%, at most 10000 windows",
+        help="share (below 1) or number of videos held out for evaluation; 0: none; default: 5 %%, at least two "
+        "videos, at most 10000 windows",
     )
     shuffle_videos: bool = HfArg(default=False, help="control: pair every video's captions with another video's clips")
-    text_model: str = HfArg(default="small", help=f"size of a new BERT ({', '.join(SIZES)}), or one to start from")
+    text_model: str = HfArg(
+        default="small", help=f"size of a new BERT ({', '.join(SIZES)}), or a checkpoint to start from"
+    )
     contrast: str = HfArg(default="infonce", help=f"one of {', '.join(CONTRASTS)}; the paper uses hinge")
     mil_candidates: int | None = HfArg(
         default=None,
-        help="texts that mil_nce takes as positives of a clip: its own and as many before as after it, so an odd "
-        f"number; default: {MIL_CANDIDATES}",
+        help="texts that mil_nce takes as positives of a clip, an odd number: its own and as many before as after it; "
+        f"default: {MIL_CANDIDATES}",
     )
-    losses: str = HfArg(default="contrast+mlm", help=f"one of {', '.join(TEACHER_LOSSES)}; mlm: control without video")
+    losses: str = HfArg(
+        default="contrast+mlm", help=f"one of {', '.join(TEACHER_LOSSES)}; mlm is a control without video"
+    )
     margin: float = HfArg(default=1.0, help="margin of the hinge losses: 1 in the paper, 0.5 for a vokenizer")
     joint_size: int | None = HfArg(
-        default=None, help="width of the joint space of tokens and clips; 64 for a vokenizer"
+        default=None,
+        help="width to which token and clip vectors are projected; 64 for a vokenizer; default: no projection",
     )
     attn_implementation: str | None = HfArg(default=None, help=ATTENTION)
 
@@ -91,8 +97,8 @@ class StudentArguments:
 
     teacher: str | None = HfArg(
         default=None,
-        help="trained teacher, or any model with a text tower (openai/clip-vit-large-patch14), also with another "
-        "tokenizer; Hub id or folder; default: the world's",
+        help="folder or Hub id of a teacher, or of any model that reads text, such as openai/clip-vit-large-patch14; "
+        "its tokenizer may differ from the student's; default: the world's",
     )
     teacher_dtype: Literal["float32", "bfloat16"] = HfArg(
         default="float32", help="precision of the frozen teacher; bfloat16 halves its memory"
@@ -106,20 +112,25 @@ class StudentArguments:
         default=None, help=f"model type of a new student: {', '.join(MODEL_TYPES)}; default: bert"
     )
     tokenizer: str | None = HfArg(
-        default=None, help="tokenizer of a new student, Hub id or folder of a BERT-like one; default: the teacher's"
+        default=None, help="BERT-like tokenizer of a new student, folder or Hub id; default: the teacher's"
     )
     attn_implementation: str | None = HfArg(default=None, help=ATTENTION)
     text: str | None = HfArg(default=None, help="text file, folder or Hub data set (id:config); default: the world's")
     world: str = HfArg(default="outputs/world", help="grounded world, used if --text is not given")
     no_probe: bool = HfArg(default=False, help="do not probe the student of the grounded world")
-    block_tokens: int = HfArg(default=126, help="text tokens per block; at most as many as the teacher's texts had")
+    block_tokens: int = HfArg(
+        default=126, help="text tokens per block; at most the length of the teacher's training texts"
+    )
     held_out_text: float | None = HfArg(
         default=None,
-        help="share (below 1) or number of blocks kept for evaluation; 0: none; default: 2 %%, at most 10000",
+        help="share (below 1) or number of blocks held out for evaluation; 0: none; default: 2 %%, at least one "
+        "batch, at most 10000",
     )
-    vokens: str | None = HfArg(default=None, help="folder that `vidlankd vokenize` wrote, for the voken objective")
-    cache_dir: str = HfArg(default="outputs/cache", help="where tokenized text is kept")
-    num_proc: int = HfArg(default=1, help="processes that tokenize")
+    vokens: str | None = HfArg(
+        default=None, help="folder that `vidlankd vokenize` wrote, for the voken objective; default: none"
+    )
+    cache_dir: str = HfArg(default="outputs/cache", help="folder of tokenized text")
+    num_proc: int = HfArg(default=1, help="processes for tokenizing")
     stream_text: bool = HfArg(default=False, help="tokenize the text while it downloads, without a copy on disk")
 
     def fingerprints(self) -> dict[str, str | None]:

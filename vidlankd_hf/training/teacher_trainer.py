@@ -27,10 +27,10 @@ class TeacherConfig(PretrainingArguments):
         max_video_length: Maximum number of steps in a clip; longer clips are subsampled evenly.
     """
 
-    output_dir: str | None = HfArg(default="outputs/teacher", help="Where the teacher is written.")
+    output_dir: str | None = HfArg(default="outputs/teacher", help="folder of the teacher")
     learning_rate: float = HfArg(default=5e-5, help="Initial learning rate of AdamW.")
-    max_length: int = HfArg(default=128, help="Maximum tokens in a text, [CLS] and [SEP] included.")
-    max_video_length: int = HfArg(default=384, help="Maximum steps in a clip; longer clips are subsampled evenly.")
+    max_length: int = HfArg(default=128, help="maximum tokens per text, including [CLS] and [SEP]")
+    max_video_length: int = HfArg(default=384, help="maximum steps per clip; longer clips are subsampled evenly")
 
 
 class TeacherTrainer(BaseTrainer):

@@ -21,7 +21,7 @@ def run_example(main: Callable[[], None]) -> None:
     """
     # To save a model, accelerate imports DeepSpeed if it is installed, which then warns that there is no GPU.
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
-    if logging.lastResort is not None:  # writes the warnings of programs that set up no log
+    if logging.lastResort is not None:  # writes the warnings of programs that do not configure logging
         logging.lastResort.setFormatter(PrintableFormatter())
     try:
         main()
@@ -50,7 +50,7 @@ class PrintableFormatter(logging.Formatter):
 
 
 def show_log() -> None:
-    """Shows this package's log, from level INFO on, on stderr."""
+    """Shows this package's log messages of level INFO or higher on stderr."""
     handler = logging.StreamHandler()
     handler.setFormatter(PrintableFormatter())
     logging.getLogger("vidlankd_hf").addHandler(handler)

@@ -13,14 +13,14 @@ def read_text(path: str | Path) -> str:
     """The UTF-8 text of a regular file.
 
     Raises:
-        OSError: It cannot be read, is a pipe or device, which may never end, or has more than a gigabyte.
-        UnicodeDecodeError: It is not UTF-8.
+        OSError: The file cannot be read, is a pipe or device, which may never end, or has more than a gigabyte.
+        UnicodeDecodeError: The file is not UTF-8.
     """
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
-        raise OSError(f"{path} is not a file")
+        raise OSError(f"{path} is not a regular file")
     if status.st_size > MOST_BYTES:
-        raise OSError(f"{path} has {status.st_size:,} bytes, more than {MOST_BYTES:,}")
+        raise OSError(f"{path} has {status.st_size:,} bytes, but at most {MOST_BYTES:,} are read")
     return Path(path).read_text(encoding="utf-8")
 
 
@@ -29,12 +29,12 @@ def read_json(path: str | Path, kind: type[dict] | type[list], remedy: str) -> A
 
     Args:
         path: The file.
-        kind: What it must hold: an object or a list.
-        remedy: What to do if it is damaged, for the error.
+        kind: `dict` if the file must hold an object, `list` if a list.
+        remedy: What to do if the file is damaged, for the message.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It cannot be read, or holds something else.
+        ValueError: The file cannot be read, or holds something else.
     """
     try:
         content = json.loads(read_text(path))

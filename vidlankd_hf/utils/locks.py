@@ -93,7 +93,7 @@ def open_folder(path: str | Path) -> int:
 
 
 def open_lock(folder: Path) -> int:
-    """Opens the file that stands for a folder which one process at a time works on.
+    """Opens the lock file of a folder on which one process at a time works.
 
     A folder itself cannot be locked for all machines: network file systems pass on the locks of files only.
     """
@@ -101,7 +101,7 @@ def open_lock(folder: Path) -> int:
 
 
 def remove_locked(folder: Path) -> None:
-    """Removes a folder whose lock this process holds, the lock last: nobody finds it half empty."""
+    """Removes a folder whose lock this process holds, the lock last, so that no process finds it half empty."""
     with suppress(OSError):
         for path in folder.iterdir():
             if path.is_dir() and not path.is_symlink():

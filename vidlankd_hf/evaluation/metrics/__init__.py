@@ -17,7 +17,7 @@ def load_metric(name: str, config: str | None = None) -> "evaluate.Metric":
     """Loads a metric, as `evaluate.load` does, but without the Hub.
 
     Args:
-        name: `"accuracy"`, `"glue"`, `"squad"` or `"tracie"`.
+        name: `"accuracy"`, `"f1"`, `"glue"`, `"squad"` or `"tracie"`.
         config: Configuration: a GLUE task such as `"mrpc"`, `"squad_v2"`, or `"by_group"` for accuracy.
 
     Returns:

@@ -58,17 +58,18 @@ def table_rows(name: str, results: dict[int, dict[str, dict]]) -> list[dict]:
             f"the runs of table {name} used {' and '.join(map(str, sorted(sizes)))} sequences per step: run all of "
             "them on the same number of processes"
         )
-    return [row for row in (_row(student, results) for student in students) if row["seeds"]]
+    return [row for row in (row_of(student, results) for student in students) if row["seeds"]]
 
 
-def _row(student: str, results: dict[int, dict[str, dict]]) -> dict:
+def row_of(student: str, results: dict[int, dict[str, dict]]) -> dict:
+    """Computes mean and standard deviation over seeds of every value of one student."""
     runs = {seed: kept[student] for seed, kept in results.items() if student in kept}
     row = {"student": student, "what": ROWS[student].label, "seeds": sorted(runs)}
-    names = ("mlm_loss", "steps", "tflop", "mean", "teacher", "gap_closed", *ATTRIBUTES)
+    names = ("mlm_loss", "mlm_accuracy", "steps", "tflop", "mean", "teacher", "gap_closed", *ATTRIBUTES)
     values: dict[str, list[float]] = {name: [] for name in names}
     for seed, run in runs.items():
-        for key in ("mlm_loss", "steps", "tflop"):
-            values[key].append(run[key])
+        for key in ("mlm_loss", "mlm_accuracy", "steps", "tflop"):
+            values[key] += [run[key]] if key in run else []
         if "probe" not in run:
             continue
         for score in run["probe"]:
@@ -109,13 +110,14 @@ def _cell(value: dict | None, digits: int = 2) -> str:
 
 
 def markdown_table(name: str, rows: list[dict], results: dict[int, dict[str, dict]], costs: bool = True) -> str:
-    """The table with its title; `rows` are those of [`table_rows`], `costs` adds MLM loss, steps and TFLOP."""
+    """Formats the rows of [`table_rows`] as a table with its title; `costs` adds steps and TFLOP."""
     seeds = sorted({seed for row in rows for seed in row["seeds"]})
     uneven = any(row["seeds"] != seeds for row in rows)
     probed = any(row["mean"] for row in rows)
     spread = "; mean ± standard deviation" if len(seeds) > 1 else ""
     head = ["student"] + ([*ATTRIBUTES, "mean", "gap closed", "its teacher"] if probed else [])
-    head += ["MLM loss", "steps", "TFLOP"] * costs + ["seeds"] * uneven
+    scored = any(row["mlm_accuracy"] for row in rows)
+    head += ["MLM loss"] + ["MLM accuracy"] * scored + ["steps", "TFLOP"] * costs + ["seeds"] * uneven
     lines = [f"**{TABLES[name][0]}.** Seeds {', '.join(map(str, seeds))}{spread}.", ""]
     lines += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     if probed:
@@ -129,14 +131,15 @@ def markdown_table(name: str, rows: list[dict], results: dict[int, dict[str, dic
             cells += [_cell(row[key]) for key in (*ATTRIBUTES, "mean")]
             cells += [f"{round(100 * gap['mean'])} %" if gap and row["student"] != "text_only" else ""]
             cells += ["" if row["student"] in TEXT_ONLY else _cell(row["teacher"])]
+        cells += [_cell(row["mlm_loss"])] + [_cell(row["mlm_accuracy"])] * scored
         cells += cost_cells(row) * costs + [str(len(row["seeds"]))] * uneven
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def cost_cells(row: dict) -> list[str]:
-    """MLM loss, steps and TFLOP of a row."""
-    return [_cell(row["mlm_loss"]), f"{row['steps']['mean']:.0f}", f"{row['tflop']['mean']:.1f}"]
+    """Steps and TFLOP of a row."""
+    return [f"{row['steps']['mean']:.0f}", f"{row['tflop']['mean']:.1f}"]
 
 
 def draw(name: str, rows: list[dict], results: dict[int, dict[str, dict]], path: Path) -> None:

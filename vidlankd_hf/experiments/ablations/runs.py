@@ -18,7 +18,7 @@ from ...utils.examples import flags
 from ...utils.io import atomic_write
 from ...utils.json_files import read_json
 from ..flops import step_flops
-from ..grid import ExperimentRun, probe
+from ..grid import ExperimentRun, held_out_language, probe
 from ..script_arguments import VokenizationArguments
 from ..world.recipe import STUDENT_RECIPE, TEACHER_RECIPE
 from .tables import ROWS, TEACHERS
@@ -79,7 +79,7 @@ class SeedRuns:
         return ExperimentRun(folder, "pretrain_teacher", self._arguments(folder, design), settings)
 
     def vokens_run(self, name: str) -> ExperimentRun:
-        """Returns the run that makes the vokens of a row of `ROWS`; its vokenizer must exist."""
+        """Returns the run that makes the vokens for a row of `ROWS`; its vokenizer must exist."""
         row = ROWS[name]
         folder = self.folder / f"{row.teacher}_{row.num_vokens}"
         options = {"vokenizer": self.folder / row.teacher, "output_dir": folder, "num_vokens": row.num_vokens}
@@ -116,11 +116,11 @@ class SeedRuns:
 
     @property
     def byte_level_tokenizer(self) -> Path:
-        """Folder of the tokenizer of students that do not have the teacher's."""
+        """Folder of the byte-level tokenizer, for students that do not use the teacher's."""
         return self.folder / "byte_level_tokenizer"
 
     def make_byte_level_tokenizer(self) -> None:
-        """Trains that tokenizer on the students' text, with as many tokens as the teacher's has."""
+        """Trains the byte-level tokenizer on the students' text, with as many tokens as the teacher's has."""
         source = self.student_recipe["text"] if self.world is None else str(self.world / "text" / "train.txt")
         teacher = self.teacher_recipe["tokenizer"] if self.world is None else str(self.world / "tokenizer")
         texts = (row["text"] for row in load_text(source, streaming=True))
@@ -160,7 +160,7 @@ class SeedRuns:
             "sequences_per_step": sequences,
             "tflop": state["global_step"] * sequences * self._sequence_flops(name) / 1e12,
             "seconds": last["train_runtime"],
-            "mlm_loss": last["eval_mlm_loss"],
+            **held_out_language(folder),
             "command": run["command"],
         }
         if self.world is not None:
@@ -197,7 +197,7 @@ class SeedRuns:
         return objectives
 
     def _length(self, name: str) -> dict:
-        """Replaces the recipe's number of steps or epochs for a student with equal compute."""
+        """Returns the option that replaces the recipe's number of steps or epochs for a student with equal compute."""
         if not ROWS[name].equal_compute:
             return {}
         more = self._sequence_flops("crd") / self._sequence_flops(name)

@@ -19,9 +19,8 @@ from ...extraction.backbones import to_pixel_values
 from ...extraction.streams import CLIP_FRAME_RATE, CLIP_LENGTH
 from .render import ATTRIBUTES, FPS, PICTURE_SIZE, Look, render_scene
 
-GRID = (
-    4  # labels are given for 4 x 4 cells: with labels for complete pictures, shape and motion are learned more slowly
-)
+# Labels are given for 4 x 4 cells: with labels for complete pictures, shape and motion are learned more slowly.
+GRID = 4
 VISIBLE_SHARE = 0.2  # share of a cell's pixels (and of the clip's time) that an object must fill to be its label
 REPEAT = round(CLIP_FRAME_RATE / FPS)  # number of times that extraction reads each rendered frame
 CLIP_PICTURE_SIZE = 32

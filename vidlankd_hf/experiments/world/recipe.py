@@ -40,4 +40,5 @@ OBJECTIVES = {
 
 def in_help(recipe: dict) -> dict[str, str]:
     """Returns `defaults` for `CommandLine` that show the recipe's values next to the ordinary defaults."""
-    return {name: f"%(default)s; grounded world: {value}" for name, value in recipe.items()}
+    ordinary = {"save_total_limit": "all"}  # instead of None
+    return {name: f"{ordinary.get(name, '%(default)s')}; grounded world: {value}" for name, value in recipe.items()}

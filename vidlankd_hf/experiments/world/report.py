@@ -22,6 +22,8 @@ NAMES = {
     "teacher": "teacher",
 }
 FIELDS = ("model", "weights", "seed", "attribute", "accuracy", "chance", "num_nouns")
+# What a row also has for a student: loss (nats) and accuracy on masked tokens of held-out text.
+LANGUAGE = {"mlm_loss": "MLM loss", "mlm_accuracy": "MLM accuracy"}
 TITLE = "Linear probe: what the student knows about visual attributes that never occur in its training text"
 
 
@@ -38,12 +40,18 @@ def summarize(rows: list[dict]) -> list[dict]:
 
     Returns:
         Entries with `label`, `model`, `seeds`, `scores` {attribute: {seed: accuracy}}, `accuracy` {attribute: (mean,
-        standard deviation over seeds)}, `mean` over the attributes, and `gap_closed`: (mean - text-only) /
-        (teacher - text-only) over the same seeds, `None` if either was not run.
+        standard deviation over seeds)}, `mean` over the attributes, `gap_closed`: (mean - text-only) /
+        (teacher - text-only) over the same seeds, `None` if either was not run, and of students `language`
+        {`mlm_loss` or `mlm_accuracy`: {seed: value}}.
     """
     grouped = defaultdict(lambda: {attribute: {} for attribute in ATTRIBUTES})
+    language = defaultdict(lambda: {name: {} for name in LANGUAGE})
     for row in rows:
-        grouped[row["model"], tuple(sorted(row["weights"].items()))][row["attribute"]][row["seed"]] = row["accuracy"]
+        student = row["model"], tuple(sorted(row["weights"].items()))
+        grouped[student][row["attribute"]][row["seed"]] = row["accuracy"]
+        for name in LANGUAGE:
+            if name in row:
+                language[student][name][row["seed"]] = row[name]
 
     def over_seeds(model: str, seeds: set) -> float | None:
         found = [scores for (name, _), scores in grouped.items() if name == model]
@@ -66,6 +74,7 @@ def summarize(rows: list[dict]) -> list[dict]:
                 "accuracy": accuracy,
                 "mean": average,
                 "gap_closed": (average - text_only) / (teacher - text_only) if known else None,
+                "language": language[model, weights],
             }
         )
     return sorted(entries, key=lambda entry: (list(NAMES).index(entry["model"]), entry["mean"]))
@@ -93,7 +102,8 @@ def write_report(results: str | Path, output_dir: str | Path) -> None:
         "",
         "`gap closed` = (student - text-only) / (teacher - text-only), computed on the means over seeds. `text only`",
         "trains on the same text for as many steps, without a teacher. `shuffled captions` has a teacher whose clips",
-        "were paired with captions of other videos. All students start from the same weights.",
+        "were paired with captions of other videos. All students start from the same weights. MLM loss (nats) and",
+        "accuracy are those on masked words of held-out text.",
         "",
         "![report](report.png)",
         "",
@@ -113,24 +123,34 @@ def markdown_table(rows: list[dict]) -> str:
     """The table of `report.md`, with the sentence that introduces it, from the rows of `results.json`."""
     chance, half = _chance(rows)
     seeds = sorted({row["seed"] for row in rows})
+    language = {name: title for name, title in LANGUAGE.items() if any(name in row for row in rows)}
     lines = [
         f"Accuracy of linear probes of frozen token states on {rows[0]['num_nouns']} invented nouns, 4-fold "
         "cross-validated over nouns:",
         "every noun is scored by a probe that was not fitted to it. World and training seeds "
         f"{', '.join(map(str, seeds))}{'; mean ± standard deviation' if len(seeds) > 1 else ''}.",
         "",
-        "| model | colour | shape | motion | mean | gap closed |",
-        "|---|---|---|---|---|---|",
+        f"| model | colour | shape | motion | mean | gap closed |{''.join(f' {t} |' for t in language.values())}",
+        f"|---|---|---|---|---|---|{'---|' * len(language)}",
         f"| chance (± 95 % interval) | {' | '.join(f'{chance[a]:.2f} ± {half[a]:.2f}' for a in ATTRIBUTES)} | "
-        f"{mean(chance[a] for a in ATTRIBUTES):.2f} | |",
+        f"{mean(chance[a] for a in ATTRIBUTES):.2f} | |{' |' * len(language)}",
     ]
     for entry in summarize(rows):
         several = len(entry["seeds"]) > 1
         cells = [f"{m:.2f} ± {s:.2f}" if several else f"{m:.2f}" for m, s in entry["accuracy"].values()]
         gap = entry["gap_closed"]
         closed = "" if gap is None or entry["model"] in ("text_only", "teacher") else f"{round(100 * gap)} %"
-        lines.append(f"| {entry['label']} | {' | '.join(cells)} | {entry['mean']:.2f} | {closed} |")
+        cells += [f"{entry['mean']:.2f}", closed, *(_over_seeds(entry["language"][name]) for name in language)]
+        lines.append(f"| {entry['label']} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _over_seeds(values: dict[int, float]) -> str:
+    """Mean and standard deviation; empty for a teacher, which has no values."""
+    if not values:
+        return ""
+    spread = f" ± {stdev(values.values()):.2f}" if len(values) > 1 else ""
+    return f"{mean(values.values()):.2f}{spread}"
 
 
 def draw(rows: list[dict], path: str | Path) -> None:
