@@ -39,18 +39,18 @@ def test_each_stage_passes_with_a_timeout_of_collectives_that_is_shorter_than_it
         "pretrain_teacher", *captioned, *cache, *teacher, "--streaming", "true", "--output_dir", tmp_path / "teacher",
         *QUICK,
     )  # fmt: skip
-    assert "2 processes" in said and f"prepares {tmp_path / 'cache' / 'windows-'}" in said
+    assert "2 processes" in said and f"prepares {tmp_path / 'cache' / '.windows-'}" in said
     text = ["--text", tmp_path / "text.txt", "--block_tokens", 14]
     said = launch(
         "vokenize", *captioned, *text, *cache, "--vokenizer", tmp_path / "teacher", "--max_length", 16,
         "--num_vokens", 10, "--output_dir", tmp_path / "vokens",
     )  # fmt: skip
-    assert f"prepares {tmp_path / 'cache' / 'blocks-'}" in said and f"prepares {tmp_path / 'vokens'}" in said
+    assert f"prepares {tmp_path / 'cache' / '.blocks-'}" in said and f"prepares {tmp_path / 'vokens'}" in said
     for blocks in (tmp_path / "cache").glob("blocks-*"):
         blocks.rename(tmp_path / "moved")  # so that the student's are prepared again
     said = launch(
         "distill", *text, *cache, "--teacher", tmp_path / "teacher", "--student", "tiny", "--output_dir",
         tmp_path / "student", *QUICK,
     )  # fmt: skip
-    assert "2 processes" in said and f"prepares {tmp_path / 'cache' / 'blocks-'}" in said
+    assert "2 processes" in said and f"prepares {tmp_path / 'cache' / '.blocks-'}" in said
     assert (tmp_path / "student" / "model.safetensors").exists()
