@@ -26,7 +26,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from vidlankd_hf import TextCollator, load_text_blocks
-from vidlankd_hf.data.text_blocks import BATCH_TEXTS
+from vidlankd_hf.data.text_source import BATCH_TEXTS
 from vidlankd_hf.training.sampler import EpochDataset
 
 TEACHER_LENGTH, VOCABULARY, TRAINED_ON = 77, 20_000, 20_000

@@ -4,6 +4,8 @@
         --captions caption.json --max_missing 0.05
 
 The features are one .npy file per video and stream, the captions JSON or CSV.
+Start the command on several machines with a common --output_dir to share the
+work, and again to continue after an interruption.
 """
 
 from pathlib import Path
@@ -28,11 +30,13 @@ def main() -> None:
     parser.add_argument(
         "--remove_overlap", type=string_to_bool, help="remove text that rolling captions repeat; default: yes"
     )
+    parser.add_argument("--num_proc", type=int, default=1, help="processes on this machine")
     args = parser.parse()
     features, widths = (args.features_2d, args.features_3d), (args.width_2d, args.width_3d)
     counts = convert_howto100m(
-        *features, args.captions, args.output_dir, args.max_missing, widths, args.remove_overlap
-    )
+        *features, args.captions, args.output_dir, args.max_missing, widths, args.remove_overlap,
+        num_proc=args.num_proc,
+    )  # fmt: skip
     for name, count in counts.items():
         print(f"{name:30}{count:,}")
     made = Path(args.output_dir)

@@ -39,12 +39,12 @@ def main() -> None:
     if on_world:
         if own.teacher is not None:
             bootstrap.check_world(own.world, "--text")
-        bootstrap.use_world(args, own)
+        bootstrap.use_world(own)
     elif own.teacher is None:
         raise ValueError("--text needs --teacher: give the model from which the student learns")
     if own.teacher is None:
         own.teacher = "outputs/teacher"
-        bootstrap.make_teacher_if_missing(args, own.world, own.teacher)
+        bootstrap.make_teacher_if_missing(own.world, own.teacher)
     args.objectives = own.with_num_vokens(args.objectives)
     checkpoint = open_run_dir(args, {**asdict(own), "fingerprints": own.fingerprints()})
     if args.process_index == 0:
@@ -61,8 +61,7 @@ def main() -> None:
         teacher = load_teacher(own.teacher, dtype=own.teacher_dtype)
         options |= alignment_for(args, teacher, teacher_tokenizer)
     set_attention(own.attn_implementation, student, teacher)
-    with args.main_process_first(local=False):
-        blocks = load_text_blocks(own.text, tokenizer, own.cache_dir, **options)
+    blocks = load_text_blocks(own.text, tokenizer, own.cache_dir, **options)
     if own.vokens is not None:
         blocks = TextBlocks(blocks.folder, vokens=own.vokens)
     train, held_out = split_blocks(blocks, own.held_out_text, args.per_device_eval_batch_size)

@@ -6,7 +6,6 @@ if it is missing. With your own data, give --features (from `vidlankd extract`),
 Look at the data first with `vidlankd inspect`.
 """
 
-from contextlib import nullcontext
 from dataclasses import asdict
 
 from transformers import set_seed
@@ -42,7 +41,7 @@ def main() -> None:
     log_on_main(args, f"Teacher: {describe_launch(args)}.")
     on_world = own.features is None
     if on_world:
-        bootstrap.use_world(args, own)
+        bootstrap.use_world(own)
     elif not own.captions or not own.tokenizer:
         raise ValueError("--features needs --captions and --tokenizer: give all three")
     checkpoint = open_run_dir(args, asdict(own))
@@ -51,18 +50,17 @@ def main() -> None:
 
     set_seed(args.seed)
     tokenizer = load_tokenizer(own.tokenizer)
-    with args.main_process_first(local=False) if own.streaming else nullcontext():
-        dataset = own.load(
-            tokenizer,
-            args.max_length,
-            max_unpaired=own.max_unpaired,
-            streams=own.streams,
-            shuffle_videos_seed=args.seed if own.shuffle_videos else None,
-            seed=None if own.fixed_windows else args.seed,
-            streaming=own.streaming,
-            cache_dir=own.cache_dir,
-            mil_candidates=own.design["mil_candidates"],
-        )
+    dataset = own.load(
+        tokenizer,
+        args.max_length,
+        max_unpaired=own.max_unpaired,
+        streams=own.streams,
+        shuffle_videos_seed=args.seed if own.shuffle_videos else None,
+        seed=None if own.fixed_windows else args.seed,
+        streaming=own.streaming,
+        cache_dir=own.cache_dir,
+        mil_candidates=own.design["mil_candidates"],
+    )
     train, held_out = split_by_video(dataset, own.held_out_videos)
     teacher = build_teacher(own.text_model, tokenizer, FeatureStore(own.features, own.streams), **own.design)
     set_attention(own.attn_implementation, teacher)

@@ -4,11 +4,10 @@ This is the baseline of Tan and Bansal (2020). Train a vokenizer first:
 
     vidlankd teacher --joint_size 64 --output_dir outputs/vokenizer
 
-Without further arguments, clips and text are the grounded world's. Run the
-command again to continue after an interruption.
+Without further arguments, clips and text are the grounded world's. Processes
+that are started with the same --output_dir share the work. Run the command
+again to continue after an interruption.
 """
-
-from datetime import timedelta
 
 import torch
 from accelerate import PartialState
@@ -35,13 +34,11 @@ def main() -> None:
     elif not args.features or not args.captions:
         parser.error("--text needs --features and --captions: give all three")
 
-    # The other processes wait while one tokenizes the text and encodes the clips.
-    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=1))
+    state = PartialState(cpu=not torch.accelerator.is_available())
     tokenizer = load_tokenizer(args.vokenizer)
     vokenizer = VidLanKDTeacher.from_pretrained(args.vokenizer, trust_remote_code=False)
     clips = args.load(tokenizer, args.max_length or 128, streams=args.streams, max_unpaired=args.max_unpaired)
-    with state.main_process_first():
-        blocks = load_text_blocks(args.text, tokenizer, args.cache_dir, block_tokens=args.block_tokens or BLOCK_TOKENS)
+    blocks = load_text_blocks(args.text, tokenizer, args.cache_dir, block_tokens=args.block_tokens or BLOCK_TOKENS)
     info = vokenize(
         vokenizer,
         tokenizer,

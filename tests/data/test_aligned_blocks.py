@@ -11,7 +11,7 @@ from tokenizer_families import TEXTS, make_family
 from transformers import BertTokenizerLegacy
 
 from vidlankd_hf import TextCollator, load_text_blocks
-from vidlankd_hf.data import block_writer
+from vidlankd_hf.data import block_writer, token_tasks
 from vidlankd_hf.data.segments import classes_of, cut, without_spaces
 from vidlankd_hf.data.source_files import combined_hash
 from vidlankd_hf.data.text_blocks import TextBlocks
@@ -156,15 +156,15 @@ def test_equal_tokenizers_make_every_token_a_segment(lines, tmp_path, family):
 
 
 def test_number_of_processes_changes_no_alignment(lines, tmp_path, blocks, monkeypatch):
-    monkeypatch.setattr("vidlankd_hf.data.text_blocks.BATCH_TEXTS", 50)
+    monkeypatch.setattr("vidlankd_hf.data.text_source.BATCH_TEXTS", 50)
     two = load(lines, tmp_path, num_proc=2)
     assert same_files(two, blocks) and two.info == blocks.info
 
 
 def test_interrupted_alignment_continues_after_its_last_piece(lines, tmp_path, blocks, monkeypatch):
     monkeypatch.setattr(block_writer, "PIECE_BYTES", 1000)
-    monkeypatch.setattr("vidlankd_hf.data.text_blocks.BATCH_TEXTS", 20)
-    tokenized = block_writer._tokenized
+    monkeypatch.setattr("vidlankd_hf.data.text_source.BATCH_TEXTS", 20)
+    tokenized = token_tasks.TokenTasks.tokenized
 
     def stopping(*arguments):
         for number, result in enumerate(tokenized(*arguments)):
@@ -173,7 +173,7 @@ def test_interrupted_alignment_continues_after_its_last_piece(lines, tmp_path, b
             yield result
 
     with monkeypatch.context() as patched:
-        patched.setattr(block_writer, "_tokenized", stopping)
+        patched.setattr(token_tasks.TokenTasks, "tokenized", stopping)
         with pytest.raises(Killed):
             load(lines, tmp_path)
     (part,) = tmp_path.iterdir()
@@ -275,9 +275,9 @@ def test_texts_that_only_one_tokenizer_knows_are_refused_with_their_share(tmp_pa
     lines = [" ".join(WORDS)] * 50
     blind = make_family("byte_bpe")
     with pytest.MonkeyPatch.context() as patched:
-        of = block_writer.Tokens.of
+        of = token_tasks.Tokens.of
         patched.setattr(
-            block_writer.Tokens,
+            token_tasks.Tokens,
             "of",
             lambda tokenizer, texts: (
                 of(tokenizer, texts)._replace(spans=of(tokenizer, texts).spans * 0)

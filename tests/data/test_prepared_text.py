@@ -16,7 +16,7 @@ from launching import LIGHT
 from prepared_data import OLD, Killed, flip, names, new_run, zero
 
 from vidlankd_hf import load_text_blocks
-from vidlankd_hf.data import block_writer, checksums
+from vidlankd_hf.data import block_writer, checksums, token_tasks
 from vidlankd_hf.data.checksums import DamagedData
 from vidlankd_hf.data.text_blocks import TextBlocks, load_text
 from vidlankd_hf.utils.io import sha256_of
@@ -165,7 +165,7 @@ def test_interrupted_tokenizing_continues_after_its_last_piece(
     tmp_path, tokenizer, lines, monkeypatch, kind, num_proc
 ):
     monkeypatch.setattr(block_writer, "PIECE_BYTES", 4000)
-    monkeypatch.setattr("vidlankd_hf.data.text_blocks.BATCH_TEXTS", 100)
+    monkeypatch.setattr("vidlankd_hf.data.text_source.BATCH_TEXTS", 100)
     (tmp_path / "a.txt").write_text("\n".join(lines))
 
     def texts():
@@ -177,7 +177,7 @@ def test_interrupted_tokenizing_continues_after_its_last_piece(
         return load_text_blocks(source, tokenizer, tmp_path / cache, num_proc=None if cache == "whole" else num_proc)
 
     expected = load("whole")
-    tokenized, stop_after = block_writer._tokenized, [26]
+    tokenized, stop_after = token_tasks.TokenTasks.tokenized, [26]
     counted = []
 
     def watched(*arguments):
@@ -187,7 +187,7 @@ def test_interrupted_tokenizing_continues_after_its_last_piece(
             counted.append(result[0])
             yield result
 
-    monkeypatch.setattr(block_writer, "_tokenized", watched)
+    monkeypatch.setattr(token_tasks.TokenTasks, "tokenized", watched)
     with pytest.raises(Killed):
         load("cache")
     assert [name[0] for name in names(tmp_path / "cache")] == ["."], "no folder looks complete"
@@ -201,10 +201,10 @@ def test_interrupted_tokenizing_continues_after_its_last_piece(
 
 def test_piece_that_the_power_cut_damaged_is_tokenized_again(tmp_path, tokenizer, lines, monkeypatch):
     monkeypatch.setattr(block_writer, "PIECE_BYTES", 4000)
-    monkeypatch.setattr("vidlankd_hf.data.text_blocks.BATCH_TEXTS", 100)
+    monkeypatch.setattr("vidlankd_hf.data.text_source.BATCH_TEXTS", 100)
     data = Dataset.from_dict({"text": lines})
     expected = load_text_blocks(data, tokenizer, tmp_path / "whole")
-    tokenized = block_writer._tokenized
+    tokenized = token_tasks.TokenTasks.tokenized
 
     def stopping(*arguments):
         for number, result in enumerate(tokenized(*arguments)):
@@ -212,14 +212,14 @@ def test_piece_that_the_power_cut_damaged_is_tokenized_again(tmp_path, tokenizer
                 raise Killed
             yield result
 
-    monkeypatch.setattr(block_writer, "_tokenized", stopping)
+    monkeypatch.setattr(token_tasks.TokenTasks, "tokenized", stopping)
     with pytest.raises(Killed):
         load_text_blocks(data, tokenizer, tmp_path / "cache")
     (part,) = (tmp_path / "cache").iterdir()
     zero(part / "blocks.npy", 30_000, 100)
     with open(part / "pieces.jsonl", "a") as file:
         file.write('{"bytes": 40')
-    monkeypatch.setattr(block_writer, "_tokenized", tokenized)
+    monkeypatch.setattr(token_tasks.TokenTasks, "tokenized", tokenized)
     assert np.array_equal(load_text_blocks(data, tokenizer, tmp_path / "cache").array, expected.array)
 
 
@@ -242,11 +242,11 @@ def test_no_flipped_bit_of_finished_blocks_goes_unnoticed(tmp_path, tokenizer, l
 @pytest.mark.parametrize("what", ["rest", "texts", "bytes", "deep", "list"])
 def test_interrupted_tokenizing_does_not_continue_from_a_damaged_line(tmp_path, tokenizer, lines, monkeypatch, what):
     monkeypatch.setattr(block_writer, "PIECE_BYTES", 4000)
-    monkeypatch.setattr("vidlankd_hf.data.text_blocks.BATCH_TEXTS", 100)
+    monkeypatch.setattr("vidlankd_hf.data.text_source.BATCH_TEXTS", 100)
     data = Dataset.from_dict({"text": lines})
     expected = load_text_blocks(data, tokenizer, tmp_path / "whole")
-    tokenized = block_writer._tokenized
-    monkeypatch.setattr(block_writer, "_tokenized", lambda *given: killed_after(20, tokenized(*given)))
+    tokenized = token_tasks.TokenTasks.tokenized
+    monkeypatch.setattr(token_tasks.TokenTasks, "tokenized", lambda *given: killed_after(20, tokenized(*given)))
     with pytest.raises(Killed):
         load_text_blocks(data, tokenizer, tmp_path / "cache")
     (path,) = (tmp_path / "cache").glob(".*/pieces.jsonl")
@@ -255,7 +255,7 @@ def test_interrupted_tokenizing_does_not_continue_from_a_damaged_line(tmp_path, 
     damaged = {"rest": [piece["rest"][0] ^ 1, *piece["rest"][1:]], "texts": piece["texts"] + 1, "bytes": "4000"}
     last = {"deep": "[" * 100_000, "list": "[1]"}.get(what) or json.dumps({**piece, what: damaged[what]})
     path.write_text("\n".join([*before, last]) + "\n")
-    monkeypatch.setattr(block_writer, "_tokenized", tokenized)
+    monkeypatch.setattr(token_tasks.TokenTasks, "tokenized", tokenized)
     blocks = load_text_blocks(data, tokenizer, tmp_path / "cache")
     assert np.array_equal(blocks.array, expected.array) and blocks.info == expected.info
 
@@ -272,7 +272,7 @@ import sys
 sys.path[:0] = [{root!r}, {tests!r}]
 from helpers import make_tokenizer
 from vidlankd_hf import load_text_blocks
-from vidlankd_hf.data import block_writer
+from vidlankd_hf.data import block_writer, token_tasks
 block_writer.PIECE_BYTES = 20_000
 print(len(load_text_blocks(sys.argv[1], make_tokenizer(), sys.argv[2], num_proc=int(sys.argv[3]))), flush=True)
 """
@@ -319,7 +319,7 @@ def test_text_that_changed_after_an_interruption_leaves_nothing_of_the_old_one(
     path = tmp_path / "a.txt"
     path.write_text("\n".join(lines))
     with monkeypatch.context() as patched:
-        patched.setattr(block_writer, "_tokenized", lambda *_: (_ for _ in ()).throw(Killed))
+        patched.setattr(token_tasks.TokenTasks, "tokenized", lambda *_: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
             load_text_blocks(path, tokenizer, tmp_path / "cache")
     path.write_text("\n".join(lines[1:]))

@@ -8,7 +8,7 @@ from helpers import make_tokenizer
 from prepared_data import OLD, Killed, flip, names, new_run, zero
 
 from vidlankd_hf import load_video_text
-from vidlankd_hf.data import window_shards
+from vidlankd_hf.data.window_writer import WindowWriter
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +52,13 @@ def test_changed_captions_of_the_same_size_and_time_are_read_anew(tmp_path, vide
 
 
 def test_captions_that_change_while_they_are_divided_are_refused(tmp_path, videos, tokenizer, monkeypatch):
-    write = window_shards._write_windows
+    write = WindowWriter.write
 
     def changing(*given):
         videos[1].write_text(videos[1].read_text().replace("word3", "word9"))
         write(*given)
 
-    monkeypatch.setattr(window_shards, "_write_windows", changing)
+    monkeypatch.setattr(WindowWriter, "write", changing)
     with pytest.raises(ValueError, match="c.jsonl changed while it was read"):
         prepare(videos, tokenizer, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
@@ -78,10 +78,10 @@ def test_damaged_windows_are_named_and_made_again(tmp_path, videos, tokenizer, n
     assert "The captions are divided again" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["spilled.json", "shard-00000.done.json", "spill/shard-00001.safetensors"])
+@pytest.mark.parametrize("name", ["captions-00000.done.json", "shard-00000.done.json", "captions-00000"])
 def test_interrupted_division_does_not_continue_from_a_damaged_file(tmp_path, videos, tokenizer, monkeypatch, name):
     expected = prepare(videos, tokenizer, tmp_path / "whole")
-    write, written = window_shards._write_shard, []
+    write, written = WindowWriter._write_shard, []
 
     def stopping(*given):
         if len(written) == 1:
@@ -89,14 +89,14 @@ def test_interrupted_division_does_not_continue_from_a_damaged_file(tmp_path, vi
         written.append(1)
         return write(*given)
 
-    monkeypatch.setattr(window_shards, "_write_shard", stopping)
+    monkeypatch.setattr(WindowWriter, "_write_shard", stopping)
     with pytest.raises(Killed):
         prepare(videos, tokenizer, tmp_path / "cache")
-    (path,) = (tmp_path / "cache").glob(f".*/{name}")
+    (path,) = (tmp_path / "cache").glob(f".*/tasks/{name}")
     content = path.read_bytes()
     digit = next(at for at in range(len(content) - 1, 0, -1) if content[at : at + 1].isdigit())
     flip(path, digit)
-    monkeypatch.setattr(window_shards, "_write_shard", write)
+    monkeypatch.setattr(WindowWriter, "_write_shard", write)
     stream = prepare(videos, tokenizer, tmp_path / "cache")
     assert texts(stream) == texts(expected)
     assert (stream.folder / "info.json").read_text() == (expected.folder / "info.json").read_text()
@@ -105,22 +105,18 @@ def test_interrupted_division_does_not_continue_from_a_damaged_file(tmp_path, vi
 @pytest.mark.parametrize("stop", [0, 1, 2])
 def test_interrupted_division_continues_with_the_next_shard(tmp_path, videos, tokenizer, monkeypatch, stop):
     expected = texts(prepare(videos, tokenizer, tmp_path / "whole"))
-    write, written, read = window_shards._write_shard, [], []
-    iterate = window_shards.iterate_captions
+    write, written, read = WindowWriter._write_shard, [], []
+    sort = WindowWriter._sort_part
 
-    def stopping(folder, path, *rest):
+    def stopping(writer, tasks, stem, shard):
         if len(written) == stop:
             raise Killed
-        written.append(path.name)
-        return write(folder, path, *rest)
+        written.append(stem)
+        return write(writer, tasks, stem, shard)
 
-    monkeypatch.setattr(window_shards, "_write_shard", stopping)
+    monkeypatch.setattr(WindowWriter, "_write_shard", stopping)
 
-    def counted(*given):
-        read.append(1)  # when the first one is asked for
-        yield from iterate(*given)
-
-    monkeypatch.setattr(window_shards, "iterate_captions", counted)
+    monkeypatch.setattr(WindowWriter, "_sort_part", lambda *given: read.append(1) or sort(*given))
     with pytest.raises(Killed):
         prepare(videos, tokenizer, tmp_path / "cache")
     assert len(written) == stop

@@ -10,7 +10,7 @@ from helpers import WORDS, make_tokenizer
 from tokenizers.normalizers import BertNormalizer
 
 from vidlankd_hf import TextCollator, load_text_blocks
-from vidlankd_hf.data import block_writer, text_blocks
+from vidlankd_hf.data import text_source, token_tasks
 from vidlankd_hf.data.text_blocks import load_text
 from vidlankd_hf.data.vocabulary import check_same_vocabulary, vocabulary_fingerprint
 from vidlankd_hf.training.sampler import EpochDataset
@@ -47,7 +47,8 @@ def test_number_of_processes_changes_no_block(tmp_path, tokenizer, lines):
 
 @pytest.mark.parametrize("num_proc", [None, 2])
 def test_stream_makes_the_same_blocks_and_holds_few_texts_at_a_time(tmp_path, tokenizer, lines, monkeypatch, num_proc):
-    monkeypatch.setattr(text_blocks, "BATCH_TEXTS", 100)
+    monkeypatch.setattr(text_source, "BATCH_TEXTS", 100)
+    monkeypatch.setattr(token_tasks, "TASK_CHARACTERS", 5000)
     expected = load_text_blocks(Dataset.from_dict({"text": lines}), tokenizer, tmp_path / "map")
     given, ahead = [0], []
 
@@ -56,7 +57,7 @@ def test_stream_makes_the_same_blocks_and_holds_few_texts_at_a_time(tmp_path, to
             given[0] += 1
             yield {"text": line}
 
-    tokenized = block_writer._tokenized
+    tokenized = token_tasks.TokenTasks.tokenized
 
     def watched(*arguments):
         taken = 0
@@ -65,7 +66,7 @@ def test_stream_makes_the_same_blocks_and_holds_few_texts_at_a_time(tmp_path, to
             taken += count
             yield count, *rest
 
-    monkeypatch.setattr(block_writer, "_tokenized", watched)
+    monkeypatch.setattr(token_tasks.TokenTasks, "tokenized", watched)
     stream = IterableDataset.from_generator(texts)
     blocks = load_text_blocks(stream, tokenizer, tmp_path / "stream", num_proc=num_proc)
     assert np.array_equal(blocks.array, expected.array)

@@ -8,7 +8,7 @@ from captioned_videos import forge, write_captioned_shards
 from helpers import make_tokenizer
 
 from vidlankd_hf import load_video_text
-from vidlankd_hf.data import window_shards
+from vidlankd_hf.data import window_writer
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def test_captions_are_divided_once_and_again_if_something_changed(tmp_path, toke
         )  # fmt: skip
 
     first = load()
-    monkeypatch.setattr(window_shards, "_write_windows", None)
+    monkeypatch.setattr(window_writer.WindowWriter, "write", None)
     assert load().folder == first.folder
     monkeypatch.undo()
     assert load(max_length=20).folder != first.folder
@@ -47,7 +47,7 @@ def test_captions_in_any_order_and_of_any_amount_held_make_the_same_windows(tmp_
         return [(row["id"], row["text"], row["start"]) for row in stream]
 
     expected = windows("a")
-    monkeypatch.setattr(window_shards, "BUFFER_CHARACTERS", 200)
+    monkeypatch.setattr(window_writer, "BUFFER_CHARACTERS", 200)
     np.random.default_rng(1).shuffle(lines)
     (data / "captions.jsonl").write_text("".join(lines))
     assert windows("b") == expected
@@ -80,8 +80,6 @@ def test_unpaired_are_counted_listed_and_refused_above_the_share(tmp_path, token
     assert [(row["what"], row["video"]) for row in listed] == [
         ("caption without video", "x"), ("caption outside video", "v1"), ("video without captions", "v4.mp4"),
     ]  # fmt: skip
-    with pytest.raises(ValueError, match="cannot be shuffled with streaming"):
-        load_video_text(data / "features", data / "captions.jsonl", tokenizer, shuffle_videos_seed=0, streaming=True)
 
 
 def test_index_that_points_elsewhere_and_damaged_lines_are_refused(tmp_path, tokenizer):

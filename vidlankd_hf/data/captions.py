@@ -3,7 +3,7 @@
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from .caption_formats import FORMATS, READERS, SUBTITLE_SUFFIXES, detect_format,
 from .caption_tables import is_table, read_table, table_files
 from .characters import decode, without_margins
 from .compressed import read_bytes
+from .rolling_captions import remove_rolling_overlap
 from .subtitles import Rows, has_word_times
 
 logger = logging.getLogger(__name__)
@@ -25,9 +26,8 @@ SPEECH_FORMATS = ("srt", "vtt", "json3", "srv3", "howto100m", "sentencified_htm"
 # In the published files, a few lines end at or before their start.
 WRONG_TIMES = ("howto100m", "sentencified_htm", "activitynet")
 MAX_CHARACTERS = 1_000_000  # in one caption; about a long novel
-MAX_GAP = 0.5  # seconds between the end of a line and the start of one that repeats its words
-MAX_REPEATED_WORDS = 200
 MOST_SECONDS = 10**8  # three years
+Reading = tuple[str, Rows, bool]  # format of a file, its rows, and whether its lines repeat those before them
 
 
 class Caption(NamedTuple):
@@ -52,7 +52,10 @@ class CaptionError(ValueError):
         text = caption.text if len(caption.text) <= 80 else caption.text[:80] + "..."
         place = f"{where}: " if where else ""
         super().__init__(f"{place}the caption {text!r} of {caption.video} at {caption.start} s {problem}")
-        self.caption, self.problem = caption, problem
+        self.caption, self.problem, self.where = caption, problem, where
+
+    def __reduce__(self) -> tuple:  # from the process that divides captions
+        return CaptionError, (self.caption, self.problem, self.where)
 
 
 @contextmanager
@@ -63,7 +66,7 @@ def naming_the_line(
     try:
         yield
     except CaptionError as error:
-        for _, rows, _ in _readings(Path(path), format, encoding, columns):
+        for _, rows, _ in readings_of(Path(path), format, encoding, columns):
             for where, _, start, end, words in rows:
                 has_time = start is not None and (end is None or start <= error.caption.start < end)
                 if has_time and isinstance(words, str) and error.caption.text in words:
@@ -132,35 +135,53 @@ def iterate_captions(
     if format not in (None, *FORMATS):
         raise ValueError(f"format is {format!r}: choose one of {', '.join(FORMATS)}{nearest(format, FORMATS)}")
     corrections, empty = Counter[str](), True
-    for kind, rows, rolling in _readings(path, format, encoding, columns, account):
+    for caption in checked_captions(
+        readings_of(path, format, encoding, columns, account), remove_overlap, corrections, account
+    ):
+        empty = False
+        yield caption
+    check_read(path, empty, corrections)
+
+
+def checked_captions(
+    readings: Iterable[Reading], remove_overlap: bool | None, corrections: Counter, account: Account | None = None
+) -> Iterator[Caption]:
+    """Yields the captions of files; counts in `corrections` what was corrected or left out."""
+    for kind, rows, rolling in readings:
         found = _captions(rows, kind, corrections, account)
         if rolling if remove_overlap is None else remove_overlap:
             by_video = itertools.groupby(found, key=lambda caption: caption.video)
             found = itertools.chain.from_iterable(_without_overlap(spoken, account) for _, spoken in by_video)
-        for caption in found:
-            empty = False
-            yield caption
+        yield from found
+
+
+def check_read(path: Path, empty: bool, corrections: Mapping[str, int]) -> None:
+    """Raises a `ValueError` if no caption was read; logs what was corrected or left out."""
     if empty:
         raise ValueError(f"{path} holds no caption: give video, start, end and text on each line, or subtitles")
     for correction, count in corrections.items():
         logger.warning("%s: %s %s", path, number_of(count, "caption"), correction)
 
 
-def _readings(
+def readings_of(
     path: Path,
     format: str | None,
     encoding: str | None,
     columns: Sequence[str] | None,
     account: Account | None = None,
-) -> Iterator[tuple[str, Rows, bool]]:
+) -> Iterator[Reading]:
     """Yields the format of each file, or of all tables, its rows, and whether its lines repeat those before them."""
     if is_table(path, format, columns, encoding):
         yield TABLE, read_table(path, format, columns, encoding, account), False
         return
     for file in caption_files(path, account):
-        text = _read_text(file, encoding)
-        kind = format or detect_format(file, text)
-        yield kind, READERS[kind](text, file), kind == "howto100m" or (kind == "vtt" and has_word_times(text))
+        yield read_file(file, decode(read_bytes(file), file, encoding), format)
+
+
+def read_file(file: Path, text: str, format: str | None) -> Reading:
+    """The format of a file, its rows, and whether its lines repeat those before them, from its content."""
+    kind = format or detect_format(file, text)
+    return kind, READERS[kind](text, file), kind == "howto100m" or (kind == "vtt" and has_word_times(text))
 
 
 def source_files(path: Path, format: str | None, columns: Sequence[str] | None) -> list[Path]:
@@ -174,58 +195,6 @@ def _without_overlap(spoken: Iterable[Caption], account: Account | None) -> list
     for _ in range(len(captions) - len(kept) if account is not None else 0):
         account.leave_out("captions", "repeats the captions before it", captions[0].video)
     return kept
-
-
-def remove_rolling_overlap(captions: Iterable[Caption]) -> list[Caption]:
-    """Removes the words of each caption that repeat the end of the captions before it.
-
-    Automatic subtitles scroll: a line stays on the screen while the next one appears below it, and the file holds both
-    each time. The longest run of words that ends the previous captions and begins this one is removed, if this caption
-    starts at most half a second after the previous one ended. A single word is removed only if one of the two captions
-    consists of this word; "very" after "is very" may have been said. Case and punctuation are ignored. The rest of a
-    caption starts when the previous caption ends. If nothing is left of a caption, the previous one gets its time.
-
-    Args:
-        captions: One video after another; within a video, sorted by time.
-
-    Returns:
-        The captions that have text left, in the same order.
-    """
-    kept: list[Caption] = []
-    video, said, previous = None, list[str](), list[str]()
-    for caption in captions:
-        words = caption.text.split()
-        keys = ["".join(filter(str.isalnum, word)).casefold() or word for word in words]
-        end = kept[-1].end if caption.video == video else None
-        touches = None not in (caption.end, end) and caption.start <= end + MAX_GAP
-        said = said if touches else []
-        repeated = _longest_overlap(said, keys)
-        if repeated == 1 and min(len(keys), len(previous)) > 1:
-            repeated = 0
-        if repeated == len(keys):
-            kept[-1] = kept[-1]._replace(end=max(kept[-1].end, caption.end))
-        elif repeated:
-            start = kept[-1].end if caption.start < kept[-1].end < caption.end else caption.start
-            kept.append(caption._replace(start=start, text=" ".join(words[repeated:])))
-        else:
-            kept.append(caption)
-        video, previous, said = caption.video, keys, (said + keys[repeated:])[-MAX_REPEATED_WORDS:]
-    return kept
-
-
-def _longest_overlap(said: list[str], line: list[str]) -> int:
-    """The largest n for which the last n of `said` are the first n of `line`.
-
-    Source: the prefix function of Knuth, Morris and Pratt (1977).
-    """
-    joined = [*line[: len(said)], None, *said]
-    borders = [0] * len(joined)
-    for i in range(1, len(joined)):
-        n = borders[i - 1]
-        while n and joined[i] != joined[n]:
-            n = borders[n - 1]
-        borders[i] = n + (joined[i] == joined[n])
-    return borders[-1] if said else 0
 
 
 def caption_files(path: Path, account: Account | None = None) -> list[Path]:
@@ -266,10 +235,6 @@ def caption_files(path: Path, account: Account | None = None) -> list[Path]:
         if other != file:
             raise ValueError(f"{other} and {file} both belong to the video {video_name(file)!r}: keep one of them")
     return files
-
-
-def _read_text(path: Path, encoding: str | None) -> str:
-    return decode(read_bytes(path), path, encoding)
 
 
 def _captions(rows: Rows, kind: str, corrections: Counter, account: Account | None) -> Iterator[Caption]:

@@ -34,10 +34,7 @@ class ShardWriter:
         self.folder = Path(folder)
         if not streams:
             raise ValueError("streams is empty: give at least one, e.g. {'frame': {'model': ..., 'rate': 1.0}}.")
-        finished = read_manifest(self.folder) is not None
-        if finished or (self.folder / EXTRACTION).exists():
-            held = "already holds finished features" if finished else "holds an extraction that is not finished"
-            raise ValueError(f"{self.folder} {held}. Give another folder, or remove this one.")
+        check_no_features(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in self.folder.glob("shard-*.safetensors*"):
             path.unlink()
@@ -68,6 +65,14 @@ class ShardWriter:
             ValueError: No video was added.
         """
         write_manifest(self.folder, self.streams, [*self._shards, self._shard.close()])
+
+
+def check_no_features(folder: Path) -> None:
+    """Raises a `ValueError` if a folder holds finished features, or those of an extraction."""
+    finished = read_manifest(folder) is not None
+    if finished or (folder / EXTRACTION).exists():
+        held = "already holds finished features" if finished else "holds an extraction that is not finished"
+        raise ValueError(f"{folder} {held}. Give another folder, or remove this one.")
 
 
 class FeatureStore:

@@ -7,20 +7,31 @@ nor durations: step i of a stream gets the time (i + 0.5) / rate, and a video wi
 
 import json
 import re
+import shutil
+import zlib
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import torch
 
-from ..utils.io import atomic_file
-from .captions import Caption, iterate_captions
-from .features import ShardWriter
+from ..utils.io import atomic_file, one_responsible
+from .captions import Caption, check_read, checked_captions, readings_of
+from .feature_shards import Shard, read_manifest, shard_name, write_manifest
+from .features import check_no_features
+from .misses import Misses
 from .pairing import place_caption
+from .rolling_captions import remove_rolling_overlap
+from .shared_tasks import SharedTasks, TasksRemoved
+from .source_files import combined_hash
 
+MISSES, COUNTS = "misses.jsonl", "conversion"
 STREAMS: dict[str, dict[str, Any]] = {
     "frame": {"model": "HowTo100M 2D (ResNet-152)", "rate": 1.0, "clip_length": 1},
     "clip": {"model": "HowTo100M 3D (ResNeXt-101)", "rate": 1.5, "clip_length": 16},
@@ -37,12 +48,17 @@ def convert_howto100m(
     widths: tuple[int, int] = (2048, 2048),
     remove_overlap: bool | None = None,
     shard_bytes: int = 2**30,
+    num_proc: int | None = None,
 ) -> dict[str, int]:
     """Writes the videos that have 2D features, 3D features and captions, in the order of the captions.
 
-    One video is in memory at a time; the .npy files are memory-mapped. `output_dir` becomes a folder for
-    [`FeatureStore`] that also holds `captions.jsonl` (overlap removed, times inside the video) for
-    [`load_video_text`], and `misses.jsonl`, a line {"video", "reason", "detail"} for each video or caption left out.
+    First one process reads the captions and divides the videos into shards by the sizes of their files. Then processes
+    share the shards, also on several machines with a common `output_dir`; one video is in memory at a time. An
+    interrupted conversion is continued by the next call.
+
+    `output_dir` becomes a folder for [`FeatureStore`] that also holds `captions.jsonl` (overlap removed, times inside
+    the video) for [`load_video_text`], and `misses.jsonl`, a line {"video", "reason", "detail"} for each video or
+    caption left out.
 
     Args:
         features_2d, features_3d: Folders with a file for each video, subfolders included: `ID.npy` or `ID.mp4.npy`,
@@ -52,7 +68,8 @@ def convert_howto100m(
         max_missing: Largest share of videos that may be left out, among those that have features or captions.
         widths: F of 2D and of 3D features.
         remove_overlap: See [`read_captions`].
-        shard_bytes: Bytes of features per shard.
+        shard_bytes: Approximate size of a shard, if the files hold float16.
+        num_proc: Number of processes; default: this one.
 
     Returns:
         The number of `videos`, of `captions`, and of what is left out for each reason.
@@ -63,94 +80,195 @@ def convert_howto100m(
     """
     if not 0 <= max_missing <= 1:
         raise ValueError(f"max_missing is {max_missing}: give a share from 0 to 1, such as 0.05")
-    files, twice = dict[str, dict[str, Path]](), set[str]()
-    for name, folder in (("frame", features_2d), ("clip", features_3d)):
-        files[name] = {}
-        for video, path in _files(Path(folder)):
-            if files[name].setdefault(video, path) != path:
-                twice.add(video)
-    videos, done = set(files["frame"]) | set(files["clip"]), set()
-    output_dir = Path(output_dir)
-    writer = ShardWriter(output_dir, STREAMS, shard_bytes)
-    with (
-        open(output_dir / "misses.jsonl", "w", encoding="utf-8") as list_of_misses,
-        atomic_file(output_dir / "captions.jsonl") as out,
-    ):
-        misses = _Misses(list_of_misses, max_missing, len(videos))
-        for video in sorted(twice):
-            misses.add(video, "two files", str(files["frame"].get(video) or files["clip"][video]))
-        for video in sorted(videos - twice):
-            for name, dimension in (("frame", "2D"), ("clip", "3D")):
-                if video not in files[name]:
-                    misses.add(video, f"no {dimension} features")
-        num_videos = written = 0
-        for video, spoken in groupby(iterate_captions(captions, None, remove_overlap), key=lambda c: c.video):
-            if video in done:
-                raise ValueError(f"{captions}: the captions of {video!r} are not consecutive: put them together")
-            done.add(video)
-            if video not in videos:
-                misses.add(video, "captions without features")
-                continue
-            if video in misses.videos:
-                continue
-            try:
-                streams = {name: _read(files[name][video], name, width) for name, width in zip(STREAMS, widths)}
-            except ValueError as error:
-                misses.add(video, "features that cannot be used", str(error))
-                continue
-            duration = len(streams["frame"][0]) / STREAMS["frame"]["rate"]
-            placed = []
-            for caption in spoken:
-                inside = place_caption(caption, video, duration)
-                if inside is None:
-                    misses.add_caption(caption, duration)
-                else:
-                    placed.append(inside)
-            if not placed:
-                misses.add(video, "no caption inside the video", f"{duration:g} s")
-                continue
-            writer.add(video, duration, streams)
-            out.writelines((json.dumps(caption._asdict()) + "\n").encode() for caption in placed)
-            num_videos, written = num_videos + 1, written + len(placed)
-        for video in sorted(videos - done - misses.videos):
-            misses.add(video, "features without captions")
-    writer.close()
-    return {"videos": num_videos, "captions": written, **misses.counts}
+    work = _Conversion(
+        Path(features_2d), Path(features_3d), Path(captions), Path(output_dir), max_missing, widths, remove_overlap,
+        shard_bytes, num_proc,
+    )  # fmt: skip
+    check_no_features(work.folder)
+    with one_responsible(work.folder, lambda: read_manifest(work.folder) is not None, work.help_in) as responsible:
+        if responsible and read_manifest(work.folder) is None:
+            work.write()
+    return (read_manifest(work.folder) or {})[COUNTS]
 
 
-class _Misses:
-    """Lists and counts what is left out, and stops the conversion when too many videos are."""
+@dataclass
+class _Conversion:
+    """The arguments of [`convert_howto100m`], and its tasks: one plan, then a task for each shard."""
 
-    def __init__(self, file: TextIO, max_missing: float, num_videos: int):
-        self.file, self.max_missing, self.num_videos = file, max_missing, num_videos
-        self.videos: set[str] = set()
-        self.counts: Counter = Counter()
+    features_2d: Path
+    features_3d: Path
+    captions: Path
+    folder: Path
+    max_missing: float
+    widths: tuple[int, int]
+    remove_overlap: bool | None
+    shard_bytes: int
+    num_proc: int | None
+    complete: bool = False  # whether this process has seen all tasks done
 
-    def add(self, video: str, reason: str, detail: str = "") -> None:
-        """Adds a video that is left out.
+    @cached_property
+    def plan(self) -> str:
+        """Name of the task that plans; another one for other sources or settings."""
+        files = [self.captions] if self.captions.is_file() else sorted(self.captions.rglob("*"))
+        read = [[str(path), *_identity(path)] for path in files]
+        made_of = str(self.features_2d), str(self.features_3d), read, self.remove_overlap, self.shard_bytes
+        return f"plan-{combined_hash(*made_of)[:16]}"
 
-        Raises:
-            ValueError: More videos are missing than allowed.
-        """
-        self._write(video, reason, detail)
-        self.num_videos += reason == "captions without features"
-        self.videos.add(video)
-        if len(self.videos) > self.max_missing * self.num_videos:
-            raise ValueError(
-                f"{len(self.videos)} of {self.num_videos} videos cannot be converted, more than max_missing "
-                f"({self.max_missing:g}) allows; the last is {video!r}: {reason}{detail and ', '}{detail}. "
-                f"{self.file.name} lists them: add what is missing, or raise max_missing"
-            )
+    def help_in(self, folder: Path) -> bool:
+        """Runs tasks of the process that is responsible; returns whether there were any."""
+        tasks = SharedTasks(folder, self.num_proc)
+        if self.complete or not tasks.folder.is_dir():
+            return False
+        with suppress(TasksRemoved):
+            for _ in self._shards(tasks):
+                pass
+            self.complete = True
+        return tasks.claimed > 0
 
-    def add_caption(self, caption: Caption, duration: float) -> None:
-        """Adds a caption that is left out of a video that is kept."""
-        detail = f"{caption.start:g} to {caption.end:g} s of {duration:g} s: {caption.text[:200]}"
-        self._write(caption.video, "caption outside the video", detail)
+    def write(self) -> None:
+        """Runs all tasks that are not done, and joins what they wrote."""
+        tasks = SharedTasks(self.folder, self.num_proc)
+        tasks.folder.mkdir(exist_ok=True)
+        path, counts, shards = self.folder / MISSES, Counter({"videos": 0, "captions": 0}), []
+        with open(path, "wb") as list_of_misses, atomic_file(self.folder / "captions.jsonl") as out:
+            misses = Misses(list_of_misses)
+            for name, result in self._shards(tasks):
+                misses.join((tasks.folder / f"{name}.misses").read_bytes(), result)
+                try:
+                    misses.check(self.max_missing, path)
+                except ValueError:
+                    tasks.forget(self.plan)  # planned again, once what is missing was added
+                    raise
+                if "shard" in result:
+                    out.write((tasks.folder / f"{name}.captions").read_bytes())
+                    shards.append(result["shard"])
+                    counts.update({"videos": len(result["shard"]["videos"]), "captions": result["captions"]})
+        held = {shard["name"] for shard in shards if shard["videos"]}
+        for left in self.folder.glob("shard-*.safetensors*"):  # of an earlier plan
+            if left.name.partition(".")[0] + ".safetensors" not in held:
+                left.unlink()
+        write_manifest(self.folder, STREAMS, shards, **{COUNTS: {**counts, **misses.counts}})
+        tasks.remove()
 
-    def _write(self, video: str, reason: str, detail: str) -> None:
-        self.counts[reason] += 1
-        self.file.write(json.dumps({"video": video, "reason": reason, "detail": detail}) + "\n")
-        self.file.flush()
+    def _shards(self, tasks: SharedTasks) -> Iterator[tuple[str, dict]]:
+        """Yields name and result of the plan and of each shard."""
+        ((name, _, plan),) = list(tasks.run([(self.plan, None)], self._make_plan))
+        yield name, plan
+        shards = []
+        for number, part in enumerate(plan["shards"]):
+            name = Path(shard_name(number)).stem
+            done = tasks.result(name)
+            if done is not None and done["plan"] != part:  # the files have changed
+                tasks.forget(name)
+            shards.append((name, (self.plan, number, part)))
+        yield from ((name, result) for name, _, result in tasks.run(shards, self._write_shard))
+
+    def _make_plan(self, tasks: Path, name: str, _: None) -> dict:
+        """Lists the videos of each shard, with their files and captions, and what is missing."""
+        files, twice = dict[str, dict[str, Path]](), set[str]()
+        for stream, folder in (("frame", self.features_2d), ("clip", self.features_3d)):
+            files[stream] = {}
+            for video, path in _files(folder):
+                if files[stream].setdefault(video, path) != path:
+                    twice.add(video)
+        videos, done, shards = set(files["frame"]) | set(files["clip"]), set[str](), [[0, 0, 0]]
+        with open(tasks / f"{name}.misses", "wb") as file, atomic_file(tasks / name) as out:
+            misses = Misses(file, len(videos))
+
+            def miss(video: str, reason: str, detail: str = "") -> None:
+                misses.add(video, reason, detail)
+                if not misses.few(self.max_missing):
+                    file.flush()
+                    shutil.copy(tasks / f"{name}.misses", self.folder / MISSES)
+                    misses.check(self.max_missing, self.folder / MISSES)
+
+            for video in sorted(twice):
+                miss(video, "two files", str(files["frame"].get(video) or files["clip"][video]))
+            for video in sorted(videos - twice):
+                for stream, dimension in (("frame", "2D"), ("clip", "3D")):
+                    if video not in files[stream]:
+                        miss(video, f"no {dimension} features")
+            size = 0
+            for video, spoken in groupby(self._spoken(), key=lambda entry: entry[1].video):
+                if video in done:
+                    raise ValueError(
+                        f"{self.captions}: the captions of {video!r} are not consecutive: put them together"
+                    )
+                done.add(video)
+                if video not in videos:
+                    miss(video, "captions without features")
+                if video in misses.videos:
+                    continue
+                (remove, first), *rest = spoken
+                paths = [[str(files[stream][video]), *_identity(files[stream][video])] for stream in STREAMS]
+                lines = [(caption.start, caption.end, caption.text) for caption in (first, *(c for _, c in rest))]
+                row = (json.dumps([video, paths, self.widths, remove, lines]) + "\n").encode()
+                if size >= self.shard_bytes:
+                    shards.append([out.tell(), 0, 0])
+                    size = 0
+                size += sum(path[1] for path in paths)
+                begin, length, crc32 = shards[-1]
+                shards[-1] = [begin, length + out.write(row), zlib.crc32(row, crc32)]
+            for video in sorted(videos - done - misses.videos):
+                miss(video, "features without captions")
+        return {**misses.result(), "num_videos": misses.num_videos, "shards": shards}
+
+    def _spoken(self) -> Iterator[tuple[bool, Caption]]:
+        """Yields each caption, and whether the text that rolling captions repeat is to be removed."""
+        corrections, empty = Counter[str](), True
+        for reading in readings_of(self.captions, None, None, None):
+            remove = reading[2] if self.remove_overlap is None else self.remove_overlap
+            for caption in checked_captions([reading], False, corrections):
+                empty = False
+                yield remove, caption
+        check_read(self.captions, empty, corrections)
+
+    def _write_shard(self, tasks: Path, name: str, planned: tuple[str, int, list[int]]) -> dict:
+        plan, number, (begin, length, crc32) = planned
+        shard, written = Shard(self.folder / shard_name(number), STREAMS, dict(zip(STREAMS, self.widths))), 0
+        with (
+            open(tasks / plan, "rb") as rows,
+            open(tasks / f"{name}.misses", "wb") as file,
+            atomic_file(tasks / f"{name}.captions") as out,
+        ):
+            misses = Misses(file)
+            rows.seek(begin)
+            content = rows.read(length)
+            if zlib.crc32(content) != crc32:
+                SharedTasks(self.folder).forget(plan)
+                raise ValueError(f"{tasks / plan} is damaged: start the same command again, which makes it again")
+            for row in content.splitlines():
+                video, paths, widths, remove, lines = json.loads(row)
+                spoken = [Caption(video, *line) for line in lines]
+                try:
+                    streams = {
+                        stream: _read(Path(path), stream, width)
+                        for stream, (path, *_), width in zip(STREAMS, paths, widths)
+                    }
+                except ValueError as error:
+                    misses.add(video, "features that cannot be used", str(error))
+                    continue
+                duration = len(streams["frame"][0]) / STREAMS["frame"]["rate"]
+                placed = []
+                for caption in remove_rolling_overlap(spoken) if remove else spoken:
+                    inside = place_caption(caption, video, duration)
+                    if inside is None:
+                        misses.add_caption(caption, duration)
+                    else:
+                        placed.append(inside)
+                if not placed:
+                    misses.add(video, "no caption inside the video", f"{duration:g} s")
+                    continue
+                shard.add(video, duration, streams)
+                out.writelines((json.dumps(caption._asdict()) + "\n").encode() for caption in placed)
+                written += len(placed)
+        return {**misses.result(), "plan": planned[2], "shard": shard.close(), "captions": written}
+
+
+def _identity(path: Path) -> list[int]:
+    """Size and time of a file, which tell whether it was changed."""
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns]
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:

@@ -45,12 +45,16 @@ def pair_captions(store: FeatureStore, captions: Iterable[Caption]) -> Pairs:
         ValueError: A name is ambiguous.
     """
     unpaired = Unpaired(store)
-    return Pairs(group_by_video(iterate_pairs(store, captions, unpaired)), unpaired)
+    by_video = group_by_video(iterate_pairs(store, captions, unpaired, VideoNames(store.video_ids)))
+    unpaired.add_videos_without_captions()
+    return Pairs(by_video, unpaired)
 
 
-def iterate_pairs(store: FeatureStore, captions: Iterable[Caption], unpaired: "Unpaired") -> Iterator[Caption]:
+def iterate_pairs(
+    store: FeatureStore, captions: Iterable[Caption], unpaired: "Unpaired", names: "VideoNames"
+) -> Iterator[Caption]:
     """Yields each caption under the name and within the time of its video; reports the others to `unpaired`."""
-    names, name, video = VideoNames(store.video_ids), None, None
+    name, video = None, None
     for caption in captions:
         unpaired.counts["captions"] += 1
         if caption.video != name:
@@ -65,7 +69,6 @@ def iterate_pairs(store: FeatureStore, captions: Iterable[Caption], unpaired: "U
         else:
             unpaired.paired_videos.add(video)
             yield placed
-    unpaired.add_videos_without_captions()
 
 
 def group_by_video(captions: Iterable[Caption], key: Callable[[str], Any] | None = None) -> dict[str, list[Caption]]:
@@ -99,6 +102,9 @@ class VideoNames:
 
     Args:
         video_ids: The ids in the features' index.
+
+    Attributes:
+        found: The name that was matched to each video.
     """
 
     def __init__(self, video_ids: Sequence[str]):
@@ -106,7 +112,7 @@ class VideoNames:
         self._by_stem = defaultdict(list)
         for video in video_ids:
             self._by_stem[_SUFFIX.sub("", video)].append(video)
-        self._found: dict[str, str] = {}
+        self.found: dict[str, str] = {}
 
     def find(self, name: str) -> str | None:
         """The id of the video, or None if there is none.
@@ -124,13 +130,17 @@ class VideoNames:
             )
         if not fitting:
             return None
-        other = self._found.setdefault(fitting[0], name)
+        self.match(fitting[0], name)
+        return fitting[0]
+
+    def match(self, video: str, name: str) -> None:
+        """Notes the name of a video in the captions; raises a `ValueError` if it had another name before."""
+        other = self.found.setdefault(video, name)
         if other != name:
             raise ValueError(
-                f"the video names {other!r} and {name!r} in the captions both refer to {fitting[0]!r}: keep one of "
-                "them, for example one language"
+                f"the video names {other!r} and {name!r} in the captions both refer to {video!r}: keep one of them, "
+                "for example one language"
             )
-        return fitting[0]
 
 
 class Unpaired:
@@ -164,6 +174,20 @@ class Unpaired:
         self.counts["outside_video"] += 1
         self._first_outside = self._first_outside or (caption, duration)
         self._add({"what": "caption outside video", **caption._asdict(), "duration": duration})
+
+    def state(self) -> dict[str, Any]:
+        """Counts and names as values for JSON; the rows are in the file."""
+        paired, names = sorted(self.paired_videos), sorted(self._names)
+        return {"counts": self.counts, "paired": paired, "names": names, "outside": self._first_outside}
+
+    def add(self, state: dict[str, Any]) -> None:
+        """Adds the [`state`] of a later part of the captions."""
+        self.counts.update(state["counts"])
+        self.paired_videos.update(state["paired"])
+        self._names.update(state["names"])
+        if state["outside"] and not self._first_outside:
+            caption, duration = state["outside"]
+            self._first_outside = Caption(*caption), duration
 
     def add_videos_without_captions(self) -> None:
         """Adds the videos that no caption was paired with, after all captions."""

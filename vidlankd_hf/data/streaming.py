@@ -12,6 +12,7 @@ from ..utils.messages import number_of
 from .block_checksums import checksums_of
 from .features import read_manifest
 from .held_out import MOST_HELD_OUT, check_held_out
+from .other_videos import OtherVideos
 from .source_files import combined_hash
 from .window_shards import WindowShard
 
@@ -41,7 +42,7 @@ class VideoTextStream(Dataset):
         folder: Folder of the windows, written by [`prepare_windows`].
         streams: Names of the feature streams to read; all by default.
         seed: Determines where windows start in each epoch; None keeps them the same in every epoch.
-        mil_candidates: See [`load_video_text`].
+        mil_candidates, shuffle_videos_seed: See [`load_video_text`].
 
     Attributes:
         feature_size: F, the width of the features.
@@ -59,9 +60,10 @@ class VideoTextStream(Dataset):
         streams: Sequence[str] | None = None,
         seed: int | None = None,
         mil_candidates: int | None = None,
+        shuffle_videos_seed: int | None = None,
     ):
         self.features, self.folder, self.seed = Path(features), Path(folder), seed
-        self.mil_candidates = mil_candidates
+        self.mil_candidates, self.shuffle_videos_seed = mil_candidates, shuffle_videos_seed
         manifest = read_manifest(features)
         known = manifest["streams"]
         unknown = sorted(set(streams or ()) - set(known))
@@ -75,15 +77,20 @@ class VideoTextStream(Dataset):
         self._first_files = _group_files([shard["videos"] for shard in info["shards"]])
         # A batch may hold the end of one shard and the beginning of the next.
         self._max_open = 2 * int(np.diff(self._first_files).max())
-        self._select(np.zeros(len(self.names), np.int64), np.array([shard["windows"] for shard in info["shards"]]))
+        windows, videos = (np.array([shard[kind] for shard in info["shards"]]) for kind in ("windows", "videos"))
+        self._select(np.zeros_like(windows), windows, np.zeros_like(videos), videos)
         self._checksums = {name: checksums_of(manifest, name) for name in self.names}
-        candidates = [] if mil_candidates is None else [mil_candidates]
-        self._content = combined_hash(manifest["sha256"], info.get("files"), self.streams, seed, *candidates)
+        more: list = [] if mil_candidates is None else [mil_candidates]
+        more += [] if shuffle_videos_seed is None else [{"shuffle_videos_seed": shuffle_videos_seed}]
+        self._content = combined_hash(manifest["sha256"], info.get("files"), self.streams, seed, *more)
         self._open: dict[int, WindowShard] = {}
 
-    def _select(self, begins: np.ndarray, ends: np.ndarray) -> None:
-        """Restricts the data set to these windows of each file."""
+    def _select(self, begins: np.ndarray, ends: np.ndarray, first_videos: np.ndarray, end_videos: np.ndarray) -> None:
+        """Restricts the data set to these windows of each file, which are those of these videos."""
         self._begins, self._ends = begins, ends
+        self._others = None
+        if self.shuffle_videos_seed is not None:
+            self._others = OtherVideos(first_videos, end_videos, self._first_files, self.shuffle_videos_seed)
         self._before_file = np.concatenate([[0], np.cumsum(ends - begins)])
         self.shard_sizes = np.diff(self._before_file[self._first_files])
 
@@ -117,7 +124,12 @@ class VideoTextStream(Dataset):
         for index, epoch in zip(indices, epochs):
             file = int(np.searchsorted(self._before_file, index, side="right")) - 1
             window = int(self._begins[file] + index - self._before_file[file])
-            rows.append(self._shard(file).sample(window, epoch, self.seed, self.streams, self.mil_candidates))
+            shard = self._shard(file)
+            clip = None
+            if self._others is not None:
+                other_file, other = self._others.of(file, shard.locate(window)[0])
+                clip = self._shard(other_file).features, self._shard(other_file).entry(other)
+            rows.append(shard.sample(window, epoch, self.seed, self.streams, self.mil_candidates, clip))
         return rows
 
     def _shard(self, file: int) -> WindowShard:
@@ -130,9 +142,17 @@ class VideoTextStream(Dataset):
         return self._open[file]
 
     def videos(self) -> list[str]:
-        """The video of each window."""
-        ranges = enumerate(zip(self._begins.tolist(), self._ends.tolist()))
-        return [video for file, (begin, end) in ranges for video in self._shard(file).videos(begin, end)]
+        """The video of each window, whose clip is read."""
+        names = []
+        for file, (begin, end) in enumerate(zip(self._begins.tolist(), self._ends.tolist())):
+            of_windows = [self._shard(file).locate(window)[0] for window in range(begin, end)]
+            name_of = {video: self._name_of_clip(file, video) for video in set(of_windows)}
+            names += [name_of[video] for video in of_windows]
+        return names
+
+    def _name_of_clip(self, file: int, video: int) -> str:
+        file, video = (file, video) if self._others is None else self._others.of(file, video)
+        return self._shard(file).entry(video)["video"]
 
     def split_by_video(self, held_out: float | None = None) -> tuple["VideoTextStream", "VideoTextStream"]:
         """Splits the windows; the videos whose names have small hashes are held out.
@@ -153,7 +173,9 @@ class VideoTextStream(Dataset):
         if held_out is None:
             held_out = min(HELD_OUT_SHARE, MOST_HELD_OUT / len(self))
         if held_out < 1:
-            limit = max(int(held_out * 2**64), min(int(hashes[0]) for hashes, _ in files) + 1)
+            smallest = sorted(int(value) for hashes, _ in files for value in hashes[:2])
+            least = 2 if self.shuffle_videos_seed is not None and videos > 3 else 1  # a video needs another one
+            limit = max(int(held_out * 2**64), smallest[least - 1] + 1)
         elif held_out < videos:
             limit = int(np.partition(np.concatenate([hashes for hashes, _ in files]), int(held_out))[int(held_out)])
         else:
@@ -166,8 +188,9 @@ class VideoTextStream(Dataset):
             )
         bounds = np.array([np.append(firsts, end)[n] for (_, firsts), n, end in zip(files, counts, self._ends)])
         train, rest = copy.copy(self), copy.copy(self)
-        train._select(bounds, self._ends)
-        rest._select(self._begins, bounds)
+        held, everything = np.array(counts), np.array([len(hashes) for hashes, _ in files])
+        train._select(bounds, self._ends, held, everything)
+        rest._select(self._begins, bounds, np.zeros_like(held), held)
         return train, rest
 
 

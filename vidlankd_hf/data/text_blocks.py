@@ -1,6 +1,5 @@
 """Text as full blocks of token ids, tokenized once and memory-mapped."""
 
-import glob
 import json
 import logging
 from collections.abc import Iterator
@@ -11,17 +10,15 @@ import numpy as np
 from torch.utils.data import Dataset as TorchDataset
 from transformers import PreTrainedTokenizerBase
 
-from ..utils.addresses import public_address
 from ..utils.io import discard, resumable_dir
-from ..utils.loading import loading
-from ..utils.messages import nearest
-from .block_writer import BLOCKS, PIECES, TextError, make_aligner, pieces_of, write_blocks
+from .block_writer import BLOCKS, PIECES, pieces_of, write_blocks
 from .checksums import DamagedData, Piece, verify_once
-from .compressed import check_expansion
 from .sealed_json import read_sealed, sealed
 from .source_files import check_unchanged, combined_hash, content_hashes
 from .stored_alignment import StoredAlignment, describe_alignment
-from .text_files import check_json_lines, kind_of, not_utf8, place_of, text_files
+from .text_files import text_files
+from .text_source import batches_of, load_text, naming_the_row
+from .token_tasks import TokenTasks, make_aligner
 from .vocabulary import tokenizer_fingerprint, vocabulary_fingerprint
 
 if TYPE_CHECKING:  # stored blocks are read without `datasets`
@@ -30,8 +27,7 @@ if TYPE_CHECKING:  # stored blocks are read without `datasets`
 logger = logging.getLogger(__name__)
 
 BLOCK_TOKENS = 126  # with [CLS] and [SEP]: 128
-BATCH_TEXTS = 1000  # tokenized at a time
-MOST_UNKNOWN, UNKNOWN_SAMPLE = 0.05, 1000  # share of unknown tokens without a warning; blocks in the sample
+MOST_UNKNOWN, UNKNOWN_SAMPLE = 0.05, 1000  # share of tokens; blocks that are counted
 INFO = "info.json"
 
 
@@ -180,59 +176,6 @@ def _read_info(folder: Path) -> dict:
     return info
 
 
-def load_text(
-    source: str, split: str = "train", text_column: str = "text", streaming: bool = False
-) -> "Dataset | IterableDataset":
-    """Opens a text source as a data set with the single column `text`.
-
-    Args:
-        source: A file or a folder, with its subfolders, of `.txt`, `.jsonl`, `.json` or `.parquet` files, also
-            compressed (`.gz`, `.xz`, ...), or a Hub id, with the configuration after a colon if it has several
-            (`"Salesforce/wikitext:wikitext-103-raw-v1"`).
-        split: Split of a Hub data set. In a folder, the files whose names start with it (all files if none starts with
-            `train`).
-        text_column: Column that holds the text.
-        streaming: Read or download the files while iterating, without a copy on disk.
-
-    Returns:
-        A `datasets.Dataset`, or a `datasets.IterableDataset` with `streaming`.
-
-    Raises:
-        ValueError: The source does not exist, is damaged, has no such column or holds no text.
-    """
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetGenerationError
-
-    path, files = Path(source), list[Path]()
-    if path.exists():
-        files, kind = text_files(path, split)
-        for file in files:
-            check_expansion(file)
-            if kind == "json":
-                check_json_lines(file)
-        # `datasets` identifies files by their names and times only.
-        name = None if streaming else f"content-{combined_hash(content_hashes(files))[:16]}"
-        try:
-            names = [glob.escape(str(p)) for p in files]  # load_dataset takes them as patterns
-            dataset = load_dataset(kind, name, data_files=names, split="train", streaming=streaming)
-        except (DatasetGenerationError, StopIteration, ValueError) as error:  # without rows: the last two
-            reason = error.__cause__ or str(error) or "it is empty"
-            where = next(filter(None, map(not_utf8, files)), source)
-            raise ValueError(f"{where} cannot be read as text: {reason}") from error
-    elif path.is_absolute() or source.startswith(".") or kind_of(path) or source.count("/") > 1:
-        raise ValueError(f"{public_address(source)} does not exist: give a file, a folder or a Hub data set id")
-    else:
-        name, _, configuration = source.partition(":")
-        with loading(name, "a file, a folder or a Hub data set id"):
-            dataset = load_dataset(name, configuration or None, split=split, streaming=streaming)
-    columns = dataset.column_names or list(_first_row(dataset, source, files))  # a stream may not know them yet
-    if text_column not in columns:
-        near = nearest(text_column, columns)
-        raise ValueError(f"{source} has no column {text_column!r}: it has {', '.join(columns) or 'none'}{near}")
-    dataset = dataset.select_columns(text_column)
-    return dataset if text_column == "text" else dataset.rename_column(text_column, "text")
-
-
 def load_text_blocks(
     source: "str | Path | Dataset | IterableDataset",
     tokenizer: PreTrainedTokenizerBase,
@@ -247,7 +190,8 @@ def load_text_blocks(
     """Tokenizes a text source once and cuts it into full blocks; a second call opens the stored blocks.
 
     It verifies them once per run and machine, and tokenizes again if they are damaged. An interrupted call
-    is continued by the next one. Files are identified by their content.
+    is continued by the next one. Calls of several processes at the same time, also on several machines with a common
+    `cache_dir`, share the work. Files are identified by their content.
 
     All texts are joined in order and cut every `block_tokens` tokens, so that no step computes padding. Only the last
     few tokens, fewer than a block, are left over; `info.json` counts them, and the texts without tokens. The ids take
@@ -299,14 +243,14 @@ def load_text_blocks(
         except (DamagedData, FileNotFoundError) as error:
             logger.warning("%s. The text is tokenized again.", error)
             discard(folder, inode)
-    with resumable_dir(folder, of=json.dumps(made_of)) as part:
+
+    def batches() -> Iterator[list]:
+        return batches_of(load_text(source, split, streaming=streaming) if dataset is None else dataset, name, files)
+
+    tokens = TokenTasks(batches, tokenizer, aligner, num_proc)
+    with naming_the_row(files), resumable_dir(folder, json.dumps(made_of), tokens.help_in) as part:
         if part is not None:
-            dataset = load_text(source, split, streaming=streaming) if dataset is None else dataset
-            batches = _batches(dataset, name, files)
-            try:
-                info = write_blocks(batches, tokenizer, part, num_proc, block_tokens, aligner)
-            except TextError as error:
-                raise ValueError(f"{place_of(files, error.row) or f'row {error.row + 1}'}: {error}") from error
+            info = write_blocks(tokens, part, block_tokens)
             check_unchanged(files, contents)
             info["vocabulary"], info["source"] = vocabulary_fingerprint(tokenizer), name
             if teacher_tokenizer is not None:
@@ -330,23 +274,3 @@ def _opened(folder: Path, tokenizer: PreTrainedTokenizerBase) -> TextBlocks:
         log = logger.warning if blocks.info["alignment"]["poor_blocks"] else logger.info
         log("%s: %s", folder, describe_alignment(blocks.info))
     return blocks
-
-
-def _first_row(dataset: "IterableDataset", source: str, files: list[Path]) -> dict:
-    try:
-        return next(iter(dataset), {})
-    except ValueError as error:  # of the encoding, or of rows of different types
-        where = next(filter(None, map(not_utf8, files)), source)
-        raise ValueError(f"{where} cannot be read as text: {error}") from error
-
-
-def _batches(dataset: "Dataset | IterableDataset", source: str, files: list[Path]) -> Iterator[list]:
-    """Yields the texts of a data set, `BATCH_TEXTS` at a time; an error of its files names them."""
-    from datasets.exceptions import DatasetGenerationError
-
-    try:
-        for batch in dataset.iter(batch_size=BATCH_TEXTS):
-            yield batch["text"]
-    except (ValueError, KeyError, DatasetGenerationError) as error:
-        where = next(filter(None, map(not_utf8, files)), source)
-        raise ValueError(f"{where} cannot be read as text: {error.__cause__ or error}") from error

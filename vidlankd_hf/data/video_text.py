@@ -37,6 +37,7 @@ def load_video_text(
     caption_encoding: str | None = None,
     mil_candidates: int | None = None,
     caption_columns: Sequence[str] | None = None,
+    num_proc: int | None = None,
 ) -> Dataset | VideoTextStream:
     """Loads captioned video as a data set with the columns that [`VideoTextCollator`] takes.
 
@@ -57,6 +58,7 @@ def load_video_text(
         max_length: Maximum number of tokens of a window, including [CLS] and [SEP].
         shuffle_videos_seed: If given, each video's captions are paired with the clips of a *different* video, drawn
             once with this seed. In this control the teacher sees as much video, but the captions do not describe it.
+            With `streaming`, mostly a video of the same shard; see [`OtherVideos`].
         streams: Names of the feature streams to read; all by default.
         seed: If given, windows start at different captions in every epoch, as a pure function of (seed, epoch, video).
         max_unpaired: Captions without a video or outside it, and videos without captions, are left out with a warning
@@ -68,6 +70,7 @@ def load_video_text(
             contrast `"mil_nce"`: an odd number of texts together with its own, fewer at the edges of the video. They
             change with the epoch as the windows do.
         cache_dir: Used with `streaming`. A second call with the same arguments and files opens the stored windows.
+        num_proc: Used with `streaming`: number of processes that divide the captions; default: this one.
 
     Returns:
         A `datasets.Dataset`, or a [`VideoTextStream`] with `streaming`.
@@ -79,13 +82,11 @@ def load_video_text(
     check_candidates(mil_candidates)
     max_tokens = max_length - 2
     if streaming:
-        if shuffle_videos_seed is not None:
-            raise ValueError("videos cannot be shuffled with streaming=True: leave out one of the two")
         folder = prepare_windows(
             features, captions, tokenizer, max_tokens, cache_dir, max_unpaired, caption_format, remove_overlap,
-            caption_encoding, caption_columns,
+            caption_encoding, caption_columns, num_proc,
         )  # fmt: skip
-        return VideoTextStream(features, folder, streams, seed, mil_candidates)
+        return VideoTextStream(features, folder, streams, seed, mil_candidates, shuffle_videos_seed)
     store = FeatureStore(features, streams)
     read = read_captions(captions, caption_format, remove_overlap, caption_encoding, columns=caption_columns)
     by_video, unpaired = pair_captions(store, read)

@@ -11,6 +11,7 @@ from transformers import AutoConfig
 
 from ..data.vocabulary import load_tokenizer
 from ..models.attention import longest_sequence
+from ..reliability.ranks import wait_for_all
 from ..reliability.run_dir import is_finished, log_on_main, mark_finished, open_run_dir
 from ..utils.io import atomic_write
 from ..utils.loading import loading
@@ -133,7 +134,7 @@ def score_finetuned(
     if args.should_save:
         atomic_write(folder / RESULT_FILE, json.dumps(result, indent=1) + "\n")
     mark_finished(args)
-    trainer.accelerator.wait_for_everyone()
+    wait_for_all("writes its results")
     return result
 
 

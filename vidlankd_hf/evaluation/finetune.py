@@ -14,6 +14,7 @@ from ..data.vocabulary import load_tokenizer
 from ..hub.model_cards import write_finetuned_card
 from ..models.attention import longest_sequence
 from ..models.loading import only_errors
+from ..reliability.ranks import wait_for_all
 from ..reliability.run_dir import changes, is_finished, log_on_main, mark_finished, open_run_dir, read_settings
 from ..utils.io import atomic_write
 from ..utils.json_files import read_json
@@ -143,7 +144,7 @@ def finetune(
             entries, texts = finetuning_results(chosen, task, [result]), len(train[0].get("texts", ()))
             write_finetuned_card(folder, trainer, chosen, str(model), texts, entries)
     mark_finished(args)
-    trainer.accelerator.wait_for_everyone()
+    wait_for_all("writes its results")
     return result
 
 

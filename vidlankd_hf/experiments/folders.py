@@ -7,6 +7,7 @@ from typing import Any
 
 from ..utils.io import atomic_write
 from ..utils.json_files import read_json
+from ..utils.locks import LOCK
 
 
 def begin_folder(folder: Path, settings: dict[str, Any], content: str) -> None:
@@ -32,7 +33,7 @@ def begin_folder(folder: Path, settings: dict[str, Any], content: str) -> None:
             raise ValueError(
                 f"{folder} was started with other settings ({'; '.join(changed)}): choose another folder, or remove it"
             )
-    elif folder.is_dir() and any(folder.iterdir()):
+    elif folder.is_dir() and any(file.name != LOCK for file in folder.iterdir()):
         raise ValueError(f"{folder} is not empty and holds no {content}: choose another folder, or remove it")
     else:
         folder.mkdir(parents=True, exist_ok=True)

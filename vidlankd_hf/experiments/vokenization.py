@@ -11,7 +11,11 @@ Source: Tan and Bansal, EMNLP 2020 (arXiv 2010.06775).
 
 import hashlib
 import json
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,15 +26,16 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..data.sealed_json import sealed
+from ..data.shared_tasks import SharedTasks, TasksRemoved
 from ..data.text_blocks import TextBlocks, read_vokens_info
 from ..data.vocabulary import vocabulary_fingerprint
 from ..evaluation.grounding import check_video_encoder, encode_clips
 from ..models.teacher import VidLanKDTeacher
 from ..reliability.same_run import model_fingerprint
-from ..utils.io import atomic_file, atomic_write, sha256_of
+from ..utils.io import atomic_file, atomic_write, one_responsible, sha256_of
 from .folders import begin_folder
 
-# An interrupted vokenization repeats at most one shard per process; processes share the work by shards.
+# An interrupted vokenization repeats at most one shard per process.
 MOST_SHARD_BLOCKS, LEAST_SHARDS = 8192, 16
 
 
@@ -47,8 +52,8 @@ def vokenize(
 ) -> dict:
     """Assigns the nearest of `num_vokens` clips to every token of `blocks`.
 
-    The vokenizer reads complete, unmasked blocks with [CLS] and [SEP]. Processes of one launch share the work; an
-    interrupted run continues when it is called again.
+    The vokenizer reads complete, unmasked blocks with [CLS] and [SEP]. Processes that call it with the same folder
+    share the work, also on several machines; an interrupted run continues when it is called again.
 
     Args:
         vokenizer: Teacher trained with a contrastive loss.
@@ -80,31 +85,71 @@ def vokenize(
     vokenizer.eval().to(state.device)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(clips))[:num_vokens])
     clips = clips.select(chosen)
-    with state.main_process_first():
-        info = _begin(folder, vokenizer, blocks, clips, num_vokens)
-        if (folder / "info.json").exists():
-            return read_vokens_info(folder)
-        if not (folder / "bank.safetensors").exists():
-            vectors = encode_clips(vokenizer, tokenizer, clips, max_video_length, batch_size)
-            atomic_write(folder / "bank.safetensors", save({"clips": vectors}))
-    bank = load_file(folder / "bank.safetensors")["clips"].to(state.device)
-    size = min(MOST_SHARD_BLOCKS, -(-len(blocks) // LEAST_SHARDS))
-    shards = [folder / f"shard-{i:05d}.npy" for i in range(-(-len(blocks) // size))]
-    for i in range(state.process_index, len(shards), state.num_processes):
-        if not shards[i].exists():
-            ids = blocks.array[i * size : (i + 1) * size]
-            vokens = _nearest_clips(vokenizer, tokenizer, ids, bank, batch_size, description=shards[i].stem)
-            with atomic_file(shards[i]) as file:
-                np.save(file, vokens, allow_pickle=False)
-    state.wait_for_everyone()
-    if state.is_main_process:
-        info |= _join(shards, folder / "vokens.npy", len(bank))
-        info["sha256"] = sha256_of(folder / "vokens.npy")
-        atomic_write(folder / "info.json", json.dumps(sealed(info), indent=2) + "\n")
+    work = _Vokenization(folder, vokenizer, tokenizer, blocks, clips, max_video_length, batch_size)
+
+    def help_in(_: Path) -> bool:
+        tasks = SharedTasks(folder)
+        if work.complete or not tasks.folder.is_dir():
+            return False
+        _begin(folder, vokenizer, blocks, clips, num_vokens)
+        with suppress(TasksRemoved):
+            work.run(tasks)
+        return tasks.claimed > 0
+
+    with one_responsible(folder, (folder / "info.json").exists, help_in) as responsible:
+        if responsible:
+            info = _begin(folder, vokenizer, blocks, clips, num_vokens)
+            if not (folder / "info.json").exists():
+                work.write(info)
+    return read_vokens_info(folder)
+
+
+@dataclass
+class _Vokenization:
+    """The arguments of [`vokenize`], and its tasks: the vectors of the clips, then a task for each shard of blocks."""
+
+    folder: Path
+    vokenizer: VidLanKDTeacher
+    tokenizer: Any
+    blocks: TextBlocks
+    clips: Dataset
+    max_video_length: int
+    batch_size: int
+    complete: bool = False  # whether this process has seen all tasks done
+
+    def write(self, info: dict) -> None:
+        """Runs all tasks that are not done, and joins the shards."""
+        tasks = SharedTasks(self.folder)
+        tasks.folder.mkdir(exist_ok=True)
+        shards = [self.folder / f"{name}.npy" for name in self.run(tasks)]
+        info |= _join(shards, self.folder / "vokens.npy", len(self.clips))
+        info["sha256"] = sha256_of(self.folder / "vokens.npy")
+        tasks.remove()
         for shard in shards:
             shard.unlink()
-    state.wait_for_everyone()
-    return read_vokens_info(folder)
+        atomic_write(self.folder / "info.json", json.dumps(sealed(info), indent=2) + "\n")
+
+    def run(self, tasks: SharedTasks) -> list[str]:
+        """Runs tasks until all are done; returns the names of the shards."""
+        list(tasks.run([("bank", None)], self._encode_clips))
+        bank = load_file(self.folder / "bank.safetensors")["clips"].to(PartialState().device)
+        size = min(MOST_SHARD_BLOCKS, -(-len(self.blocks) // LEAST_SHARDS))
+        shards = [(f"shard-{i:05d}", slice(i * size, (i + 1) * size)) for i in range(-(-len(self.blocks) // size))]
+        names = [name for name, _, _ in tasks.run(shards, partial(self._vokenize_shard, bank))]
+        self.complete = True
+        return names
+
+    def _encode_clips(self, tasks: Path, name: str, _: None) -> dict:
+        vectors = encode_clips(self.vokenizer, self.tokenizer, self.clips, self.max_video_length, self.batch_size)
+        atomic_write(self.folder / "bank.safetensors", save({"clips": vectors}))
+        return {}
+
+    def _vokenize_shard(self, bank: Tensor, tasks: Path, name: str, rows: slice) -> dict:
+        ids = self.blocks.array[rows]
+        vokens = _nearest_clips(self.vokenizer, self.tokenizer, ids, bank, self.batch_size, description=name)
+        with atomic_file(self.folder / f"{name}.npy") as file:
+            np.save(file, vokens, allow_pickle=False)
+        return {}
 
 
 def nearest(queries: Tensor, bank: Tensor, rows: int = 8192) -> Tensor:

@@ -4,12 +4,11 @@ import os
 import platform
 import time
 import uuid
-from contextlib import suppress
 from pathlib import Path
 
 from transformers import TrainingArguments
 
-from ..utils.locks import take_lock
+from ..utils.locks import holder_of, sign, take_lock
 from .ranks import broadcast_from_main, refuse_if_any_rank_refuses
 
 LOCK = ".lock"
@@ -49,16 +48,13 @@ def _lock(descriptor: int, folder: Path) -> str:
     """Locks the folder's lock file and writes host and process id into it, or returns a message with its holder."""
     free = take_lock(descriptor, wait=False)
     if free is False:
-        holder = os.pread(descriptor, 1000, 0).decode(errors="replace").strip()
         return (
-            f"another run uses {folder} ({holder or 'a process that could not write its name'}): wait until it ends, "
-            "stop it, or choose another --output_dir"
+            f"another run uses {folder} ({holder_of(folder / LOCK)}): wait until it ends, stop it, or choose another "
+            "--output_dir"
         )
     if free is None:
         print(f"The file system of {folder} has no locks: do not start a second run in this folder.", flush=True)
-    with suppress(OSError):  # a full disk: the lock itself takes no space
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
+    sign(descriptor)
     return ""
 
 

@@ -14,6 +14,7 @@ from accelerate.commands.launch import launch_command_parser
 from transformers import Trainer, TrainingArguments
 
 from ..utils.messages import number_of
+from .ranks import wait_for_all
 
 
 def describe_launch(args: TrainingArguments) -> str:
@@ -70,7 +71,7 @@ def end_run(trainer: Trainer, exit_code: int = 0) -> None:
         trainer: The run.
         exit_code: Exit code under DeepSpeed.
     """
-    trainer.accelerator.wait_for_everyone()
+    wait_for_all("finishes the run")
     trainer.accelerator.end_training()
     not_pushed = getattr(trainer, "push_error", None)
     if not_pushed:

@@ -4,6 +4,8 @@ import itertools
 
 import torch.distributed as dist
 
+from ..utils.locks import Waiting
+
 _rounds = itertools.count()
 
 
@@ -37,6 +39,21 @@ def gather_messages(message: str = "") -> list[str]:
     if number:  # all processes have read the previous round, since they are in this one
         store.delete_key(_key(number - 1, rank))
     return messages
+
+
+def wait_for_all(what: str) -> None:
+    """Waits until all processes have come here, however long one of them takes; all processes call it equally often.
+
+    Args:
+        what: What a process may still be doing, for the message.
+    """
+    store = default_store()
+    if store is None:
+        return
+    number, waiting = next(_rounds), Waiting()
+    store.set(_key(number, dist.get_rank()), "")
+    while absent := [rank for rank in range(dist.get_world_size()) if not store.check([_key(number, rank)])]:
+        waiting.pause(f"process {absent[0]} {what}")
 
 
 def refuse_if_any_rank_refuses(reason: str) -> None:

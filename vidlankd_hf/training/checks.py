@@ -165,7 +165,6 @@ def check_teacher_options(args, teacher: PreTrainedModel, other_tokenizer: bool)
 def as_blocks(
     data: Any,
     models: list[PreTrainedModel],
-    args,
     tokenizer: PreTrainedTokenizerBase,
     teacher_tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> Any:
@@ -176,12 +175,11 @@ def as_blocks(
     Args:
         data: A data set, a dict of several, or `None`.
         models: Student and teacher, which limit the length of a block.
-        args: Arguments of the run; the main process tokenizes first.
         tokenizer: The student's tokenizer.
         teacher_tokenizer: The teacher's tokenizer, if it has another one; the blocks are then aligned with it.
     """
     if _is_dict_of_several(data):
-        return {name: as_blocks(one, models, args, tokenizer, teacher_tokenizer) for name, one in data.items()}
+        return {name: as_blocks(one, models, tokenizer, teacher_tokenizer) for name, one in data.items()}
     columns = getattr(data, "column_names", None)
     if not isinstance(columns, list) or "text" not in columns or "input_ids" in columns:
         return data
@@ -194,8 +192,7 @@ def as_blocks(
         alignment = {"teacher_tokenizer": teacher_tokenizer, "teacher_length": longest_sequence(reader)}
     limits = [limit - 2 for limit in map(longest_sequence, models) if limit is not None]
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "vidlankd"
-    with args.main_process_first(local=False):
-        return load_text_blocks(data, tokenizer, folder, block_tokens=min([BLOCK_TOKENS, *limits]), **alignment)
+    return load_text_blocks(data, tokenizer, folder, block_tokens=min([BLOCK_TOKENS, *limits]), **alignment)
 
 
 def _is_dict_of_several(data: Any) -> bool:

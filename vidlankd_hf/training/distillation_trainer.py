@@ -121,8 +121,8 @@ class DistillationTrainer(BaseTrainer):
             aligned = differs(*tokenizers) or alignment_of(train_dataset) is not None
             check_teacher_options(args, teacher_model, aligned)
             readers.append(teacher_model)
-        train_dataset = as_blocks(train_dataset, readers, args, *tokenizers)
-        eval_dataset = as_blocks(eval_dataset, readers, args, *tokenizers)
+        train_dataset = as_blocks(train_dataset, readers, *tokenizers)
+        eval_dataset = as_blocks(eval_dataset, readers, *tokenizers)
         check_texts("train_dataset", train_dataset, processing_class)
         check_texts("eval_dataset", eval_dataset, processing_class)
         check_vokens(model, train_dataset, eval_dataset)

@@ -11,7 +11,7 @@ EXAMPLES = _ROOT / "examples"
 ACCELERATE_CONFIGS = _ROOT / "accelerate_configs"
 # Command -> example. The examples' names are also the sections of a settings file.
 COMMANDS = {
-    "make-world": "make_world", "extract": "extract_features", "inspect": "inspect_data",
+    "make-world": "make_world", "extract": "extract_features", "inspect": "inspect_data", "prepare": "prepare",
     "teacher": "pretrain_teacher", "vokenize": "vokenize", "distill": "distill", "probe": "probe", "ground": "ground",
     "finetune": "finetune", "evaluate": "evaluate_all", "ablate": "ablate", "demo": "demo", "plot": "plot_run",
     "convert": "convert_original", "convert-howto100m": "convert_howto100m",

@@ -6,12 +6,23 @@ import hashlib
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from .locks import LOCK, is_same_file, open_lock, remove_if_abandoned, remove_locked, take_lock
+from .locks import (
+    LOCK,
+    Waiting,
+    holder_of,
+    is_first_process,
+    is_same_file,
+    open_lock,
+    remove_if_abandoned,
+    remove_locked,
+    sign,
+    take_lock,
+)
 
 MADE_OF = "made_of"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -83,7 +94,7 @@ def temporary_dir(parent: Path | None = None, name: str = "vidlankd") -> Iterato
     while True:
         temporary = parent / f".{name}-{uuid.uuid4().hex}.making"
         temporary.mkdir(mode)
-        held = _open_locked(temporary)
+        held = _lock(temporary)
         if held is not None:  # otherwise another process removed it as abandoned before it was locked
             break
     try:
@@ -95,16 +106,20 @@ def temporary_dir(parent: Path | None = None, name: str = "vidlankd") -> Iterato
 
 
 @contextmanager
-def resumable_dir(folder: str | Path, of: str) -> Iterator[Path | None]:
+def resumable_dir(folder: str | Path, of: str, help_in: Callable[[Path], bool] | None = None) -> Iterator[Path | None]:
     """Yields a hidden folder that is renamed to `folder` when the block ends without an error.
 
-    An interrupted process leaves the hidden folder, and the next process continues with its contents. Only one process
-    works at a time; the others wait. A `ValueError` means that the input is wrong: then nothing is left.
+    An interrupted process leaves the hidden folder, and the next process continues with its contents. One process at a
+    time is responsible for the folder; the others help or wait, and one of them continues if it ends. In a file system
+    without locks it is the first process of a launch. A `ValueError` means that the input is wrong: then nothing is
+    left.
 
     Args:
         folder: Final path. Its name ends with a dash and a hash of everything that determines the contents.
         of: Description of what determines the contents, except for the contents of the source files. Leftovers with
             this description and another hash are removed: the source files have changed since.
+        help_in: Called with the hidden folder while another process is responsible for it; does a part of the work and
+            returns whether there was any.
 
     Yields:
         The hidden folder, or `None` if `folder` exists, for example because another process has made it.
@@ -112,11 +127,10 @@ def resumable_dir(folder: str | Path, of: str) -> Iterator[Path | None]:
     folder = Path(folder)
     part = folder.with_name(f".{folder.name}.part")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    held = None
-    while held is None:
-        part.mkdir(exist_ok=True)
-        held = _open_locked(part)
-    try:
+    with one_responsible(part, folder.exists, help_in) as responsible:
+        if not responsible:
+            yield None
+            return
         if folder.exists():
             remove_locked(part)
             yield None
@@ -135,7 +149,38 @@ def resumable_dir(folder: str | Path, of: str) -> Iterator[Path | None]:
         sync_tree(part)
         move(part, folder)
         (folder / LOCK).unlink(missing_ok=True)  # not before: another process would lock a new one and work here
+
+
+@contextmanager
+def one_responsible(
+    folder: Path, is_finished: Callable[[], bool], help_in: Callable[[Path], bool] | None = None
+) -> Iterator[bool]:
+    """Lets one process at a time be responsible for a folder during the block; the others help or wait.
+
+    Args:
+        folder: The folder; it is created. It holds a lock file during the block.
+        is_finished: Whether there is nothing left to do; asked while another process is responsible.
+        help_in: See [`resumable_dir`].
+
+    Yields:
+        Whether this process is responsible; if not, another one has finished.
+    """
+    held, waiting = None, Waiting()
+    while held is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = _lock(folder, needs_locks=not is_first_process())
+        if held is None:
+            if is_finished():
+                yield False
+                return
+            if help_in is None or not help_in(folder):
+                waiting.pause(f"{holder_of(folder / LOCK)} prepares {folder}")
+    sign(held)
+    try:
+        yield True
     finally:
+        if is_same_file(held, folder / LOCK):
+            (folder / LOCK).unlink()
         os.close(held)
 
 
@@ -158,16 +203,19 @@ def discard(folder: Path, inode: int) -> None:
             move(folder, temporary / folder.name)
 
 
-def _open_locked(folder: Path) -> int | None:
-    """Opens and locks a folder, waiting for a process that holds it; returns `None` if the folder is gone by then."""
+def _lock(folder: Path, needs_locks: bool = False) -> int | None:
+    """Opens and locks a folder; returns `None` if another process holds it, or has renamed or removed it.
+
+    Args:
+        folder: The folder.
+        needs_locks: Whether to return `None` too if the file system has no locks.
+    """
     try:
         held = open_lock(folder)
     except FileNotFoundError:
         return None
-    if take_lock(held, wait=False) is False:
-        print(f"Another process is working on {folder}: waiting for it.", flush=True)
-        take_lock(held, wait=True)
-    if is_same_file(held, folder / LOCK):
+    taken = take_lock(held, wait=False)
+    if taken is not False and not (taken is None and needs_locks) and is_same_file(held, folder / LOCK):
         return held
     os.close(held)
     return None

@@ -3,7 +3,9 @@
 import errno
 import fcntl
 import os
+import platform
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 LOCK = ".lock"  # in a folder that is being made
 _IN_USE = (errno.EACCES, errno.EAGAIN)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+POLL_SECONDS, FIRST_SECONDS, SAY_SECONDS = 0.2, 2.0, 60.0
 
 
 def take_lock(descriptor: int, wait: bool) -> bool | None:
@@ -35,6 +38,53 @@ def take_lock(descriptor: int, wait: bool) -> bool | None:
             raise
         return None
     return True
+
+
+def release_lock(descriptor: int) -> None:
+    """Releases a lock and closes its file; child processes that inherited the descriptor do not hold it any longer."""
+    with suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
+
+
+def sign(descriptor: int) -> None:
+    """Writes host and process id into a lock file that this process holds, for [`holder_of`]."""
+    with suppress(OSError):  # a full disk: the lock itself takes no space
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
+
+
+def holder_of(path: Path) -> str:
+    """The process that signed a lock file last, for messages."""
+    try:
+        with open(path, errors="replace") as file:
+            return file.read(1000).strip() or "a process that could not write its name"
+    except OSError:
+        return "another process"
+
+
+def is_first_process() -> bool:
+    """Whether this process may work without locks: it is alone, or the first one of its launch."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+class Waiting:
+    """A wait for something that another process does; one process of each machine says so every minute."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + FIRST_SECONDS
+
+    def pause(self, what: str) -> None:
+        """Sleeps for a moment.
+
+        Args:
+            what: What is missing, and which process makes it.
+        """
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + SAY_SECONDS
+            if os.environ.get("LOCAL_RANK", "0") == "0":
+                print(f"Waiting: {what}.", flush=True)
+        time.sleep(POLL_SECONDS)
 
 
 def open_folder(path: str | Path) -> int:
@@ -84,14 +134,15 @@ def lock_file(path: Path) -> Iterator[int]:
         The file's descriptor. A child process that inherits it also holds the lock, until the child ends.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    waiting = Waiting()
     while True:
         held = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        if take_lock(held, wait=False) is False:
-            print(f"Another process holds {path}: waiting for it.", flush=True)
-            take_lock(held, wait=True)
+        while take_lock(held, wait=False) is False:
+            waiting.pause(f"{holder_of(path)} holds {path}")
         if is_same_file(held, path):
             break
         os.close(held)
+    sign(held)
     try:
         yield held
     finally:

@@ -12,11 +12,10 @@ from .recipe import LENGTH, WORLD_SEED
 FILES = {"captions": "captions.jsonl", **{name: name for name in ("features", "tokenizer", "videos", "text")}}
 
 
-def use_world(args, own) -> None:
-    """Points a script to the grounded world `own.world`, which is built first if it is missing; every rank waits.
+def use_world(own) -> None:
+    """Points a script to the grounded world `own.world`. One process builds it if it is missing; the others wait.
 
     Args:
-        args: Training arguments of the run. Creating them has connected the ranks, so that they can wait.
         own: Script arguments; paths that are `None` become those of the world.
 
     Raises:
@@ -24,26 +23,25 @@ def use_world(args, own) -> None:
     """
     _refuse_data_without_features(own)
     options = {"output_dir": own.world, "seed": WORLD_SEED}
-    _make_if_missing(args, Path(own.world, "world.json"), "make_world", options)
+    _make_if_missing(Path(own.world, "world.json"), "make_world", options)
     _fill_in(own)
 
 
-def make_teacher_if_missing(args, world: str, teacher: str) -> None:
-    """Trains the grounded world's default teacher in the folder `teacher`; every rank waits for it."""
+def make_teacher_if_missing(world: str, teacher: str) -> None:
+    """Trains the grounded world's default teacher in the folder `teacher`, in one process; the others wait for it."""
     options = {"world": world, "output_dir": teacher, "seed": WORLD_SEED, "report_to": "none"}
-    _make_if_missing(args, Path(teacher, "model.safetensors"), "pretrain_teacher", options)
+    _make_if_missing(Path(teacher, "model.safetensors"), "pretrain_teacher", options)
 
 
-def _make_if_missing(args, made: Path, example: str, options: dict) -> None:
+def _make_if_missing(made: Path, example: str, options: dict) -> None:
     words = flags(options)
-    with args.main_process_first(local=False):
-        if made.exists():
-            return
-        # The example holds the lock until it ends, even if this process is killed: the next start waits for it.
-        with lock_file(made.parent.with_name(f".{made.parent.name}.making")) as held:
-            if not made.exists():
-                print(f"{made} is missing: making it now with {example}.py {shlex.join(words)}", flush=True)
-                run_script(EXAMPLES / f"{example}.py", *words, lock=held)
+    if made.exists():
+        return
+    # The example holds the lock until it ends, even if this process is killed: the next start waits for it.
+    with lock_file(made.parent.with_name(f".{made.parent.name}.making")) as held:
+        if not made.exists():
+            print(f"{made} is missing: making it now with {example}.py {shlex.join(words)}", flush=True)
+            run_script(EXAMPLES / f"{example}.py", *words, lock=held)
 
 
 def use_existing_world(own, parser, instead: str) -> None:
