@@ -5,7 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..utils.folders import files_below, is_media, listed
@@ -239,10 +239,13 @@ def caption_files(path: Path, account: Account | None = None) -> list[Path]:
 
 def _captions(rows: Rows, kind: str, corrections: Counter, account: Account | None) -> Iterator[Caption]:
     """Checks rows of (where, video, start, end, text) and yields them as captions."""
+    checked = None  # the video of the row before
     for where, video, start, end, text in rows:
         if account is not None:
             account.read["captions"] += 1
-        _check_video(video, where)
+        if checked is None or video != checked:
+            _check_video(video, where)
+            checked = video
         if kind == TABLE and start is None:
             corrections["without a time were left out"] += 1
             if account is not None:
@@ -264,8 +267,7 @@ def _captions(rows: Rows, kind: str, corrections: Counter, account: Account | No
                 f"{where}: the caption of {video!r} has {len(text):,} characters, but at most {MAX_CHARACTERS:,} are "
                 "allowed: divide it, with the time of each part"
             )
-        times = [start] if end is None else [start, end]
-        if not all(isinstance(t, (int, float)) and not isinstance(t, bool) and abs(t) < MOST_SECONDS for t in times):
+        if not (_is_seconds(start) and (end is None or _is_seconds(end))):
             raise ValueError(
                 f"{where}: start {_short(start)} and end {_short(end)} must be numbers of seconds below "
                 f"{MOST_SECONDS:,}"
@@ -279,6 +281,10 @@ def _captions(rows: Rows, kind: str, corrections: Counter, account: Account | No
         yield Caption(video, float(start), None if end is None else float(end), text)
 
 
+def _is_seconds(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < MOST_SECONDS
+
+
 def _short(value: Any) -> str:
     """At most 80 characters of a value; Python refuses to write integers of thousands of digits."""
     try:
@@ -289,6 +295,8 @@ def _short(value: Any) -> str:
 
 
 def _check_unicode(text: str, where: str) -> None:
+    if text.isascii():
+        return
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -302,8 +310,8 @@ def _check_video(video: Any, where: str) -> None:
     if not isinstance(video, str) or not video.strip():
         raise ValueError(f"{where}: video {_short(video)} and text must be non-empty strings")
     _check_unicode(video, where)
-    path = PurePosixPath(video.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or any(ord(character) < 32 for character in video):
+    parts = video.replace("\\", "/").split("/")
+    if not parts[0] or ".." in parts or min(video) < " ":
         raise ValueError(
             f"{where}: the video {video!r} leads out of the folder or is not a file name: use the file name only"
         )
