@@ -1,18 +1,21 @@
 # Each target makes the environment it needs. On a machine that has the environment already: make test PYTHON=python
 VENV ?= .venv
 PYTHON ?= $(VENV)/bin/python
-READY := $(if $(filter $(VENV)/bin/python,$(PYTHON)),$(VENV)/.installed,)
+OWN := $(filter $(VENV)/bin/python,$(PYTHON))
+READY := $(if $(OWN),$(VENV)/.installed-dev)
+# What the demo needs is a part of what the tests need.
+WORLD := $(if $(OWN),$(or $(wildcard $(READY)),$(VENV)/.installed-world))
 
 .PHONY: demo evidence ablations test test-slow drills fuzz mutants test-lowest bench results style types wheel docs \
 	notebook clean
 
-demo: $(READY)  ## the main job on the grounded world: world, teacher, students, probe, report
+demo: $(WORLD)  ## the main job on the grounded world: world, teacher, students, probe, report
 	$(PYTHON) examples/demo.py
 
-evidence: $(READY)  ## the demo over three seeds of world and training
+evidence: $(WORLD)  ## the demo over three seeds of world and training
 	$(PYTHON) examples/demo.py --output_dir outputs/evidence --seeds 1 2 3 --thorough
 
-ablations: $(READY)  ## every comparison of the paper on the grounded world, one seed
+ablations: $(WORLD)  ## every comparison of the paper on the grounded world, one seed
 	$(PYTHON) examples/ablate.py
 
 # Models this small gain nothing from several threads, and threads that wait for a busy core cost a factor of ten.
@@ -61,8 +64,8 @@ docs: $(READY)  ## the documentation, strictly, into site/
 clean:
 	rm -rf $(VENV) .venv-lowest site build dist *.egg-info
 
-$(VENV)/.installed: setup.py constraints.txt
+$(VENV)/.installed-%: setup.py constraints.txt
 	@echo "Installing into $(VENV); this takes about 5 minutes."
 	python3 -m venv $(VENV)
-	$(VENV)/bin/pip install -q -c constraints.txt -e ".[dev]"
+	$(VENV)/bin/pip install -q -c constraints.txt -e ".[$*]"
 	touch $@

@@ -21,6 +21,7 @@ from vidlankd_hf.experiments.ablations.run_seed import run_seed
 from vidlankd_hf.experiments.ablations.runs import DATA, SeedRuns
 from vidlankd_hf.experiments.ablations.tables import TABLES
 from vidlankd_hf.experiments.ablations.tradeoff import draw_tradeoff
+from vidlankd_hf.utils.messages import nearest
 from vidlankd_hf.utils.yaml_files import read_yaml
 
 
@@ -28,7 +29,7 @@ def main() -> None:
     parser = CommandLine(__doc__)
     choices = [*TABLES, "all"]
     about = f"one or more of {', '.join(choices)}; default: all"
-    parser.add_argument("--table", nargs="+", choices=choices, default=["all"], metavar="TABLE", help=about)
+    parser.add_argument("--table", nargs="+", default=["all"], metavar="TABLE", help=about)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="seeds of world and training; default: 1")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/ablations"), help="folder for all output")
     parser.add_argument("--results", type=Path, help="folder of the results; default: OUTPUT_DIR/results")
@@ -37,6 +38,9 @@ def main() -> None:
     )
     parser.add_argument("--jobs", type=int, help="runs at the same time; default: 2, or 1 on your own data")
     args = parser.parse(section_needed=False)
+    unknown = [table for table in args.table if table not in choices]
+    if unknown:
+        parser.error(f"there is no table {unknown[0]!r}: give {about}{nearest(unknown[0], choices)}")
     own = {} if parser.config is None else read_yaml(parser.config)
     recipes = {name: own[name] for name in DATA if name in own}
     config = parser.config if recipes else None

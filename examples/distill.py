@@ -75,7 +75,7 @@ def main() -> None:
         processing_class=tokenizer,
         teacher_tokenizer=teacher_tokenizer,
     )
-    log_on_main(args, f"{len(train)} blocks of text to train on, {len(held_out or ())} to evaluate on.")
+    log_on_main(args, f"Blocks of text: {len(train)} to train on, {len(held_out or ())} to evaluate on.")
     trainer.train(resume_from_checkpoint=checkpoint)
     evaluate_and_save(trainer)
 

@@ -11,14 +11,13 @@ of the significance tests. Every result is kept in --output_dir: after an
 interruption, the same command continues.
 """
 
-import json
 import shlex
 
 from transformers.utils import logging
 
 import vidlankd_hf.experiments.world  # noqa: F401  (adds its task to TASKS)
 from vidlankd_hf.cli import CommandLine, run_example
-from vidlankd_hf.evaluation.comparison import Comparison, options_in
+from vidlankd_hf.evaluation.comparison import Comparison, finetuning_options, options_in
 from vidlankd_hf.evaluation.report import summarize, write_report
 from vidlankd_hf.evaluation.script_arguments import ComparisonArguments
 from vidlankd_hf.experiments.parallel_evaluation import compute_in_parallel
@@ -28,7 +27,7 @@ def main() -> None:
     parser = CommandLine(__doc__, ComparisonArguments)
     (args,) = parser.parse(keep_unknown=True)
     try:
-        passed_on = {**json.loads(args.finetune_options or "{}"), **options_in(parser.unknown)}
+        passed_on = {**finetuning_options(args.finetune_options), **options_in(parser.unknown)}
         comparison = Comparison(args, passed_on)
     except (ValueError, OSError) as error:
         parser.error(str(error))

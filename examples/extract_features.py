@@ -24,6 +24,7 @@ from vidlankd_hf.extraction import Limits, Stream, extract_features
 from vidlankd_hf.extraction.streams import paper_streams, with_processors
 from vidlankd_hf.reliability.launch import requested_launch
 from vidlankd_hf.utils.errors import show_log
+from vidlankd_hf.utils.messages import number_of
 
 WORLD = Path("outputs/world")
 GROUPS = {
@@ -42,9 +43,7 @@ def main() -> None:
     parser.add_argument("--streams", nargs="+", default=[], help="streams, as described above; default: none")
     parser.add_argument("--frame_model", help="short for --streams frame=MODEL@1; default: none")
     parser.add_argument("--clip_model", help="short for --streams clip=MODEL@24x16, with --frame_model; default: none")
-    parser.add_argument(
-        "--processors", nargs="+", default=[], help="name=FOLDER of an image processor; default: the model's"
-    )
+    parser.add_argument("--processors", nargs="+", default=[], help="name=FOLDER of a processor; default: the model's")
     parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32", help="backbone precision")
     parser.add_argument("--batch_size", type=int, default=32, help="pictures per forward pass; clips: a quarter")
     parser.add_argument("--device", help="device of the backbones; default: a GPU if there is one")
@@ -52,15 +51,9 @@ def main() -> None:
     parser.add_argument("--max_failed", type=int, default=0, help="videos that may fail before the exit code is 1")
     parser.add_argument("--retry_failed", action="store_true", help="try failed videos again")
     parser.add_argument("--shard_bytes", type=int, default=2**30, help="approximate bytes per shard; default: 1 GiB")
-    parser.add_argument(
-        "--stall_seconds", type=float, default=60, help="seconds without a frame after which a video fails"
-    )
-    parser.add_argument(
-        "--video_seconds", type=float, default=4 * 3600, help="seconds of decoding after which a video fails"
-    )
-    parser.add_argument(
-        "--decoder_memory", type=int, default=4 * 2**30, help="bytes per decoding process; default: 4 GiB"
-    )
+    parser.add_argument("--stall_seconds", type=float, default=60, help="seconds without a frame until a video fails")
+    parser.add_argument("--video_seconds", type=float, default=4 * 3600, help="a video fails after this decoding time")
+    parser.add_argument("--decoder_memory", type=int, default=4 * 2**30, help="bytes per decoder; default: 4 GiB")
     args = parser.parse()
 
     if args.videos is None:
@@ -99,7 +92,8 @@ def main() -> None:
         return
     parser.save_settings(store.folder)
     hours = sum(map(store.duration, store.video_ids)) / 3600
-    print(f"Features of {len(store)} videos ({hours:.2f} h), {store.feature_size} values per step, in {store.folder}.")
+    videos = number_of(len(store), "video")
+    print(f"Features of {videos} ({hours:.2f} h), {store.feature_size} values per step, in {store.folder}.")
     print(
         f"Next: vidlankd inspect --features {store.folder} --captions CAPTIONS --videos VIDEOS --tokenizer TOKENIZER"
     )

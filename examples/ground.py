@@ -20,6 +20,7 @@ from vidlankd_hf.evaluation.grounding_text import check_same_teacher, describe
 from vidlankd_hf.evaluation.script_arguments import GroundingArguments
 from vidlankd_hf.experiments.world.bootstrap import use_existing_world
 from vidlankd_hf.models.teacher import check_path
+from vidlankd_hf.utils.messages import number_of
 
 GROUPS = {
     "what to show": ("sentences", "num_nearest", "heat_clip", "window", "output_dir"),
@@ -71,7 +72,8 @@ def main() -> None:
     if student is not None and found[0].student is None:
         print(f"\n{found[0].without_student}")
     print(
-        f"\n{len(found)} sentences over {len(clips)} clips are in {folder}: grounding.html is the page, nearest-*.png "
+        f"\n{number_of(len(found), 'sentence')} over {number_of(len(clips), 'clip')} in {folder}: grounding.html is "
+        "the page, nearest-*.png "
         f"and heat-*.png are the pictures.\nNext: open {folder / 'grounding.html'} in a browser; it needs no network."
     )
 

@@ -15,6 +15,7 @@ from collections import Counter
 from vidlankd_hf.cli import CommandLine, run_example
 from vidlankd_hf.extraction.import_features import ImportedStream, import_features
 from vidlankd_hf.utils.errors import show_log
+from vidlankd_hf.utils.messages import number_of
 
 
 def main() -> None:
@@ -33,12 +34,15 @@ def main() -> None:
         streams, args.output_dir, args.id_column, args.max_failed, args.retry_failed, args.shard_bytes
     )
     parser.save_settings(store.folder)
-    for name, what in (("quarantine.jsonl", "videos"), ("left_out.jsonl", "files")):
+    for name, what in (("quarantine.jsonl", "video"), ("left_out.jsonl", "file")):
         lines = (store.folder / name).read_text().splitlines() if (store.folder / name).exists() else []
         for reason, count in Counter(json.loads(line)["reason"] for line in lines).items():
-            print(f"{count} {what} were left out: {reason}. {store.folder / name} lists them.")
+            print(f"Left out {number_of(count, what)}: {reason}. {store.folder / name} lists them.")
     hours = sum(map(store.duration, store.video_ids)) / 3600
-    print(f"Features of {len(store)} videos ({hours:.2f} h), {store.feature_size} values per step, in {store.folder}.")
+    print(
+        f"Features of {number_of(len(store), 'video')} ({hours:.2f} h), {store.feature_size} values per step, in "
+        f"{store.folder}."
+    )
     print(f"Next: vidlankd inspect --features {store.folder} --captions CAPTIONS --tokenizer TOKENIZER")
 
 

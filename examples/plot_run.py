@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vidlankd_hf.cli import CommandLine, run_example
 from vidlankd_hf.hub.curves import draw_curves, losses_in, read_curves
+from vidlankd_hf.utils.messages import nearest, number_of
 
 DEFAULT_RUNS = ("outputs/teacher", "outputs/student")
 
@@ -37,7 +38,7 @@ def main() -> None:
     metrics = args.metrics or losses_in(dict.fromkeys(logged))
     unknown = [name for name in metrics if name not in logged and f"eval_{name}" not in logged]
     if unknown:
-        parser.error(f"no run logged {unknown[0]!r}: choose among {', '.join(logged)}")
+        parser.error(f"no run logged {unknown[0]!r}: choose among {', '.join(logged)}{nearest(unknown[0], logged)}")
     if not metrics:
         parser.error("the runs have logged no loss yet: wait until --logging_steps steps are done, or give --metrics")
 
@@ -50,8 +51,8 @@ def main() -> None:
             if points:
                 parts.append(f"{name} {points[-1][1]:.4g}{' (evaluation)' if f'eval_{name}' in curve else ''}")
         steps = max(step for points in curve.values() for step, _ in points)
-        print(f"{run}: {steps} steps; at the end {', '.join(parts)}")
-    print(f"The curves of {len(curves)} runs are in {args.output}: {', '.join(metrics)}.")
+        print(f"{run}: {number_of(steps, 'step')}; at the end {', '.join(parts)}")
+    print(f"The curves of {number_of(len(curves), 'run')} are in {args.output}: {', '.join(metrics)}.")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from vidlankd_hf.reliability.launch import describe_launch, end_run
 from vidlankd_hf.reliability.run_dir import log_on_main, open_run_dir
 from vidlankd_hf.training.build import build_teacher, evaluate_and_save
 from vidlankd_hf.training.script_arguments import OUTPUT, PRETRAINING, TeacherArguments
+from vidlankd_hf.utils.messages import number_of
 
 GROUPS = {
     "data": ("features", "captions", "tokenizer", "caption_format", "caption_encoding", "caption_columns",
@@ -67,7 +68,9 @@ def main() -> None:
     trainer = TeacherTrainer(
         model=teacher, args=args, train_dataset=train, eval_dataset=held_out, processing_class=tokenizer
     )
-    log_on_main(args, f"{len(train)} windows to train on, {len(held_out or ())} of other videos to evaluate on.")
+    log_on_main(
+        args, f"{number_of(len(train), 'window')} to train on, {len(held_out or ())} of other videos to evaluate on."
+    )
     trainer.train(resume_from_checkpoint=checkpoint)
     evaluate_and_save(trainer)
     text = f"--world {own.world}" if on_world else "--text TEXT"

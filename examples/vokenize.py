@@ -20,6 +20,7 @@ from vidlankd_hf.experiments.script_arguments import VokenizationArguments
 from vidlankd_hf.experiments.vokenization import vokenize
 from vidlankd_hf.experiments.world.bootstrap import use_existing_world
 from vidlankd_hf.models.teacher import check_path
+from vidlankd_hf.utils.messages import number_of
 
 
 def main() -> None:
@@ -52,7 +53,8 @@ def main() -> None:
     if state.is_main_process:
         parser.save_settings(args.output_dir)
     state.print(
-        f"The vokens of {len(blocks)} blocks are in {args.output_dir}: {info['used']} of {info['num_vokens']} clips "
+        f"The vokens of {number_of(len(blocks), 'block')} are in {args.output_dir}: {info['used']} of "
+        f"{info['num_vokens']} clips "
         f"are used, the most frequent one for {100 * info['largest_share']:.1f} % of the tokens.\n"
         f"Next: vidlankd distill --vokens {args.output_dir} "
         f"""--teacher {args.vokenizer} --objectives '{{"voken": 1}}'"""

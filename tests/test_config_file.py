@@ -160,3 +160,14 @@ def test_evaluate_all_keeps_what_it_passes_on(monkeypatch):
     _, parser = parse_command(monkeypatch, "evaluate_all", words)
     assert "finetune_options" not in parser.settings
     assert options_in(parser.unknown) == {"num_train_epochs": ["1"], "bf16": [], "learning_rate": ["1e-4"]}
+
+
+@pytest.mark.parametrize("given", ["{fp16: true", "[1]", "3", "[" * 100_000, "{'bf16': 1}"])
+def test_finetune_options_that_are_no_json_object_are_refused(monkeypatch, capsys, tmp_path, given):
+    words = ["--models", str(tmp_path), "--tasks", "rte", "--finetune_options", given]
+    monkeypatch.setattr("sys.argv", ["evaluate_all.py", *words])
+    with pytest.raises(SystemExit):
+        example("evaluate_all").main()
+    said = capsys.readouterr().err
+    assert f"--finetune_options {given[:60]} is not JSON of options" in said and "--warmup_ratio 0.1" in said
+    assert len(said) < 3000

@@ -2,12 +2,17 @@
 
 import json
 import logging
+import os
+import pty
 import subprocess
 import sys
+import termios
+from contextlib import suppress
 
 import pytest
 import torch
 from helpers import example, parse_command
+from launching import LIGHT
 
 from vidlankd_hf.cli import read_config, run_example
 from vidlankd_hf.utils import errors
@@ -44,6 +49,43 @@ def test_file_that_the_system_refuses_is_one_message(monkeypatch, tmp_path):
 def test_unexpected_error_keeps_its_traceback(main, error):
     with pytest.raises(error):
         run_example(main)
+
+
+BAR = f"""{LIGHT}
+import time
+from tqdm.auto import tqdm
+from vidlankd_hf.utils.errors import run_example
+
+def main():
+    for _ in tqdm(range(50)):
+        time.sleep(0.02)
+
+run_example(main)
+"""
+
+
+def lines_of_bar(stderr: int, **environment: str) -> int:
+    """Runs a command with a progress bar of a second; returns what it wrote to a pipe, or closes the terminal."""
+    done = subprocess.run([sys.executable, "-c", BAR], stderr=stderr, env={**os.environ, **environment}, check=True)
+    return (done.stderr or b"").count(b"\r")
+
+
+def test_progress_bars_do_not_fill_log_files():
+    assert lines_of_bar(subprocess.PIPE) <= 3, "its beginning and its end"
+    assert lines_of_bar(subprocess.PIPE, TQDM_MININTERVAL="0.1") > 5
+
+
+def test_progress_bars_at_a_terminal_stay_lively():
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    lines_of_bar(theirs)
+    os.close(theirs)
+    written = b""
+    with suppress(OSError):  # the end of what was written
+        while chunk := os.read(ours, 10_000):
+            written += chunk
+    os.close(ours)
+    assert written.count(b"\r") > 5
 
 
 HOSTILE = "a\x1b[2J\x1b]0;t\x07\r\u202e\x9b"  # clears the screen, names the window, writes over the line

@@ -4,13 +4,17 @@ import ast
 import importlib.machinery
 import importlib.metadata
 import importlib.util
+import os
 import re
+import shutil
+import subprocess
 import sys
 import tokenize
 from pathlib import Path
 
 import pytest
 
+import vidlankd_hf
 from vidlankd_hf.cli import COMMANDS, main
 from vidlankd_hf.reliability import run_dir
 from vidlankd_hf.utils.examples import ACCELERATE_CONFIGS, EXAMPLES
@@ -54,6 +58,30 @@ def test_command_alone_lists_all_commands_with_a_line_each(monkeypatch, capsys, 
 def test_unknown_command_names_the_nearest(monkeypatch):
     with pytest.raises(SystemExit, match="no command 'destil'; did you mean distill?"):
         run_main(monkeypatch, "destil", "--seed", "1")
+
+
+def test_every_public_name_can_be_imported_and_is_listed():
+    names = {}
+    exec("from vidlankd_hf import *", names)  # noqa: S102
+    assert set(vidlankd_hf.__all__) <= set(names) and set(vidlankd_hf.__all__) <= set(dir(vidlankd_hf))
+    with pytest.raises(AttributeError, match="no attribute 'VidLanKDTaecher'"):
+        vidlankd_hf.VidLanKDTaecher  # noqa: B018
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_the_demo_installs_only_what_it_needs(tmp_path):
+    def installs(target):
+        words = ["make", "-n", target, f"VENV={tmp_path}", f"PYTHON={tmp_path}/bin/python"]
+        clean = {name: value for name, value in os.environ.items() if "MAKE" not in name}  # of `make test`
+        done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=clean)
+        return re.findall(r'-e "(.+)"', done.stdout)
+
+    assert installs("demo") == [".[world]"] and installs("test") == [".[dev]"]
+    (tmp_path / ".installed-world").touch()
+    assert installs("demo") == [] and installs("test") == [".[dev]"]
+    (tmp_path / ".installed-world").unlink()
+    (tmp_path / ".installed-dev").touch()
+    assert installs("demo") == [] and installs("test") == []
 
 
 def test_command_runs_its_example_under_its_own_name(monkeypatch, capsys):

@@ -24,7 +24,8 @@ from transformers.hf_argparser import string_to_bool
 
 from .utils.addresses import is_address, public_address
 from .utils.errors import let_main_speak, printable, run_example
-from .utils.examples import COMMANDS, EXAMPLES, nearest, overview
+from .utils.examples import COMMANDS, EXAMPLES, overview
+from .utils.messages import nearest
 from .utils.yaml_files import read_yaml
 
 CONFIG_FILE = "config.yaml"
@@ -126,10 +127,9 @@ class CommandLine(HfArgumentParser):
         self.config = finder.parse_known_args(words)[0].config
         known = set(options) - set(NOT_SETTINGS)
         given = read_config(self.config, self.script, known, section_needed) if self.config is not None else {}
-        for name, value in given.items():
+        for name in given:
             options[name].required = False
-            if value is None:
-                self.set_defaults(**{name: None})
+        self.set_defaults(**{name: None for name, value in given.items() if value is None})
         # The Trainer prefers max_steps: that of a file or recipe must not override the epochs of the command line.
         if "num_train_epochs" in self._given_by(words):
             given.pop("max_steps", None)
@@ -138,7 +138,7 @@ class CommandLine(HfArgumentParser):
         if self.unknown and not keep_unknown:
             if not self.unknown[0].startswith("-"):
                 self.error(f"{self.unknown[0]!r} belongs to no option: write --OPTION VALUE; --help lists the options")
-            near = nearest(self.unknown[0].partition("=")[0], known, prefix="--")
+            near = nearest(self.unknown[0].partition("=")[0].lstrip("-").replace("-", "_"), known, prefix="--")
             self.error(f"there is no option {self.unknown[0]}{near}")
         named, replaced = self._given_by(words) | set(given), recipe(namespace) if recipe is not None else {}
         if "num_train_epochs" in named:

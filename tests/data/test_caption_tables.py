@@ -143,7 +143,7 @@ def test_several_captions_of_one_clip_share_its_times(tmp_path):
         (("a", "0:01", "2", "t"), ["video=clip", "start=begin:ms", "text=caption"], "row 2: the time '0:01' must be"),
         (("", "1", "2", "t"), COLUMNS, "row 2: video '' and text must be non-empty"),
         (("a", "[[1, 2], [3]]", "", "t"), ["video=clip", "times=begin", "text=caption"], "row 2: times .* must be"),
-        (("a", "[[1, 2], [2, 3]]", "", "t"), ["video=clip", "times=begin", "text=caption"], "has 2 times but 1 texts"),
+        (("a", "[[1, 2], [2, 3]]", "", "t"), ["video=clip", "times=begin", "text=caption"], "has 2 times but 1 text"),
         (("x/v.mp4", "1", "2", "t"), COLUMNS, "row 2: the videos 'v/v.mp4' and 'x/v.mp4' have the same file name"),
         (("a", "1", "2"), COLUMNS, "t.csv cannot be read as csv, with commas .*Expected 4 columns, got 3"),
         (("a", "1", "2", "t"), ["video=id", "text=caption"], "has no column 'id', only 'clip', 'begin', 'stop'"),

@@ -135,7 +135,7 @@ def test_known_faults_of_published_times_are_corrected_and_counted(tmp_path, cap
     entry = {"duration": 90, "timestamps": [[61.3, 60.7], [5, 5]], "sentences": ["He grinds it.", "It overturns."]}
     captions = read_captions(write(tmp_path / "train.json", {"v_a": entry}))
     assert [(c.start, c.end) for c in captions] == [(60.7, 61.3), (5.0, 6.0)]
-    assert "1 captions with swapped times" in caplog.text and "1 captions without duration" in caplog.text
+    assert "1 caption with swapped times" in caplog.text and "1 caption without duration" in caplog.text
 
 
 # ---- rolling captions ----
@@ -269,7 +269,7 @@ def test_file_of_ten_megabytes_is_read_completely(tmp_path):
 def test_speech_without_text_or_with_swapped_times_is_corrected_in_howto100m(tmp_path, caplog):
     columns = {"start": [5, 1, 3], "end": [2, 3, 4], "text": ["turned", float("nan"), " "]}
     assert read_captions(write(tmp_path / "a.json", {"v": columns})) == [Caption("v", 2.0, 5.0, "turned")]
-    assert "2 captions without text" in caplog.text and "1 captions with swapped times" in caplog.text
+    assert "2 captions without text" in caplog.text and "1 caption with swapped times" in caplog.text
 
 
 def test_captions_that_overlap_in_time_are_all_kept(tmp_path):

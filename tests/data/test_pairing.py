@@ -254,11 +254,11 @@ UNPAIRED = [
 
 def test_unpaired_up_to_the_share_are_left_out_counted_and_listed(tmp_path, tokenizer, features, caplog):
     path = write_captions(tmp_path / "c.jsonl", UNPAIRED)
-    with pytest.raises(ValueError, match=r"max_unpaired is 0.5, needed is 0.67"):
+    with pytest.raises(ValueError, match=r"max_unpaired is 0.5, but 0.67 is needed"):
         load_video_text(features, path, tokenizer, max_unpaired=0.5)
     dataset = load_video_text(features, path, tokenizer, max_unpaired=0.67)
     assert dataset.with_format(None)["text"][:] == [" ".join(["word1 word2"] * 7)]
-    for part in ("1 captions of 1 videos that are not", "2 captions lie outside", "2 videos in .* have no caption"):
+    for part in ("1 caption of 1 video not in", "2 captions outside", "2 videos without caption"):
         assert re.search(part, caplog.text)
     pairs = pair_captions(FeatureStore(features), read_captions(path))
     pairs.unpaired.write(tmp_path / "unpaired.jsonl")
@@ -283,8 +283,8 @@ def test_captions_of_other_videos_only_are_an_error_at_any_share(tmp_path, token
 @pytest.mark.parametrize(
     "rows, message",
     [
-        ([caption("a.mp4", 2, 4), caption("x.mp4", 0, 1), *REST], "1 captions of 1 videos that are not in .*'x.mp4'"),
-        ([caption("a.mp4", 2, 4), REST[0]], "1 videos in .* no caption .*'c.mp4'"),
+        ([caption("a.mp4", 2, 4), caption("x.mp4", 0, 1), *REST], "1 caption of 1 video not in .*'x.mp4'"),
+        ([caption("a.mp4", 2, 4), REST[0]], "1 video without caption .*'c.mp4'"),
         ([caption("a.mp4", 2, 40), *REST], "from 2.0 s to 40.0 s, but the video ends at 20.00 s"),
         ([caption("a.mp4", 25, None), *REST], "from 25.0 s"),
         ([caption("a.mp4", 5, 5), *REST], "line 1: start 5 and end 5"),

@@ -52,6 +52,24 @@ def test_changed_text_of_the_same_size_and_time_is_read_anew(tmp_path, tokenizer
     assert found == [{tokenizer.vocab[word]} for word in ("word1", "word2")]
 
 
+def test_text_that_changes_while_it_is_tokenized_is_refused(tmp_path, tokenizer, lines, monkeypatch):
+    path, write_blocks = tmp_path / "a.txt", block_writer.write_blocks
+    path.write_text("\n".join(lines))
+
+    def changing(*given):
+        path.write_text("\n".join(lines[1:]))
+        return write_blocks(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vidlankd_hf.data.text_blocks.write_blocks", changing)
+        with pytest.raises(ValueError, match="a.txt changed while it was read: start again when nothing writes to it"):
+            load_text_blocks(path, tokenizer, tmp_path / "cache")
+    assert names(tmp_path / "cache") == []
+    changed = load_text_blocks(path, tokenizer, tmp_path / "cache").array
+    path.write_text("\n".join(lines))
+    assert not np.array_equal(load_text_blocks(path, tokenizer, tmp_path / "cache").array[: len(changed)], changed)
+
+
 def test_text_is_told_apart_by_content_not_by_name(tmp_path, tokenizer, lines):
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_text("\n".join(lines))

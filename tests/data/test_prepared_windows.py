@@ -51,6 +51,20 @@ def test_changed_captions_of_the_same_size_and_time_are_read_anew(tmp_path, vide
     assert "word9 word2" in texts(prepare(videos, tokenizer, tmp_path / "cache"))
 
 
+def test_captions_that_change_while_they_are_divided_are_refused(tmp_path, videos, tokenizer, monkeypatch):
+    write = WindowWriter.write
+
+    def changing(*given):
+        videos[1].write_text(videos[1].read_text().replace("word3", "word9"))
+        write(*given)
+
+    monkeypatch.setattr(WindowWriter, "write", changing)
+    with pytest.raises(ValueError, match="c.jsonl changed while it was read"):
+        prepare(videos, tokenizer, tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+    assert "word9 word2" in texts(prepare(videos, tokenizer, tmp_path / "cache"))
+
+
 @pytest.mark.parametrize("name", ["lines.arrow", "videos.arrow", "info.json", "unpaired.jsonl"])
 def test_damaged_windows_are_named_and_made_again(tmp_path, videos, tokenizer, name, caplog):
     expected = texts(stream := prepare(videos, tokenizer, tmp_path / "cache"))

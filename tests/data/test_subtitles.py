@@ -8,8 +8,11 @@ from collections import Counter
 import pysubs2
 import pytest
 import webvtt
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vidlankd_hf.data.captions import Caption, read_captions
+from vidlankd_hf.data.subtitles import _is_suspect
 
 
 def read(tmp_path, name, text):
@@ -156,7 +159,7 @@ def test_tags_and_entities_are_no_speech(tmp_path, text, expected):
 def test_a_cue_without_visible_characters_has_no_text(tmp_path, invisible, caplog):
     text = f"WEBVTT\n\n00:01.000 --> 00:02.000\n{invisible}\n\n00:02.000 --> 00:03.000\nhello\n"
     assert read(tmp_path, "a.vtt", text) == [(2.0, 3.0, "hello")]
-    assert "1 captions without text" in caplog.text
+    assert "1 caption without text" in caplog.text
 
 
 CUE = "00:00:01,000 --> 00:00:02,000\nhello\n"
@@ -182,6 +185,16 @@ CUE = "00:00:01,000 --> 00:00:02,000\nhello\n"
 def test_what_looks_like_structure_inside_a_text_is_an_error_with_its_line(tmp_path, name, text, message):
     with pytest.raises(ValueError, match=message):
         read(tmp_path, name, text)
+
+
+WHOLE = ["00:01", "1:02:03.4", "<00:01.500>", "WEBVTT", "X-TIMESTAMP", "::cue", "word", "\u200b", "\t"]
+PARTS = [*"0123:<>.,-\n ", *WHOLE]
+STRUCTURE = re.compile(r"(?<![<\d:])\d+:\d\d[.,:]|^WEBVTT|::cue|X-TIMESTAMP|\n\s*\n", re.MULTILINE)
+
+
+@given(st.lists(st.sampled_from(PARTS), max_size=12).map("".join))
+def test_the_quick_check_finds_every_text_that_may_hold_structure(content):
+    assert _is_suspect(content) == (STRUCTURE.search(content) is not None)
 
 
 # ---- other encodings ----

@@ -154,7 +154,7 @@ def test_wrong_sources_are_errors_that_say_what_to_give(tmp_path, tokenizer):
     (tmp_path / "a.txt").write_text("word1\n")
     with pytest.raises(ValueError, match="no file in .* starts with 'validation'"):
         load_text(str(tmp_path), split="validation")
-    with pytest.raises(ValueError, match="1 tokens, fewer than one block of 126"):
+    with pytest.raises(ValueError, match="1 token, fewer than one block of 126"):
         load_text_blocks(str(tmp_path / "a.txt"), tokenizer, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == [], "nothing half-written stays"
     Dataset.from_dict({"body": ["x"]}).to_json(tmp_path / "b.jsonl")

@@ -163,4 +163,4 @@ def test_folders_of_text_are_searched_recursively_and_what_is_left_out_is_named(
     (tmp_path / "readme.md").write_text("left out")
     blocks = load_text_blocks(tmp_path, make_tokenizer(), tmp_path.with_name("cache"), block_tokens=8)
     assert blocks.info["texts"] == 120
-    assert "1 files are left out" in caplog.text and "readme.md" in caplog.text
+    assert "left out 1 file:" in caplog.text and "readme.md" in caplog.text

@@ -70,9 +70,7 @@ def test_unpaired_are_counted_listed_and_refused_above_the_share(tmp_path, token
 
     messages = []
     for streamed in (True, False):
-        with pytest.raises(
-            ValueError, match="1 captions of 1 videos .*'x'.*1 captions lie outside.*'v4.mp4'"
-        ) as error:
+        with pytest.raises(ValueError, match="1 caption of 1 video .*'x'.*1 caption outside.*'v4.mp4'") as error:
             load(0.1, streamed)
         messages.append(str(error.value))
     assert messages[0] == messages[1]

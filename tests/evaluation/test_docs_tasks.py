@@ -69,7 +69,7 @@ def test_the_attribute_set_is_scored_split_by_split(workplace):
     for name in ("materials_tools", "materials_clothes"):
         result = scored(workplace, name)
         assert result["size"] == 3 and len(result["masked"]["by_template"]) == 2
-        assert "their objects" in TASKS[name].own.left_out[0]
+        assert "the same objects" in TASKS[name].own.left_out[0]
 
 
 def test_the_set_with_several_right_answers_accepts_each_of_them(workplace):

@@ -181,6 +181,18 @@ def test_card_holds_task_data_metric_value_and_seeds_and_keeps_what_others_wrote
     assert len(entries(tmp_path)) == 6
 
 
+def test_rows_of_the_users_own_are_named_after_their_folder_and_not_after_the_hub():
+    runs = [{**run_of(1, 61.23456), "data": "/home/me/my_rows"}]
+    (entry,) = finetuning_results(TASKS["rte"], "rte", runs)
+    assert (entry.dataset_type, entry.dataset_name, entry.dataset_config) == ("my_rows", "RTE (my_rows)", "rte")
+    assert entry.metric_value == 61.23
+    (other,) = finetuning_results(TASKS["mrpc"], "mrpc", [{**run_of(1, 0.5, task="mrpc"), "data": "/home/me/my_rows"}])
+    assert other.dataset_config == "mrpc", "or the entries of two tasks would replace each other"
+    assert summarize({"rte": {"a": runs}}, {}, ["a"])["tasks"][0]["title"] == "RTE (my_rows)"
+    (entry,) = finetuning_results(TASKS["rte"], "rte", [{**runs[0], "data": None}])
+    assert (entry.dataset_type, entry.dataset_name, entry.dataset_config) == ("nyu-mll/glue", "RTE", "rte")
+
+
 def test_a_model_without_card_gets_one(tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
@@ -248,9 +260,9 @@ def test_evaluate_all_prints_the_report_and_resumes(workplace, tmp_path):
     output = command(workplace, "evaluate_all.py", *arguments)
     report = (tmp_path / "report.md").read_text()
     assert report in output and (tmp_path / "report.png").stat().st_size > 1000
-    for line in ("| RTE | text |", "| RTE | video |", "| 8 / 9 |", "Memory Colors"):
+    for line in ("| RTE (data) | text |", "| RTE (data) | video |", "| 8 / 9 |", "Memory Colors"):
         assert line in report
-    assert {r.dataset_name for r in entries(workplace / "text").values()} >= {"RTE", "Memory Colors"}
+    assert {r.dataset_name for r in entries(workplace / "text").values()} >= {"RTE (data)", "Memory Colors"}
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")}
     assert len(stamps) == 2 * (4 + 1)
     lost = tmp_path / "video" / "rte" / "lr-0.001" / "seed-2"
@@ -309,7 +321,7 @@ def test_commands_refuse_what_cannot_be_done(workplace, tmp_path):
     output = command(workplace, "evaluate_all.py", "--models", "text", "--tasks", "coda", expect=2)
     assert "coda need --data" in output
     output = command(workplace, "evaluate_all.py", "--models", "text", "data/../text", "--tasks", "rte", expect=2)
-    assert "2 models need as many different names" in output
+    assert "give each model its own name with --names" in output
     missing = ["--models", "text", "--tasks", "squad", "qqp", "--data", "data/squad"]
     output = command(workplace, "evaluate_all.py", *missing, expect=2)
     assert "QQP's train split is in train.tsv" in output and "training rows" not in output

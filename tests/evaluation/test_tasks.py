@@ -131,7 +131,7 @@ def test_broken_lines_of_qqp_are_skipped_with_a_warning_and_are_errors_in_other_
     (tmp_path / "train.tsv").write_text(table + "\tWas he a real figure?\t0\n" + table.partition("\n")[2])
     rows, expected = (read_rows(TASKS["qqp"], str(folder), "train") for folder in (tmp_path, data))
     assert [row["texts"] for row in rows] == [row["texts"] for row in expected] * 2
-    assert len(warnings) == 1 and warnings[0].startswith("Skipped 1 broken lines, the first because line 14 of ")
+    assert len(warnings) == 1 and warnings[0].startswith("Skipped 1 broken line, the first because line 14 of ")
     (tmp_path / "test.tsv").write_text("id\tquestion1\tquestion2\n0\ta\n")
     with pytest.raises(ValueError, match="line 2 of .* has 2 fields"):
         read_rows(TASKS["qqp"], str(tmp_path), "test")
@@ -149,7 +149,7 @@ def test_a_limit_takes_the_same_rows_every_time(data):
     "name, file, content, message",
     [
         ("sst2", "train.tsv", "text\tlabel\na\t1\n", "no 'sentence', only 'text', 'label'"),
-        ("sst2", "train.tsv", "sentence\tlabel\na b\n", "line 2 of .* has 1 fields, but the header has 2"),
+        ("sst2", "train.tsv", "sentence\tlabel\na b\n", "line 2 of .* has 1 field, but the header has 2"),
         ("sst2", "train.tsv", "sentence\tlabel\na\t2\n", "label '2', but only 0, 1 are allowed"),
         ("sst2", "train.tsv", "sentence\tlabel\n", "holds no rows"),
         ("cola", "train.tsv", "sentence\tlabel\na\t1\n", "line 1 of .* has 2 fields; CoLA's have 4"),

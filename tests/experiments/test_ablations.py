@@ -1,6 +1,7 @@
 """Ablations: each run is made once, its cost is counted, and tables are made from stored results alone."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import yaml
 from helpers import make_student, make_teacher, make_tokenizer, refusal
 
 from vidlankd_hf import VidLanKDStudent, VidLanKDTeacher, VidLanKDTeacherConfig, bert_config
+from vidlankd_hf.experiments import grid
 from vidlankd_hf.experiments.ablations.report import write_table
 from vidlankd_hf.experiments.ablations.runs import SeedRuns
 from vidlankd_hf.experiments.ablations.tables import ROWS, TABLES, TEACHERS
@@ -233,7 +235,7 @@ def test_vokens_are_made_from_the_captions_that_the_teachers_read(config, tmp_pa
 
 def test_unknown_table_and_config_without_sections_are_errors(tmp_path, monkeypatch, capsys):
     assert refusal(monkeypatch, "ablate", "--table", "speed") == "2"
-    assert "invalid choice: 'speed'" in capsys.readouterr().err
+    assert "there is no table 'speed'" in capsys.readouterr().err
     (tmp_path / "flat.yaml").write_text("learning_rate: 0.1\n")
     message = refusal(monkeypatch, "ablate", "--config", tmp_path / "flat.yaml")
     assert "'learning_rate', which ablate.py lacks" in message
@@ -251,3 +253,21 @@ def test_every_table_is_filled_on_own_data_except_for_rows_that_cannot_be_run(co
         assert title in output and all(ROWS[name].label in output for name in set(names) - failed)
     assert kept["text_only_equal_compute"]["steps"] > 4
     assert kept["text_only_equal_compute"]["tflop"] == pytest.approx(kept["crd"]["tflop"], rel=0.2)
+
+
+def test_scores_of_earlier_weights_are_not_kept_even_if_the_clock_went_back(monkeypatch, tmp_path):
+    folder, probed = tmp_path / "student", []
+    folder.mkdir()
+    (folder / "probe.json").write_text("[1]")  # of an earlier training, later by the clock
+
+    def run_script(script, *words, **options):
+        if script.stem == "distill":
+            (folder / "model.safetensors").write_bytes(b"new")
+            os.utime(folder / "model.safetensors", (0, 0))
+        else:
+            probed.append(words)
+            (folder / "probe.json").write_text("[2]")
+
+    monkeypatch.setattr(grid, "run_script", run_script)
+    ExperimentRun(folder, "distill", [], {}).make(quiet=False)
+    assert [grid.probe(folder, tmp_path) for _ in range(2)] == [[2], [2]] and len(probed) == 1

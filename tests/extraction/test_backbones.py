@@ -125,7 +125,7 @@ def test_a_processor_with_patches_of_variable_number_is_refused(tmp_path):
             Backbone(Stream("frame", folder, 1.0), "cpu")
     # With any other processor, the model says what it lacks.
     other = save_backbone(tmp_path / "other", model)
-    with pytest.raises(ValueError, match="siglip2.* gives no features for 1 frames of 32 x 32: .*--processors"):
+    with pytest.raises(ValueError, match="siglip2.* gives no features for 1 frame of 32 x 32: .*--processors"):
         Backbone(Stream("frame", other, 1.0), "cpu")
 
 

@@ -51,7 +51,7 @@ def test_folders_are_searched_recursively_and_ffmpeg_says_what_is_a_video(tmp_pa
     names = [path.rsplit("/", 1)[1] for path, _ in left_out]
     assert names == ["list.m3u8", *(f"notes{i}.txt" for i in range(6))], "what is a video by its name alone will fail"
     assert all(reason for _, reason in left_out)
-    assert "7 files are not videos and are left out" in caplog.text and "and 2 more" in caplog.text
+    assert "left out 7 files other than videos" in caplog.text and "and 2 more" in caplog.text
 
 
 def test_folders_patterns_and_lists(folder):
@@ -200,6 +200,15 @@ def test_secrets_of_addresses_are_in_no_id_quarantine_or_log(tmp_path, forbidden
     task._quarantine(event.video, event.reason, event.detail)
     assert "SECRET" not in (tmp_path / "quarantine.jsonl").read_text() + caplog.text
     assert id in (tmp_path / "quarantine.jsonl").read_text()
+
+
+def test_secrets_are_in_no_report_of_a_video_whose_features_are_not_finite(tmp_path, caplog):
+    (video,) = find_videos(["https://me:SECRET@host.org/a.mp4?X-Sig=SECRET"])
+    task = tasks.ShardTask.__new__(tasks.ShardTask)
+    task.folder, task.progress, task._failed, task._gathered = tmp_path, None, [], {video.id: tasks._Gathered([])}
+    task._quarantine(video, "not finite", f"{video.path}: stream 'frame' has NaN")
+    said = (tmp_path / "quarantine.jsonl").read_text() + caplog.text
+    assert "SECRET" not in said and "https://host.org/a.mp4: stream 'frame' has NaN" in said
 
 
 @pytest.mark.parametrize("given", [

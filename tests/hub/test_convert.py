@@ -123,7 +123,7 @@ def change(folder, do) -> None:
     [
         (
             lambda w: w.pop("bert.encoder.layer.0.output.dense.bias"),
-            "lacks 1 weights.*layer.0.output.dense.bias.*complete",
+            "lacks 1 weight, .*layer.0.output.dense.bias.*complete",
         ),
         (
             lambda w: w.update({"cls.predictions.bias": torch.zeros(3)}),

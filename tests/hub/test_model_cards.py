@@ -18,6 +18,7 @@ from vidlankd_hf import VidLanKDTeacher
 from vidlankd_hf.evaluation.card import update_card, zero_shot_results
 from vidlankd_hf.evaluation.finetune import finetune
 from vidlankd_hf.hub.curves import draw_losses
+from vidlankd_hf.hub.model_cards import four_digits
 from vidlankd_hf.hub.run_metadata import is_hub_id, public_command, public_name
 
 PROBE = [{"attribute": "motion", "accuracy": 0.5, "chance": 0.25, "low": 0.4, "high": 0.6, "num_nouns": 48}]
@@ -40,6 +41,13 @@ def run_snippet(card: ModelCard, folder: Path, monkeypatch) -> str:
     with contextlib.redirect_stdout(printed):
         exec(code, {})  # noqa: S102
     return printed.getvalue()
+
+
+@pytest.mark.parametrize(
+    "value, shown", [(0.87654321, "0.8765"), (61.23456, "61.23"), (12345.6, "12350"), (1e-5, "1e-05"), (-0.5, "-0.5")]
+)
+def test_results_have_four_digits(value, shown):
+    assert f"{four_digits(value):g}" == shown
 
 
 def test_students_card_says_which_states_taught_and_what_the_teacher_read(tmp_path):
@@ -86,7 +94,7 @@ def test_students_card_says_what_it_is_and_how_it_was_trained(tmp_path, monkeypa
     assert rows["Fingerprint of the training data"] == f"`{trainer._record['data']['train']}`"
     assert "cpu" in rows["Hardware"] and "min" in rows["Time"] and f"torch {torch.__version__[:3]}" in rows["Versions"]
     last = [entry for entry in trainer.state.log_history if "nst_loss" in entry][-1]
-    assert rows["Last nst_loss"] == f"{last['nst_loss']:.4f}" and "mlm_loss, held out" in rows
+    assert rows["Last nst_loss"] == f"{four_digits(last['nst_loss']):g}" and "mlm_loss, held out" in rows
     assert "motion" in card.text and "0.5 (chance 0.25)" in card.text and "tang2021vidlankd" in card.text
     assert "![Losses over the steps](losses.png)" in card.text and Image.open(folder / "losses.png").size[0] > 300
     assert "biases" in card.text and str(tmp_path) not in (folder / "README.md").read_text()
@@ -129,9 +137,12 @@ def test_card_of_a_fine_tuned_model_says_what_it_is_and_its_snippet_runs(tmp_pat
     card = ModelCard.load(tmp_path / "tuned" / "README.md")
     first = next(iter(result["scores"].values()))
     assert {r.metric_type: r.metric_value for r in card.data.eval_results if r.dataset_split == "validation"} == {
-        name: round(value, 4) for name, value in first.items() if not name.endswith("threshold")
+        name: float(f"{value:.4g}") for name, value in first.items() if not name.endswith("threshold")
     }
-    assert card.data.datasets and card.data.pipeline_tag in card.data.tags and card.data.base_model is None
+    own = {(r.dataset_type, r.dataset_config) for r in card.data.eval_results}
+    assert own == {(Path(data).name, task)} and rows_of(card)["Data"] == f"`{Path(data).name}`"
+    assert card.data.datasets is None, "rows of the user's own are not those on the Hub"
+    assert card.data.pipeline_tag in card.data.tags and card.data.base_model is None
     assert "`my-student`" in card.text and str(tmp_path) not in (tmp_path / "tuned" / "README.md").read_text()
     assert not list((tmp_path / "tuned").glob("*.bin")), "no pickle"
     run_snippet(card, tmp_path / "tuned", monkeypatch)

@@ -115,7 +115,7 @@ def test_advantages_equal_naive_loops_and_leave_out_clips_outside_the_video(tmp_
 
 
 def test_captions_of_one_video_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="captions of 1 videos.*2 videos or more"):
+    with pytest.raises(ValueError, match="captions of 1 video were.*2 videos or more"):
         measure(tmp_path, 0.0, videos=1)
 
 

@@ -95,6 +95,15 @@ def test_damaged_checkpoint_is_skipped_and_the_reason_is_printed(run, run_folder
     assert all(torch.equal(again[name], first[name]) for name in first)
 
 
+def test_name_in_a_manifest_does_not_control_the_terminal(run, capsys):
+    manifest = run / "checkpoint-6" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["files"]["a\x1b[2J\0"] = {"bytes": 1, "sha256": ""}
+    manifest.write_text(json.dumps(content))
+    assert agree_on_checkpoint(run, saves=True) == str(run / "checkpoint-4")
+    assert capsys.readouterr().out == f"Skipping {run / 'checkpoint-6'}: a\\x1b[2J\\x00 is missing.\n"
+
+
 def test_there_is_no_checkpoint_to_resume_from(tmp_path):
     with pytest.raises(ValueError, match="no complete checkpoint"):
         train("student", tmp_path, resume=True, **SAVING)
@@ -195,6 +204,53 @@ def test_damaged_checkpoint_of_the_same_step_is_replaced(tmp_path):
     small(tmp_path, 1)
     assert verify_checkpoint(tmp_path / "checkpoint-1") is None and names(tmp_path) == ["checkpoint-1"]
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("name", ["checkpoint-0006", "CHECKPOINT-6", "checkpoint-6.tmp", "checkpoint-６"])
+def test_folder_with_another_name_is_no_checkpoint_and_is_kept(run, capsys, name):
+    shutil.copytree(run / "checkpoint-2", run / name)
+    (run / name / "optimizer.pt").unlink()
+    assert agree_on_checkpoint(run, saves=True) == str(run / "checkpoint-6")
+    said = f"Skipping {run / name}: rename it to checkpoint-<step> to resume from it"
+    assert (said in capsys.readouterr().out) == name[-1].isascii() * name[-1].isdigit()
+    rotate(run, 1, protected=set())
+    assert names(run) == ["checkpoint-6"] and (run / name / "model.safetensors").exists()
+
+
+def test_empty_name_of_a_checkpoint_does_not_start_a_new_run(run, capsys):
+    with pytest.raises(ValueError, match="cannot resume from '': it has no manifest.json"):
+        train("student", run, **SAVING, resume="")
+    assert names(run) == ["checkpoint-6", "checkpoint-4", "checkpoint-2"]
+
+
+def test_link_to_a_checkpoint_on_another_disk_is_resumed_and_removed_without_its_target(run, tmp_path):
+    shutil.move(run / "checkpoint-6", tmp_path / "elsewhere")
+    (run / "checkpoint-6").symlink_to(tmp_path / "elsewhere")
+    assert agree_on_checkpoint(run, saves=True) == str(run / "checkpoint-6")
+    for keep, step in ((None, 6), (1, 8)):
+        small(run, step, keep=keep)
+        (run / f".checkpoint-{step}.old").symlink_to(tmp_path / "elsewhere")  # left by a killed process
+    (run / ".seen-token-0").touch()  # left by a start that was killed
+    checkpointing.remove_leftovers(run)
+    assert [path.name for path in run.glob(".*")] == [".lock"]
+    (run / "checkpoint-10").write_text("a file")
+    small(run, 10, keep=1)
+    assert [path.name for path in run.iterdir() if "checkpoint" in path.name] == ["checkpoint-10"]
+    assert (tmp_path / "elsewhere" / "model.safetensors").exists()
+
+
+def test_clock_that_jumps_back_changes_nothing(tmp_path, monkeypatch):
+    expected = train("student", tmp_path / "undisturbed", **SAVING)
+    times = iter(range(2_000_000_000, 0, -1000))
+    monkeypatch.setattr("time.time", lambda: float(next(times)))
+    monkeypatch.setattr("time.time_ns", lambda: next(times) * 10**9)
+    train("student", tmp_path / "run", **SAVING, stop_after=4)
+    for age, checkpoint in enumerate(checkpoints_of(tmp_path / "run")):
+        os.utime(checkpoint, (age, age))  # the newest checkpoint has the oldest time
+    trainer = train("student", tmp_path / "run", **SAVING, resume=True)
+    assert trainer._resumed_from.endswith("checkpoint-4") and names(tmp_path / "run")[0] == "checkpoint-6"
+    weights = expected.model.state_dict()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in trainer.model.state_dict().items())
 
 
 class EarlierIsBetter(TrainerCallback):

@@ -1,12 +1,17 @@
 """A trainer used from Python never overwrites a finished run, except its own."""
 
 import json
+import os
+import signal
+import time
 
 import pytest
 import torch
 from helpers import make_texts, train
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+
+from vidlankd_hf.hub import model_cards
 
 RUN = {"objectives": {}, "max_steps": 2, "save_strategy": "steps", "save_steps": 1, "lr_scheduler_type": "constant"}
 
@@ -60,6 +65,35 @@ def test_full_disk_during_the_final_save_is_one_message_and_the_same_run_saves_l
     again = train("student", tmp_path / "run", **RUN, resume=True)
     again.save_model()
     assert load_file(tmp_path / "run" / "model.safetensors").keys() and not (tmp_path / "run" / ".model.part").exists()
+
+
+def test_signal_while_the_figure_of_the_card_is_drawn_leaves_a_run_that_finishes_later(tmp_path, finished):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            torch.set_num_threads(1)
+            trainer = train("student", tmp_path / "stopped", **RUN)
+
+            def draw(name, log_history, output):
+                output.write_bytes(b"half a figure")
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(60)
+
+            model_cards.draw_losses = draw
+            trainer.save_model()
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
+    assert not list((tmp_path / "stopped").glob("*.safetensors"))
+    again = train("student", tmp_path / "stopped", **RUN, resume=True)
+    again.save_model()
+    assert (tmp_path / "stopped" / model_cards.FIGURE_FILE).read_bytes().startswith(b"\x89PNG")
+    assert not (tmp_path / "stopped" / ".model.part").exists()
+    weights = load_file(tmp_path / "stopped" / "model.safetensors")
+    assert all(
+        torch.equal(weights[name], tensor)
+        for name, tensor in load_file(tmp_path / "run" / "model.safetensors").items()
+    )
 
 
 def test_finished_run_may_be_evaluated(finished, tmp_path):

@@ -1,6 +1,10 @@
 """The folder of a run is started, resumed or refused, and never overwritten."""
 
 import json
+import multiprocessing
+import os
+import resource
+import signal
 import subprocess
 import sys
 import time
@@ -24,6 +28,11 @@ def test_new_folder_is_opened_and_records_command_and_settings(tmp_path):
     assert run["settings"]["seed"] == 7 and run["settings"]["text"] == "a" and not run["finished"] and run["command"]
     assert run["settings"]["objectives"]["crd"]["weight"] == 1.0
     assert {"python", "torch", "transformers", "numpy"} <= set(run["versions"])
+
+
+def test_folder_whose_name_cannot_be_printed_is_refused_at_once(tmp_path):
+    with pytest.raises(ValueError, match=r"output_dir is 'run.udce9', whose bytes are not UTF-8"):
+        arguments(os.fsdecode(b"run\xe9"))
 
 
 def test_interrupted_run_resumes_from_the_newest_complete_checkpoint(tmp_path, capsys):
@@ -83,6 +92,87 @@ def test_finished_run_and_foreign_files_are_refused(tmp_path):
     (tmp_path / "other" / "thesis.tex").write_text("x")
     with pytest.raises(ValueError, match="belong to no run .thesis.tex"):
         open_run_dir(arguments(tmp_path / "other"), {})
+
+
+@pytest.mark.parametrize("name", ["checkpoint-0005", "CHECKPOINT-5"])
+def test_run_whose_checkpoints_were_renamed_is_not_restarted(tmp_path, capsys, name):
+    open_run_dir(arguments(tmp_path), {})
+    make_checkpoint(tmp_path, 5)
+    (tmp_path / "checkpoint-5").rename(tmp_path / name)
+    with pytest.raises(ValueError, match="none is complete"):
+        open_run_dir(arguments(tmp_path), {})
+    assert f"Skipping {tmp_path / name}: rename it to checkpoint-<step>" in capsys.readouterr().out
+
+
+def in_child(body) -> int:
+    """Runs `body` in a forked process, and returns how it ended: its result, or the number of a signal, negative."""
+    pid = os.fork()
+    if pid == 0:
+        code = 99
+        try:
+            code = body()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.parametrize("moment", ["before the rename", "full disk"])
+def test_first_start_that_ends_while_it_writes_run_json_may_be_repeated(tmp_path, moment):
+    def first() -> int:
+        if moment == "full disk":
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+        else:
+            os.replace = lambda source, target: os.kill(os.getpid(), signal.SIGKILL)
+        with pytest.raises(OSError, match="run.json.*free space|free space.*run.json"):
+            open_run_dir(arguments(tmp_path), {})
+        return 0
+
+    assert in_child(first) == (0 if moment == "full disk" else -signal.SIGKILL)
+    assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".")]
+    assert open_run_dir(arguments(tmp_path), {}) is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "run.json"]
+
+
+def test_full_disk_when_the_end_is_noted_leaves_a_run_that_the_same_command_finishes(tmp_path):
+    open_run_dir(arguments(tmp_path), {})
+    make_checkpoint(tmp_path, 5)
+
+    def end() -> int:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+        with pytest.raises(OSError, match="free space"):
+            mark_finished(arguments(tmp_path))
+        return 0
+
+    assert in_child(end) == 0
+    assert not is_finished(tmp_path)
+    assert open_run_dir(arguments(tmp_path), {}) == str(tmp_path / "checkpoint-5")
+
+
+def test_one_of_several_runs_that_start_at_the_same_moment_gets_the_folder(tmp_path):
+    count, context = 4, multiprocessing.get_context("fork")
+    for number in range(5):
+        begin, end, folder, told = context.Barrier(count), context.Barrier(count), tmp_path / str(number), []
+
+        def start(write, begin=begin, end=end, folder=folder):
+            args, said = arguments(folder), "opened"
+            begin.wait(30)
+            try:
+                open_run_dir(args, {})
+            except ValueError as error:
+                said = str(error)
+            write.send(said)
+            end.wait(30)
+            os._exit(0)
+
+        for _ in range(count):
+            read, write = context.Pipe(duplex=False)
+            context.Process(target=start, args=(write,), daemon=True).start()
+            told.append(read)
+        said = [read.recv() for read in told if read.poll(30)]
+        assert said.count("opened") == 1 and sum(f"another run uses {folder}" in one for one in said) == count - 1
+        assert json.loads((folder / "run.json").read_text())["finished"] is False
 
 
 STARTS = """

@@ -184,7 +184,7 @@ def test_every_evaluation_set_of_a_contrastive_model_gets_batches_that_hold_nega
     assert sizes == {13: 5, 12: 4}
     trainer.eval_dataset = {"a": make_texts(13, seed=1), "b": make_texts(12, seed=2)}
     assert {"eval_a_crd_loss", "eval_b_crd_loss"} <= set(trainer.evaluate())
-    with pytest.raises(ValueError, match="1 samples of 1 videos or texts"):
+    with pytest.raises(ValueError, match="1 sample of 1 video or text"):
         trainer.evaluate(make_texts(1))
 
 

@@ -207,7 +207,7 @@ def test_hyperparameter_search_is_refused(tmp_path):
 def test_text_of_one_block_cannot_be_split_and_the_message_names_the_option():
     blocks = [{"input_ids": [5]}]
     assert split_blocks(blocks, 0, 8) == (blocks, None)
-    with pytest.raises(ValueError, match="fills one block, .* --held_out_text 0"):
+    with pytest.raises(ValueError, match="fills only one block, .* --held_out_text 0"):
         split_blocks(blocks, 0.02, 8)
 
 

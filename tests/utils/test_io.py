@@ -3,6 +3,7 @@
 import ast
 import errno
 import os
+import stat
 import subprocess
 import sys
 import textwrap
@@ -88,6 +89,40 @@ def test_file_is_on_the_disk_before_its_rename_and_the_rename_after(tmp_path, ca
     temporary = calls[0][1]
     assert temporary != "a"
     assert calls == [("fsync", temporary), ("rename", temporary, "a"), ("fsync", tmp_path.name)]
+
+
+def test_two_writers_of_a_file_do_not_disturb_each_other(tmp_path):
+    with atomic_file(tmp_path / "a") as first:
+        first.write(b"fir")
+        first.flush()
+        atomic_write(tmp_path / "a", b"second")
+        assert (tmp_path / "a").read_bytes() == b"second"
+        first.write(b"st")
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a", b"first")]
+
+
+def test_folder_that_cannot_be_flushed_is_no_error_but_a_file_is(tmp_path, monkeypatch):
+    fsync, what = os.fsync, stat.S_ISDIR
+
+    def refuse(descriptor):
+        if what(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    atomic_write(tmp_path / "a", b"content")
+    with atomic_dir(tmp_path / "folder") as part:
+        (part / "inner").mkdir()
+    assert (tmp_path / "a").read_bytes() == b"content" and (tmp_path / "folder" / "inner").is_dir()
+    what = stat.S_ISREG
+    with pytest.raises(OSError, match="Invalid argument"):
+        atomic_write(tmp_path / "b", b"content")
+    assert not (tmp_path / "b").exists()
+
+
+def test_unfinished_file_is_hidden(tmp_path):
+    with atomic_file(tmp_path / "a"):
+        assert [path.name[0] for path in tmp_path.iterdir()] == ["."]
 
 
 # ---- folders ----

@@ -15,6 +15,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..utils.io import atomic_write
+from ..utils.messages import number_of
 from .alignment import AlignmentCutter
 from .checksums import Piece
 from .growing_array import GrowingArray
@@ -86,7 +87,9 @@ def write_blocks(texts_to_tokenize: TokenTasks, folder: Path, block_tokens: int)
         blocks = files[BLOCKS].rows
         tokens = blocks * block_tokens + len(rest)
         if blocks == 0:
-            raise ValueError(f"the text has {tokens} tokens, fewer than one block of {block_tokens}: add more text")
+            raise ValueError(
+                f"the text has {number_of(tokens, 'token')}, fewer than one block of {block_tokens}: add more text"
+            )
         if cutter:
             cutter.check()
         for file in files.values():

@@ -71,9 +71,10 @@ def read_jsonl(text: str, path: Path) -> Rows:
 
 def _lines(text: str, path: Path) -> Iterator[tuple[str, str]]:
     """Yields the place of each line that is not blank, for messages, and the line."""
+    name = str(path)
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            yield f"{path}, line {number}", line
+            yield f"{name}, line {number}", line
 
 
 def read_howto100m(text: str, path: Path) -> Rows:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..utils.folders import files_below, listed
+from ..utils.messages import nearest
 from .account import Account
 from .caption_formats import suffix_of
 from .caption_presets import COLUMNS
@@ -31,7 +32,8 @@ def parse_columns(columns: Sequence[str]) -> Columns:
             column = name if colon and unit in UNITS else column
         if not equals or role not in ROLES or not column or role in names:
             raise ValueError(
-                f"caption_columns has {word!r}: give each of {', '.join(ROLES)} at most once, as NAME=COLUMN, or "
+                f"caption_columns has {word!r}{nearest(role, ROLES)}: give each of {', '.join(ROLES)} at most once, "
+                "as NAME=COLUMN, or "
                 "NAME=COLUMN:ms for times in milliseconds"
             )
         names[role] = column
@@ -135,6 +137,7 @@ def _check_columns(chosen: Columns, available: Sequence[str], name: str) -> None
         fitting = [f for f, c in COLUMNS.items() if set(parse_columns(c).names.values()) <= set(available)]
         remedy = f"They are {fitting[0]}'s: give --caption_format {fitting[0]}, or name" if fitting else "Name"
         raise ValueError(
-            f"{name} has no column {', '.join(map(repr, missing))}, only {', '.join(map(repr, available)) or 'none'}. "
-            f"{remedy} them with --caption_columns, such as video=COLUMN start=COLUMN end=COLUMN text=COLUMN"
+            f"{name} has no column {', '.join(map(repr, missing))}, only {', '.join(map(repr, available)) or 'none'}"
+            f"{nearest(missing[0], available) or '.'} {remedy} them with --caption_columns, such as video=COLUMN "
+            "start=COLUMN end=COLUMN text=COLUMN"
         )

@@ -6,6 +6,7 @@ import math
 import re
 from typing import Any, NamedTuple
 
+from ..utils.messages import number_of
 from .subtitles import Rows
 
 MIDDLE_SECONDS = 3.2  # length of a caption that has only one time, its middle; 16 frames at 5 Hz, as for HTM-AA
@@ -41,7 +42,10 @@ def captions_of_row(record: dict[str, Any], columns: Columns, folders: dict[str,
     if isinstance(intervals, list):
         texts = _texts(value["text"], True)
         if len(texts) != len(intervals):
-            raise ValueError(f"{where}: has {len(intervals)} times but {len(texts)} texts: give one text for each")
+            raise ValueError(
+                f"{where}: has {number_of(len(intervals), 'time')} but {number_of(len(texts), 'text')}: give one text "
+                "for each"
+            )
         pairs = [(*interval, text) for interval, text in zip(intervals, texts)]
     else:
         pairs = [(*intervals, text) for text in _texts(value["text"], False) or [""]]
@@ -70,7 +74,9 @@ def _intervals(value: dict[str, Any], units: dict[str, float], where: str) -> tu
     start, end = _parsed_list(value["start"]), _parsed_list(value.get("end"))
     if isinstance(start, list):
         if not isinstance(end, list) or len(end) != len(start):
-            raise ValueError(f"{where}: start holds {len(start)} times, so end must hold as many, not {_short(end)}")
+            raise ValueError(
+                f"{where}: start holds {number_of(len(start), 'time')}, so end must hold as many, not {_short(end)}"
+            )
         times = zip(start, end)
         return [(seconds(s, units["start"], where), seconds(e, units["end"], where)) for s, e in times]
     start = seconds(start, units["start"], where)

@@ -5,10 +5,11 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..utils.folders import files_below, is_media, listed
+from ..utils.messages import nearest, number_of
 from .account import Account
 from .caption_formats import FORMATS, READERS, SUBTITLE_SUFFIXES, detect_format, suffix_of, video_name
 from .caption_tables import is_table, read_table, table_files
@@ -132,7 +133,7 @@ def iterate_captions(
     """Like [`read_captions`], but an iterator: holds the text of one file and the captions of one video at a time."""
     path = Path(path)
     if format not in (None, *FORMATS):
-        raise ValueError(f"format is {format!r}: choose one of {', '.join(FORMATS)}")
+        raise ValueError(f"format is {format!r}: choose one of {', '.join(FORMATS)}{nearest(format, FORMATS)}")
     corrections, empty = Counter[str](), True
     for caption in checked_captions(
         readings_of(path, format, encoding, columns, account), remove_overlap, corrections, account
@@ -159,7 +160,7 @@ def check_read(path: Path, empty: bool, corrections: Mapping[str, int]) -> None:
     if empty:
         raise ValueError(f"{path} holds no caption: give video, start, end and text on each line, or subtitles")
     for correction, count in corrections.items():
-        logger.warning("%s: %d captions %s", path, count, correction)
+        logger.warning("%s: %s %s", path, number_of(count, "caption"), correction)
 
 
 def readings_of(
@@ -223,7 +224,9 @@ def caption_files(path: Path, account: Account | None = None) -> list[Path]:
             account.leave_out("caption files", "is not a subtitle file", str(file))
     unknown = [str(file) for file in others if not is_media(file)]
     if unknown:
-        logger.warning("%s: %d files are not subtitles and are left out: %s", path, len(unknown), listed(unknown))
+        logger.warning(
+            "%s: left out %s other than subtitles: %s", path, number_of(len(unknown), "file"), listed(unknown)
+        )
     if not files:
         raise ValueError(f"{path} holds no {', '.join(SUBTITLE_SUFFIXES)} file: give a folder of subtitle files")
     videos: dict[str, Path] = {}
@@ -236,10 +239,13 @@ def caption_files(path: Path, account: Account | None = None) -> list[Path]:
 
 def _captions(rows: Rows, kind: str, corrections: Counter, account: Account | None) -> Iterator[Caption]:
     """Checks rows of (where, video, start, end, text) and yields them as captions."""
+    checked = None  # the video of the row before
     for where, video, start, end, text in rows:
         if account is not None:
             account.read["captions"] += 1
-        _check_video(video, where)
+        if checked is None or video != checked:
+            _check_video(video, where)
+            checked = video
         if kind == TABLE and start is None:
             corrections["without a time were left out"] += 1
             if account is not None:
@@ -261,8 +267,7 @@ def _captions(rows: Rows, kind: str, corrections: Counter, account: Account | No
                 f"{where}: the caption of {video!r} has {len(text):,} characters, but at most {MAX_CHARACTERS:,} are "
                 "allowed: divide it, with the time of each part"
             )
-        times = [start] if end is None else [start, end]
-        if not all(isinstance(t, (int, float)) and not isinstance(t, bool) and abs(t) < MOST_SECONDS for t in times):
+        if not (_is_seconds(start) and (end is None or _is_seconds(end))):
             raise ValueError(
                 f"{where}: start {_short(start)} and end {_short(end)} must be numbers of seconds below "
                 f"{MOST_SECONDS:,}"
@@ -276,6 +281,10 @@ def _captions(rows: Rows, kind: str, corrections: Counter, account: Account | No
         yield Caption(video, float(start), None if end is None else float(end), text)
 
 
+def _is_seconds(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < MOST_SECONDS
+
+
 def _short(value: Any) -> str:
     """At most 80 characters of a value; Python refuses to write integers of thousands of digits."""
     try:
@@ -286,6 +295,8 @@ def _short(value: Any) -> str:
 
 
 def _check_unicode(text: str, where: str) -> None:
+    if text.isascii():
+        return
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -299,8 +310,8 @@ def _check_video(video: Any, where: str) -> None:
     if not isinstance(video, str) or not video.strip():
         raise ValueError(f"{where}: video {_short(video)} and text must be non-empty strings")
     _check_unicode(video, where)
-    path = PurePosixPath(video.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or any(ord(character) < 32 for character in video):
+    parts = video.replace("\\", "/").split("/")
+    if not parts[0] or ".." in parts or min(video) < " ":
         raise ValueError(
             f"{where}: the video {video!r} leads out of the folder or is not a file name: use the file name only"
         )

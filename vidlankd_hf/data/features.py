@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from ..utils.io import sha256_of
+from ..utils.messages import number_of
 from .block_checksums import KINDS, checksums_of
 from .feature_shards import EXTRACTION, INDEX, Shard, read_manifest, shard_name, write_manifest
 from .open_shard import OpenShard
@@ -220,7 +221,8 @@ class FeatureStore:
         if video not in self._index:
             known = ", ".join(map(repr, self.video_ids[:3]))
             raise KeyError(
-                f"{self.folder} has no features of video {video!r}, only of {len(self)} others ({known}, ...). "
+                f"{self.folder} has no features of video {video!r}, only of {number_of(len(self), 'other')} ({known}, "
+                "...). "
                 "Extract it too, or remove its captions."
             )
         return self._index[video]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from ..utils.io import atomic_write
+from ..utils.messages import number_of
 from .captions import Caption
 from .features import FeatureStore
 
@@ -212,20 +213,23 @@ class Unpaired:
         found, counts = [], self.counts
         if counts["without_video"]:
             found.append(
-                f"{captions} has {counts['without_video']} captions of {len(self._names)} videos that are not in "
-                f"{features}, such as {min(self._names)!r}; the features are of videos such as "
+                f"{captions} has {number_of(counts['without_video'], 'caption')} of "
+                f"{number_of(len(self._names), 'video')} not in {features}, such as {min(self._names)!r}; the "
+                "features are of videos such as "
                 f"{self.store.video_ids[0]!r}"
             )
         if self._first_outside:
             caption, duration = self._first_outside
             end = "the end" if caption.end is None else f"{caption.end} s"
             found.append(
-                f"{counts['outside_video']} captions lie outside their video, such as {caption.text[:200]!r} of "
+                f"{captions} has {number_of(counts['outside_video'], 'caption')} outside the video's time, such as "
+                f"{caption.text[:200]!r} of "
                 f"{caption.video}: it is from {caption.start} s to {end}, but the video ends at {duration:.2f} s"
             )
         if self._first_without_captions:
             found.append(
-                f"{counts['videos_without_captions']} videos in {features} have no caption in {captions}, such as "
+                f"{features} has {number_of(counts['videos_without_captions'], 'video')} without caption in "
+                f"{captions}, such as "
                 f"{self._first_without_captions!r}"
             )
         return found

@@ -29,7 +29,7 @@ def remove_rolling_overlap(captions: Iterable["Caption"]) -> list["Caption"]:
     video, said, previous = None, list[str](), list[str]()
     for caption in captions:
         words = caption.text.split()
-        keys = ["".join(filter(str.isalnum, word)).casefold() or word for word in words]
+        keys = [(word if word.isalnum() else "".join(filter(str.isalnum, word))).casefold() or word for word in words]
         end = kept[-1].end if caption.video == video else None
         touches = None not in (caption.end, end) and caption.start <= end + MAX_GAP
         said = said if touches else []
@@ -52,6 +52,7 @@ def _longest_overlap(said: list[str], line: list[str]) -> int:
 
     Source: the prefix function of Knuth, Morris and Pratt (1977).
     """
+    said = said[-len(line) :]  # no more can be equal
     joined = [*line[: len(said)], None, *said]
     borders = [0] * len(joined)
     for i in range(1, len(joined)):

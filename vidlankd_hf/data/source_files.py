@@ -52,6 +52,17 @@ def content_hashes(files: Sequence[Path]) -> list[str]:
     return [found[file] for file in files]
 
 
+def check_unchanged(files: Sequence[Path], hashes: Sequence[str]) -> None:
+    """Checks that what was read from files belongs to the hashes that [`content_hashes`] returned before.
+
+    Raises:
+        ValueError: A file has changed in the meantime.
+    """
+    for file, before, now in zip(files, hashes, content_hashes(files)):
+        if now != before:
+            raise ValueError(f"{file} changed while it was read: start again when nothing writes to it")
+
+
 def combined_hash(*parts: Any) -> str:
     """Hexadecimal sha256 of values that JSON can hold."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -8,6 +8,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from ..utils.json_files import read_json
+from ..utils.messages import number_of
 from .block_checksums import checksums_of
 from .features import read_manifest
 from .held_out import MOST_HELD_OUT, check_held_out
@@ -182,7 +183,7 @@ class VideoTextStream(Dataset):
         counts = [int(np.searchsorted(hashes, np.uint64(limit))) for hashes, _ in files]
         if sum(counts) == videos:
             raise ValueError(
-                f"cannot hold out {videos} of {videos} videos: add videos, or train on all of them with "
+                f"cannot hold out {videos} of {number_of(videos, 'video')}: add videos, or train on all of them with "
                 "--held_out_videos 0"
             )
         bounds = np.array([np.append(firsts, end)[n] for (_, firsts), n, end in zip(files, counts, self._ends)])

@@ -18,19 +18,18 @@ _ARROW = r"(?:-\s?-{0,2}\s?>|[\u2013\u2014\u2212]{1,2}\s?>|={1,2}>|\u2192)"
 _TIMING = re.compile(rf"\s*{_CLOCK}\s*{_ARROW}\s*{_CLOCK}(?:\s.*)?")
 _NUMBER = re.compile(r"[\s#.:()\[\]*-]*(\d{1,9})[\s#.:()\[\]*-]*")
 _BLOCK = re.compile(r"(NOTE|WEBVTT)(\s.*)?|(STYLE|REGION)\s*")
-_SUSPECT = re.compile(
-    r"(?<![<\d:])\d+:\d\d[.,:]|^WEBVTT|::cue|X-TIMESTAMP|\n\s*\n", re.MULTILINE
-)  # worth a closer look
+_TIME_LIKE = re.compile(r"\d(?<![<\d:]\d)\d*:\d\d[.,:]")  # but no time of a word, which `<` precedes
+_BLANK_LINE = re.compile(r"\n\s*\n")
 _STAMP = re.compile(r"\d:\d\d:\d\d[.,]\d|\d:\d\d[.,]\d{3}\s*-")  # a time with hours, or the start of a span
 _MAP = re.compile(r"X-TIMESTAMP-MAP=(?=.*LOCAL:(?:(\d{1,6}):)?(\d{1,3}):(\d{1,2})\.(\d{3}))(?=.*MPEGTS:(\d{1,20})).*")
 _BREAKS = "br|p|div|li|ul|ol|tr|td|table|hr|h[1-6]|blockquote"
 _NAMES = (
-    "a|abbr|b|big|bdi|bdo|c|center|cite|code|del|dfn|em|font|i|ins|kbd|lang|mark|pre|q|rb|rp|rt|rtc|ruby|s|samp|small|"
-    "span|strike|strong|sub|sup|tt|u|v|var"
+    "[abciqsuv]|abbr|big|bdi|bdo|center|cite|code|del|dfn|em|font|ins|kbd|lang|mark|pre|rb|rp|rt|rtc|ruby|samp|small|"
+    "span|strike|strong|sub|sup|tt|var"
 )
-_BREAK = re.compile(rf"</?(?:{_BREAKS})(?:\s[^<>]*)?/?>", re.IGNORECASE)
+_BREAK = re.compile(rf"</?(?=[bdhloptu])(?:{_BREAKS})(?:\s[^<>]*)?/?>", re.IGNORECASE)
 _TAG = re.compile(
-    rf"</?(?:{_NAMES})(?:[\s.][^<>]*)?/?>|<[\d:.]+>|</?>|\{{\\[^{{}}]*\}}|\{{[ycsfpo]:[^{{}}]*\}}", re.IGNORECASE
+    rf"<[\d:.]+>|</?>|</?(?:{_NAMES})(?:[\s.][^<>]*)?/?>|\{{\\[^{{}}]*\}}|\{{[ycsfpo]:[^{{}}]*\}}", re.IGNORECASE
 )
 _WEBVTT_TAG = re.compile(r"</?[a-z][^<>]*>", re.IGNORECASE)  # the specification drops tags that it does not know
 _WORD_TIME = re.compile(r"<(?:\d+:)?\d\d:\d\d\.\d\d\d>")
@@ -73,15 +72,19 @@ def read_webvtt(text: str, path: Path, video: str) -> Rows:
     first, cues = _cues(lines, path)
     numbered = any(_NUMBER.fullmatch(line) for line in lines[:first])
     clock: list[float] = []
+    has_maps, name = "X-TIMESTAMP-MAP" in "\n".join(lines), str(path)
     shift = _shift(lines[:first], clock, 0.0)
-    for cue, is_last in _with_last(cues):
-        where = f"{path}, line {cue.line}"
+    for cue in cues:
+        where = f"{name}, line {cue.line}"
+        is_last = cue is cues[-1]
         body = _without_number(cue.body) if numbered and not is_last else cue.body
         if not is_last and body is cue.body and len(body) > 1 and not body[-2] and body[-1]:
             body = body[:-1]  # the name of the next cue
-        content = _plain([*_without_blocks(body)] if "" in body else body, where, webvtt=True)
-        yield where, video, round(cue.start + shift, 3), round(cue.end + shift, 3), content
-        shift = _shift(cue.body, clock, shift)
+        has_blank_line = "" in body[: _text_end(body)]
+        content = _plain([*_without_blocks(body)] if has_blank_line else body, where, webvtt=True)
+        start, end = (round(cue.start + shift, 3), round(cue.end + shift, 3)) if shift else (cue.start, cue.end)
+        yield where, video, start, end, content
+        shift = _shift(cue.body, clock, shift) if has_maps else shift
 
 
 def read_srt(text: str, path: Path, video: str) -> Rows:
@@ -105,9 +108,10 @@ def read_srt(text: str, path: Path, video: str) -> Rows:
         numbered = numbered or bool(line.strip())
         if line.strip() and not _NUMBER.fullmatch(line):
             raise ValueError(f"{path}, line {number}: {line[:80]!r} precedes the first times, so this is not SRT")
-    for cue, is_last in _with_last(cues):
-        where = f"{path}, line {cue.line}"
-        body = _without_number(cue.body) if numbered and not is_last else cue.body
+    name = str(path)
+    for cue in cues:
+        where = f"{name}, line {cue.line}"
+        body = _without_number(cue.body) if numbered and cue is not cues[-1] else cue.body
         yield where, video, cue.start, cue.end, _plain(body, where, webvtt=False)
 
 
@@ -139,13 +143,9 @@ def _cues(lines: list[str], path: Path) -> tuple[int, list[_Cue]]:
     return timings[0][0] if timings else len(lines), cues
 
 
-def _with_last(cues: list[_Cue]) -> Iterator[tuple[_Cue, bool]]:
-    """Yields each cue and whether it is the last one."""
-    return ((cue, number == len(cues)) for number, cue in enumerate(cues, 1))
-
-
 def _seconds(hours: str | None, minutes: str, seconds: str, fraction: str | None) -> float:
-    return round(int(hours or 0) * 3600 + int(minutes) * 60 + float(f"{seconds}.{fraction or 0}"), 3)
+    whole = int(hours or 0) * 3600 + int(minutes) * 60 + int(seconds)
+    return (whole * 1000 + int(fraction.ljust(3, "0"))) / 1000 if fraction else float(whole)
 
 
 def _without_number(body: list[str]) -> list[str]:
@@ -164,7 +164,10 @@ def _without_number(body: list[str]) -> list[str]:
 
 def _text_end(body: list[str]) -> int:
     """The number of lines without the blank ones at the end."""
-    return next((i for i in range(len(body), 0, -1) if body[i - 1].strip()), 0)
+    end = len(body)
+    while end and not body[end - 1].strip():
+        end -= 1
+    return end
 
 
 def _without_blocks(body: list[str]) -> Iterator[str]:
@@ -201,17 +204,25 @@ def _plain(lines: list[str], where: str, webvtt: bool) -> str:
         ValueError: A line looks like structure, or an entity is damaged.
     """
     content = "\n".join(lines).rstrip("\n")
-    if _SUSPECT.search(content):
+    if _is_suspect(content):
         _check_lines(lines, where)
     if "<" in content or "{" in content:
         content = _TAG.sub("", _BREAK.sub(" ", content))
-        content = _WEBVTT_TAG.sub("", content) if webvtt else content
+        content = _WEBVTT_TAG.sub("", content) if webvtt and "<" in content else content
     if "\\" in content and not webvtt:
         content = _SSA_BREAK.sub(" ", content)
     try:
         return " ".join((html.unescape(content) if "&" in content else content).split())
     except ValueError as error:  # a number of thousands of digits
         raise ValueError(f"{where}: {error}") from error
+
+
+def _is_suspect(content: str) -> bool:
+    """Whether the text of a cue may hold structure. This is fast, so that only few texts need the exact check."""
+    if ":" in content and (_TIME_LIKE.search(content) or "::cue" in content):
+        return True
+    is_header = "WEBVTT" in content and (content.startswith("WEBVTT") or "\nWEBVTT" in content)
+    return is_header or "X-TIMESTAMP" in content or _BLANK_LINE.search(content) is not None
 
 
 def _check_lines(lines: list[str], where: str) -> None:

@@ -14,7 +14,7 @@ from ..utils.io import discard, resumable_dir
 from .block_writer import BLOCKS, PIECES, pieces_of, write_blocks
 from .checksums import DamagedData, Piece, verify_once
 from .sealed_json import read_sealed, sealed
-from .source_files import combined_hash, content_hashes
+from .source_files import check_unchanged, combined_hash, content_hashes
 from .stored_alignment import StoredAlignment, describe_alignment
 from .text_files import text_files
 from .text_source import batches_of, load_text, naming_the_row
@@ -221,10 +221,11 @@ def load_text_blocks(
 
     aligner = None if teacher_tokenizer is None else make_aligner(tokenizer, teacher_tokenizer, teacher_length)
     source = str(source) if isinstance(source, Path) else source
-    dataset, files = None, list[Path]()
+    dataset, files, contents = None, list[Path](), list[str]()
     if isinstance(source, str) and Path(source).exists():
         files, kind = text_files(Path(source), split, quiet=True)
-        fingerprint, streaming = combined_hash(kind, content_hashes(files)), True
+        contents = content_hashes(files)
+        fingerprint, streaming = combined_hash(kind, contents), True
     else:
         dataset = load_text(source, split, streaming=streaming) if isinstance(source, str) else source
         # Identifies the contents, or all that a stream will read and do (including a Hub revision).
@@ -250,6 +251,7 @@ def load_text_blocks(
     with naming_the_row(files), resumable_dir(folder, json.dumps(made_of), tokens.help_in) as part:
         if part is not None:
             info = write_blocks(tokens, part, block_tokens)
+            check_unchanged(files, contents)
             info["vocabulary"], info["source"] = vocabulary_fingerprint(tokenizer), name
             if teacher_tokenizer is not None:
                 info["alignment"] |= {"teacher_tokenizer": settings[2], "teacher_length": teacher_length}

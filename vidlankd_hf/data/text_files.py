@@ -6,6 +6,7 @@ from pathlib import Path
 import fsspec
 
 from ..utils.folders import files_below, listed
+from ..utils.messages import number_of
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ def text_files(path: Path, split: str, quiet: bool = False) -> tuple[list[Path],
     files = of_split or files
     others = [str(p) for p in found if p not in set(files)]
     if others and not quiet:
-        logger.warning("%s: %d files are left out: %s", path, len(others), listed(others))
+        logger.warning("%s: left out %s: %s", path, number_of(len(others), "file"), listed(others))
     if not any(p.stat().st_size for p in files):
         raise ValueError(f"{path} holds no text: its files are empty ({', '.join(p.name for p in files)})")
     kinds = {kind_of(p) or "" for p in files}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..utils.addresses import public_address
 from ..utils.loading import loading
+from ..utils.messages import nearest
 from .compressed import check_expansion
 from .source_files import combined_hash, content_hashes
 from .text_files import check_json_lines, kind_of, not_utf8, place_of, text_files
@@ -66,7 +67,8 @@ def load_text(
             dataset = load_dataset(name, configuration or None, split=split, streaming=streaming)
     columns = dataset.column_names or list(_first_row(dataset, source, files))  # a stream may not know them yet
     if text_column not in columns:
-        raise ValueError(f"{source} has no column {text_column!r}: it has {', '.join(columns) or 'none'}")
+        near = nearest(text_column, columns)
+        raise ValueError(f"{source} has no column {text_column!r}: it has {', '.join(columns) or 'none'}{near}")
     dataset = dataset.select_columns(text_column)
     return dataset if text_column == "text" else dataset.rename_column(text_column, "text")
 

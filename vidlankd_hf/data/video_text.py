@@ -10,6 +10,7 @@ from pathlib import Path
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from ..utils.messages import number_of
 from .captions import naming_the_line, read_captions
 from .features import FeatureStore
 from .held_out import MOST_HELD_OUT, check_held_out
@@ -134,7 +135,7 @@ def split_by_video(dataset: Dataset | VideoTextStream, held_out: float | None = 
     count = max(1, min(2, len(names) - 1), round(share * len(names) if share < 1 else share))
     if count >= len(names):
         raise ValueError(
-            f"cannot hold out {count} of {len(names)} videos: add videos, or train on all of them with "
+            f"cannot hold out {count} of {number_of(len(names), 'video')}: add videos, or train on all of them with "
             "--held_out_videos 0"
         )
     drawn = random.Random(seed).sample(names, count)

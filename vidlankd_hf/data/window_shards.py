@@ -29,7 +29,7 @@ from .checksums import DamagedData, complete_file, verify_once
 from .features import FeatureStore, read_manifest
 from .open_shard import OpenShard
 from .pairing import check_share
-from .source_files import combined_hash, content_hashes
+from .source_files import check_unchanged, combined_hash, content_hashes
 from .tables import load_hub_table
 from .vocabulary import tokenizer_fingerprint
 from .window_writer import WindowWriter
@@ -80,7 +80,8 @@ def prepare_windows(
     files = source_files(captions, caption_format, caption_columns)
     names = [path.relative_to(captions).as_posix() for path in files]
     files = files or [Path(file["filename"]) for file in load_hub_table(str(captions)).cache_files]
-    contents = content_hashes([*files, features / "manifest.json", features / "index.jsonl"])
+    read = [*files, features / "manifest.json", features / "index.jsonl"]
+    contents = content_hashes(read)
     settings = [tokenizer_fingerprint(tokenizer), max_tokens, caption_format, remove_overlap, str(captions)]
     settings += [caption_encoding] if caption_encoding else []
     settings += [{"columns": [*caption_columns]}] if caption_columns else []
@@ -96,6 +97,7 @@ def prepare_windows(
         ):
             if part is not None:
                 writer.write(part)
+                check_unchanged(read, contents)
         info = _read_info(folder)
     check_share(info["problems"], info["unpaired_share"], max_unpaired)
     return folder

@@ -5,6 +5,9 @@ from statistics import median
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..hub.model_cards import four_digits
+from ..hub.run_metadata import public_name
+from ..utils.messages import number_of
 from .task import Task
 from .zero_shot import ZeroShot
 
@@ -39,7 +42,7 @@ def finetuning_results(task: Task, name: str, runs: list[dict]) -> list[EvalResu
         runs: Results of [`finetune`], one per seed.
     """
     first = runs[0]
-    parts = [f"{first[f'{part}_rows']} {part} rows" for part in ("train", "eval") if first[f"{part}_rows"]]
+    parts = [number_of(first[f"{part}_rows"], f"{part} row") for part in ("train", "eval") if first[f"{part}_rows"]]
     subset = f" ({', '.join(parts)})" if parts else ""
     entries = []
     for split, values in first["scores"].items():
@@ -47,14 +50,14 @@ def finetuning_results(task: Task, name: str, runs: list[dict]) -> list[EvalResu
             scores = [run["scores"][split][metric] or 0.0 for run in runs]
             details = {
                 "seeds": [run["seed"] for run in runs],
-                "min": round(min(scores), 4),
-                "max": round(max(scores), 4),
+                "min": four_digits(min(scores)),
+                "max": four_digits(max(scores)),
                 "collapsed_seeds": [run["seed"] for run in runs if run["collapsed"]],
                 "learning_rate": first["learning_rate"],
                 "epochs": first["epochs"],
             }
             how = f"median over seeds, fine-tuned{subset}"
-            entries.append(_entry(task, name, split, metric, median(scores), how, details))
+            entries.append(_entry(task, name, first.get("data"), split, metric, median(scores), how, details))
     return [entry for entry in entries if not entry.metric_type.endswith("threshold")]
 
 
@@ -66,10 +69,10 @@ def scored_results(task: Task, name: str, result: dict) -> list[EvalResult]:
         name: Its key in `TASKS`.
         result: Result of [`score_finetuned`].
     """
-    subset = f" ({result['eval_rows']} eval rows)" if result["eval_rows"] else ""
+    subset = f" ({number_of(result['eval_rows'], 'eval row')})" if result["eval_rows"] else ""
     how = f"scored without training on it{subset}"
     return [
-        _entry(task, name, split, metric, value or 0.0, how)
+        _entry(task, name, result.get("data"), split, metric, value or 0.0, how)
         for split, values in result["scores"].items()
         for metric, value in values.items()
         if not metric.endswith("threshold")
@@ -77,19 +80,31 @@ def scored_results(task: Task, name: str, result: dict) -> list[EvalResult]:
 
 
 def _entry(
-    task: Task, name: str, split: str, metric: str, value: float, how: str, details: dict | None = None
-) -> EvalResult:
+    task: Task, name: str, data: str | None, split: str, metric: str, value: float, how: str,
+    details: dict | None = None,
+) -> EvalResult:  # fmt: skip
+    own = has_own_rows(task, data)
     return EvalResult(
         task_type=task.head.task_type,
-        dataset_type=_data_id(task, name),
-        dataset_name=task.title,
-        dataset_config=task.data[1] if task.data else None,
+        dataset_type=public_name(data) if own else _data_id(task, name),
+        dataset_name=title_with_data(task, data),
+        dataset_config=name if own else task.data[1] if task.data else None,
         dataset_split=split,
         metric_type=metric,
-        metric_value=round(value, 4),
+        metric_value=four_digits(value),
         metric_name=f"{metric}, {how}",
         metric_args=details,
     )
+
+
+def has_own_rows(task: Task | ZeroShot, data: str | None) -> bool:
+    """Whether a task's rows come from a folder of the user, `--data`, instead of its data set on the Hub."""
+    return data is not None and getattr(task, "data", None) is not None
+
+
+def title_with_data(task: Task | ZeroShot, data: str | None) -> str:
+    """Returns the title of a task; if its rows come from a folder of the user, with the name of the folder."""
+    return f"{task.title} ({public_name(data)})" if has_own_rows(task, data) else task.title
 
 
 def _data_id(task: Task | ZeroShot, name: str) -> str:

@@ -8,6 +8,7 @@ from transformers import AutoModel, AutoModelForMaskedLM
 
 from ..reliability.same_run import weights_fingerprint
 from ..utils.io import sha256_of
+from ..utils.messages import number_of
 
 
 def fingerprint(model: str | Path) -> str | None:
@@ -33,7 +34,8 @@ def check_encoder(model: str, network: torch.nn.Module, info: dict) -> None:
     missing = sorted(k for k in info["missing_keys"] if k.startswith(prefix) and ".pooler." not in k)
     if missing:
         raise ValueError(
-            f"{model} lacks {len(missing)} weights of its encoder, such as {missing[0]}: give a checkpoint with all "
+            f"{model} lacks {number_of(len(missing), 'weight')} of its encoder, such as {missing[0]}: give a "
+            "checkpoint with all "
             f"weights of the encoder of {type(network).__name__}"
         )
 

@@ -9,9 +9,11 @@ from typing import Any
 from ..data.vocabulary import load_tokenizer
 from ..models.teacher import check_path
 from ..reliability.run_dir import run_script
+from ..utils.addresses import public_word
 from ..utils.examples import EXAMPLES, flags
 from ..utils.io import atomic_write
 from ..utils.json_files import read_json
+from ..utils.messages import nearest
 from . import TASKS
 from .card import finetuning_results, scored_results, update_card, zero_shot_results
 from .checkpoints import fingerprint, load_for_scoring
@@ -54,7 +56,7 @@ class Comparison:
             raise ValueError(f"there is no task: give --tasks, some of {', '.join(TASKS)}, or --task_file")
         unknown = [task for task in self.tasks if task not in TASKS]
         if unknown:
-            raise ValueError(f"--tasks: invalid choice: {unknown[0]!r} (choose from {', '.join(TASKS)})")
+            raise ValueError(f"--tasks has {unknown[0]!r}: choose from {', '.join(TASKS)}{nearest(unknown[0], TASKS)}")
         twice = [task for task in self.tasks if self.tasks.count(task) > 1]
         if twice:
             raise ValueError(f"the task {twice[0]!r} is given twice: give it once")
@@ -71,7 +73,9 @@ class Comparison:
                 "this command does not push: push a model with `vidlankd finetune`, after `hf auth login`"
             )
         if len(self.names) != len(args.models) or len(set(self.names)) != len(self.names):
-            raise ValueError(f"{len(args.models)} models need as many different names, not {self.names}: give --names")
+            raise ValueError(
+                f"the models' names are {', '.join(self.names)}: give each model its own name with --names"
+            )
         without = [task for task in self.zero_shot if TASKS[task].own is None]
         if without and args.data is None:
             raise ValueError(f"{', '.join(without)} need --data, the folder that holds visual_commonsense")
@@ -183,6 +187,25 @@ class Comparison:
         else:
             entries = finetuning_results(TASKS[task], task, best_recipe(result))
         update_card(model, entries)
+
+
+def finetuning_options(text: str | None) -> dict[str, Any]:
+    """Reads `--finetune_options`.
+
+    Raises:
+        ValueError: It is not a JSON object.
+    """
+    try:
+        options = json.loads(text or "{}")
+        if isinstance(options, dict):
+            return options
+        problem = "it is not an object"
+    except (ValueError, RecursionError) as error:
+        problem = str(error)
+    raise ValueError(
+        f"--finetune_options {public_word(text or '')[:60]} is not JSON of options ({problem}): write "
+        "'{\"warmup_ratio\": 0.1}', or give the options directly: --warmup_ratio 0.1"
+    )
 
 
 def options_in(words: Sequence[str]) -> dict[str, list[str]]:

@@ -16,9 +16,9 @@ from ..models.attention import longest_sequence
 from ..models.loading import only_errors
 from ..reliability.ranks import wait_for_all
 from ..reliability.run_dir import changes, is_finished, log_on_main, mark_finished, open_run_dir, read_settings
-from ..utils.examples import nearest
 from ..utils.io import atomic_write
 from ..utils.json_files import read_json
+from ..utils.messages import nearest, number_of
 from . import TASKS
 from .arguments import FinetuningArguments
 from .card import finetuning_results
@@ -99,7 +99,7 @@ def finetune(
         options = replace(options, max_length=limit)
     features = chosen.head.encode(train, tokenizer, options)
     trainer = FinetuningTrainer(network, args, chosen.head, tokenizer, features)
-    log_on_main(args, f"{chosen.title}, seed {args.seed}: {len(train)} training rows.")
+    log_on_main(args, f"{chosen.title}, seed {args.seed}: {number_of(len(train), 'training row')}.")
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - started

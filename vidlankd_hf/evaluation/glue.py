@@ -3,6 +3,7 @@
 from functools import partial
 from pathlib import Path
 
+from ..utils.messages import number_of
 from .heads import Classification, Regression
 from .metrics import load_metric
 from .reading import class_of, open_text, read_table
@@ -63,7 +64,9 @@ def read_cola(path: Path, split: str) -> list[dict]:
         for number, line in enumerate(file, 1):
             fields = line.rstrip("\r\n").split("\t")
             if len(fields) != 4:
-                raise ValueError(f"line {number} of {path} has {len(fields)} fields; CoLA's have 4, without a header")
+                raise ValueError(
+                    f"line {number} of {path} has {number_of(len(fields), 'field')}; CoLA's have 4, without a header"
+                )
             rows.append({"texts": [fields[3]], "label": to_label(fields[1])})
     return rows
 

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..inspection.inspect import Clip, FrameReader, find_videos, read_clip, segment_midpoints
 from ..utils.io import atomic_write
+from ..utils.messages import number_of
 from .grounding import Grounding, Scores
 
 NUM_FRAMES = 3  # per nearest clip
@@ -218,7 +219,7 @@ def write_heat_picture(path: str | Path, grounding: Grounding, clips: Dataset, v
 
     footer = (
         f"{clip.video}, {clip.start:.1f} to {clip.end:.1f} s. Number: cosine. Color: standard deviations above the "
-        f"token's mean over {grounding.num_clips:,} clips; darkest at {MOST_DEVIATIONS}."
+        f"token's mean over {number_of(grounding.num_clips, 'clip')}; darkest at {MOST_DEVIATIONS}."
     )
     _write_picture(path, grounding, len(steps), TOP + FRAME + 24, height, draw_token, footer)
 

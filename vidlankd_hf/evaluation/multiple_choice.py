@@ -3,6 +3,7 @@ reaches a goal (PIQA, Bisk et al., AAAI 2020)."""
 
 from pathlib import Path
 
+from ..utils.messages import number_of
 from .heads import Choice
 from .reading import class_of, companion_file, numbered_lines, read_json_lines, read_table
 from .task import Task, make_recipe
@@ -33,7 +34,8 @@ def read_piqa(path: Path, split: str) -> list[dict]:
     labels = [to_label(line) for _, line in numbered_lines(labels_path)]
     if len(labels) != len(rows):
         raise ValueError(
-            f"{labels_path} has {len(labels)} labels, but {path.name} has {len(rows)} rows: give the official files "
+            f"{labels_path} has {number_of(len(labels), 'label')}, but {path.name} has {number_of(len(rows), 'row')}: "
+            "give the official files "
             "of one split"
         )
     return list(map(_piqa_row, rows, labels))

@@ -13,6 +13,7 @@ from datasets import load_dataset
 from transformers.utils import logging
 
 from ..utils.loading import loading
+from ..utils.messages import number_of
 
 logger = logging.get_logger(__name__)
 
@@ -163,11 +164,13 @@ def read_table(
             if len(fields) == len(header):
                 rows.append(dict(zip(header, fields)))
                 continue
-            ragged.append(f"line {number} of {path} has {len(fields)} fields, but the header has {len(header)}")
+            ragged.append(
+                f"line {number} of {path} has {number_of(len(fields), 'field')}, but the header has {len(header)}"
+            )
             if not skip_ragged:
                 raise ValueError(ragged[0])
     if ragged:
-        logger.warning(f"Skipped {len(ragged)} broken lines, the first because {ragged[0]}.")
+        logger.warning(f"Skipped {number_of(len(ragged), 'broken line')}, the first because {ragged[0]}.")
     return rows
 
 

@@ -8,6 +8,7 @@ from statistics import median
 from ..utils.extras import requires_extra
 from ..utils.io import atomic_write
 from . import TASKS
+from .card import title_with_data
 from .significance import paired_test
 
 METHODS = {"masked": "masked scoring", "probe": "linear probe"}
@@ -50,7 +51,7 @@ def _task_row(task: str, name: str, by_model: dict, reference: str) -> dict:
         p = paired_test(first["metric"], others, [run["examples"] for run in runs])
     return {
         "task": task,
-        "title": TASKS[task].title,
+        "title": title_with_data(TASKS[task], first.get("data")),
         "model": name,
         **{key: first[key] for key in ("metric", "learning_rate", "constant_score", "train_size", "eval_size")},
         "median": median(scores),

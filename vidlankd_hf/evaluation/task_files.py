@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.tables import is_hub_id
+from ..utils.messages import number_of
 from . import TASKS
 from .heads import Choice, Classification, Head, Regression, Spans
 from .metrics import load_metric
@@ -172,9 +173,9 @@ def _check_probe(spec: TaskSpec, rows: dict[str, list[dict]], split: str) -> lis
         others = len(items) - max(counts.values())
         if others <= -(-len(items) // FOLDS):
             raise ValueError(
-                f"{where} has {len(items)} rows, of which {others} have another answer than the most frequent one. "
-                "The probe is fitted to four fifths of the rows, which must have two different answers: add rows with "
-                "other answers, or a train split"
+                f"{where} has {number_of(len(items), 'row')}, of which {others} have another answer than the most "
+                "frequent one. The probe is fitted to four fifths of the rows, which must have two different answers: "
+                "add rows with other answers, or a train split"
             )
         return []
     objects = {item["object"] for item in items}
@@ -183,7 +184,8 @@ def _check_probe(spec: TaskSpec, rows: dict[str, list[dict]], split: str) -> lis
     if len(kept) < 2:
         raise ValueError(
             f"{spec.files['train']} (train of {spec.path}): the rows whose objects are not in {split} have "
-            f"{len(kept)} different labels, but the probe is fitted to them and needs two: add rows of other objects"
+            f"{number_of(len(kept), 'different label')}, but the probe is fitted to them and needs two: add rows of "
+            "other objects"
         )
     more = f", ... ({len(seen) - 5} more)" if len(seen) > 5 else ""
     what = f"train: {len(seen)} of {len(rows['train'])} rows, because {split} has the same objects"

@@ -7,8 +7,8 @@ from typing import Any
 
 from ..data.caption_formats import suffix_of
 from ..data.tables import Table
-from ..utils.examples import nearest
 from ..utils.folders import listed
+from ..utils.messages import nearest, number_of
 from .task_spec import TaskSpec
 
 MOST_MISTAKES = 5  # listed for one file in a message
@@ -174,7 +174,8 @@ def _check_counts(spec: TaskSpec, rows: list[dict]) -> list[str]:
     count = len(spec.classes) or (len(rows[0]["texts"]) if rows else 0)
     what = "`labels` has" if spec.labels else "the first one has"
     return [
-        f"row {row['id']} has {len(row['texts'])} choices, but {what} {count}: give every row the same number"
+        f"row {row['id']} has {number_of(len(row['texts']), 'choice')}, but {what} {count}: give every row the same "
+        "number"
         for row in rows
         if len(row["texts"]) != count
     ]
@@ -193,7 +194,9 @@ def _span(spec: TaskSpec, record: dict) -> dict:
     if not texts and not spec.unanswerable:
         raise ValueError("has no answer: give one, or write `unanswerable: true` in the task file")
     if len(places) != len(texts) and texts:
-        raise ValueError(f"has {len(texts)} answers but {len(places)} starts: give one for each")
+        raise ValueError(
+            f"has {number_of(len(texts), 'answer')} but {number_of(len(places), 'start')}: give one for each"
+        )
     found = [_place(context, text, place) for text, place in zip(texts, places)]
     return {"question": question, "context": context, "answers": {"text": texts, "answer_start": found}, "label": 0}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..data.caption_formats import suffix_of
 from ..data.tables import TABLE_SUFFIXES, is_hub_id
-from ..utils.examples import nearest
+from ..utils.messages import nearest
 from ..utils.yaml_files import read_yaml
 
 # Kind -> roles of its columns. `start` of spans is optional; a regression may also have `first` and `second`.
@@ -121,13 +121,13 @@ class _Checks:
     def values(self, content: dict) -> dict[str, Any]:
         kind = content.get("kind")
         if kind not in ROLES:
-            self.problems.append(f"kind is {kind!r}: choose one of {', '.join(ROLES)}{_near(kind, ROLES)}")
+            self.problems.append(f"kind is {kind!r}: choose one of {', '.join(ROLES)}{nearest(kind, ROLES)}")
             return {}
         allowed = [key for key in KEYS if kind in ONLY.get(key, ROLES)]
         for key in content:
             if key not in allowed:
                 other = f" belongs to {', '.join(ONLY[key])}, not to {kind}" if key in ONLY else " is not a key"
-                self.problems.append(f"{key!r}{other}: write any of {', '.join(allowed)}{_near(key, allowed)}")
+                self.problems.append(f"{key!r}{other}: write any of {', '.join(allowed)}{nearest(key, allowed)}")
         if not re.fullmatch(r"\w[\w-]*", self.path.name.partition(".")[0]):
             self.problems.append("the file's name names the task: use letters, digits, _ and -")
         labels = self.labels(content.get("labels"), kind)
@@ -219,7 +219,7 @@ class _Checks:
             names = column if several else [column]
             if kind not in ONLY["templates"] and role not in (*roles, *more):
                 self.problems.append(
-                    f"columns has {role!r}: a {kind} has {', '.join((*roles, *more))}{_near(role, roles)}"
+                    f"columns has {role!r}: a {kind} has {', '.join((*roles, *more))}{nearest(role, roles)}"
                 )
             elif not isinstance(role, str) or not role.isidentifier() or role == "word":
                 self.problems.append(f"columns has {role!r}: use letters, digits and _, and not `word`")
@@ -251,7 +251,7 @@ class _Checks:
     def metric(self, value: Any, kind: str) -> str:
         known = METRICS.get(kind, ())
         if value is not None and value not in known and known:
-            self.problems.append(f"metric is {value!r}: choose one of {', '.join(known)}{_near(value, known)}")
+            self.problems.append(f"metric is {value!r}: choose one of {', '.join(known)}{nearest(value, known)}")
         return str(value) if value is not None else next(iter(known), "")
 
     def templates(self, value: Any, kind: str, columns: Collection[str]) -> tuple[str, ...]:
@@ -283,7 +283,7 @@ class _Checks:
         found = {}
         for name, given in value.items():
             if name not in RECIPE:
-                self.problems.append(f"recipe has {name!r}: write any of {known}{_near(name, RECIPE)}")
+                self.problems.append(f"recipe has {name!r}: write any of {known}{nearest(name, RECIPE)}")
                 continue
             try:  # YAML reads 1e-4 as a string
                 found[name] = RECIPE[name](str(given))
@@ -302,7 +302,3 @@ class _Checks:
         for target in set(found.values()) - set(classes):
             self.problems.append(f"model_labels has {target!r}: the labels of the task are {', '.join(classes)}")
         return found
-
-
-def _near(name: Any, known: Collection[str]) -> str:
-    return nearest(name, known) if isinstance(name, str) else ""

@@ -8,6 +8,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from ..hub.model_cards import PROBE_FILE
 from ..reliability.run_dir import is_finished, read_settings, run_script
 from ..reliability.same_run import affects_results
 from ..utils.examples import EXAMPLES, flags
@@ -47,6 +48,7 @@ class ExperimentRun:
         """
         held = None if self.settings is None else _settings_of(self.folder)
         if held is None:
+            (self.folder / PROBE_FILE).unlink(missing_ok=True)  # of earlier weights
             script, log = EXAMPLES / f"{self.example}.py", self.log if quiet else None
             run_script(script, *self.arguments, log=log, launcher=launcher)
             return
@@ -95,7 +97,7 @@ def held_out_language(student: Path) -> dict[str, float]:
 
 def probe(model: Path, world: Path, log: Path | None = None) -> list[dict]:
     """Probes a model of the grounded world and stores the scores in `probe.json` in the model's folder."""
-    path = model / "probe.json"
+    path = model / PROBE_FILE
     if not path.exists() or path.stat().st_mtime < (model / "model.safetensors").stat().st_mtime:
         options = flags({"model": model, "world": world, "output_json": path})
         run_script(EXAMPLES / "probe.py", *options, log=log)

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModel
 
 from ..utils.loading import loading
+from ..utils.messages import number_of
 from .pixels import resized
 from .processors import REMEDY, load_processor, pixel_settings
 from .streams import Stream
@@ -61,7 +62,8 @@ class Backbone:
             self.width = self(np.zeros((1, stream.clip_length, height, width, 3), np.uint8)).shape[1]
         except Exception as error:  # a model may fail in any way on pictures that it was not made for
             raise ValueError(
-                f"{stream.model} ({model.config.model_type}) gives no features for {stream.clip_length} frames of "
+                f"{stream.model} ({model.config.model_type}) gives no features for "
+                f"{number_of(stream.clip_length, 'frame')} of "
                 f"{height} x {width}: {type(error).__name__}: {error}. {REMEDY}"
             ) from error
 
@@ -132,7 +134,7 @@ def check_clip_length(config: Any, stream: Stream) -> None:
     """
     configs = [config, *filter(None, (getattr(config, name, None) for name in ("vision_config", "video_config")))]
     takes = next((held.num_frames for held in configs if getattr(held, "num_frames", None)), 1)
-    fits, allowed = stream.clip_length == takes, f"{takes} frames"
+    fits, allowed = stream.clip_length == takes, number_of(takes, "frame")
     if getattr(config, "frames_per_clip", None):  # V-JEPA 2 has rotary positions, for any number of tubelets
         allowed = f"a multiple of {config.tubelet_size} frames (it was trained with {config.frames_per_clip})"
         fits = stream.clip_length % config.tubelet_size == 0

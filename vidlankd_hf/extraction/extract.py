@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 
 from ..data.feature_shards import MANIFEST
 from ..data.features import FeatureStore, read_manifest
+from ..utils.messages import number_of
 from .backbones import Backbone
 from .decoders import Limits
 from .shard_folder import ShardFolder
@@ -133,7 +134,7 @@ def extract_features(
     """
     work = Extraction(videos, output_dir, streams, precision, batch_size, decoders, device, shard_bytes, limits)
     if len(work.tasks) < num_processes and process_index == 0:
-        logger.warning(f"There are only {len(work.tasks)} shards for {num_processes} processes. Lower shard_bytes.")
+        logger.warning(f"Only {number_of(len(work.tasks), 'shard')} for {num_processes} processes: lower shard_bytes.")
     missing = work.missing(range(process_index, len(work.tasks), num_processes), retry_failed)
     if not missing and read_manifest(work.folder) is not None:
         logger.warning(f"{work.folder} already has the features of all these videos, so there is nothing to do.")

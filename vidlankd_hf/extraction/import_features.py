@@ -18,6 +18,7 @@ from ..data.feature_shards import Shard, shard_name
 from ..data.feature_sources import find_features
 from ..data.features import FeatureStore, read_manifest
 from ..utils.io import atomic_write
+from ..utils.messages import number_of
 from .shard_folder import ShardFolder
 from .tasks import QUARANTINE, note_failure, part_path
 from .videos import LeftOut, Video
@@ -117,7 +118,7 @@ def import_features(
         for number in missing:
             failed += _import_shard(work, number, streams, places, widths, progress)
     for reason, count in Counter(row["reason"] for row in failed).items():
-        logger.warning(f"{count} videos are left out ({reason}); {work.folder / QUARANTINE} lists them")
+        logger.warning(f"Left out {number_of(count, 'video')} ({reason}); {work.folder / QUARANTINE} lists them")
     store = work.close(max_failed)
     assert store is not None  # all tasks are done
     return store
@@ -145,7 +146,7 @@ def _widths(
         except _Unusable as error:
             first = first or error
     assert first is not None
-    raise ValueError(f"None of {len(videos)} videos can be used. The first: {first.args[1]}")
+    raise ValueError(f"None of {number_of(len(videos), 'video')} can be used. The first: {first.args[1]}")
 
 
 def _import_shard(

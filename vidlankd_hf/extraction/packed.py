@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ..utils.messages import number_of
 from ..utils.tars import Member, tar_members
 from .limits import Limits
 
@@ -50,7 +51,8 @@ def _copy(path: str, local: str, most_bytes: int) -> None:
     if inside not in members:
         known = ", ".join(map(repr, list(members)[:3]))
         raise ValueError(
-            f"{container} has no file {inside!r}, only {len(members)} others ({known}, ...). Name one of them"
+            f"{container} has no file {inside!r}, only {number_of(len(members), 'other')} ({known}, ...). Name one of "
+            "them"
         )
     member = members[inside]
     _check_size(path, member.size, most_bytes)

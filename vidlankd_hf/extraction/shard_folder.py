@@ -10,6 +10,7 @@ from ..data.features import FeatureStore, read_manifest
 from ..utils.addresses import public_address
 from ..utils.folders import listed
 from ..utils.io import atomic_write
+from ..utils.messages import number_of
 from .tasks import LEFT_OUT, QUARANTINE, finish, is_done, open_folder, part_path, read_part
 from .videos import LeftOut, Video
 
@@ -78,7 +79,7 @@ class ShardFolder:
             return None
         if self.left_out:
             names = listed([public_address(path) for path, _ in self.left_out])
-            logger.warning(f"{len(self.left_out)} files were left out ({self.folder / LEFT_OUT}): {names}")
+            logger.warning(f"Left out {number_of(len(self.left_out), 'file')} ({self.folder / LEFT_OUT}): {names}")
         store, num_failed = FeatureStore(self.folder), read_manifest(self.folder)["num_failed"]
         if num_failed > max_failed:
             raise ValueError(

@@ -22,6 +22,7 @@ from ..data.sealed_json import read_sealed, sealed
 from ..utils.addresses import hide_secrets, public_address
 from ..utils.io import atomic_write, sha256_of
 from ..utils.json_files import read_json, read_text
+from ..utils.messages import number_of
 from .backbones import Backbone
 from .decoders import Clip, Ended, Failed, Limits, decode_videos
 from .videos import Video
@@ -305,11 +306,11 @@ def finish(folder: Path, num_tasks: int, streams: dict[str, dict]) -> bool:
     atomic_write(folder / QUARANTINE, "".join(json.dumps(entry) + "\n" for entry in failed))
     if not num_videos:
         raise ValueError(
-            f"All {len(failed)} videos failed, for example {failed[0]['path']} ({failed[0]['detail']}). See "
-            f"{folder / QUARANTINE}."
+            f"No video has features: {number_of(len(failed), 'video')} failed, for example {failed[0]['path']} "
+            f"({failed[0]['detail']}). See {folder / QUARANTINE}."
         )
     parts = (read_part(folder, number) for number in range(num_tasks))
     write_manifest(folder, streams, parts, num_failed=len(failed))
-    for leftover in folder.glob("shard-*.tmp"):
+    for leftover in folder.glob(".shard-*.tmp"):
         leftover.unlink(missing_ok=True)
     return True

@@ -12,6 +12,7 @@ import fsspec
 
 from ..utils.addresses import hide_secrets, public_address, without_secrets
 from ..utils.folders import files_below, listed
+from ..utils.messages import number_of
 from .packed import names_in_tar, rows_with_ids, size_of, split_packed, video_column
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,9 @@ def find_videos(videos: str | Path | Iterable[str | Path], left_out: list[LeftOu
         raise ValueError(hide_secrets(problem, str(videos))) from None  # the error has the complete address
     if others:
         names = listed([public_address(other.path) for other in others])
-        logger.warning(f"{public_address(str(videos))}: {len(others)} files are not videos and are left out: {names}")
+        logger.warning(
+            f"{public_address(str(videos))}: left out {number_of(len(others), 'file')} other than videos: {names}"
+        )
     if left_out is not None:
         left_out += others
     if not found:

@@ -21,6 +21,7 @@ from ..data.vocabulary import load_tokenizer, vocabulary_fingerprint
 from ..models.configuration import VidLanKDTeacherConfig, video_config_like
 from ..models.teacher import VidLanKDTeacher
 from ..utils.json_files import read_json
+from ..utils.messages import number_of
 from .model_cards import CARD_FILE, TEMPLATES
 
 TEXT_FILE, VIDEO_FILE = "pytorch_model.bin", "visn_model.chkpt"
@@ -73,7 +74,7 @@ class Conversion:
         reasons: dict[str, list[str]] = {}
         for name, why in self.dropped.items():
             reasons.setdefault(why, []).append(name)
-        lines = [f"{self.kind}: {len(self.mapped)} weights mapped, {len(self.dropped)} dropped."]
+        lines = [f"{self.kind}: {number_of(len(self.mapped), 'weight')} mapped, {len(self.dropped)} dropped."]
         lines += [f"  dropped {', '.join(names)}: {why}" for why, names in reasons.items()]
         return "\n".join([*lines, self.note])
 
@@ -203,7 +204,9 @@ def _fill(module: torch.nn.Module, names: dict[str, str], weights: dict[str, Ten
     tied = {name for name in held if name.startswith("cls.predictions.decoder.")}
     missing = sorted(set(held) - set(mapped.values()) - tied - {"feature_mean", "feature_std"})
     if missing:
-        raise ValueError(f"the checkpoint lacks {len(missing)} weights, such as {missing[0]}: give a complete one")
+        raise ValueError(
+            f"the checkpoint lacks {number_of(len(missing), 'weight')}, such as {missing[0]}: give a complete one"
+        )
     for name, here in mapped.items():
         if weights[name].shape != held[here].shape:
             raise ValueError(

@@ -150,7 +150,7 @@ def write_finetuned_card(
     }
     data = {
         "base_model": model,
-        "datasets": [task.data[0]] if task.data else [],
+        "datasets": [task.data[0]] if task.data and not settings.get("data") else [],
         "pipeline_tag": task.head.task_type,
         "tags": ["vidlankd", task.head.task_type],
         "eval_results": results,
@@ -164,6 +164,11 @@ def write_finetuned_card(
         task_type=task.head.task_type,
         num_texts=num_texts,
     )  # fmt: skip
+
+
+def four_digits(value: float) -> float:
+    """Rounds a result to four significant digits."""
+    return float(f"{value:.4g}")
 
 
 def probe_results(folder: str | Path) -> list[EvalResult]:
@@ -189,10 +194,14 @@ def _write(template: str, folder, trainer, rows: dict, data: dict[str, Any], **v
     folder, history, repo = Path(folder), trainer.state.log_history, trainer.repository_name
     base, name = data.pop("base_model"), repo.rpartition("/")[2]
     last: dict = next((entry for entry in reversed(history) if "loss" in entry), {})
-    losses = {f"Last {key}": f"{value:.4f}" for key, value in last.items() if key == "loss" or key.endswith("_loss")}
+    losses = {
+        f"Last {key}": f"{four_digits(value):g}"
+        for key, value in last.items()
+        if key == "loss" or key.endswith("_loss")
+    }
     rows = {key: value for key, value in {**rows, **training_rows(trainer), **losses}.items() if value}
     folder.mkdir(parents=True, exist_ok=True)
-    measured = {f"{key}, held out": f"{value:.4f}" for key, value in held_out_metrics(history).items()}
+    measured = {f"{key}, held out": f"{four_digits(value):g}" for key, value in held_out_metrics(history).items()}
     for result in data["eval_results"]:
         chance = (result.metric_args or {}).get("chance")
         guessing = "" if chance is None else f" (chance {chance:.4g})"

@@ -13,6 +13,7 @@ from transformers import Trainer, TrainingArguments
 
 from ..reliability.launch import describe_launch
 from ..reliability.run_dir import command, read_run, versions
+from ..utils.messages import number_of
 
 SAMPLES = 64
 _PART = r"[^\s/\"'=,:;]+"
@@ -107,7 +108,7 @@ def _tokens(trainer: Trainer, sequences: int) -> str | None:
 def _device(args: TrainingArguments) -> str:
     if args.device.type == "cuda":
         return f"{args.world_size} x {torch.cuda.get_device_name(args.device)}"
-    return f"{os.cpu_count()} CPU cores"
+    return number_of(os.cpu_count(), "CPU core")
 
 
 def _time(trainer: Trainer) -> str | None:

@@ -22,6 +22,7 @@ from ..models.teacher import VidLanKDTeacher, token_means
 from ..utils.extras import requires_extra
 from ..utils.io import atomic_write
 from ..utils.loading import loading
+from ..utils.messages import number_of
 
 OFFSETS = np.arange(-20, 21) / 2  # seconds
 CAPTIONS, BATCH = 512, 64
@@ -118,7 +119,8 @@ def sample_captions(
     """
     if len(pairs.by_video) < 2:
         raise ValueError(
-            f"captions of {len(pairs.by_video)} videos were paired, but each caption is also compared with other "
+            f"captions of {number_of(len(pairs.by_video), 'video')} were paired, but each caption is also compared "
+            "with other "
             "videos: give captions of 2 videos or more"
         )
     captions = [caption for video in pairs.by_video.values() for caption in video]

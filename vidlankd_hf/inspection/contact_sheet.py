@@ -10,6 +10,7 @@ from jinja2 import Environment
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from ..utils.io import atomic_write
+from ..utils.messages import number_of
 from .inspect import Clip
 
 THUMBNAIL = (180, 135)
@@ -120,7 +121,10 @@ def summary_rows(summary: dict) -> list[tuple[str, str]]:
         ("Videos", f"{videos['count']:,}, {videos['hours']:,.2f} hours; {spread(videos, 's')}"),
         ("Captions", f"{captions['count']:,}, {captions['words']:,} words; {words}"),
         ("Time with a caption", f"{summary['covered']:.1%}"),
-        ("Windows", f"{windows['count']:,} of {windows['videos']:,} videos; clips of {spread(windows, 's')}"),
+        (
+            "Windows",
+            f"{windows['count']:,} of {number_of(windows['videos'], 'video')}; clips of {spread(windows, 's')}",
+        ),
         ("Captions without video", f"{unpaired['captions_without_video']:,}"),
         ("Captions outside their video", f"{unpaired['captions_outside_video']:,}"),
         ("Videos without captions", f"{unpaired['videos_without_captions']:,}"),

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from ..utils.messages import nearest
 from .losses import OBJECTIVES
 
 # What an objective can compare, by the name in its `needs` -> what the student's forward pass must then be given.
@@ -36,7 +37,7 @@ def objectives_recipe(objectives: dict[str, Any]) -> dict[str, dict]:
         elif path is None and name not in OBJECTIVES:
             raise ValueError(
                 f"unknown objective {name!r}: choose from {', '.join(OBJECTIVES)}, or give an instance of your own "
-                f"class: {{{name!r}: MyLoss()}}"
+                f"class: {{{name!r}: MyLoss()}}{nearest(name, OBJECTIVES)}"
             )
         elif loss is not None:
             options |= {k: v for k, v in vars(loss).items() if not k.startswith("_") and k != "training"}

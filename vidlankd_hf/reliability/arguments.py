@@ -73,6 +73,8 @@ class FaultTolerantArguments(TrainingArguments):
             setattr(self, precision, True)  # otherwise DeepSpeed would find two different answers and refuse them
         super().__post_init__()
         check_accelerator_config(self.accelerator_config)
+        if any("\ud800" <= character <= "\udfff" for character in str(self.output_dir)):
+            raise ValueError(f"output_dir is {str(self.output_dir)!r}, whose bytes are not UTF-8: give another name")
         if not 0 <= self.preempt_exit_code <= 255:
             raise ValueError(f"preempt_exit_code is {self.preempt_exit_code}: give an exit code from 0 to 255")
         if not self.hang_timeout >= 0:

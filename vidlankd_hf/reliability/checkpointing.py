@@ -19,18 +19,29 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from ..utils.errors import printable
 from ..utils.io import move, sync_tree
 from ..utils.json_files import read_text
 from .manifest import MANIFEST, STATE, Layout, check_format, read_save_id, seal, verify_checkpoint
 from .ranks import broadcast_from_main, gather_messages, own_rank, raise_if_any_rank_failed
 
+NAME = re.compile("checkpoint-(0|[1-9][0-9]*)")
 SPARE_BYTES = 2**20  # for the manifest, JSON files and file system overhead
 
 
 def checkpoints_of(folder: str | Path) -> list[Path]:
     """The folders named `checkpoint-<step>`, newest first, complete or not, readable or not."""
-    named = [path for path in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-[0-9]+", path.name)]
+    named = [path for path in Path(folder).glob("checkpoint-*") if NAME.fullmatch(path.name)]
     return sorted(filter(_may_be_folder, named), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+
+
+def misnamed_checkpoints(folder: str | Path) -> list[Path]:
+    """Copies of checkpoints under names that no run gives: `checkpoint-0010`, or `CHECKPOINT-10` from some disks."""
+    return sorted(
+        path
+        for path in Path(folder).glob("*")
+        if re.fullmatch("checkpoint-[0-9]+", path.name, re.IGNORECASE) and not NAME.fullmatch(path.name)
+    )
 
 
 def agree_on_checkpoint(folder: str | Path, saves: bool) -> str | None:
@@ -42,6 +53,8 @@ def agree_on_checkpoint(folder: str | Path, saves: bool) -> str | None:
         folder: Output folder of the run.
         saves: Whether this process saves checkpoints (one process per file system). Only such processes verify.
     """
+    for path in misnamed_checkpoints(folder) if own_rank() == 0 else ():
+        print(printable(f"Skipping {path}: rename it to checkpoint-<step> to resume from it."), flush=True)
     held = {int(path.name.rpartition("-")[2]): path for path in checkpoints_of(folder)}
     everywhere = [set(json.loads(steps)) for steps in gather_messages(json.dumps([*held]) if saves else "") if steps]
     for step in sorted(set.union(*everywhere), reverse=True):
@@ -50,7 +63,7 @@ def agree_on_checkpoint(folder: str | Path, saves: bool) -> str | None:
         if not wrong:
             return str(checkpoint)
         if own_rank() == 0:
-            print(f"Skipping {checkpoint}: {wrong}.", flush=True)
+            print(printable(f"Skipping {checkpoint}: {wrong}."), flush=True)
     return None
 
 
@@ -90,13 +103,13 @@ def checkpoint_to_resume(given: str | bool | None, folder: str | Path, saves: bo
     Raises:
         ValueError: The checkpoint is incomplete or damaged, or `True` was given and there is no complete one.
     """
-    if not given:
+    if given is None or given is False:
         return None
     if given is not True:
         wrong = fault_anywhere(Path(given), saves)
         if wrong:
             raise ValueError(
-                f"cannot resume from {given}: {wrong}. Give another one, or True for the newest complete one"
+                f"cannot resume from {str(given)!r}: {wrong}. Give another one, or True for the newest complete one"
             )
         return str(given)
     found = agree_on_checkpoint(folder, saves)
@@ -156,7 +169,7 @@ def save_checkpoint(
 
     def prepare() -> None:
         check_space(checkpoint.parent, expected_bytes)
-        shutil.rmtree(part, ignore_errors=True)
+        _remove(part)
         folder.mkdir(parents=True)
 
     def share() -> None:
@@ -246,18 +259,19 @@ def rotate(folder: Path, keep: int, protected: set[str]) -> None:
     removable = [p for p in finished if str(p) not in protected]
     for checkpoint in removable[max(0, keep - (len(finished) - len(removable))) :]:
         old = checkpoint.with_name(f".{checkpoint.name}.old")
+        _remove(old)
         try:
             move(checkpoint, old)
         except OSError as error:  # the new checkpoint is saved, so training continues
             print(f"{checkpoint} could not be removed: {error}.", flush=True)
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
 
 
 def remove_leftovers(folder: str | Path) -> None:
-    """Removes leftovers of an interrupted save or removal. No other run may use the folder."""
-    for pattern in (".checkpoint-*.part", ".checkpoint-*.old", ".model.part"):
+    """Removes leftovers of an interrupted start, save or removal. No other run may use the folder."""
+    for pattern in (".checkpoint-*.part", ".checkpoint-*.old", ".model.part", ".seen-*"):
         for path in Path(folder).glob(pattern):
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
 
 
 def move_into(part: Path, folder: Path) -> None:
@@ -276,11 +290,20 @@ def move_into(part: Path, folder: Path) -> None:
 
 def _replace(part: Path, checkpoint: Path) -> None:
     old = checkpoint.with_name(f".{checkpoint.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
     with suppress(FileNotFoundError):  # there is one only if it was damaged and its steps were trained again
         move(checkpoint, old)
     move(part, checkpoint)
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    """Removes a folder, a file, or a link to a checkpoint that its owner has moved to another disk."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def _may_be_folder(path: Path) -> bool:

@@ -13,6 +13,7 @@ from accelerate.commands.config import default_config_file, load_config_from_fil
 from accelerate.commands.launch import launch_command_parser
 from transformers import Trainer, TrainingArguments
 
+from ..utils.messages import number_of
 from .ranks import wait_for_all
 
 
@@ -25,7 +26,7 @@ def describe_launch(args: TrainingArguments) -> str:
         kind = "FSDP"
     precision = {"no": "fp32"}.get(args.mixed_precision, args.mixed_precision)
     parallelism = [] if kind == "NO" else [kind]
-    processes = "1 process" if args.world_size == 1 else f"{args.world_size} processes"
+    processes = number_of(args.world_size, "process", "processes")
     return ", ".join([processes, *parallelism, args.device.type, precision])
 
 

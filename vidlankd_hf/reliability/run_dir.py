@@ -20,9 +20,10 @@ from transformers import TrainingArguments
 
 from ..utils.addresses import public_word
 from ..utils.children import end_with_parent
+from ..utils.errors import printable
 from ..utils.io import atomic_write, move
 from ..utils.json_files import read_text
-from .checkpointing import agree_on_checkpoint, checkpoints_of
+from .checkpointing import agree_on_checkpoint, checkpoints_of, misnamed_checkpoints
 from .folder_lock import lock_folder
 from .launch import launcher_words
 from .ranks import refuse_if_any_rank_refuses
@@ -59,7 +60,8 @@ def open_run_dir(args: TrainingArguments, own: dict[str, Any]) -> str | None:
         f"{folder} holds checkpoints, but none is complete (see above): remove them to train from the beginning, "
         "or choose another --output_dir"
     )
-    refuse_if_any_rank_refuses(incomplete if checkpoint is None and checkpoints_of(folder) else "")
+    held = [*checkpoints_of(folder), *misnamed_checkpoints(folder)]
+    refuse_if_any_rank_refuses(incomplete if checkpoint is None and held else "")
     new = {"command": command(), "finished": False, "versions": versions(), "settings": settings}
     if contents and run is None:
         run = _restore_run_file(folder, checkpoint, new, args)
@@ -268,7 +270,7 @@ def log_on_main(args: TrainingArguments, message: str) -> None:
     """Prints on the main process only. A log file on a full disk does not end the run."""
     if args.process_index == 0:
         with suppress(OSError):
-            print(message, flush=True)
+            print(printable(message), flush=True)
 
 
 def run_script(

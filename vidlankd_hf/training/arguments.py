@@ -7,6 +7,7 @@ from transformers.hf_argparser import HfArg
 
 from ..reliability.arguments import FaultTolerantArguments
 from ..reliability.trainer_options import REFUSED, Refused
+from ..utils.messages import nearest
 
 MATMUL_PRECISIONS = ("highest", "high", "medium")
 
@@ -47,5 +48,6 @@ class PretrainingArguments(FaultTolerantArguments):
             raise ValueError(f"mlm_probability is {self.mlm_probability}: give a share between 0 and 1, such as 0.15")
         if self.matmul_precision not in MATMUL_PRECISIONS:
             raise ValueError(
-                f"matmul_precision is {self.matmul_precision!r}: choose one of {', '.join(MATMUL_PRECISIONS)}"
+                f"matmul_precision is {self.matmul_precision!r}: choose one of "
+                f"{', '.join(MATMUL_PRECISIONS)}{nearest(self.matmul_precision, MATMUL_PRECISIONS)}"
             )

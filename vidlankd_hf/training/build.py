@@ -15,6 +15,7 @@ from ..models.student import student_class
 from ..models.teacher import VidLanKDTeacher, text_config
 from ..reliability.run_dir import log_on_main, mark_finished
 from ..utils.loading import loading
+from ..utils.messages import nearest
 from .checks import check_teacher_options
 
 HELD_OUT_SHARE = 0.02  # of the blocks, by default
@@ -35,7 +36,9 @@ def build_teacher(text_model: str, tokenizer, store: FeatureStore, **design: Any
         video = video_config_like(text, store.feature_size)
         teacher = VidLanKDTeacher(VidLanKDTeacherConfig(text_config=text, video_config=video, **design))
     else:
-        with loading(text_model, f"a size ({', '.join(SIZES)}), or the folder or Hub id of a BERT"):
+        with loading(
+            text_model, f"a size ({', '.join(SIZES)}{nearest(text_model, SIZES)}), or the folder or Hub id of a BERT"
+        ):
             teacher = VidLanKDTeacher.from_text_pretrained(text_model, store.feature_size, **design)
     if teacher.video_encoder is not None:
         teacher.set_feature_statistics(*store.statistics())
@@ -64,7 +67,9 @@ def choose_tokenizers(
                 f"--tokenizer is {tokenizer}, but {student} is a checkpoint, which has its own tokenizer: leave "
                 f"--tokenizer out, or give a size as --student ({', '.join(SIZES)})"
             )
-        with loading(student, f"a size ({', '.join(SIZES)}), or the folder or Hub id of a checkpoint"):
+        with loading(
+            student, f"a size ({', '.join(SIZES)}{nearest(student, SIZES)}), or the folder or Hub id of a checkpoint"
+        ):
             ours = AutoTokenizer.from_pretrained(student, trust_remote_code=False)
     else:
         ours = theirs if tokenizer is None else load_tokenizer(tokenizer)
@@ -101,7 +106,9 @@ def build_student(
             config = AutoConfig.from_pretrained(teacher, trust_remote_code=False)
             vocab_size = text_config(config).vocab_size
         return student_class(model_type)(student_config(student, tokenizer, model_type, vocab_size=vocab_size))
-    with loading(student, f"a size ({', '.join(SIZES)}), or the folder or Hub id of a checkpoint"):
+    with loading(
+        student, f"a size ({', '.join(SIZES)}{nearest(student, SIZES)}), or the folder or Hub id of a checkpoint"
+    ):
         own_tokenizer = AutoTokenizer.from_pretrained(student, trust_remote_code=False)
         start = AutoConfig.from_pretrained(student, trust_remote_code=False)
     check_same_vocabulary(tokenizer, own_tokenizer)

@@ -8,6 +8,7 @@ from transformers.hf_argparser import HfArg
 
 from ..models.losses import OBJECTIVES
 from ..models.objectives import objectives_recipe, own_losses
+from ..utils.messages import nearest
 from .arguments import PretrainingArguments
 
 DEFAULT_OBJECTIVES = {"nst": 1000.0, "crd": 1.0}
@@ -75,7 +76,7 @@ class DistillationConfig(PretrainingArguments):
         for name, allowed in (("teacher_input", TEACHER_INPUTS), ("teacher_pooling", TEACHER_POOLINGS)):
             value = getattr(self, name)
             if value is not None and value not in allowed:
-                raise ValueError(f"{name} is {value!r}: choose {' or '.join(allowed)}")
+                raise ValueError(f"{name} is {value!r}: choose {' or '.join(allowed)}{nearest(value, allowed)}")
         if type(self.teacher_layer) is int:
             self.teacher_layer = [self.teacher_layer]
         layers = self.teacher_layer

@@ -9,6 +9,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers import TrainerCallback
 
 from ..data.fingerprint import data_fingerprint
+from ..utils.messages import number_of
 
 BLOCK_SAMPLES = 256
 
@@ -38,7 +39,8 @@ class EpochSampler(Sampler[int]):
     def __init__(self, size: int, samples_per_step: int, seed: int, shard_sizes: Sequence[int] | None = None):
         if size < samples_per_step:
             raise ValueError(
-                f"the training data has {size} samples, fewer than one optimizer step takes ({samples_per_step} = "
+                f"the training data has {number_of(size, 'sample')}, fewer than one optimizer step takes "
+                f"({samples_per_step} = "
                 "processes x --per_device_train_batch_size x --gradient_accumulation_steps): lower these or add data"
             )
         self.size, self.seed, self.epoch = size, seed, 0
@@ -104,7 +106,8 @@ def batch_size_with_negatives(groups: list, asked: int) -> int:
         if all(len(set(groups[first : first + size])) > 1 for first in range(0, len(groups), size)):
             return size
     raise ValueError(
-        f"the evaluation data ({len(groups)} samples of {len(set(groups))} videos or texts) cannot be divided into "
+        f"the evaluation data ({number_of(len(groups), 'sample')} of "
+        f"{number_of(len(set(groups)), 'video or text', 'videos or texts')}) cannot be divided into "
         f"batches of about {asked} that all hold a negative: hold out more (--held_out_videos, --held_out_text) or "
         "change --per_device_eval_batch_size"
     )

@@ -1,5 +1,6 @@
 """Command-line arguments of the scripts that train a teacher or a student, in addition to those of their trainers."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -8,11 +9,13 @@ from transformers.hf_argparser import HfArg
 
 from ..data.script_arguments import PairingArguments
 from ..data.text_blocks import read_vokens_info
+from ..models.attention import ATTENTIONS
 from ..models.configuration import CONTRASTS, MIL_CANDIDATES, MODEL_TYPES, SIZES, TEACHER_LOSSES
 from ..models.objectives import objectives_recipe
 from ..models.teacher import check_path
 from ..reliability.same_run import weights_fingerprint
 from ..utils.io import sha256_of
+from ..utils.messages import nearest
 
 # Groups of the training scripts' short help: option -> help, or `None` for that of the dataclass.
 TRAINING = {
@@ -81,6 +84,9 @@ class TeacherArguments(PairingArguments):
     )
     attn_implementation: str | None = HfArg(default=None, help=ATTENTION)
 
+    def __post_init__(self):
+        _check_names(self, contrast=CONTRASTS, losses=TEACHER_LOSSES, attn_implementation=ATTENTIONS)
+
     @property
     def design(self) -> dict[str, Any]:
         """Settings of the teacher's configuration."""
@@ -133,6 +139,9 @@ class StudentArguments:
     num_proc: int = HfArg(default=1, help="processes for tokenizing")
     stream_text: bool = HfArg(default=False, help="tokenize the text while it downloads, without a copy on disk")
 
+    def __post_init__(self):
+        _check_names(self, student_model_type=MODEL_TYPES, attn_implementation=ATTENTIONS)
+
     def fingerprints(self) -> dict[str, str | None]:
         """Checksums of the files, or commits on the Hub, of teacher and student; `None` if unknown.
 
@@ -163,3 +172,11 @@ class StudentArguments:
         recipe = objectives_recipe(objectives)
         recipe["voken"]["num_vokens"] = read_vokens_info(self.vokens)["num_vokens"]
         return recipe
+
+
+def _check_names(arguments: Any, **known: Collection[str]) -> None:
+    """Raises a `ValueError` if an argument has a value that is not among its known ones."""
+    for name, names in known.items():
+        value = getattr(arguments, name)
+        if value is not None and value not in names:
+            raise ValueError(f"--{name} is {value!r}: choose one of {', '.join(names)}{nearest(value, names)}")

@@ -8,7 +8,10 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from functools import partialmethod
 from pathlib import Path
+
+from tqdm.std import tqdm
 
 from .examples import EXAMPLES, PACKAGE
 
@@ -23,6 +26,7 @@ def run_example(main: Callable[[], None]) -> None:
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
     if logging.lastResort is not None:  # writes the warnings of programs that do not configure logging
         logging.lastResort.setFormatter(PrintableFormatter())
+    _calm_progress_bars()
     try:
         main()
     except (ValueError, OSError, ImportError, RuntimeError) as error:
@@ -47,6 +51,15 @@ class PrintableFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
+
+
+def _calm_progress_bars() -> None:
+    """Where stderr is no terminal, lets progress bars write a line every 30 s instead of filling the log.
+
+    tqdm reads TQDM_MININTERVAL only when it is imported, which has happened by now.
+    """
+    if not sys.stderr.isatty() and "TQDM_MININTERVAL" not in os.environ:
+        tqdm.__init__ = partialmethod(tqdm.__init__, mininterval=30, maxinterval=30)
 
 
 def show_log() -> None:

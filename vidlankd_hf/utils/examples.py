@@ -1,8 +1,6 @@
 """The example scripts: where they are, which command runs which, and how settings become their options."""
 
-import difflib
 import json
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +32,6 @@ def overview() -> str:
         f"Recipes: {EXAMPLES / 'recipes'}. Launch configurations: {ACCELERATE_CONFIGS}.",
         "Errors about wrong input are shown without a traceback; VIDLANKD_TRACEBACK=1 shows it.",
     ])  # fmt: skip
-
-
-def nearest(name: str, known: Collection[str], prefix: str = "") -> str:
-    """Returns "; did you mean X?" with the known name closest to `name`, or "" if none is close."""
-    near = difflib.get_close_matches(name.lstrip("-").replace("-", "_"), list(known), 1)
-    return f"; did you mean {prefix}{near[0]}?" if near else ""
 
 
 def flags(settings: dict[str, Any]) -> list[str]:

@@ -4,7 +4,6 @@ import errno
 import glob
 import hashlib
 import os
-import platform
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -34,20 +33,20 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     """Yields a binary file for writing that is renamed to `path` when the block ends without an error.
 
     The content is on the disk (fsync) before the rename. After an error, `path` is unchanged. Leftovers of killed
-    processes are removed.
+    processes are removed, on whichever machine they ran.
     """
     path = Path(path)
-    _remove_files_of_dead_processes(path)
-    temporary = path.with_name(f"{path.name}.{platform.node()}-{os.getpid()}.tmp")
-    try:
-        with naming_if_full(path):
-            with open(temporary, "wb") as file:
-                yield file
-            sync(temporary)
-        move(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        _remove_if_abandoned(left)
+    with naming_if_full(path), _new_locked_file(path) as file:
+        try:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            move(file.name, path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
 
 
 def atomic_write(path: str | Path, content: bytes | str) -> None:
@@ -222,22 +221,23 @@ def _lock(folder: Path, needs_locks: bool = False) -> int | None:
     return None
 
 
-def _remove_files_of_dead_processes(path: Path) -> None:
-    prefix = f"{path.name}.{platform.node()}-"
-    for left in path.parent.glob(f"{glob.escape(prefix)}*.tmp"):
-        pid = left.name[len(prefix) :].removesuffix(".tmp")
-        if pid.isdecimal() and not _is_running(int(pid)):
-            left.unlink(missing_ok=True)
+def _new_locked_file(path: Path) -> BinaryIO:
+    """Opens a new hidden file next to `path`, locked until it is closed.
+
+    Its name does not depend on the process: containers may share both a folder and their host's name.
+    """
+    while True:
+        file = open(path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp"), "xb")
+        if take_lock(file.fileno(), wait=False) is not False and is_same_file(file.fileno(), Path(file.name)):
+            return file
+        file.close()  # another process took it for abandoned before it was locked
 
 
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        pass
-    return True
+def _remove_if_abandoned(file: Path) -> None:
+    """Removes a file if the process that created and locked it has ended."""
+    with suppress(OSError), open(file, "r+b") as held:
+        if take_lock(held.fileno(), wait=False):
+            file.unlink(missing_ok=True)
 
 
 def move(source: str | Path, target: str | Path) -> None:
@@ -251,6 +251,9 @@ def sync(path: str | Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL or not Path(path).is_dir():  # some shared folders cannot flush folders
+            raise
     finally:
         os.close(descriptor)
 
