@@ -1,5 +1,6 @@
 """Pictures are shown as a player shows them."""
 
+import gc
 from fractions import Fraction
 
 import av
@@ -36,6 +37,22 @@ def test_display_matrices_turn_and_mirror(tmp_path, name):
     shown = first(path)
     assert shown.shape == expected(stored).shape
     assert np.abs(shown.astype(int) - expected(stored)).max() <= 2
+
+
+def test_a_converted_frame_is_freed_at_once_and_turned_like_the_first(tmp_path):
+    """Large frames that wait for the garbage collection would fill the memory of the decoding child."""
+    path = write_video_file(tmp_path / "a.mp4", frames=40)
+    set_display_matrix(path, MATRICES["clockwise"][0])
+    gc.collect()
+    gc.disable()
+    try:
+        counts = []
+        for _, _, image in VideoReader(path).sample([1000.0]):
+            assert image.shape == (64, 48, 3)
+            counts.append(sum(isinstance(thing, av.VideoFrame) for thing in gc.get_objects()))
+    finally:
+        gc.enable()
+    assert len(counts) > 40 and max(counts) <= 6
 
 
 @pytest.mark.parametrize("ratio, shape", [("2:1", (48, 128)), ("1:2", (96, 64)), ("100:101", (48, 64))])

@@ -36,6 +36,7 @@ class Pictures:
         if abs(self._stretch - 1) <= SQUARE:
             self._stretch = 1.0
         self._shape: tuple[int, int] | None = None
+        self._matrices: dict[int, np.ndarray | None] = {}  # display matrices, by the rotation that PyAV finds in them
         self._field: tuple[tuple, av.filter.Graph] | None = None
         if not 1 / MOST_STRETCHED <= self._stretch <= MOST_STRETCHED:
             raise VideoError(
@@ -56,12 +57,23 @@ class Pictures:
             width = round(width * stretch)
         elif stretch < 1:
             height = round(height / stretch)
-        matrix = frame.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]
+        matrix = self._matrix(frame)
         if frame.interlaced_frame:
             frame = self._top_field(frame)
         # For small frames, a new reformatter per frame and threads in it cost ten times the conversion.
         image = self._reformatter.reformat(frame, width, height, "rgb24", threads=1).to_ndarray()
-        return image if matrix is None else _transformed(image, np.frombuffer(bytes(matrix), np.int32))
+        return image if matrix is None else _transformed(image, matrix)
+
+    def _matrix(self, frame: av.VideoFrame) -> np.ndarray | None:
+        """The display matrix of a frame, which is read once: a file has one for all its frames.
+
+        A frame whose side data are read refers to itself, and stays in memory until the next garbage collection.
+        """
+        rotation = frame.rotation
+        if rotation not in self._matrices:
+            matrix = frame.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]
+            self._matrices[rotation] = None if matrix is None else np.frombuffer(bytes(matrix), np.int32)
+        return self._matrices[rotation]
 
     def _top_field(self, frame: av.VideoFrame) -> av.VideoFrame:
         kind = frame.width, frame.height, frame.format.name
