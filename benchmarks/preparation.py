@@ -117,7 +117,7 @@ def main() -> None:
             lines += [line.strip() for line in file if line.strip()]
     tokenizer, folders = train_wordpiece(lines), count()
     caption_parts.PART_BYTES, token_tasks.TASK_CHARACTERS = 2**22, 2**20  # the data are smaller than HowTo100M
-    found: dict = {"machine": describe_machine(torch.device("cpu")), "arguments": {**vars(args), "text": len(lines)}}
+    found: dict = {"machine": describe_machine("cpu"), "arguments": {**vars(args), "text": len(lines)}}
     with tempfile.TemporaryDirectory(dir=args.output_dir) as name:
         work = Path(name)
         write_captioned_videos(lines, work, args.captions)
