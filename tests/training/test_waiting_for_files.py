@@ -36,8 +36,8 @@ def test_each_stage_passes_with_a_timeout_of_collectives_that_is_shorter_than_it
     cache = ["--cache_dir", tmp_path / "cache"]
     teacher = ["--tokenizer", tmp_path / "tokenizer", "--text_model", "tiny", "--joint_size", 8, "--max_length", 16]
     said = launch(
-        "pretrain_teacher", *captioned, *cache, *teacher, "--streaming", "true", "--output_dir", tmp_path / "teacher",
-        *QUICK,
+        "pretrain_teacher", *captioned, *cache, *teacher, "--streaming", "true", "--held_out_videos", 0,
+        "--output_dir", tmp_path / "teacher", *QUICK,
     )  # fmt: skip
     assert "2 processes" in said and f"prepares {tmp_path / 'cache' / '.windows-'}" in said
     text = ["--text", tmp_path / "text.txt", "--block_tokens", 14]
@@ -49,8 +49,8 @@ def test_each_stage_passes_with_a_timeout_of_collectives_that_is_shorter_than_it
     for blocks in (tmp_path / "cache").glob("blocks-*"):
         blocks.rename(tmp_path / "moved")  # so that the student's are prepared again
     said = launch(
-        "distill", *text, *cache, "--teacher", tmp_path / "teacher", "--student", "tiny", "--output_dir",
-        tmp_path / "student", *QUICK,
+        "distill", *text, *cache, "--teacher", tmp_path / "teacher", "--student", "tiny", "--held_out_text", 0,
+        "--output_dir", tmp_path / "student", *QUICK,
     )  # fmt: skip
     assert "2 processes" in said and f"prepares {tmp_path / 'cache' / '.blocks-'}" in said
     assert (tmp_path / "student" / "model.safetensors").exists()

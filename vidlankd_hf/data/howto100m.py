@@ -199,10 +199,10 @@ class _Conversion:
                     miss(video, "captions without features")
                 if video in misses.videos:
                     continue
-                (remove, first), *rest = spoken
+                entries = list(spoken)
                 paths = [[str(files[stream][video]), *_identity(files[stream][video])] for stream in STREAMS]
-                lines = [(caption.start, caption.end, caption.text) for caption in (first, *(c for _, c in rest))]
-                row = (json.dumps([video, paths, self.widths, remove, lines]) + "\n").encode()
+                lines = [(caption.start, caption.end, caption.text) for _, caption in entries]
+                row = (json.dumps([video, paths, self.widths, entries[0][0], lines]) + "\n").encode()
                 if size >= self.shard_bytes:
                     shards.append([out.tell(), 0, 0])
                     size = 0
