@@ -94,8 +94,8 @@ class StudentArguments:
         help="trained teacher, or any model with a text tower (openai/clip-vit-large-patch14), also with another "
         "tokenizer; Hub id or folder; default: the world's",
     )
-    teacher_dtype: Literal["float32", "bfloat16"] = HfArg(
-        default="float32", help="precision of the frozen teacher; bfloat16 halves its memory"
+    teacher_dtype: Literal["float32", "float16", "bfloat16", "int8"] = HfArg(
+        default="float32", help="precision of the frozen teacher; bfloat16 halves its memory, int8 needs bitsandbytes"
     )
     student: str = HfArg(
         default="small",
