@@ -19,7 +19,6 @@ from vidlankd_hf.experiments.world.recipe import CLIP_RECIPE
 from vidlankd_hf.experiments.world.render import FPS, Look
 from vidlankd_hf.models.attention import is_causal
 
-
 SMALL = {"max_steps": 2, "pretrain_steps": 2, "num_pretrain_scenes": 32, "per_device_train_batch_size": 8}
 
 

@@ -59,7 +59,7 @@ def pretrain_backbones(output_dir: str | Path, seed: int, num_scenes: int, frame
 
 
 def pretrain_image_tower(model: PreTrainedModel, seed: int, num_scenes: int, steps: int) -> None:
-    """Pre-trains the image tower of a CLIP as the ResNet is: it learns where each colour and shape is in a picture.
+    """Pre-trains the image tower of a CLIP: it learns where each colour and shape is in a picture, and which are.
 
     Args:
         model: Tower with patches of at most 16 x 16 pixels.
@@ -73,11 +73,13 @@ def pretrain_image_tower(model: PreTrainedModel, seed: int, num_scenes: int, ste
     rng = np.random.default_rng((seed, 10))
 
     def loss(clips: np.ndarray, labels: np.ndarray) -> torch.Tensor:
-        """Loss on one picture per clip; a cell's state is the mean of its patches'."""
+        """Loss on one picture per clip: of the cells, whose states are means over patches, and of the class token."""
         drawn = np.arange(len(clips)), rng.integers(0, clips.shape[1], len(clips))
-        states = model(pixel_values=centered_pixels(clips[drawn])).last_hidden_state[:, 1:]
-        cells = states.unflatten(1, (GRID, side, GRID, side)).mean((2, 4))
-        return _loss_per_attribute(head(cells), labels[drawn] > VISIBLE_SHARE)
+        output = model(pixel_values=centered_pixels(clips[drawn]))
+        patches = output.last_hidden_state[:, 1:].unflatten(1, (GRID, side, GRID, side))
+        visible = labels[drawn] > VISIBLE_SHARE
+        of_cells = _loss_per_attribute(head(patches.mean((2, 4))), visible)
+        return of_cells + _loss_per_attribute(head(output.pooler_output), visible.any((1, 2)))
 
     batches = _batches(*render_labelled_clips(num_scenes, seed), steps, seed)
     progress = tqdm(batches, desc="pre-training the image tower", total=steps, unit="step")
