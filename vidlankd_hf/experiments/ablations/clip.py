@@ -29,7 +29,7 @@ TEXT = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 2, "n
 VISION = {
     "hidden_size": 64,
     "intermediate_size": 256,
-    "num_hidden_layers": 3,
+    "num_hidden_layers": 4,
     "num_attention_heads": 4,
     "patch_size": 8,
 }

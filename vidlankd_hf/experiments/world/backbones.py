@@ -73,10 +73,13 @@ def pretrain_image_tower(model: PreTrainedModel, seed: int, num_scenes: int, ste
     rng = np.random.default_rng((seed, 10))
 
     def loss(clips: np.ndarray, labels: np.ndarray) -> torch.Tensor:
-        """Loss on one picture per clip: of the cells, whose states are means over patches, and of the class token."""
+        """Loss on one picture per clip: of the cells, whose states are means over patches, and of the class token.
+
+        The last layer reads the cells' states of the layer before it into the class token.
+        """
         drawn = np.arange(len(clips)), rng.integers(0, clips.shape[1], len(clips))
-        output = model(pixel_values=centered_pixels(clips[drawn]))
-        patches = output.last_hidden_state[:, 1:].unflatten(1, (GRID, side, GRID, side))
+        output = model(pixel_values=centered_pixels(clips[drawn]), output_hidden_states=True)
+        patches = output.hidden_states[-2][:, 1:].unflatten(1, (GRID, side, GRID, side))
         visible = labels[drawn] > VISIBLE_SHARE
         of_cells = _loss_per_attribute(head(patches.mean((2, 4))), visible)
         return of_cells + _loss_per_attribute(head(output.pooler_output), visible.any((1, 2)))
