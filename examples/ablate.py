@@ -3,8 +3,8 @@
     vidlankd ablate --table objectives teacher --seeds 1 2 3
 
 The tables compare objectives, teachers, features, heads, vokens, weights,
-tokenizers and what the teacher reads, by default on the grounded world. On your
-own data, give --config: a YAML file with the sections pretrain_teacher (with
+tokenizers, what the teacher reads, and a CLIP as the teacher, by default on the
+grounded world. On your own data, give --config: a YAML file with the sections pretrain_teacher (with
 features, captions and tokenizer), distill (with text) and, for options of this
 command, ablate (docs/baselines.md). The result of every run is a JSON file in
 --results; as long as it exists, the run is not repeated. If a run fails, the
@@ -19,7 +19,7 @@ from vidlankd_hf.cli import CommandLine, run_example
 from vidlankd_hf.experiments.ablations.report import write_table
 from vidlankd_hf.experiments.ablations.run_seed import run_seed
 from vidlankd_hf.experiments.ablations.runs import DATA, SeedRuns
-from vidlankd_hf.experiments.ablations.tables import TABLES
+from vidlankd_hf.experiments.ablations.tables import TABLES, WORLD_TABLES
 from vidlankd_hf.experiments.ablations.tradeoff import draw_tradeoff
 from vidlankd_hf.utils.messages import nearest
 from vidlankd_hf.utils.yaml_files import read_yaml
@@ -45,7 +45,11 @@ def main() -> None:
     recipes = {name: own[name] for name in DATA if name in own}
     config = parser.config if recipes else None
     parser.save_settings(args.output_dir, sections=recipes)
-    tables = list(TABLES) if "all" in args.table else args.table
+    tables = args.table
+    if "all" in tables:
+        tables = [name for name in TABLES if config is None or name not in WORLD_TABLES]
+    elif config is not None and (wrong := sorted({*tables} & {*WORLD_TABLES})):
+        raise ValueError(f"table {wrong[0]} is of the grounded world alone: leave it out, or leave your data out")
     names = list(dict.fromkeys(name for table in tables for name in TABLES[table][1]))
     results_dir = args.results or args.output_dir / "results"
     launcher = shlex.split(args.launcher) if args.launcher else None

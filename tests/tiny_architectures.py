@@ -67,10 +67,28 @@ def shrunk(values: dict) -> dict:
     return small
 
 
+# Fields that the sizes above do not make consistent.
+_ROTARY = {"text_config": {"rope_parameters": {"mrope_section": [2, 3, 3]}}}
+FIELDS: dict[str, dict] = {
+    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "glm4v"), _ROTARY),
+    "bridgetower": {"vision_config": {"hidden_size": 64}},
+    **dict.fromkeys(("chameleon", "emu3"), {"vocabulary_map": {"<image>": 60}}),
+    "clvp": {"text_config": {"num_attention_heads": 1}},
+}
+
+
+def updated(values: dict, more: dict) -> dict:
+    """Nested dicts `values` with the entries of `more`."""
+    for name, value in more.items():
+        known = values.get(name)
+        values[name] = updated(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
+    return values
+
+
 def tiny_config(model_type: str) -> PreTrainedConfig:
     """The configuration of a tiny model of a type that `AutoConfig` knows."""
     kind = CONFIG_MAPPING[model_type]
-    return kind.from_dict(shrunk(kind().to_dict()))
+    return kind.from_dict(updated(shrunk(kind().to_dict()), FIELDS.get(model_type, {})))
 
 
 def complete_model(model_type: str) -> PreTrainedModel:
@@ -88,15 +106,18 @@ def complete_model(model_type: str) -> PreTrainedModel:
 
 # These read text without anything else, and teach.
 READS_TEXT = tuple(
-    """aimv2 albert altclip aria aya_vision bert big_bird biogpt blip-2 bloom camembert chinese_clip clap clip
-    clipseg cohere convbert data2vec-text deberta-v2 distilbert electra ernie eurobert falcon flava fnet fuyu
-    gemma gemma2 gemma3 gpt2 gpt_neox gptj granite groupvit idefics2 idefics3 instructblip instructblipvideo
-    internvl jina_embeddings_v3 kosmos-2 llama llava llava_next llava_next_video llava_onevision longt5 m2m_100
-    mamba megatron-bert metaclip_2 mistral mistral3 mixtral mllama mobilebert modernbert modernvbert mpnet mpt
-    mra mt5 nomic_bert nystromformer olmo olmo2 openai-gpt opt ovis2 owlv2 owlvit paligemma pe_audio phi phi3
-    qwen2 qwen2_audio qwen3 qwen3_vl rembert roberta rwkv sam3 siglip siglip2 smolvlm splinter squeezebert
-    stablelm starcoder2 t5 umt5 video_llava vipllava visual_bert xclip xglm xlm xlm-roberta
-    yoso""".split()
+    """aimv2 albert align altclip aria aya_vision bart bert bert-generation big_bird biogpt blip blip-2 bloom
+    bridgetower camembert chameleon chinese_clip clap clip clipseg clvp cohere cohere2_vision convbert ctrl
+    data2vec-text deberta deberta-v2 deepseek_vl deepseek_vl_hybrid distilbert electra emu3 ernie eurobert evolla
+    falcon falcon_mamba flaubert flava florence2 fnet funnel fuyu gemma gemma2 gemma3 git glm4v got_ocr2 gpt2
+    gpt_neox gpt_oss gptj granite granite_speech groupvit idefics2 idefics3 instructblip instructblipvideo
+    internvl janus jina_embeddings_v3 kosmos-2 kosmos-2.5 lfm2_vl lighton_ocr llama llava llava_next
+    llava_next_video llava_onevision longformer longt5 m2m_100 mamba marian mbart megatron-bert metaclip_2 mistral
+    mistral3 mixtral mllama mobilebert modernbert modernvbert mpnet mpt mra mt5 nomic_bert nystromformer olmo
+    olmo2 openai-gpt opt ovis2 owlv2 owlvit paligemma pe_audio pegasus phi phi3 phi4_multimodal qwen2 qwen2_5_vl
+    qwen2_audio qwen2_vl qwen3 qwen3_vl qwen3_vl_moe rembert roberta roformer rwkv sam3 seamless_m4t siglip
+    siglip2 smollm3 smolvlm splinter squeezebert stablelm starcoder2 t5 umt5 video_llava vipllava
+    vision-text-dual-encoder visual_bert voxtral xclip xglm xlm xlm-roberta xlm-roberta-xl xlnet yoso""".split()
 )
 # These need more than text, or return something else than a state for each token.
 CANNOT = {
@@ -105,4 +126,7 @@ CANNOT = {
     "idefics": "its language model attends to a picture in every layer",
     "udop": "reads the place of every token on a page",
     "videoprism": "adds an extra token to every text",
+    "bros": "reads the place of every token on a page",
+    "xmod": "reads the language of every text",
+    "canine": "reads characters, without a vocabulary",
 }

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from helpers import MINI
-from transformers import AutoConfig, AutoModel, DistilBertConfig
+from transformers import AutoConfig, AutoModel, DistilBertConfig, XLNetConfig
 
 from vidlankd_hf.models.attention import longest_sequence
 
@@ -23,3 +23,8 @@ def test_encoders_read_the_longest_sequence_but_no_longer_one(kind):
 def test_the_limit_of_other_embeddings_is_that_of_the_configuration():
     config = DistilBertConfig(dim=32, n_layers=1, n_heads=2, hidden_dim=32, vocab_size=30, max_position_embeddings=20)
     assert longest_sequence(AutoModel.from_config(config)) == 20
+
+
+def test_a_model_without_a_limit_has_none():
+    config = XLNetConfig(vocab_size=30, d_model=32, n_layer=1, n_head=2, d_inner=32)
+    assert longest_sequence(AutoModel.from_config(config)) is None

@@ -1,11 +1,17 @@
 """Options that change speed or memory change no loss beyond their precision."""
 
+from types import SimpleNamespace
+from typing import get_args
+
 import pytest
 import torch
 from helpers import logged, train
 from transformers import AutoModelForMaskedLM
 
 from vidlankd_hf import DistillationConfig
+from vidlankd_hf.models.load_teacher import DTYPES
+from vidlankd_hf.training.distillation_trainer import _zero3_engine
+from vidlankd_hf.training.script_arguments import StudentArguments
 
 OBJECTIVES = {"nst": 30.0, "regression": 1.0}
 NAMES = ("loss", "grad_norm", "mlm_loss", "nst_loss", "regression_loss")
@@ -27,12 +33,22 @@ def test_bf16_autocast_trains_like_fp32_within_its_precision(tmp_path, plain):
     assert logged(half, "mlm_loss") != logged(plain, "mlm_loss")
 
 
-def test_teacher_in_bf16_trains_the_student_like_one_in_fp32(tmp_path, plain):
-    half = train("student", tmp_path, OBJECTIVES, teacher_dtype=torch.bfloat16)
-    assert next(half.teacher_model.parameters()).dtype == torch.bfloat16
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_teacher_in_half_precision_trains_the_student_like_one_in_fp32(tmp_path, plain, dtype):
+    half = train("student", tmp_path, OBJECTIVES, teacher_dtype=dtype)
+    assert next(half.teacher_model.parameters()).dtype == dtype
     assert next(half.model.parameters()).dtype == torch.float32
     assert_close_logs(half, plain, rel=0.03)
     assert logged(half, "nst_loss") != logged(plain, "nst_loss")
+
+
+def test_every_dtype_of_a_teacher_can_be_asked_for_on_the_command_line():
+    assert get_args(StudentArguments.__dataclass_fields__["teacher_dtype"].type) == DTYPES
+
+
+def test_a_quantized_teacher_is_refused_under_zero3():
+    with pytest.raises(ValueError, match="ZeRO-3 cannot shard a quantized teacher: load it in bfloat16"):
+        _zero3_engine(SimpleNamespace(quantization_method="bitsandbytes"), {})
 
 
 @pytest.mark.parametrize("kind", ["student", "teacher"])

@@ -21,8 +21,8 @@ class ExperimentRun:
 
     Args:
         folder: Output folder of the run.
-        example: Name of the example that fills the folder, such as `"distill"`.
-        arguments: Command-line arguments of the example.
+        example: Name of the example that fills the folder, such as `"distill"`, or of a module (with dots) that does.
+        arguments: Its command-line arguments.
         settings: Settings that a finished folder must have been made with; `None` if the example checks this itself.
     """
 
@@ -49,7 +49,8 @@ class ExperimentRun:
         held = None if self.settings is None else _settings_of(self.folder)
         if held is None:
             (self.folder / PROBE_FILE).unlink(missing_ok=True)  # of earlier weights
-            script, log = EXAMPLES / f"{self.example}.py", self.log if quiet else None
+            script = self.example if "." in self.example else EXAMPLES / f"{self.example}.py"
+            log = self.log if quiet else None
             run_script(script, *self.arguments, log=log, launcher=launcher)
             return
         wrong = {n: v for n, v in self.settings.items() if affects_results(n) and not _same(held.get(n), v)}

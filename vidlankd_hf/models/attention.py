@@ -121,6 +121,8 @@ def longest_sequence(model: PreTrainedModel) -> int | None:
     """
     model = getattr(model, "text_model", model)
     limit = getattr(model.config, "max_position_embeddings", None)
+    if limit is not None and limit < 0:  # XLNet's way to say that there is none
+        return None
     positions = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
     padding = getattr(positions, "padding_idx", None)
     return limit if limit is None or padding is None else limit - padding - 1

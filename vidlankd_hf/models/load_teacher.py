@@ -8,7 +8,7 @@ import transformers
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import is_bitsandbytes_available
 
-from .loading import gathered_parameters, only_errors
+from .loading import gathered_parameters, only_errors, scalars_allowed
 from .teacher import REMEDY, VidLanKDTeacher, check_path, check_text_encoder, text_config, text_part
 
 DTYPES = ("float32", "float16", "bfloat16", "int8")
@@ -38,10 +38,9 @@ def load_teacher(path: str | Path, dtype: torch.dtype | str = torch.float32) -> 
     check_path(path, "the teacher")
     options = _weights(dtype)
     config = _config(path)
-    with only_errors():  # otherwise transformers lists the weights that are not loaded
-        model, info = _model_class(config, path).from_pretrained(
-            path, output_loading_info=True, trust_remote_code=False, **options
-        )
+    model_class = _model_class(config, path)
+    with only_errors(), scalars_allowed(model_class, config):  # no list of the weights that are not loaded
+        model, info = model_class.from_pretrained(path, output_loading_info=True, trust_remote_code=False, **options)
     teacher = text_part(model)
     check_text_encoder(teacher)
     ours = {id(tensor) for tensor in teacher.state_dict(keep_vars=True).values()}
@@ -95,6 +94,10 @@ def _check_states(teacher: PreTrainedModel, path: str | Path) -> None:
     """Raises a `ValueError` if a teacher does not compute one state of its width for each token."""
     ids = torch.arange(1, 9, device=teacher.device)[None]
     kind, width = type(teacher).__name__, text_config(teacher.config).hidden_size
+    if not hasattr(text_config(teacher.config), "vocab_size"):
+        raise ValueError(
+            f"{path} cannot be a teacher: its text part, a {kind}, cannot read token ids of a vocabulary: {REMEDY}"
+        )
     try:
         with gathered_parameters(teacher), torch.no_grad():
             states = teacher(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state

@@ -274,14 +274,18 @@ def log_on_main(args: TrainingArguments, message: str) -> None:
 
 
 def run_script(
-    script: Path, *arguments: str, log: Path | None = None, launcher: list[str] | None = None, lock: int | None = None
+    script: Path | str,
+    *arguments: str,
+    log: Path | None = None,
+    launcher: list[str] | None = None,
+    lock: int | None = None,
 ) -> None:
     """Runs an example, by default as one process on one device, regardless of how this process was launched.
 
     The example is told to stop when this process ends.
 
     Args:
-        script: Example to run.
+        script: Example to run, or the name of a module.
         arguments: Command-line arguments of the example.
         log: If given, the example runs on one thread and its output is appended to this file instead of shown.
         launcher: Command that starts scripts, such as `["accelerate", "launch"]`.
@@ -297,7 +301,8 @@ def run_script(
     if launcher is None:
         environment["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
     environment["TOKENIZERS_PARALLELISM"] = "false"
-    command = [*(launcher or [sys.executable]), str(script), *arguments]
+    program = ["-m", script] if isinstance(script, str) else [str(script)]
+    command = [*(launcher or [sys.executable]), *program, *arguments]
     options: dict[str, Any] = {"env": environment, "preexec_fn": partial(end_with_parent, signal.SIGTERM)}
     options["pass_fds"] = () if lock is None else (lock,)
     if log is None:
@@ -309,4 +314,4 @@ def run_script(
         done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, **options)
     if done.returncode:
         end = "\n".join(log.read_text().splitlines()[-15:])
-        raise RuntimeError(f"{script.name} failed (exit code {done.returncode}). The end of {log}:\n{end}")
+        raise RuntimeError(f"{Path(script).name} failed (exit code {done.returncode}). The end of {log}:\n{end}")

@@ -271,12 +271,16 @@ class DistillationTrainer(BaseTrainer):
 
 
 def _zero3_engine(teacher: PreTrainedModel, config: dict):
+    if getattr(teacher, "quantization_method", None):
+        raise ValueError("ZeRO-3 cannot shard a quantized teacher: load it in bfloat16, or use ZeRO-2")
     import deepspeed
 
     keep = ("train_micro_batch_size_per_gpu", "zero_optimization", "bf16", "fp16", "zero_force_ds_cpu_optimizer")
     config = {key: config[key] for key in keep if key in config}
-    if teacher.dtype == torch.bfloat16:
-        config["bf16"] = {"enabled": True}
+    half = {torch.bfloat16: "bf16", torch.float16: "fp16"}
+    if teacher.dtype in half:
+        config = {key: value for key, value in config.items() if key not in half.values()}
+        config[half[teacher.dtype]] = {"enabled": True}
     engine, *_ = deepspeed.initialize(model=teacher, config=config)
     engine.module.eval()
     return engine

@@ -106,8 +106,8 @@ class StudentArguments:
         help="folder or Hub id of a teacher, or of any model that reads text, such as openai/clip-vit-large-patch14; "
         "its tokenizer may differ from the student's; default: the world's",
     )
-    teacher_dtype: Literal["float32", "bfloat16"] = HfArg(
-        default="float32", help="precision of the frozen teacher; bfloat16 halves its memory"
+    teacher_dtype: Literal["float32", "float16", "bfloat16", "int8"] = HfArg(
+        default="float32", help="precision of the frozen teacher; bfloat16 halves its memory, int8 needs bitsandbytes"
     )
     student: str = HfArg(
         default="small",

@@ -9,8 +9,8 @@ from ...cli import read_config
 from ...data.text_blocks import load_text
 from ...data.vocabulary import load_tokenizer
 from ...models.configuration import VidLanKDTeacherConfig
+from ...models.load_teacher import load_teacher
 from ...models.objectives import objectives_recipe
-from ...models.teacher import VidLanKDTeacher
 from ...reliability.same_run import affects_results
 from ...training.build import build_student
 from ...training.script_arguments import StudentArguments
@@ -20,8 +20,8 @@ from ...utils.json_files import read_json
 from ..flops import step_flops
 from ..grid import ExperimentRun, held_out_language, probe
 from ..script_arguments import VokenizationArguments
-from ..world.recipe import STUDENT_RECIPE, TEACHER_RECIPE
-from .tables import ROWS, TEACHERS
+from ..world.recipe import CLIP_RECIPE, STUDENT_RECIPE, TEACHER_RECIPE
+from .tables import ROWS, TEACHERS, Row
 from .tokenizer import train_byte_level_tokenizer
 
 DATA = {"pretrain_teacher": ("features", "captions", "tokenizer"), "distill": ("text",)}
@@ -41,6 +41,10 @@ def read_recipes(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
             raise ValueError(f"section {section} of {path} lacks {', '.join(missing)}: add the paths of your data")
         recipes.append({name: value for name, value in recipe.items() if name not in ("teacher", "seed")})
     return recipes[0], recipes[1]
+
+
+def _is_clip(teacher: str) -> bool:
+    return TEACHERS[teacher].get("architecture") == "clip"
 
 
 def _affecting_results(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -75,6 +79,11 @@ class SeedRuns:
     def teacher_run(self, name: str) -> ExperimentRun:
         """Returns the run that trains a teacher of `TEACHERS`."""
         folder, design = self.folder / name, TEACHERS[name]
+        if _is_clip(name):
+            options = {"world": self.world, "output_dir": folder, "seed": self.seed}
+            arguments = flags(options) + ["--shuffle_videos"] * design.get("shuffle_videos", False)
+            settings = {**CLIP_RECIPE, "shuffle_videos": False, **design, "seed": self.seed}
+            return ExperimentRun(folder, "vidlankd_hf.experiments.ablations.clip", arguments, settings)
         settings = {**self.teacher_recipe, **design, "seed": self.seed}
         return ExperimentRun(folder, "pretrain_teacher", self._arguments(folder, design), settings)
 
@@ -105,14 +114,20 @@ class SeedRuns:
         if row.num_vokens:
             options["vokens"] = str(self.vokens_run(name).folder)
         options |= row.options
-        if row.byte_level:
-            options["tokenizer"] = str(self.byte_level_tokenizer)
+        if (tokenizer := self._student_tokenizer(row)) is not None:
+            options["tokenizer"] = str(tokenizer)
         names = {name: options[name] for name in ("teacher", "student", "vokens", "tokenizer") if name in options}
         files = StudentArguments(**{"student": self.student_recipe.get("student", "small"), **names})
         settings = {**self.student_recipe, **options, "seed": self.seed, "fingerprints": files.fingerprints()}
         settings["objectives"] = self._objectives(name)
         arguments = self._arguments(folder, {**options, "no_probe": True})
         return ExperimentRun(folder, "distill", arguments, settings)
+
+    def _student_tokenizer(self, row: Row) -> Path | None:
+        """Folder of the tokenizer of a row's student; `None` if it is the teacher's."""
+        if row.byte_level:
+            return self.byte_level_tokenizer
+        return self.world / "tokenizer" if self.world is not None and _is_clip(row.teacher) else None
 
     @property
     def byte_level_tokenizer(self) -> Path:
@@ -182,7 +197,7 @@ class SeedRuns:
             "equal_compute": row.equal_compute,
             **({"byte_level": True} if row.byte_level else {}),
             **({"options": row.options} if row.options else {}),
-            "teacher_recipe": _affecting_results(self.teacher_recipe),
+            "teacher_recipe": _affecting_results(CLIP_RECIPE if _is_clip(row.teacher) else self.teacher_recipe),
             "student_recipe": _affecting_results(self.student_recipe),
         }
 
@@ -209,10 +224,10 @@ class SeedRuns:
     def _sequence_flops(self, name: str) -> float:
         """FLOPs of a student's training step per sequence."""
         row, recipe, folder = ROWS[name], self.student_recipe, self.folder / ROWS[name].teacher
-        teacher = VidLanKDTeacher(VidLanKDTeacherConfig.from_pretrained(folder, trust_remote_code=False))
+        teacher, own_tokenizer = load_teacher(folder), self._student_tokenizer(row)
         new = recipe.get("student", "small"), recipe.get("student_model_type")
         start, model_type = (str(folder), None) if row.continues_teacher else new
-        tokenizer = load_tokenizer(str(self.byte_level_tokenizer)) if row.byte_level else None
+        tokenizer = None if own_tokenizer is None else load_tokenizer(str(own_tokenizer))
         student = build_student(start, str(folder), row.options.get("student_model_type", model_type), tokenizer)
         student.remove_objectives()
         if row.objectives:

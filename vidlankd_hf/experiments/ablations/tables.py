@@ -14,6 +14,8 @@ TEACHERS = {
     "clip_teacher": {"streams": ["clip"]},
     "vokenizer": {"joint_size": 64},
     "vokenizer_hinge": {"joint_size": 64, "losses": "contrast", "contrast": "hinge", "margin": 0.5},
+    "clip_model": {"architecture": "clip"},
+    "shuffled_clip_model": {"architecture": "clip", "shuffle_videos": True},
 }
 
 
@@ -78,6 +80,12 @@ ROWS = {
     "by_vokenizer": Row("CRD, teacher: the vokenizer", CRD, "vokenizer"),
     "voken_hinge": Row("vokens, K = 300, hinge vokenizer", VOKEN, "vokenizer_hinge", num_vokens=300),
 }
+# Students of a CLIP, which has another tokenizer than they have.
+ROWS |= {
+    "clip_crd": Row("CRD, teacher: a CLIP", CRD, "clip_model"),
+    "clip_nst": Row("NST (weight 1000), teacher: a CLIP", {"nst": 1000.0}, "clip_model"),
+    "clip_shuffled": Row("CRD, teacher: a CLIP, shuffled captions", CRD, "shuffled_clip_model"),
+}
 # Students of other model types, with the teacher's tokenizer and with one of their own.
 MODEL_TYPES = {"roberta": "RoBERTa", "modernbert": "ModernBERT"}
 LEARNING = {"text_only": ("text only", {}, "teacher"), "nst": ("NST (weight 1000)", {"nst": 1000.0}, "teacher")}
@@ -133,4 +141,9 @@ TABLES = {
         "What the teacher reads: the student's masked tokens, or clean text",
         "nst nst_clean crd crd_clean".split(),
     ),
+    "clip": (
+        "A CLIP as the teacher",
+        "text_only by_image_teacher clip_crd clip_nst clip_shuffled".split(),
+    ),
 }
+WORLD_TABLES = ("clip",)  # their teachers are trained on the videos of the grounded world

@@ -57,6 +57,42 @@ def pretrain_backbones(output_dir: str | Path, seed: int, num_scenes: int, frame
         backbone[0].eval().save_pretrained(output_dir / name)
 
 
+def pretrain_image_tower(model: PreTrainedModel, seed: int, num_scenes: int, steps: int) -> None:
+    """Pre-trains the image tower of a CLIP: it learns where each colour and shape is in a picture, and which are.
+
+    Args:
+        model: Tower with patches of at most 16 x 16 pixels.
+        seed: Seed of scenes and order.
+        num_scenes: As in [`pretrain_backbones`].
+        steps: Training steps, 32 pictures each.
+    """
+    _start_from_cosines(model.embeddings.patch_embedding.weight.unsqueeze(2))
+    head = torch.nn.Linear(model.config.hidden_size, sum(len(ATTRIBUTES[name]) for name in ("colour", "shape")))
+    side = PICTURE_SIZE // model.config.patch_size // GRID
+    rng = np.random.default_rng((seed, 10))
+
+    def loss(clips: np.ndarray, labels: np.ndarray) -> torch.Tensor:
+        """Loss on one picture per clip: of the cells, whose states are means over patches, and of the class token.
+
+        The last layer reads the cells' states of the layer before it into the class token.
+        """
+        drawn = np.arange(len(clips)), rng.integers(0, clips.shape[1], len(clips))
+        output = model(pixel_values=centered_pixels(clips[drawn]), output_hidden_states=True)
+        patches = output.hidden_states[-2][:, 1:].unflatten(1, (GRID, side, GRID, side))
+        visible = labels[drawn] > VISIBLE_SHARE
+        of_cells = _loss_per_attribute(head(patches.mean((2, 4))), visible)
+        return of_cells + _loss_per_attribute(head(output.pooler_output), visible.any((1, 2)))
+
+    batches = _batches(*render_labelled_clips(num_scenes, seed), steps, seed)
+    progress = tqdm(batches, desc="pre-training the image tower", total=steps, unit="step")
+    _train(model, head, loss, progress, LEARNING_RATES["clip"])
+
+
+def centered_pixels(pictures: np.ndarray) -> torch.Tensor:
+    """Pictures `[B, 64, 64, 3]` uint8 as `[B, 3, 64, 64]` from -1 to 1."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2) / 127.5 - 1
+
+
 def render_labelled_clips(num_scenes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Renders clips of random objects and labels each cell with the attributes that are visible in it.
 
@@ -120,7 +156,7 @@ def _clip_backbone(folder: Path) -> tuple[PreTrainedModel, torch.nn.Module, Call
         initializer_range=0.05,
     )
     model = VideoMAEModel(config)
-    _start_from_cosines(model.embeddings.patch_embeddings.projection)
+    _start_from_cosines(model.embeddings.patch_embeddings.projection.weight)
     processor = _save_processor(folder, "VideoMAEImageProcessor", CLIP_PICTURE_SIZE)
     head = torch.nn.Linear(config.hidden_size, sum(map(len, ATTRIBUTES.values())))
 
@@ -174,17 +210,17 @@ def _train(model: PreTrainedModel, head: torch.nn.Module, loss_of: Callable, bat
 
 
 @torch.no_grad()
-def _start_from_cosines(projection: torch.nn.Conv3d) -> None:
-    """Initializes the patch embedding with low-frequency cosines in time and space, of brightness and color contrasts.
+def _start_from_cosines(weights: torch.Tensor) -> None:
+    """Initializes a patch embedding with low-frequency cosines in time and space, of brightness and color contrasts.
 
-    Higher frequencies get larger weights, since they are weaker in pictures. With random weights the model does not
-    learn motion for thousands of steps.
+    The weights are `[outputs, 3, T, height, width]`. Higher frequencies get larger weights, since they are weaker in
+    pictures. With random weights the model does not learn motion for thousands of steps.
     """
-    _, _, length, height, width = projection.weight.shape
+    _, _, length, height, width = weights.shape
     frequencies = [(t, y, x) for t in range(7) for y in range(5) for x in range(5)]
     frequencies.sort(key=lambda frequency: sum(f * f for f in frequency))
     contrasts = torch.tensor([[1, 1, 1], [1, -1, 0], [0.5, 0.5, -1]])
-    for i, weight in enumerate(projection.weight):
+    for i, weight in enumerate(weights):
         t, y, x = frequencies[i // len(contrasts)]
         wave = torch.einsum("t,y,x->tyx", _cosine(t, length), _cosine(y, height), _cosine(x, width))
         wave = torch.einsum("c,tyx->ctyx", contrasts[i % len(contrasts)], wave)

@@ -29,6 +29,18 @@ STUDENT_RECIPE = {
     "max_steps": 900,
     "learning_rate": 1e-3,
 }
+# A small CLIP, which has one frame per caption and its own tokenizer.
+CLIP_RECIPE = {
+    "vocab_size": 720,
+    "max_length": LENGTH,
+    "num_pretrain_scenes": 3000,
+    "pretrain_steps": 800,
+    "max_steps": 600,
+    "per_device_train_batch_size": 48,
+    "learning_rate": 1e-3,
+    "weight_decay": 0.1,
+    "warmup_steps": 50,
+}
 OBJECTIVES = {
     "text_only": {},
     "nst": {"nst": 1000.0},
