@@ -190,6 +190,14 @@ def test_timm_models_work_or_name_the_library_that_is_missing(tmp_path):
     torch.testing.assert_close(backbone(seen), expected.half(), atol=2e-3, rtol=2e-3)
 
 
+@pytest.mark.parametrize("resample", [1, 2, 3], ids=["lanczos", "bilinear", "bicubic"])
+@pytest.mark.parametrize("size, crop", [([32, 40], None), (40, [32, 30]), (None, [20, 30])])
+def test_images_that_are_resized_together_are_those_resized_alone(size, crop, resample):
+    clips, settings = pictures(frames=3), {"size": size, "crop": crop, "resample": resample}
+    together = resized(clips, settings)
+    assert together.shape == (2, 3, *(crop or size), 3) and np.array_equal(together, shown(clips, settings))
+
+
 def test_timm_settings_are_those_of_its_evaluation_transform():
     class Processor:
         data_config = {"input_size": (3, 224, 224), "crop_pct": 0.95, "crop_mode": "center",

@@ -93,7 +93,7 @@ def to_pixel_values(images: np.ndarray | list[np.ndarray], processor) -> torch.T
     """Preprocesses images as an image processor would.
 
     Args:
-        images: `[N, height, width, 3]` uint8.
+        images: `[N, height, width, 3]` uint8; in a list, each may have another size.
         processor: An `AutoImageProcessor`. Only its settings are used, its code does not run.
 
     Returns:
@@ -103,7 +103,11 @@ def to_pixel_values(images: np.ndarray | list[np.ndarray], processor) -> torch.T
         ValueError: The processor's kind of resizing is not supported.
     """
     settings = pixel_settings(processor)
-    return normalized(torch.from_numpy(np.stack([resized(image, settings) for image in images])), settings)
+    if isinstance(images, np.ndarray):
+        pixels = np.ascontiguousarray(resized(images, settings))
+    else:
+        pixels = np.stack([resized(image, settings) for image in images])
+    return normalized(torch.from_numpy(pixels), settings)
 
 
 def check_pixels(processor, stream: Stream) -> None:

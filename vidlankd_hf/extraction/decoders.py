@@ -39,7 +39,8 @@ sys.modules["vidlankd_hf"] = package
 from vidlankd_hf.extraction.child import main
 main()
 """
-VIDEOS_PER_CHILD = 100  # then a new child takes over, so that memory leaks of FFmpeg do not add up
+# Then a new child takes over, so that memory leaks of FFmpeg do not add up. Not sooner, because a child imports torch.
+VIDEOS_PER_CHILD = 1000
 PIPE_BYTES = 2**20
 MAX_MESSAGE_BYTES = 2**20  # of an answer without its pixels
 START_SECONDS, EXIT_SECONDS = 300.0, 10.0  # timeouts for starting and ending a child, generous for busy machines

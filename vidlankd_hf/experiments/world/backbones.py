@@ -177,10 +177,7 @@ def _batches(clips: np.ndarray, labels: np.ndarray, steps: int, seed: int) -> It
     for _ in range(steps):
         drawn = rng.integers(0, len(clips), BATCH_SIZE)
         mirror, backwards = rng.choice([1, -1], 2)
-        yield (
-            np.ascontiguousarray(clips[drawn][:, ::backwards, :, ::mirror]),
-            labels[drawn][:, ::backwards, :, ::mirror],
-        )
+        yield clips[drawn][:, ::backwards, :, ::mirror], labels[drawn][:, ::backwards, :, ::mirror]
 
 
 def _loss_per_attribute(logits: torch.Tensor, targets: np.ndarray) -> torch.Tensor:

@@ -42,22 +42,22 @@ def render_scene(looks: Sequence[Look], num_frames: int, rng: np.random.Generato
         `(frames, visible)`: `[num_frames, 64, 64, 3]` uint8 RGB, and for each object the share of each pixel that it
         covers, `[len(looks), num_frames, 64, 64]` float32 in 0..1.
     """
-    frames = np.repeat(_background(rng)[None], num_frames, axis=0)
-    visible = np.zeros((len(looks), *frames.shape[:3]), dtype=np.float32)
+    # Colours come first until the end, since numpy is slow along an axis of length 3.
+    frames = np.repeat(_background(rng)[:, None], num_frames, axis=1)
+    visible = np.zeros((len(looks), *frames.shape[1:]), dtype=np.float32)
     time = np.arange(num_frames, dtype=np.float32) / FPS + rng.uniform(0, 10)
     for i, (look, (x, y)) in enumerate(zip(looks, _places(len(looks), rng))):
         dx, dy, angle = _movement(look.motion, time, rng)
         angle = angle + rng.uniform(0, 2 * np.pi)
         rows, columns, coverage, lit = _cover(look.shape, rng.uniform(10, 14), x + dx, y + dy, angle)
         # One half is darker, so that rotation is visible even on a disc.
-        shaded = np.where(lit, np.float32(1), np.float32(0.7))[..., None] * _tint(look.colour, rng)
-        window = frames[:, rows, columns]
-        window += coverage[..., None] * (shaded - window)
+        shaded = _tint(look.colour, rng)[:, None, None, None] * np.where(lit, np.float32(1), np.float32(0.7))
+        window = frames[:, :, rows, columns]
+        window += coverage * (shaded - window)
         visible[:, :, rows, columns] *= 1 - coverage
         visible[i, :, rows, columns] = coverage
-    noise = rng.standard_normal(frames.shape[:3], dtype=np.float32) * rng.uniform(1, 5)
-    frames += noise[..., None]
-    return frames.clip(0, 255, out=frames).astype(np.uint8), visible
+    frames += rng.standard_normal(frames.shape[1:], dtype=np.float32) * rng.uniform(1, 5)
+    return np.stack(list(frames.clip(0, 255, out=frames).astype(np.uint8)), axis=-1), visible
 
 
 def write_video(path: str | Path, frames: np.ndarray) -> None:
@@ -81,8 +81,8 @@ def _places(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _movement(motion: str, time: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`(dx, dy, angle)`, each `[T]`, in pixels, pixels and radians."""
-    still = np.zeros_like(time)
+    """`(dx, dy, angle)`, each `[T]` or, if it does not change, `[1]`, in pixels, pixels and radians."""
+    still = np.zeros(1, dtype=time.dtype)
     if motion == "slides":  # back and forth at constant speed, roughly horizontally
         reach, speed, slope = rng.uniform(9, 15), rng.uniform(18, 30), rng.uniform(-0.35, 0.35)
         phase = time * speed / (2 * reach) % 2
@@ -99,7 +99,8 @@ def _movement(motion: str, time: np.ndarray, rng: np.random.Generator) -> tuple[
 
 def _cover(shape: str, radius: float, x, y, angle) -> tuple[slice, slice, np.ndarray, np.ndarray]:
     """Returns the rows and columns that an object reaches and, of each pixel there, the anti-aliased coverage
-    `[T, rows, columns]` in 0..1 and which half of the object it is in. Center and angle are `[T]`."""
+    `[T, rows, columns]` in 0..1 and which half of the object it is in. Center and angle are `[T]` or `[1]`; if all
+    are `[1]`, so is the first axis of the result."""
     columns, rows = _reached(x, radius), _reached(y, radius)
     x, y, angle = (np.asarray(value, dtype=np.float32)[:, None, None] for value in (x, y, angle))
     right = (np.arange(columns.start, columns.stop, dtype=np.float32) - x) / radius
@@ -134,7 +135,7 @@ def _tint(colour: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def _background(rng: np.random.Generator) -> np.ndarray:
-    """A gray gradient with gray blobs, `[64, 64, 3]` float32 in 0..255."""
+    """A gray gradient with gray blobs, `[3, 64, 64]` float32 in 0..255."""
     grid = np.arange(PICTURE_SIZE, dtype=np.float32)
     slope = rng.uniform(-0.15, 0.15, 2) / PICTURE_SIZE
     light = rng.uniform(0.25, 0.6) + slope[0] * grid[None, :] + slope[1] * grid[:, None]
@@ -144,4 +145,4 @@ def _background(rng: np.random.Generator) -> np.ndarray:
         blob = ((grid[None, :] - x) / width) ** 2 + ((grid[:, None] - y) / height) ** 2 < 1
         light = np.where(blob, light + rng.uniform(-0.25, 0.25), light)
     dull = rng.uniform(0.9, 1.1, 3)
-    return (255 * light[..., None] * dull).astype(np.float32)
+    return (255 * light * dull[:, None, None]).astype(np.float32)
