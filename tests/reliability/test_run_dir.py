@@ -187,7 +187,8 @@ with lock_file(Path({lock!r})) as held:
 WORKS = """
 import os, signal, sys, time
 def stop(*_):
-    time.sleep(0.5)
+    while not os.path.exists({release!r}):
+        time.sleep(0.05)
     open({log!r}, "a").write(f"stopped {{os.getpid()}}\\n")
     sys.exit(0)
 signal.signal(signal.SIGTERM, stop)
@@ -199,15 +200,16 @@ time.sleep(30)
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", ["terminate", "kill"])
 def test_example_that_a_run_started_stops_with_it_and_the_next_one_waits_for_that(tmp_path, stop):
-    script, log = tmp_path / "works.py", tmp_path / "log"
-    script.write_text(WORKS.format(log=str(log)))
+    script, log, release, said = (tmp_path / name for name in ("works.py", "log", "release", "said"))
+    script.write_text(WORKS.format(log=str(log), release=str(release)))
     root = Path(__file__).parents[2]
     code = STARTS.format(root=str(root), lock=str(tmp_path / "lock"), script=str(script))
     runs = []
     for _ in range(2):
-        runs.append(
-            subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        )
+        runs.append(subprocess.Popen([sys.executable, "-c", code], stdout=open(said, "w"), stderr=subprocess.DEVNULL))
+        if len(runs) == 2:
+            wait_until(lambda: "waiting for it" in said.read_text())
+            release.touch()
         wait_until(lambda: log.exists() and log.read_text().count("began") == len(runs))
         getattr(runs[-1], stop)()
         runs[-1].wait(timeout=20)
