@@ -4,11 +4,11 @@
 
 The tables compare objectives, teachers, features, heads, vokens, weights,
 tokenizers, what the teacher reads, and a CLIP as the teacher, by default on the
-grounded world. On your own data, give --config: a YAML file with the sections pretrain_teacher (with
-features, captions and tokenizer), distill (with text) and, for options of this
-command, ablate (docs/baselines.md). The result of every run is a JSON file in
---results; as long as it exists, the run is not repeated. If a run fails, the
-tables lack its row.
+grounded world. On your own data, give --config: a YAML file with the sections
+pretrain_teacher (with features, captions and tokenizer), distill (with text)
+and, for options of this command, ablate (docs/baselines.md). The result of
+every run is a JSON file in --results; as long as it exists, the run is not
+repeated. If a run fails, the tables lack its row.
 """
 
 import shlex
