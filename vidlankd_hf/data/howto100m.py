@@ -200,7 +200,9 @@ class _Conversion:
                 if video in misses.videos:
                     continue
                 entries = list(spoken)
-                paths = [[str(files[stream][video]), *_identity(files[stream][video])] for stream in STREAMS]
+                paths: list[list[Any]] = [
+                    [str(files[stream][video]), *_identity(files[stream][video])] for stream in STREAMS
+                ]
                 lines = [(caption.start, caption.end, caption.text) for _, caption in entries]
                 row = (json.dumps([video, paths, self.widths, entries[0][0], lines]) + "\n").encode()
                 if size >= self.shard_bytes:

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -65,7 +65,7 @@ class SharedTasks:
             move(self.folder, removed)
             shutil.rmtree(removed)
 
-    def run(self, tasks: Iterable[Task], work: Work) -> Iterator[tuple[str, Any, dict]]:
+    def run(self, tasks: Iterable[Task], work: Work) -> Generator[tuple[str, Any, dict], None, None]:
         """Runs tasks that no other process runs, and yields all of them in order as soon as they are done.
 
         Args:

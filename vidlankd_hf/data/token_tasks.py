@@ -6,7 +6,7 @@ from there in order, and removes the file.
 
 import itertools
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -121,7 +121,7 @@ class TokenTasks:
             pass
         return tasks.claimed > 0
 
-    def tokenized(self, folder: Path, texts: int) -> Iterator[Tokenized]:
+    def tokenized(self, folder: Path, texts: int) -> Generator[Tokenized, None, None]:
         """Yields the tokens of each batch after the first `texts` texts, in order.
 
         Raises:
@@ -179,7 +179,7 @@ def _tokenize_group(
         except TextError as error:
             raise TextError(row + error.row, error.problem) from error
         row += len(batch)
-    arrays = {
+    arrays: dict[str, Any] = {
         "texts": np.array([batch[0] for batch in done]),
         "without_tokens": np.array([batch[1] for batch in done]),
         "lengths": np.array([len(batch[2]) for batch in done]),
