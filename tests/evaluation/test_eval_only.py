@@ -51,6 +51,20 @@ def test_a_fine_tuned_model_scores_as_at_the_end_of_its_training(moods, tmp_path
     assert again == json.loads(json.dumps(result))
 
 
+def test_scores_do_not_go_into_the_folder_of_the_fine_tuning(moods, tmp_path, monkeypatch):
+    """So the next command of the documentation works: fine-tune, then score, without naming a folder."""
+    monkeypatch.chdir(tmp_path)
+    fine_tuned = Path("outputs/finetuned/config.yaml")
+    fine_tuned.parent.mkdir(parents=True)
+    fine_tuned.write_text("seeds: 3\n")
+    words = ["--model", moods / "run", "--task_file", moods / "moods.yaml", "--eval_only", "true", "--no_card", "true"]
+    monkeypatch.setattr("sys.argv", ["finetune", *map(str, words), "--use_cpu", "true"])
+    example("finetune").main()
+    (scored,) = Path("outputs/scored").iterdir()
+    assert scored.name.startswith("moods-") and json.loads((scored / "result.json").read_text())["score"] == 1.0
+    assert (scored / "config.yaml").exists() and fine_tuned.read_text() == "seeds: 3\n"
+
+
 def test_labels_are_matched_by_name_not_by_order(moods, tmp_path):
     result = score_finetuned(str(moods / "run"), other(moods, labels=["glad", "sad"]), arguments(tmp_path / "a"))
     assert result["score"] == 1.0

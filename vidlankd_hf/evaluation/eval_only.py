@@ -47,6 +47,8 @@ OF_TRAINING = frozenset(
 def score_and_report(named: set[str], args: FinetuningArguments, own: TaskArguments, options: Options) -> None:
     """Scores a fine-tuned model without training, prints its scores and adds them to its card.
 
+    Without `--output_dir`, the result goes to a folder of its own, not to that of a fine-tuning.
+
     Args:
         named: Names of the options that the user gave.
         args, own: The options.
@@ -58,12 +60,15 @@ def score_and_report(named: set[str], args: FinetuningArguments, own: TaskArgume
     given = sorted(named & OF_TRAINING)
     if given:
         raise ValueError(f"--{given[0]} has no effect with --eval_only, which trains nothing: leave it out")
+    if "output_dir" not in named:
+        args.output_dir = f"outputs/scored/{own.task}-{(fingerprint(own.model) or 'unknown')[:12]}"
     task = find_task(own.task)
     result = score_finetuned(own.model, own.task, args, own.data, options, own.eval_rows)
     if args.process_index == 0:
         for split, values in result["scores"].items():
             shown = [f"{name} {'undefined' if value is None else f'{value:.4f}'}" for name, value in values.items()]
             print(f"{task.title}, {split}: {', '.join(shown)}")
+        print(f"The result is in {args.output_dir}/{RESULT_FILE}.")
         if Path(own.model).is_dir() and not own.no_card:
             print(f"Card: {update_card(own.model, scored_results(task, own.task, result))}")
     PartialState().destroy_process_group()
