@@ -94,9 +94,9 @@ def main() -> None:
     hours = sum(map(store.duration, store.video_ids)) / 3600
     videos = number_of(len(store), "video")
     print(f"Features of {videos} ({hours:.2f} h), {store.feature_size} values per step, in {store.folder}.")
-    print(
-        f"Next: vidlankd inspect --features {store.folder} --captions CAPTIONS --videos VIDEOS --tokenizer TOKENIZER"
-    )
+    folder = args.videos if Path(args.videos).is_dir() else "VIDEOS"
+    given = f"--features {store.folder} --videos {folder}"
+    print(f"Next: vidlankd inspect {given} --captions CAPTIONS --tokenizer TOKENIZER")
 
 
 if __name__ == "__main__":

@@ -71,11 +71,12 @@ def main() -> None:
         print(describe(grounding, ids))
     if student is not None and found[0].student is None:
         print(f"\n{found[0].without_student}")
+    if args.videos is None:
+        print("\nThe clips have no pictures: to see them, give the folder of the videos with --videos.")
     print(
-        f"\n{number_of(len(found), 'sentence')} over {number_of(len(clips), 'clip')} in {folder}: grounding.html is "
-        "the page, nearest-*.png "
-        f"and heat-*.png are the pictures.\nNext: open {folder / 'grounding.html'} in a browser; it needs no network."
+        f"\n{number_of(len(found), 'sentence')} over {number_of(len(clips), 'clip')}: a page and pictures in {folder}."
     )
+    print(f"Next: open {folder / 'grounding.html'} in a browser; it needs no network.")
 
 
 def check(args: GroundingArguments, parser: CommandLine) -> None:

@@ -176,7 +176,7 @@ class VideoTextCollator(_MaskingCollator):
         if self.check_negatives and len(samples) > 1 and len(set(names)) == 1:
             raise ValueError(
                 f"all {len(samples)} samples of a batch are of the video {names[0]!r}, so there is no negative: "
-                "use a larger batch or data with more videos"
+                "give a larger --per_device_train_batch_size, or data with more videos"
             )
         sequences = self._tokenize([sample["text"] for sample in samples], samples)
         batch, *_ = self._text_batch(sequences, samples)

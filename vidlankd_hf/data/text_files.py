@@ -23,7 +23,8 @@ def text_files(path: Path, split: str, quiet: bool = False) -> tuple[list[Path],
     found = [path] if path.is_file() else files_below(path)
     files = [p for p in found if kind_of(p)]
     if not files:
-        raise ValueError(f"{path} holds no text file: put {', '.join(_LOADERS)} files there")
+        what = "is not a text file" if path.is_file() else "holds no text file"
+        raise ValueError(f"{path} {what}: give {', '.join(_LOADERS)} files")
     of_split = [p for p in files if p.stem.startswith(split)]
     if not of_split and split != "train":
         raise ValueError(f"no file in {path} starts with {split!r}: it holds {', '.join(p.name for p in files)}")

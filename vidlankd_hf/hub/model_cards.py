@@ -134,7 +134,7 @@ def write_finetuned_card(
     Args:
         folder: Folder of the model.
         trainer: The trainer that fine-tuned it.
-        task: Its [`Task`].
+        task: Its `Task`.
         model: Folder or Hub id of the model that was fine-tuned.
         num_texts: Number of texts in a sample (1 or 2).
         results: Scores of this model.
