@@ -118,7 +118,7 @@ def test_a_finished_folder_is_unchanged_and_refuses_other_settings_or_videos(tmp
             extract_features(videos, output_dir, streams)
     with pytest.raises(ValueError, match="precision 'fp32', not 'bf16'"):
         extract_features(videos, output_dir, [frame, clip], precision="bf16")
-    with pytest.raises(ValueError, match="1 differ.*2.mp4"):
+    with pytest.raises(ValueError, match="differ in 1 video.*2.mp4"):
         extract_features([videos / "0.mp4", videos / "1.mp4"], output_dir, [frame, clip])
     assert {path: path.stat().st_mtime_ns for path in output_dir.glob("[!et]*")} == before
 
@@ -196,7 +196,7 @@ def test_image_backbones_refuse_clips_and_video_backbones_refuse_images(tmp_path
     frame, clip = backbones
     with pytest.raises(ValueError, match="takes 16 frames, but the 'frame' stream has clips of 1"):
         Backbone(Stream("frame", clip.model, 1.0), "cpu")
-    with pytest.raises(ValueError, match="takes 1 frames, but the 'clip' stream has clips of 16"):
+    with pytest.raises(ValueError, match="takes 1 frame, but the 'clip' stream has clips of 16"):
         Backbone(Stream("clip", frame.model, 24.0, 16), "cpu")
 
 

@@ -18,7 +18,7 @@ from transformers import TrainerCallback
 from vidlankd_hf.reliability import preemption
 from vidlankd_hf.reliability.checkpointing import agree_on_checkpoint, checkpoints_of
 from vidlankd_hf.reliability.preemption import Preempted, StopRequests
-from vidlankd_hf.training import base_trainer
+from vidlankd_hf.training.distillation_trainer import DistillationTrainer
 
 ROOT = Path(__file__).parents[2]
 LOSSES = ("loss", "grad_norm", "mlm_loss", "nst_loss", "crd_loss")
@@ -101,7 +101,7 @@ def test_interrupted_evaluation_is_repeated(tmp_path, whole, monkeypatch):
         return {}
 
     with monkeypatch.context() as patched, pytest.raises(Preempted) as stopped:
-        patched.setattr(base_trainer.BaseTrainer, "collect", collect)
+        patched.setattr(DistillationTrainer, "collect", collect)
         train("student", tmp_path, **{**OPTIONS, "preempt_exit_code": 7})
     assert stopped.value.code == 7
     assert seen == [3, 3], "of 4 batches"
@@ -117,7 +117,7 @@ def test_evaluation_before_the_first_step_is_interrupted_and_nothing_is_saved(tm
         return {}
 
     with monkeypatch.context() as patched, pytest.raises(Preempted) as stopped:
-        patched.setattr(base_trainer.BaseTrainer, "collect", collect)
+        patched.setattr(DistillationTrainer, "collect", collect)
         train("student", tmp_path, **OPTIONS, eval_on_start=True)
     assert stopped.value.code == 143 and not checkpoints_of(tmp_path)
     assert logged(train("student", tmp_path, **OPTIONS, eval_on_start=True), *LOSSES) == logged(whole, *LOSSES)

@@ -17,12 +17,13 @@ import torch
 from tqdm.auto import tqdm
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast, get_linear_schedule_with_warmup
 
-from ...extraction.decode import VideoReader
+from ...data.captions import read_captions
+from ...inspection.inspect import FrameReader
 from ...reliability.run_dir import RUN_FILE, command, versions
 from ...utils.io import atomic_dir, atomic_write
 from ..world.backbones import centered_pixels, pretrain_image_tower
 from ..world.recipe import CLIP_RECIPE
-from ..world.render import FPS, PICTURE_SIZE
+from ..world.render import PICTURE_SIZE
 from .tokenizer import train_clip_tokenizer
 
 TEXT = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -51,15 +52,14 @@ def read_pairs(world: Path, shuffle_videos: bool) -> tuple[list[list[str]], list
         shuffle_videos: Control: give each video the captions of another one.
     """
     captions = defaultdict(list)
-    for line in (world / "captions.jsonl").read_text(encoding="utf-8").splitlines():
-        caption = json.loads(line)
-        captions[caption["video"]].append(caption)
-    texts, frames = [], []
+    for caption in read_captions(world / "captions.jsonl"):
+        captions[caption.video].append(caption)
+    texts, frames, reader = [], [], FrameReader()
     for video, several in tqdm(captions.items(), desc="reading frames", unit="video"):
-        shown = [image for _, _, image in VideoReader(world / "videos" / video).sample([FPS])]
-        middles = [round((caption["start"] + caption["end"]) / 2 * FPS) for caption in several]
-        texts.append([caption["text"] for caption in several])
-        frames.append(np.stack([shown[min(middle, len(shown) - 1)] for middle in middles]))
+        middles = [(caption.start + caption.end) / 2 for caption in several]
+        shown = reader.frames_at(world / "videos" / video, middles)
+        texts.append([caption.text for caption in several])
+        frames.append(np.stack([np.asarray(image) for image in shown]))
     return (texts[1:] + texts[:1] if shuffle_videos else texts), frames
 
 
