@@ -84,7 +84,8 @@ def open_folder(
     if other:
         raise ValueError(
             f"{folder} has the features of {sum(map(len, ids))} videos, which are not these {len(videos)}: "
-            f"they differ in {number_of(len(other), 'video')} (e.g. {min(other)!r}). Choose another folder, or remove this one."
+            f"they differ in {number_of(len(other), 'video')} (e.g. {min(other)!r}). Choose another folder, or remove "
+            "this one."
         )
     return [[by_id[id] for id in task] for task in ids]
 
