@@ -117,7 +117,9 @@ def test_folder_that_cannot_be_flushed_is_no_error_but_a_file_is(tmp_path, monke
     what = stat.S_ISREG
     with pytest.raises(OSError, match="Invalid argument"):
         atomic_write(tmp_path / "b", b"content")
-    assert not (tmp_path / "b").exists()
+    with pytest.raises(OSError, match="Invalid argument"), atomic_dir(tmp_path / "other") as part:
+        (part / "c").write_bytes(b"content")
+    assert not (tmp_path / "b").exists() and not (tmp_path / "other").exists()
 
 
 def test_unfinished_file_is_hidden(tmp_path):
