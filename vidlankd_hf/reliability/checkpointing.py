@@ -259,7 +259,6 @@ def rotate(folder: Path, keep: int, protected: set[str]) -> None:
     removable = [p for p in finished if str(p) not in protected]
     for checkpoint in removable[max(0, keep - (len(finished) - len(removable))) :]:
         old = checkpoint.with_name(f".{checkpoint.name}.old")
-        _remove(old)
         try:
             move(checkpoint, old)
         except OSError as error:  # the new checkpoint is saved, so training continues
