@@ -69,9 +69,8 @@ def main() -> None:
             if len(runs) == 1 and args.process_index == 0:  # a folder of other settings has been refused
                 parser.save_settings(args.output_dir)
             collapsed = f"; collapsed: {runs[-1]['collapsed']}" if runs[-1]["collapsed"] else ""
-            log_on_main(
-                args, f"{task.title}, lr {rate:g}, seed {seed}: {task.main} {runs[-1]['score']:.4f}{collapsed}"
-            )
+            scored = f"{task.title}, lr {rate:g}, seed {seed}: {task.main} {runs[-1]['score']:.4f}{collapsed}"
+            log_on_main(args, f"{scored}; in {folder}")
     if Path(own.model).is_dir() and not own.no_card and args.process_index == 0:
         print(f"Card: {update_card(own.model, finetuning_results(task, own.task, best_recipe(runs)))}")
     if args.push_to_hub and args.process_index == 0:

@@ -167,6 +167,9 @@ def test_sets_to_which_no_probe_can_be_fitted_are_refused(tmp_path):
     write_table(tmp_path / "test.jsonl", [{"object": WORDS[i], "label": [COLOURS[i == 4]]} for i in range(9)])
     with pytest.raises(ValueError, match="has 9 rows, of which 1 have another answer"):
         add_task_file(path)
+    write_table(tmp_path / "test.jsonl", [{"object": WORDS[i], "label": [COLOURS[i % 2]]} for i in range(4)])
+    with pytest.raises(ValueError, match="has 4 rows: give at least 5, or a train split"):
+        add_task_file(path)
 
 
 # ---- the metrics that task files add ----

@@ -65,7 +65,10 @@ def read_jsonl(text: str, path: Path) -> Rows:
             fields = json.loads(line)
             row = fields["video"], fields.get("start", 0.0), fields.get("end"), fields["text"]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(f"{where}: not a JSON object with at least video and text ({error!r})") from error
+            raise ValueError(
+                f"{where}: not a JSON object with at least video and text: correct it, or name your columns with "
+                "--caption_columns, such as video=COLUMN text=COLUMN"
+            ) from error
         yield where, *row
 
 

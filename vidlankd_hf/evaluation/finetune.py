@@ -162,7 +162,7 @@ def finished_result(folder: Path, args: FinetuningArguments, settings: dict, kee
     changed = changes(read_settings(folder), args, settings)
     if changed:
         raise ValueError(
-            f"{folder} holds a run with other settings ({'; '.join(changed.values())}): choose another folder"
+            f"{folder} holds a run with other settings ({'; '.join(changed.values())}): choose another --output_dir"
         )
     if keep_model and not list(folder.glob("*.safetensors")):
         raise ValueError(f"{folder} holds a finished run that did not keep its model: remove it to train again")

@@ -171,6 +171,8 @@ def _check_probe(spec: TaskSpec, rows: dict[str, list[dict]], split: str) -> lis
     if "train" not in rows:
         counts = Counter(item["label"] for item in items)
         others = len(items) - max(counts.values())
+        if len(items) < FOLDS:
+            raise ValueError(f"{where} has {number_of(len(items), 'row')}: give at least {FOLDS}, or a train split")
         if others <= -(-len(items) // FOLDS):
             raise ValueError(
                 f"{where} has {number_of(len(items), 'row')}, of which {others} have another answer than the most "
