@@ -92,6 +92,7 @@ def test_own_data_never_falls_back_to_the_world(tiny_world, teacher, tmp_path, m
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow  # 15 s and more
 def test_text_tower_of_flava_teaches_a_new_roberta_which_another_run_starts_from(tmp_path, monkeypatch):
     tokenizer = make_tokenizer()
     make_vision_language_model("flava", tokenizer).save_pretrained(tmp_path / "flava")

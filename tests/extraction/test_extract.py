@@ -135,6 +135,7 @@ def test_other_weights_under_the_same_name_are_refused(tmp_path, videos, backbon
         extract_features(videos, tmp_path / "features", streams)
 
 
+@pytest.mark.slow  # 15 s and more
 @pytest.mark.parametrize("precision, tolerance", [("bf16", 0.03), ("fp16", 0.01)])
 def test_lower_precision_gives_similar_but_different_features(tmp_path, videos, backbones, precision, tolerance):
     full = extract_features(videos, tmp_path / "full", backbones)
