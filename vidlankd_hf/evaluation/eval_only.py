@@ -47,7 +47,7 @@ OF_TRAINING = frozenset(
 def score_and_report(named: set[str], args: FinetuningArguments, own: TaskArguments, options: Options) -> None:
     """Scores a fine-tuned model without training, prints its scores and adds them to its card.
 
-    Without `--output_dir`, the result goes to a folder of its own, not to that of a fine-tuning.
+    Without `--output_dir`, the result is written to a folder in `outputs/scored` that is named after task and model.
 
     Args:
         named: Names of the options that the user gave.
@@ -61,7 +61,7 @@ def score_and_report(named: set[str], args: FinetuningArguments, own: TaskArgume
     if given:
         raise ValueError(f"--{given[0]} has no effect with --eval_only, which trains nothing: leave it out")
     if "output_dir" not in named:
-        args.output_dir = f"outputs/scored/{own.task}-{(fingerprint(own.model) or 'unknown')[:12]}"
+        args.output_dir = "-".join([f"outputs/scored/{own.task}", *own.model.strip("/").split("/")[-2:]])
     task = find_task(own.task)
     result = score_finetuned(own.model, own.task, args, own.data, options, own.eval_rows)
     if args.process_index == 0:
