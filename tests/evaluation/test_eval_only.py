@@ -61,7 +61,8 @@ def test_scores_do_not_go_into_the_folder_of_the_fine_tuning(moods, tmp_path, mo
     monkeypatch.setattr("sys.argv", ["finetune", *map(str, words), "--use_cpu", "true"])
     example("finetune").main()
     (scored,) = Path("outputs/scored").iterdir()
-    assert scored.name == f"moods-{moods.name}-run" and json.loads((scored / "result.json").read_text())["score"] == 1.0
+    assert scored.name == f"moods-{moods.name}-run"
+    assert json.loads((scored / "result.json").read_text())["score"] == 1.0
     assert (scored / "config.yaml").exists() and fine_tuned.read_text() == "seeds: 3\n"
 
 
