@@ -7,22 +7,14 @@ from ...utils.figures import COLORS
 from .report import TEXT_ONLY, row_of
 from .tables import ROWS
 
-# Color and marker of each objective; rows with several objectives have those of the last.
+# Color, marker and label of each objective; rows with several objectives have those of the last.
 STYLES = {
-    "nst": ("#7a4fb5", "s"),
-    "crd": ("#2f6fab", "o"),
-    "infonce": ("#2a9d8f", "D"),
-    "regression": ("#c2456b", "^"),
-    "soft_label": ("#8a6d3b", "v"),
-    "voken": ("#5b7f2b", "p"),
-}
-LABELS = {
-    "nst": "NST",
-    "crd": "CRD",
-    "infonce": "InfoNCE",
-    "regression": "regression",
-    "soft_label": "soft labels",
-    "voken": "vokens",
+    "nst": ("#7a4fb5", "s", "NST"),
+    "crd": ("#2f6fab", "o", "CRD"),
+    "infonce": ("#2a9d8f", "D", "InfoNCE"),
+    "regression": ("#c2456b", "^", "regression"),
+    "soft_label": ("#8a6d3b", "v", "soft labels"),
+    "voken": ("#5b7f2b", "p", "vokens"),
 }
 # Teachers that have seen nothing that belongs to the words.
 CONTROLS = ("text_teacher", "shuffled_teacher")
@@ -68,9 +60,8 @@ def draw_tradeoff(results: dict[int, dict[str, dict]], path: str | Path) -> None
         axis.axhline(0, color=COLORS["control"], ls="--", lw=1.5, zorder=1)
     for kind in ("control", *STYLES):
         chosen = [point for point in shown if point["kind"] == kind]
-        color, marker = STYLES.get(kind, (COLORS["control"], "X"))
+        color, marker, label = STYLES.get(kind, (COLORS["control"], "X", "control"))
         style = {"color": color, "marker": marker, "edgecolor": "white", "s": 60, "zorder": 3}
-        label = LABELS.get(kind, "control")
         if chosen:
             axis.scatter([p["mlm_loss"] for p in chosen], [p["gap_closed"] for p in chosen], label=label, **style)
     axis.set(xlabel="masked-language-model loss on held-out text (lower is better)", ylim=(-0.15, 1.15))
