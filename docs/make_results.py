@@ -16,8 +16,9 @@ from pathlib import Path
 from vidlankd_hf.evaluation import report as downstream
 from vidlankd_hf.experiments.ablations import report as ablations
 from vidlankd_hf.experiments.ablations.tables import TABLES
-from vidlankd_hf.experiments.ablations.tradeoff import draw_tradeoff
+from vidlankd_hf.experiments.ablations.tradeoff import points
 from vidlankd_hf.experiments.world import report as world
+from vidlankd_hf.experiments.world.tradeoff import draw_tradeoff
 
 ROOT = Path(__file__).resolve().parent.parent
 EVIDENCE = ROOT / "docs" / "evidence"
@@ -206,11 +207,12 @@ def draw_figures() -> None:
     from step import draw as draw_step
 
     world.draw(read("results.json"), EVIDENCE / "report.png")
+    draw_tradeoff(world.points(read("results.json")), EVIDENCE / "tradeoff.png")
     kept = ablations.read_kept(EVIDENCE / "ablations")
     for name in TABLES:
         if rows := ablations.table_rows(name, kept):
             ablations.draw(name, rows, kept, EVIDENCE / "ablations" / f"{name}.png")
-    draw_tradeoff(kept, EVIDENCE / "ablations" / "tradeoff.png")
+    draw_tradeoff(points(kept), EVIDENCE / "ablations" / "tradeoff.png")
     for name in ("step-small", "step-base", "step-small-amd"):
         content = read(f"{name}/step.json")
         draw_step(content["rows"], content["machine"], EVIDENCE / name / "step.png")

@@ -20,7 +20,8 @@ from vidlankd_hf.experiments.ablations.report import write_table
 from vidlankd_hf.experiments.ablations.run_seed import run_seed
 from vidlankd_hf.experiments.ablations.runs import DATA, SeedRuns
 from vidlankd_hf.experiments.ablations.tables import TABLES, WORLD_TABLES
-from vidlankd_hf.experiments.ablations.tradeoff import draw_tradeoff
+from vidlankd_hf.experiments.ablations.tradeoff import points
+from vidlankd_hf.experiments.world.tradeoff import draw_tradeoff
 from vidlankd_hf.utils.messages import nearest
 from vidlankd_hf.utils.yaml_files import read_yaml
 
@@ -64,7 +65,7 @@ def main() -> None:
 
     written = [write_table(table, results, args.output_dir / "tables" / table) for table in tables]
     if config is None:
-        draw_tradeoff(results, args.output_dir / "tables" / "tradeoff.png")
+        draw_tradeoff(points(results), args.output_dir / "tables" / "tradeoff.png")
     for path in written:
         print(f"\n{path.read_text()}")
     print(f"Done in {(time.monotonic() - started) / 60:.1f} min. Tables and figures: {args.output_dir / 'tables'}.")

@@ -2,9 +2,10 @@
 
     vidlankd demo
 
-Makes the world, trains a teacher and a control teacher on its videos, distills
-students on its text, probes them all, and writes results.json, report.md and
-report.png. Finished runs are not repeated.
+Makes the world, trains a teacher and a control teacher on its videos and a
+language model on its text, continues the language model with and without a
+teacher, probes all models, and writes results.json, report.md, report.png and
+tradeoff.png. Finished runs are not repeated.
 """
 
 import json
@@ -16,7 +17,15 @@ from tqdm.auto import tqdm
 
 from vidlankd_hf.cli import CommandLine, run_example
 from vidlankd_hf.experiments.grid import ExperimentRun, held_out_language, probe, run_in_parallel
-from vidlankd_hf.experiments.world.recipe import OBJECTIVES, STUDENT_RECIPE, TEACHER_RECIPE, WORLD_SEED
+from vidlankd_hf.experiments.world.recipe import (
+    LANGUAGE_MODEL,
+    MORE_OBJECTIVES,
+    OBJECTIVES,
+    PAPER,
+    STUDENT_RECIPE,
+    TEACHER_RECIPE,
+    WORLD_SEED,
+)
 from vidlankd_hf.experiments.world.report import write_report
 from vidlankd_hf.models.objectives import objectives_recipe
 from vidlankd_hf.utils.examples import flags
@@ -35,20 +44,31 @@ def stages_of(seed: int, folder: Path, thorough: bool) -> list[list[tuple[Experi
         run = training(folder / name, "pretrain_teacher", options, {**TEACHER_RECIPE, **options})
         return run, model and {"model": model, "weights": {}, "seed": seed}
 
-    def student(name: str, model: str, weights: dict, taught_by: str = "teacher"):
-        options = {"teacher": str(folder / taught_by), "objectives": weights}
-        settings = {**STUDENT_RECIPE, **options, "objectives": objectives_recipe(weights)}
+    def student(name: str, model: str, objectives: dict, taught_by: str = "teacher", **more):
+        options = {
+            "student": str(language_model),
+            "teacher": str(folder / taught_by),
+            "objectives": objectives,
+            **more,
+        }
+        complete = objectives_recipe(objectives)
+        settings = {**STUDENT_RECIPE, **options, "objectives": complete}
         run = training(folder / "students" / name, "distill", {**options, "no_probe": True}, settings)
-        return run, {"model": model, "weights": weights, "seed": seed}
+        return run, {"model": model, "weights": {n: o["weight"] for n, o in complete.items()}, "seed": seed}
 
     make_world = ExperimentRun(world, "make_world", flags({"output_dir": world, "seed": seed}), {"seed": seed})
-    teachers = [teacher("teacher", "teacher"), teacher("shuffled_teacher", None, shuffle=True)]
+    language_model = folder / "language_model"
+    # The teacher gives the tokenizer, nothing else.
+    options = {**LANGUAGE_MODEL, "teacher": str(folder / "teacher"), "no_probe": True}
+    reads_text = training(language_model, "distill", options, {**STUDENT_RECIPE, **LANGUAGE_MODEL})
+    starts = [(reads_text, None), teacher("shuffled_teacher", None, shuffle=True)]
     students = [student(model, model, weights) for model, weights in OBJECTIVES.items()]
-    students.append(student("shuffled", "shuffled", OBJECTIVES["infonce"], taught_by="shuffled_teacher"))
+    students.append(student("shuffled", "shuffled", OBJECTIVES["crd"], taught_by="shuffled_teacher"))
     if thorough:
-        teachers.append(teacher("hinge_teacher", "teacher_hinge", contrast="hinge"))
-        students.append(student("nst_at_1", "nst", {"nst": 1.0}))
-    return [[(make_world, None)], teachers, students]
+        starts.append(teacher("hinge_teacher", "teacher_hinge", contrast="hinge"))
+        students += [student(model, model, weights) for model, weights in MORE_OBJECTIVES.items()]
+        students.append(student("paper", "paper", taught_by="hinge_teacher", **PAPER))
+    return [[(make_world, None)], [teacher("teacher", "teacher")], starts, students]
 
 
 def main() -> None:
@@ -57,7 +77,11 @@ def main() -> None:
     parser.add_argument(
         "--seeds", type=int, nargs="+", default=[WORLD_SEED], help="seeds of world and training; default: 1"
     )
-    parser.add_argument("--thorough", action="store_true", help="add NST at weight 1 and a teacher with hinge loss")
+    parser.add_argument(
+        "--thorough",
+        action="store_true",
+        help="add more objectives, a teacher with the paper's hinge loss, and its student with the paper's weights",
+    )
     args = parser.parse()
 
     parser.save_settings(args.output_dir)

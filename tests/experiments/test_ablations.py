@@ -15,9 +15,10 @@ from vidlankd_hf.experiments import grid
 from vidlankd_hf.experiments.ablations.report import write_table
 from vidlankd_hf.experiments.ablations.runs import SeedRuns
 from vidlankd_hf.experiments.ablations.tables import ROWS, TABLES, TEACHERS, WORLD_TABLES
-from vidlankd_hf.experiments.ablations.tradeoff import draw_tradeoff, points
+from vidlankd_hf.experiments.ablations.tradeoff import points
 from vidlankd_hf.experiments.flops import step_flops
 from vidlankd_hf.experiments.grid import ExperimentRun
+from vidlankd_hf.experiments.world.tradeoff import draw_tradeoff
 
 ROOT = Path(__file__).parents[2]
 
@@ -103,7 +104,7 @@ def test_point_of_a_student_is_its_loss_and_share_of_the_gap_over_seeds(tmp_path
     }  # fmt: skip
     assert found["crd"]["mlm_loss"] == 2.5 and found["crd"]["gap_closed"] == pytest.approx((1 / 3 + 0.4) / 2)
     assert found["text_only"]["gap_closed"] == 0
-    draw_tradeoff(results, tmp_path / "tradeoff.png")
+    draw_tradeoff(points(results), tmp_path / "tradeoff.png")
     assert (tmp_path / "tradeoff.png").stat().st_size > 5000
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from vidlankd_hf.experiments.world.report import summarize, write_report
+from vidlankd_hf.experiments.world.report import points, summarize, write_report
 
 
 def rows_of(model, accuracy, seed=1, weights=None):
@@ -52,6 +52,19 @@ def test_report_shows_the_language_of_students_next_to_what_they_know(tmp_path):
     assert "| 75 % | 3.50 ± 0.71 | 0.40 ± 0.00 |" in text and "| 25 % | 3.00 | 0.40 |" in text
     columns = {line.count("|") for line in text.splitlines() if line.startswith("|")}
     assert columns == {9 + 0}
+
+
+def test_each_student_is_a_point_of_knowledge_and_language(tmp_path):
+    rows = [{**row, "mlm_loss": 1.0 + row["seed"]} if row["model"] != "teacher" else row for row in results()]
+    found = {point["label"]: point for point in points(rows)}
+    assert set(found) == {"text only", "NST (weight 1000)", "NST (weight 1)", "shuffled captions (InfoNCE)"}
+    assert found["NST (weight 1000)"] == {
+        "kind": "nst", "mlm_loss": 2.5, "gap_closed": pytest.approx(0.75), "label": "NST (weight 1000)"
+    }  # fmt: skip
+    assert found["text only"]["kind"] == "text_only" and found["shuffled captions (InfoNCE)"]["kind"] == "control"
+    (tmp_path / "results.json").write_text(json.dumps(rows))
+    write_report(tmp_path / "results.json", tmp_path)
+    assert (tmp_path / "tradeoff.png").stat().st_size > 5000
 
 
 def test_row_without_a_field_is_an_error_that_names_it(tmp_path):

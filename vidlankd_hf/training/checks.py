@@ -141,7 +141,7 @@ def check_teacher_options(args, teacher: PreTrainedModel, other_tokenizer: bool)
     if args.teacher_input == "clean" and logits:
         raise ValueError(
             f"{logits} compares predictions of masked tokens, but with teacher_input 'clean' the teacher sees these "
-            "tokens unmasked: leave teacher_input out, or distill states (nst, crd, infonce, regression)"
+            "tokens unmasked: give teacher_input 'masked', or distill states (nst, crd, infonce, regression)"
         )
     if not other_tokenizer and args.teacher_pooling is not None:
         raise ValueError(

@@ -7,7 +7,6 @@ WORLD_SEED = 1  # seed of the default world
 
 _TRAINING = {
     "seed": WORLD_SEED,
-    "per_device_train_batch_size": 32,
     "per_device_eval_batch_size": 32,
     "warmup_steps": 50,
     "save_steps": 500,
@@ -16,6 +15,7 @@ _TRAINING = {
 }
 TEACHER_RECIPE = {
     **_TRAINING,
+    "per_device_train_batch_size": 32,
     "text_model": "tiny",
     "max_length": LENGTH,
     "fixed_windows": True,
@@ -24,11 +24,16 @@ TEACHER_RECIPE = {
 }
 STUDENT_RECIPE = {
     **_TRAINING,
+    "per_device_train_batch_size": 16,
     "student": "tiny",
     "block_tokens": LENGTH - 2,
-    "max_steps": 900,
+    "max_steps": 2700,
     "learning_rate": 1e-3,
+    "teacher_input": "clean",
 }
+# The language model from which all students of the demo and of the ablations start: it has read the same text, without
+# a teacher. Given are the settings in which it differs from them.
+LANGUAGE_MODEL = {"student": "tiny", "objectives": {}, "max_steps": 3600}
 # A small CLIP, which has one frame per caption and its own tokenizer.
 CLIP_RECIPE = {
     "vocab_size": 720,
@@ -43,11 +48,16 @@ CLIP_RECIPE = {
 }
 OBJECTIVES = {
     "text_only": {},
-    "nst": {"nst": 1000.0},
-    "crd": {"crd": 1.0},
-    "infonce": {"infonce": 1.0},
-    "nst+crd": {"nst": 1000.0, "crd": 1.0},
+    "nst": {"nst": 3000.0},
+    "crd": {"crd": 1.5},
 }
+MORE_OBJECTIVES = {
+    "infonce": {"infonce": 1.0},
+    "nst+crd": {"nst": 3000.0, "crd": 1.5},
+    "regression": {"regression": {"weight": 1.0, "head": False}},
+}
+# The paper's own settings; its teacher is trained with the hinge loss and reads the student's masked tokens.
+PAPER = {"objectives": {"nst": 1.0, "crd": 1.0}, "teacher_input": "masked"}
 
 
 def in_help(recipe: dict) -> dict[str, str]:

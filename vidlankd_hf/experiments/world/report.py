@@ -8,6 +8,7 @@ from statistics import mean, stdev
 from ...utils.extras import requires_extra
 from ...utils.figures import COLORS, score_legend, score_rows
 from ...utils.json_files import read_json
+from .tradeoff import draw_tradeoff
 
 ATTRIBUTES = ("colour", "shape", "motion")
 # Rows appear in this order.
@@ -18,6 +19,8 @@ NAMES = {
     "crd": "CRD",
     "infonce": "InfoNCE",
     "nst+crd": "NST + CRD",
+    "regression": "regression, no head",
+    "paper": "the paper's settings",
     "teacher_hinge": "teacher, paper's hinge loss",
     "teacher": "teacher",
 }
@@ -30,6 +33,8 @@ TITLE = "Linear probe: what the student knows about visual attributes that never
 def label(model: str, weights: dict[str, float]) -> str:
     """Name of a row in tables and figures, such as `NST (weight 1000) + CRD (weight 1)`."""
     names = sorted(weights, reverse=True)
+    if model == "paper":
+        return NAMES[model]
     if model == "shuffled":
         return f"{NAMES[model]} ({' + '.join(NAMES.get(name, name) for name in names)})"
     return " + ".join(f"{NAMES.get(name, name)} (weight {weights[name]:g})" for name in names) or NAMES[model]
@@ -39,10 +44,10 @@ def summarize(rows: list[dict]) -> list[dict]:
     """Summarizes `results.json`: one entry per model and weighting, in the order of `NAMES`.
 
     Returns:
-        Entries with `label`, `model`, `seeds`, `scores` {attribute: {seed: accuracy}}, `accuracy` {attribute: (mean,
-        standard deviation over seeds)}, `mean` over the attributes, `gap_closed`: (mean - text-only) /
-        (teacher - text-only) over the same seeds, `None` if either was not run, and of students `language`
-        {`mlm_loss` or `mlm_accuracy`: {seed: value}}.
+        Entries with `label`, `model`, `weights`, `seeds`, `scores` {attribute: {seed: accuracy}}, `accuracy`
+        {attribute: (mean, standard deviation over seeds)}, `mean` over the attributes, `gap_closed`: (mean -
+        text-only) / (teacher - text-only) over the same seeds, `None` if either was not run, and of students
+        `language` {`mlm_loss` or `mlm_accuracy`: {seed: value}}.
     """
     grouped = defaultdict(lambda: {attribute: {} for attribute in ATTRIBUTES})
     language = defaultdict(lambda: {name: {} for name in LANGUAGE})
@@ -69,6 +74,7 @@ def summarize(rows: list[dict]) -> list[dict]:
             {
                 "label": label(model, dict(weights)),
                 "model": model,
+                "weights": dict(weights),
                 "seeds": sorted(seeds),
                 "scores": scores,
                 "accuracy": accuracy,
@@ -81,7 +87,7 @@ def summarize(rows: list[dict]) -> list[dict]:
 
 
 def write_report(results: str | Path, output_dir: str | Path) -> None:
-    """Writes `report.md` and `report.png` into `output_dir`.
+    """Writes `report.md`, `report.png` and `tradeoff.png` into `output_dir`.
 
     Args:
         results: `results.json`: a list of rows with `FIELDS`.
@@ -102,14 +108,30 @@ def write_report(results: str | Path, output_dir: str | Path) -> None:
         "",
         "`gap closed` = (student - text-only) / (teacher - text-only), computed on the means over seeds. `text only`",
         "trains on the same text for as many steps, without a teacher. `shuffled captions` has a teacher whose clips",
-        "were paired with captions of other videos. All students start from the same weights. MLM loss (nats) and",
-        "accuracy are those on masked words of held-out text.",
+        "were paired with captions of other videos. All students start from the same language model, which has read",
+        "the same text. MLM loss (nats) and accuracy are those on masked words of held-out text.",
         "",
         "![report](report.png)",
+        "",
+        "![Share of the gap that each student closes, and its loss on held-out text](tradeoff.png)",
         "",
     ]
     (folder / "report.md").write_text("\n".join(lines))
     draw(rows, folder / "report.png")
+    draw_tradeoff(points(rows), folder / "tradeoff.png")
+
+
+def points(rows: list[dict]) -> list[dict]:
+    """The students as points for [`draw_tradeoff`]: means over seeds of the MLM loss and of the share of the gap."""
+    found = []
+    for entry in summarize(rows):
+        loss, weights = entry["language"]["mlm_loss"], entry["weights"]
+        if not loss or entry["gap_closed"] is None:
+            continue
+        kind = "control" if entry["model"] == "shuffled" else next(iter(sorted(weights)), "text_only")
+        point = {"kind": kind, "mlm_loss": mean(loss.values()), "gap_closed": entry["gap_closed"]}
+        found.append({**point, "label": entry["label"]})
+    return found
 
 
 def _chance(rows: list[dict]) -> tuple[dict[str, float], dict[str, float]]:

@@ -1,0 +1,52 @@
+"""The figure that shows what each student learned and what it paid: knowledge against language modeling."""
+
+from pathlib import Path
+
+from ...utils.extras import requires_extra
+from ...utils.figures import COLORS
+
+# Color, marker and label of each objective; students with several objectives have those of the last.
+STYLES = {
+    "nst": ("#7a4fb5", "s", "NST"),
+    "crd": ("#2f6fab", "o", "CRD"),
+    "infonce": ("#2a9d8f", "D", "InfoNCE"),
+    "regression": ("#c2456b", "^", "regression"),
+    "soft_label": ("#8a6d3b", "v", "soft labels"),
+    "voken": ("#5b7f2b", "p", "vokens"),
+}
+
+
+def draw_tradeoff(points: list[dict], path: str | Path) -> None:
+    """Draws one marker per point; lines mark the text-only student and the teacher.
+
+    Args:
+        points: Entries with `mlm_loss`, `gap_closed` and `kind`: an objective, `"text_only"` or `"control"`. One may
+            have a `label`, which is written next to its marker.
+        path: File of the figure.
+    """
+    with requires_extra("world"):
+        from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.5, 5), layout="constrained")
+    axis = figure.subplots()
+    axis.axhline(1, color=COLORS["teacher"], lw=1.5, zorder=1, label="teacher")
+    base = [point["mlm_loss"] for point in points if point["kind"] == "text_only"]
+    if base:
+        axis.axvline(sum(base) / len(base), color=COLORS["control"], ls="--", lw=1.5, zorder=1, label="text only")
+        axis.axhline(0, color=COLORS["control"], ls="--", lw=1.5, zorder=1)
+    for kind in ("control", *STYLES):
+        chosen = [point for point in points if point["kind"] == kind]
+        color, marker, label = STYLES.get(kind, (COLORS["control"], "X", "control"))
+        style = {"color": color, "marker": marker, "edgecolor": "white", "s": 60, "zorder": 3}
+        if chosen:
+            axis.scatter([p["mlm_loss"] for p in chosen], [p["gap_closed"] for p in chosen], label=label, **style)
+        for point in chosen:
+            place = {"xytext": (7, 0), "textcoords": "offset points", "va": "center", "fontsize": 8}
+            axis.annotate(point.get("label", ""), (point["mlm_loss"], point["gap_closed"]), **place)
+    axis.set(xlabel="masked-language-model loss on held-out text (lower is better)", ylim=(-0.15, 1.15))
+    axis.set(ylabel="share of the gap closed (higher is better)", yticks=[0, 0.25, 0.5, 0.75, 1])
+    axis.set_yticklabels(["0", "25 %", "50 %", "75 %", "100 %"])
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.set_title("What each student knows, and how well it models language", fontsize=11)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    figure.savefig(path, dpi=120)
