@@ -158,7 +158,7 @@ def test_scores_are_kept_without_the_models_and_refused_if_made_with_other_setti
 def test_command_that_scores_a_student_has_the_options_of_the_file_for_its_task(tmp_path):
     section = {"tasks": ["sst2", "rte"], "data": str(make_data(tmp_path / "data")), "seeds": 2}
     section |= {"train_rows": ["sst2=100", "rte=50"], "finetune_options": {"max_steps": 9}}
-    (tmp_path / "c.yaml").write_text(yaml.safe_dump({"evaluate_all": section}))
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({"evaluate_all": section}, sort_keys=False))
     scoring = read_scoring(str(tmp_path / "c.yaml"), None, None, None)
     runs = SeedRuns(1, tmp_path / "models", tmp_path / "results")
     run = scoring.run(runs, "crd", "rte")

@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 
 from ...hub.model_cards import PROBE_FILE
+from ...models.configuration import SIZES
 from ...reliability.run_dir import run_script
 from ...utils.examples import EXAMPLES, flags
 from ...utils.locks import lock_file
@@ -82,6 +83,8 @@ def _refuse_data_without_features(own) -> None:
 def _fill_in(own) -> None:
     """Replaces the script arguments that are `None` by the world's."""
     paths = {name: str(Path(own.world, file)) for name, file in FILES.items()}
+    if getattr(own, "student", None) not in (None, *SIZES):
+        del paths["tokenizer"]  # a student that starts from a checkpoint has its own
     for name, value in {**paths, "max_length": LENGTH, "block_tokens": LENGTH - 2}.items():
         if getattr(own, name, "") is None:
             setattr(own, name, value)
