@@ -28,6 +28,7 @@ ray = ["ray[data]>=2.40"]
 hdf5 = ["h5py>=3.11"]
 notebook = ["nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"]
 tensorboard = ["tensorboard>=2.18"]
+slurm = ["submitit>=1.5"]
 test = [
     "pytest>=8",
     "pytest-xdist>=3.6.1",
@@ -112,7 +113,8 @@ setup(
         "hdf5": hdf5,
         "notebook": notebook,
         "tensorboard": tensorboard,
-        "all": sorted({*deepspeed, *world, *ray, *hdf5, *notebook, *tensorboard}),
+        "slurm": slurm,
+        "all": sorted({*deepspeed, *world, *ray, *hdf5, *notebook, *tensorboard, *slurm}),
         "test": test,
         "docs": docs,
         "dev": [*test, *docs, *types, "ruff>=0.12"],

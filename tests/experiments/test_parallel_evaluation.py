@@ -14,7 +14,7 @@ from helpers import make_config
 from task_files import write_table, write_task
 from transformers import BertForMaskedLM
 
-from vidlankd_hf.experiments.parallel_evaluation import _gpus
+from vidlankd_hf.experiments.jobs import visible_gpus
 
 ROOT = Path(__file__).parents[2]
 QUICK = "--num_train_epochs 1 --per_device_train_batch_size 4 --use_cpu true --disable_tqdm true".split()
@@ -101,9 +101,9 @@ def test_a_failed_job_is_named_and_the_others_are_kept(workplace, tmp_path):
 
 def test_jobs_take_turns_on_the_gpus(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
-    assert _gpus() == ["2", "3"]
+    assert visible_gpus() == ["2", "3"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert _gpus() == []
+    assert visible_gpus() == []
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert _gpus() == ["0", "1"]
+    assert visible_gpus() == ["0", "1"]

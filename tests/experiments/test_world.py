@@ -11,6 +11,7 @@ from vidlankd_hf.data.features import FeatureStore
 from vidlankd_hf.evaluation.probing import PROBE_TEMPLATES
 from vidlankd_hf.experiments.world import build_world
 from vidlankd_hf.experiments.world.backbones import render_labelled_clips
+from vidlankd_hf.experiments.world.bootstrap import use_existing_world
 from vidlankd_hf.experiments.world.build import num_frames, render_video
 from vidlankd_hf.experiments.world.language import (
     FORBIDDEN_STEMS,
@@ -22,6 +23,7 @@ from vidlankd_hf.experiments.world.language import (
 )
 from vidlankd_hf.experiments.world.render import ATTRIBUTES, FPS, MOTIONS, SHAPES, Look, render_scene
 from vidlankd_hf.extraction.decode import VideoReader
+from vidlankd_hf.training.script_arguments import StudentArguments
 
 
 def words_of(lines):
@@ -311,3 +313,11 @@ def test_a_folder_with_other_things_in_it_is_refused(tmp_path):
     with pytest.raises(ValueError, match="is not empty and holds no world"):
         build_world(tmp_path, num_nouns=48, num_videos=48)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_student_that_starts_from_a_checkpoint_keeps_its_own_tokenizer(tiny_world):
+    new, started = (StudentArguments(student=name, world=str(tiny_world)) for name in ("tiny", "outputs/teacher"))
+    for own in (new, started):
+        use_existing_world(own, None, "--text")
+    assert new.tokenizer == f"{tiny_world}/tokenizer" and started.tokenizer is None
+    assert started.text == new.text == f"{tiny_world}/text"

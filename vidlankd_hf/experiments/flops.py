@@ -33,8 +33,7 @@ def step_flops(
     """
     with FakeTensorMode(), sdpa_kernel(SDPBackend.MATH):  # the counter does not support the CPU's fused attention
         student, teacher = _without_weights(student), _without_weights(teacher)
-        input_ids = torch.zeros(sequences, length, dtype=torch.long)
-        positions = torch.zeros(sequences, max(1, round(mlm_probability * (length - 2))), dtype=torch.long)
+        input_ids, positions = _text(sequences, length, mlm_probability)
         with FlopCounterMode(display=False) as counter:
             inputs = {"input_ids": input_ids, "masked_positions": positions, "masked_labels": positions}
             if "vokens" in student.needs:
@@ -46,6 +45,37 @@ def step_flops(
                 inputs |= {"teacher_states": output.last_hidden_state, "teacher_logits": output.get("logits")}
             student(**inputs).loss.backward()
     return counter.get_total_flops()
+
+
+def teacher_step_flops(
+    teacher: VidLanKDTeacher, sequences: int, length: int, video_steps: int, mlm_probability: float = 0.15
+) -> int:
+    """Counts the FLOPs of a training step of a teacher, in the same way.
+
+    Args:
+        teacher: The teacher.
+        sequences: Windows per step.
+        length: Tokens per window, special tokens included.
+        video_steps: Video steps per window.
+        mlm_probability: As in [`step_flops`].
+    """
+    with FakeTensorMode(), sdpa_kernel(SDPBackend.MATH):
+        teacher = _without_weights(teacher)
+        input_ids, positions = _text(sequences, length, mlm_probability)
+        inputs = {"input_ids": input_ids}
+        if "mlm" in teacher.loss_terms:
+            inputs |= {"masked_positions": positions, "masked_labels": positions}
+        if teacher.video_encoder is not None:
+            inputs["video_features"] = torch.zeros(sequences, video_steps, teacher.config.video_config.feature_size)
+        with FlopCounterMode(display=False) as counter:
+            teacher(**inputs).loss.backward()
+    return counter.get_total_flops()
+
+
+def _text(sequences: int, length: int, mlm_probability: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids of a step and the positions that are masked."""
+    masked = max(1, round(mlm_probability * (length - 2)))
+    return torch.zeros(sequences, length, dtype=torch.long), torch.zeros(sequences, masked, dtype=torch.long)
 
 
 def _without_weights(model: nn.Module | None) -> nn.Module | None:

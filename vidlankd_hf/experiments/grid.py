@@ -1,5 +1,7 @@
 """Experiment grids: each run is one example that fills one folder, and finished runs are skipped."""
 
+import shlex
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,12 +38,18 @@ class ExperimentRun:
         """File for the output of a quiet run, next to the folder."""
         return self.folder.with_name(f"{self.folder.name}.log")
 
-    def make(self, quiet: bool, launcher: list[str] | None = None) -> None:
+    def command(self, launcher: list[str] | None = None) -> str:
+        """The command line that does the same as [`make`]."""
+        module = self.example if "." in self.example else f"vidlankd_hf.examples.{self.example}"
+        return shlex.join([*(launcher or ["python"]), "-m", module, *self.arguments])
+
+    def make(self, quiet: bool, launcher: list[str] | None = None, gpu: str | None = None) -> None:
         """Runs the example unless the folder is finished.
 
         Args:
             quiet: Use one thread and append the output to `log` instead of showing it.
             launcher: Command that starts the example, such as `["accelerate", "launch"]`.
+            gpu: The GPU to use, as in `CUDA_VISIBLE_DEVICES`; `None` means the first one that is visible.
 
         Raises:
             ValueError: The folder is finished but was made with other settings.
@@ -51,7 +59,7 @@ class ExperimentRun:
             (self.folder / PROBE_FILE).unlink(missing_ok=True)  # of earlier weights
             script = self.example if "." in self.example else EXAMPLES / f"{self.example}.py"
             log = self.log if quiet else None
-            run_script(script, *self.arguments, log=log, launcher=launcher)
+            run_script(script, *self.arguments, log=log, launcher=launcher, gpu=gpu)
             return
         wrong = {n: v for n, v in self.settings.items() if affects_results(n) and not _same(held.get(n), v)}
         if wrong:
@@ -72,6 +80,67 @@ def _same(held: Any, asked: Any) -> bool:
     if isinstance(asked, str) and isinstance(held, (int, float)) and not isinstance(held, bool):
         return float(asked) == held
     return held == asked
+
+
+@dataclass
+class Step:
+    """A step of an experiment: something to make, and the steps that must be finished before.
+
+    Args:
+        name: A name that no other step has.
+        work: Called with `quiet` and `gpu`, as in [`ExperimentRun.make`]; returns a line that says what was made.
+        needs: Names of the steps whose results it reads. A name that belongs to no step is of something finished.
+        alone: Whether it uses all GPUs of a machine.
+    """
+
+    name: str
+    work: Callable[..., str]
+    needs: tuple[str, ...] = ()
+    alone: bool = False
+
+
+def make_run(run: ExperimentRun, launcher: list[str] | None, quiet: bool, gpu: str | None) -> str:
+    """The work of a step that only makes a run; see [`ExperimentRun.make`]."""
+    run.make(quiet, launcher, gpu)
+    return f"{run.folder} is ready."
+
+
+def run_steps(steps: list[Step], submit: Callable[[list[Step]], list], progress: tqdm) -> dict[str, str]:
+    """Starts every step as soon as the steps that it needs are finished. Other steps go on if one fails.
+
+    Args:
+        steps: The steps, each after those that it needs.
+        submit: Starts steps and returns a job for each, with the methods `done`, `result` and `exception` of
+            `concurrent.futures.Future`; see `jobs.py`.
+        progress: Counts the steps.
+
+    Returns:
+        For each step that failed, or needs one that failed, the reason.
+    """
+    waiting, running = {step.name: step for step in steps}, dict[str, Any]()
+    failed = dict[str, str]()
+    while waiting or running:
+        for step in list(waiting.values()):
+            lost = next((name for name in step.needs if name in failed), None)
+            if lost is not None:
+                failed[step.name] = f"it needs {lost}, which failed"
+                del waiting[step.name]
+                progress.update()
+        ready = [step for step in waiting.values() if not {*waiting, *running} & {*step.needs}]
+        if ready:
+            running |= zip([step.name for step in ready], submit(ready))
+            waiting = {name: step for name, step in waiting.items() if name not in running}
+        over = [name for name, job in running.items() if job.done()]
+        for name in over:
+            job = running.pop(name)
+            error = job.exception()
+            if error is not None:
+                failed[name] = str(error) or type(error).__name__
+            tqdm.write(f"FAILED {name}: {failed[name]}" if name in failed else job.result())
+            progress.update()
+        if not over and running:
+            time.sleep(0.1)
+    return failed
 
 
 def run_in_parallel(work: Callable[[Any, bool], str], items: list, jobs: int, progress: tqdm) -> None:
@@ -96,10 +165,10 @@ def held_out_language(student: Path) -> dict[str, float]:
     return {name: last[f"eval_{name}"] for name in ("mlm_loss", "mlm_accuracy") if f"eval_{name}" in last}
 
 
-def probe(model: Path, world: Path, log: Path | None = None) -> list[dict]:
+def probe(model: Path, world: Path, log: Path | None = None, gpu: str | None = None) -> list[dict]:
     """Probes a model of the grounded world and stores the scores in `probe.json` in the model's folder."""
     path = model / PROBE_FILE
     if not path.exists() or path.stat().st_mtime < (model / "model.safetensors").stat().st_mtime:
         options = flags({"model": model, "world": world, "output_json": path})
-        run_script(EXAMPLES / "probe.py", *options, log=log)
+        run_script(EXAMPLES / "probe.py", *options, log=log, gpu=gpu)
     return read_json(path, list, "remove it to probe again")

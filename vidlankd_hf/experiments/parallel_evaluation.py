@@ -12,6 +12,7 @@ from ..evaluation.comparison import Comparison
 from ..evaluation.script_arguments import ComparisonArguments
 from ..utils.children import end_with_parent
 from . import world  # noqa: F401  (adds its task to TASKS)
+from .jobs import visible_gpus
 
 
 def compute_in_parallel(comparison: Comparison) -> None:
@@ -27,7 +28,7 @@ def compute_in_parallel(comparison: Comparison) -> None:
     """
     args = comparison.args
     units = [(name, model, task) for name, model in zip(comparison.names, args.models) for task in comparison.tasks]
-    jobs, gpus = min(args.jobs, len(units)), _gpus()
+    jobs, gpus = min(args.jobs, len(units)), visible_gpus()
     context = multiprocessing.get_context("spawn")
     gpu_of_jobs = context.Queue()
     for job in range(jobs):
@@ -47,13 +48,6 @@ def compute_in_parallel(comparison: Comparison) -> None:
                 [f"{len(failures)} of {len(units)} jobs failed; the same command runs only these again:", *failures]
             )
         )
-
-
-def _gpus() -> list[str]:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [name for name in visible.split(",") if name]
-    return [str(index) for index in range(torch.cuda.device_count())]
 
 
 _comparison: Comparison | None = None  # set in each job's process

@@ -279,6 +279,7 @@ def run_script(
     log: Path | None = None,
     launcher: list[str] | None = None,
     lock: int | None = None,
+    gpu: str | None = None,
 ) -> None:
     """Runs an example, by default as one process on one device, regardless of how this process was launched.
 
@@ -290,6 +291,7 @@ def run_script(
         log: If given, the example runs on one thread and its output is appended to this file instead of shown.
         launcher: Command that starts scripts, such as `["accelerate", "launch"]`.
         lock: Descriptor of a [`lock_file`] that the example holds until it ends, even if this process is killed.
+        gpu: Without a launcher, the GPU to use, as in `CUDA_VISIBLE_DEVICES`; default: the first one that is visible.
 
     Raises:
         subprocess.CalledProcessError: The example failed, and its output was shown.
@@ -299,7 +301,8 @@ def run_script(
                 "ACCELERATE_", "FSDP_")  # fmt: skip
     environment = {name: value for name, value in os.environ.items() if not name.startswith(launched)}
     if launcher is None:
-        environment["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
+        environment["CUDA_VISIBLE_DEVICES"] = visible if gpu is None else gpu
     environment["TOKENIZERS_PARALLELISM"] = "false"
     program = ["-m", script] if isinstance(script, str) else [str(script)]
     command = [*(launcher or [sys.executable]), *program, *arguments]

@@ -52,21 +52,21 @@ def prepare_blocks(settings: dict[str, Any], num_proc: int, teacher_settings: di
     Args:
         settings: Settings of the script `distill`.
         num_proc: Number of processes.
-        teacher_settings: Settings of the script `pretrain_teacher`. A teacher that is not trained yet has the
-            tokenizer given there.
+        teacher_settings: Settings of the script `pretrain_teacher`. A teacher that is not trained yet, or not given,
+            has the tokenizer given there.
 
     Raises:
-        ValueError: Text or teacher are not given, or do not exist.
+        ValueError: The text is not given, or text, teacher or tokenizer are not known or do not exist.
     """
     names = [field.name for field in fields(StudentArguments)]
     args, own = _parse(
         (DistillationConfig, StudentArguments), {**settings, "use_cpu": True}, [*names, *ALIGNED_BY, "use_cpu"]
     )
-    if not (own.text and own.teacher):
+    trained_here = teacher_settings.get("output_dir", TeacherConfig.output_dir) if teacher_settings else None
+    teacher = own.teacher = own.teacher or trained_here
+    if not (own.text and teacher):
         raise ValueError("the section distill lacks text or teacher: give both")
-    trained_later = own.teacher == teacher_settings.get("output_dir", TeacherConfig.output_dir)
-    teacher = own.teacher
-    if trained_later and not Path(teacher).exists():
+    if teacher == trained_here and not Path(teacher).exists():
         teacher = teacher_settings.get("tokenizer", teacher)
     tokenizer, teacher_tokenizer = choose_tokenizers(own.student, teacher, own.tokenizer)
     options: dict[str, Any] = {"block_tokens": own.block_tokens, "streaming": own.stream_text, "num_proc": num_proc}

@@ -8,10 +8,15 @@ from ...utils.extras import requires_extra
 from ...utils.figures import COLORS, score_legend, score_rows
 from ...utils.io import atomic_write
 from ...utils.json_files import read_json
+from .scores import column_values
 from .tables import ROWS, TABLES
 
 ATTRIBUTES = ("colour", "shape", "motion")
 TEXT_ONLY = ("text_only", "text_only_equal_compute")
+LEGEND = """
+Tasks: scores from 0 to 100, mean ± standard deviation over the runs (seeds of training times seeds of fine-tuning).
+`*`: differs from text only at p < 0.05 by a paired randomization test over the examples. Collapsed: the answers are
+constant, or hardly better than the best constant answer; the mean includes such runs.""".strip()
 
 
 def read_kept(folder: str | Path) -> dict[int, dict[str, dict]]:
@@ -24,13 +29,14 @@ def read_kept(folder: str | Path) -> dict[int, dict[str, dict]]:
     }
 
 
-def write_table(name: str, results: dict[int, dict[str, dict]], folder: Path) -> Path:
+def write_table(name: str, results: dict[int, dict[str, dict]], folder: Path, scores: dict | None = None) -> Path:
     """Writes a table of `TABLES` into `folder`.
 
     Args:
         name: Name of the table.
         results: For each seed the stored results by row name. Rows without any result are left out.
         folder: Output folder; it is created.
+        scores: For each seed the stored scores by row name and task.
 
     Returns:
         The path of `table.md`.
@@ -38,7 +44,7 @@ def write_table(name: str, results: dict[int, dict[str, dict]], folder: Path) ->
     Raises:
         ValueError: The runs used different numbers of sequences per step, so equal steps are not comparable.
     """
-    rows = table_rows(name, results)
+    rows = table_rows(name, results, scores)
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / "table.json", json.dumps({"title": TABLES[name][0], "rows": rows}, indent=1) + "\n")
     atomic_write(folder / "table.md", markdown_table(name, rows, results) + "\n")
@@ -46,19 +52,27 @@ def write_table(name: str, results: dict[int, dict[str, dict]], folder: Path) ->
     return folder / "table.md"
 
 
-def table_rows(name: str, results: dict[int, dict[str, dict]]) -> list[dict]:
+def table_rows(name: str, results: dict[int, dict[str, dict]], scores: dict | None = None) -> list[dict]:
     """Computes the rows of a table: mean and standard deviation over seeds of every value.
 
-    Arguments and errors are those of [`write_table`].
+    Rows have `tasks`, from [`column_values`], if any student has scores. Arguments and errors are those of
+    [`write_table`].
     """
-    students = TABLES[name][1]
+    return rows_of(TABLES[name][1], f"table {name}", results, scores)
+
+
+def rows_of(students: list[str], what: str, results: dict[int, dict[str, dict]], scores: dict | None) -> list[dict]:
+    """Computes the rows of any table of students; see [`table_rows`]."""
     sizes = {kept[s]["sequences_per_step"] for kept in results.values() for s in students if s in kept}
     if len(sizes) > 1:
         raise ValueError(
-            f"the runs of table {name} used {' and '.join(map(str, sorted(sizes)))} sequences per step: run all of "
+            f"the runs of {what} used {' and '.join(map(str, sorted(sizes)))} sequences per step: run all of "
             "them on the same number of processes"
         )
-    return [row for row in (row_of(student, results) for student in students) if row["seeds"]]
+    rows = [row for row in (row_of(student, results) for student in students) if row["seeds"]]
+    if any(scores.values() if scores else ()):
+        rows = [{**row, "tasks": column_values(scores, row["student"], TEXT_ONLY[0])} for row in rows]
+    return rows
 
 
 def row_of(student: str, results: dict[int, dict[str, dict]]) -> dict:
@@ -109,15 +123,30 @@ def _cell(value: dict | None, digits: int = 2) -> str:
     return f"{value['mean']:.{digits}f}{spread}"
 
 
+def score_cell(value: dict | None) -> str:
+    """Formats a score on a task, with a mark if it differs from the text-only student's and with collapsed runs."""
+    if value is None:
+        return ""
+    collapsed = f" ({value['collapsed']} of {value['runs']} collapsed)" if value["collapsed"] else ""
+    return f"{_cell(value, 1)}{'*' if value['p'] is not None and value['p'] < 0.05 else ''}{collapsed}"
+
+
+def task_columns(rows: list[dict]) -> dict[str, str]:
+    """Returns the columns of the tasks' main scores: name -> title."""
+    found = {column: value["title"] for row in rows for column, value in row.get("tasks", {}).items()}
+    return {column: title for column, title in found.items() if column.count("/") < 2}
+
+
 def markdown_table(name: str, rows: list[dict], results: dict[int, dict[str, dict]], costs: bool = True) -> str:
     """Formats the rows of [`table_rows`] as a table with its title; `costs` adds steps and TFLOP."""
     seeds = sorted({seed for row in rows for seed in row["seeds"]})
     uneven = any(row["seeds"] != seeds for row in rows)
     probed = any(row["mean"] for row in rows)
     spread = "; mean ± standard deviation" if len(seeds) > 1 else ""
+    tasks = task_columns(rows)
     head = ["student"] + ([*ATTRIBUTES, "mean", "gap closed", "its teacher"] if probed else [])
     scored = any(row["mlm_accuracy"] for row in rows)
-    head += ["MLM loss"] + ["MLM accuracy"] * scored + ["steps", "TFLOP"] * costs + ["seeds"] * uneven
+    head += [*tasks.values(), "MLM loss"] + ["MLM accuracy"] * scored + ["steps", "TFLOP"] * costs + ["seeds"] * uneven
     lines = [f"**{TABLES[name][0]}.** Seeds {', '.join(map(str, seeds))}{spread}.", ""]
     lines += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     if probed:
@@ -131,10 +160,11 @@ def markdown_table(name: str, rows: list[dict], results: dict[int, dict[str, dic
             cells += [_cell(row[key]) for key in (*ATTRIBUTES, "mean")]
             cells += [f"{round(100 * gap['mean'])} %" if gap and row["student"] != "text_only" else ""]
             cells += ["" if row["student"] in TEXT_ONLY else _cell(row["teacher"])]
+        cells += [score_cell(row["tasks"].get(column)) for column in tasks]
         cells += [_cell(row["mlm_loss"])] + [_cell(row["mlm_accuracy"])] * scored
         cells += cost_cells(row) * costs + [str(len(row["seeds"]))] * uneven
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", LEGEND] if tasks else lines)
 
 
 def cost_cells(row: dict) -> list[str]:

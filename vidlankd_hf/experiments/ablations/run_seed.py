@@ -1,67 +1,99 @@
-"""Runs everything that the ablation tables need for one seed."""
+"""Everything that the tables need for one seed, as steps that can run at the same time."""
 
-import subprocess
+from functools import partial
 
-from tqdm.auto import tqdm
-
-from ..grid import probe, run_in_parallel
+from ..grid import Step, make_run, probe
 from .report import accuracy
 from .runs import SeedRuns
+from .scores import Scoring
 from .tables import ROWS
 
 
-def run_seed(runs: SeedRuns, names: list[str], jobs: int, launcher: list[str] | None) -> tuple[dict, list[str]]:
-    """Trains the students that have no stored result yet, with their teachers and vokens.
+def steps_of_seed(
+    runs: SeedRuns, names: list[str], scoring: Scoring, launcher: list[str] | None, first: tuple[str, ...] = ()
+) -> list[Step]:
+    """Returns the steps that train and score the students without a stored result, with their teachers and vokens.
 
     Args:
         runs: The seed's runs.
         names: Rows of the tables.
-        jobs: Number of runs at the same time.
-        launcher: Command that starts each run; `None` means the Python interpreter.
+        scoring: The tasks on which the students are scored.
+        launcher: Command that starts each training; `None` means the Python interpreter.
+        first: Names of steps that must be finished before all of these.
 
-    Returns:
-        Results by row, and a message for each run that failed.
+    Raises:
+        ValueError: A stored result was made with other settings.
     """
-    results = {name: runs.result(name) for name in ROWS}
-    pending = [name for name in names if results[name] is None]
-    results = {name: result for name, result in results.items() if result is not None}
-    failed = []
 
-    def recording_failures(work):
-        def call(item, quiet):
-            try:
-                return work(item, quiet)
-            except (ValueError, RuntimeError, OSError, subprocess.CalledProcessError) as error:
-                failed.append(f"{item}: {error}")
-                return f"FAILED {failed[-1]}"
+    def step(name: str, work, needs: tuple[str, ...], alone: bool = True) -> Step:
+        return Step(step_name(runs, name), work, (*first, *(step_name(runs, need) for need in needs)), alone)
 
-        return call
-
-    def make(run, quiet):
-        run.make(quiet, launcher)
-        return run.folder, run.log if quiet else None
-
-    def make_teacher(name, quiet):
-        folder, log = make(runs.teacher_run(name), quiet)
-        return str(folder) if runs.world is None else f"{folder}: probe {accuracy(probe(folder, runs.world, log)):.2f}"
-
-    def vokenize(name, quiet):
-        return str(make(runs.vokens_run(name), quiet)[0])
-
-    def distill(name, quiet):
-        folder, log = make(runs.student_run(name), quiet)
-        kept = results[name] = runs.keep(name, log)
-        scored = f"probe {accuracy(kept['probe']):.2f}, " if "probe" in kept else ""
-        return f"{folder}: {scored}MLM loss {kept['mlm_loss']:.2f}"
-
+    trained = {name: runs.result(name) is not None for name in names}
+    unscored = {
+        name: [s for s in scoring.sources if not (trained[name] and scoring.is_kept(runs, name, s))] for name in names
+    }
+    pending = [name for name in names if not trained[name] or unscored[name]]
+    alone, of_world = launcher is not None, () if runs.world is None else ("world",)
+    steps = []
     if pending and runs.world is not None:
-        runs.world_run().make(quiet=False)
+        steps.append(step("world", partial(make_world, runs), (), False))
     if any(ROWS[name].byte_level for name in pending):
-        runs.make_byte_level_tokenizer()
-    teachers = list(dict.fromkeys(ROWS[name].teacher for name in pending))
-    vokens = [name for name in pending if ROWS[name].num_vokens]
-    total = len(teachers) + len(vokens) + len(pending)
-    with tqdm(total=total, desc=f"seed {runs.seed}", unit="run", smoothing=0) as progress:
-        for work, items in ((make_teacher, teachers), (vokenize, vokens), (distill, pending)):
-            run_in_parallel(recording_failures(work), items, jobs, progress)
-    return results, failed
+        steps.append(step("byte-level tokenizer", partial(make_tokenizer, runs), of_world, False))
+    for teacher in dict.fromkeys(ROWS[name].teacher for name in pending):
+        steps.append(step(teacher, partial(make_teacher, runs, teacher, launcher), of_world, alone))
+    for name in pending:
+        needs = [ROWS[name].teacher]
+        if ROWS[name].byte_level:
+            needs.append("byte-level tokenizer")
+        if ROWS[name].num_vokens:
+            needs.append(f"vokens of {name}")
+            work = partial(make_vokens, runs, name, launcher)
+            steps.append(step(f"vokens of {name}", work, (ROWS[name].teacher,), alone))
+        steps.append(step(name, partial(make_student, runs, name, launcher), (*needs,), alone))
+    for name in pending:
+        for source in unscored[name]:
+            work = partial(score, runs, name, source, scoring)
+            steps.append(step(f"{name} on {source}", work, (name,), False))
+    return steps
+
+
+def step_name(runs: SeedRuns, name: str) -> str:
+    """Name of a seed's step."""
+    return f"seed {runs.seed}, {name}"
+
+
+def make_world(runs: SeedRuns, quiet: bool, gpu: str | None) -> str:
+    return make_run(runs.world_run(), None, quiet, gpu)
+
+
+def make_tokenizer(runs: SeedRuns, quiet: bool, gpu: str | None) -> str:
+    runs.make_byte_level_tokenizer()
+    return f"{runs.byte_level_tokenizer} is ready."
+
+
+def make_teacher(runs: SeedRuns, name: str, launcher: list[str] | None, quiet: bool, gpu: str | None) -> str:
+    run = runs.teacher_run(name)
+    made = make_run(run, launcher, quiet, gpu)
+    if runs.world is None:
+        return made
+    return f"{run.folder}: probe {accuracy(probe(run.folder, runs.world, run.log if quiet else None, gpu)):.2f}"
+
+
+def make_vokens(runs: SeedRuns, name: str, launcher: list[str] | None, quiet: bool, gpu: str | None) -> str:
+    return make_run(runs.vokens_run(name), launcher, quiet, gpu)
+
+
+def make_student(runs: SeedRuns, name: str, launcher: list[str] | None, quiet: bool, gpu: str | None) -> str:
+    run = runs.student_run(name)
+    make_run(run, launcher, quiet, gpu)
+    kept = runs.keep(name, run.log if quiet else None, gpu)
+    scored = f"probe {accuracy(kept['probe']):.2f}, " if "probe" in kept else ""
+    return f"{run.folder}: {scored}MLM loss {kept['mlm_loss']:.2f}"
+
+
+def score(runs: SeedRuns, name: str, source: str, scoring: Scoring, quiet: bool, gpu: str | None) -> str:
+    """Scores a student on one GPU: the batches of a task's recipe are for one."""
+    run = scoring.run(runs, name, source)
+    made = make_run(run, None, quiet, gpu)
+    scoring.keep(runs, name, source)
+    return made

@@ -27,20 +27,29 @@ from .tokenizer import train_byte_level_tokenizer
 DATA = {"pretrain_teacher": ("features", "captions", "tokenizer"), "distill": ("text",)}
 
 
+def has_own_data(path: str) -> bool:
+    """Whether a settings file names data; if it does not, its sections change the recipes of the grounded world."""
+    return any(
+        read_config(path, section, section_needed=False).get(name) for section in DATA for name in DATA[section]
+    )
+
+
 def read_recipes(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads the teacher's and the student's settings from the user's YAML file.
 
     Raises:
-        ValueError: A section or the paths of its data are missing.
+        ValueError: The file names data, but not all of them.
     """
-    recipes = []
+    recipes, own_data = [], has_own_data(path)
     for section, data in DATA.items():
-        recipe = read_config(path, section)
-        missing = [name for name in data if not recipe.get(name)]
+        recipe = read_config(path, section, section_needed=own_data)
+        missing = [name for name in data if own_data and not recipe.get(name)]
         if missing:
             raise ValueError(f"section {section} of {path} lacks {', '.join(missing)}: add the paths of your data")
         recipes.append({name: value for name, value in recipe.items() if name not in ("teacher", "seed")})
-    return recipes[0], recipes[1]
+    if own_data:
+        return recipes[0], recipes[1]
+    return {**TEACHER_RECIPE, **recipes[0]}, {**STUDENT_RECIPE, **recipes[1]}
 
 
 def _is_clip(teacher: str) -> bool:
@@ -61,20 +70,21 @@ class SeedRuns:
         seed: Seed of world and training.
         folder: Folder for the seed's models.
         results: Folder for the seed's JSON files.
-        config: YAML file for [`read_recipes`]; `None` for the grounded world.
+        config: YAML file for [`read_recipes`]; `None` for the grounded world as it is.
     """
 
     def __init__(self, seed: int, folder: Path, results: Path, config: str | None = None):
         self.seed, self.folder, self.results, self.config = seed, folder, results, config
-        self.world = folder / "world" if config is None else None
+        self.world = folder / "world" if config is None or not has_own_data(config) else None
+        self.world_recipe = {} if config is None else read_config(config, "make_world", section_needed=False)
         self.teacher_recipe, self.student_recipe = (
             (TEACHER_RECIPE, STUDENT_RECIPE) if config is None else read_recipes(config)
         )
 
     def world_run(self) -> ExperimentRun:
         """Returns the run that builds the seed's grounded world."""
-        options = {"output_dir": self.world, "seed": self.seed}
-        return ExperimentRun(self.world, "make_world", flags(options), {"seed": self.seed})
+        options = {**self.world_recipe, "output_dir": self.world, "seed": self.seed}
+        return ExperimentRun(self.world, "make_world", flags(options), {**self.world_recipe, "seed": self.seed})
 
     def teacher_run(self, name: str) -> ExperimentRun:
         """Returns the run that trains a teacher of `TEACHERS`."""
@@ -85,7 +95,7 @@ class SeedRuns:
             settings = {**CLIP_RECIPE, "shuffle_videos": False, **design, "seed": self.seed}
             return ExperimentRun(folder, "vidlankd_hf.experiments.ablations.clip", arguments, settings)
         settings = {**self.teacher_recipe, **design, "seed": self.seed}
-        return ExperimentRun(folder, "pretrain_teacher", self._arguments(folder, design), settings)
+        return ExperimentRun(folder, "pretrain_teacher", self._arguments("pretrain_teacher", folder, design), settings)
 
     def vokens_run(self, name: str) -> ExperimentRun:
         """Returns the run that makes the vokens for a row of `ROWS`; its vokenizer must exist."""
@@ -103,25 +113,36 @@ class SeedRuns:
 
     def student_run(self, name: str) -> ExperimentRun:
         """Returns the run that trains the student of a row of `ROWS`; its teacher, and any vokens, must exist."""
-        row, folder = ROWS[name], self.folder / "students" / name
+        options = self._student_options(name)
+        names = {name: options[name] for name in ("teacher", "student", "vokens", "tokenizer") if name in options}
+        files = StudentArguments(**{"student": self.student_recipe.get("student", "small"), **names})
+        settings = {**self.student_recipe, **options, "seed": self.seed, "fingerprints": files.fingerprints()}
+        settings["objectives"] = self._objectives(name)
+        return self._student_run(name, options, settings)
+
+    def _student_run(self, name: str, options: dict, settings: dict) -> ExperimentRun:
+        folder = self.folder / "students" / name
+        return ExperimentRun(
+            folder, "distill", self._arguments("distill", folder, {**options, "no_probe": True}), settings
+        )
+
+    def _student_options(self, name: str) -> dict[str, Any]:
+        row = ROWS[name]
         teacher = self.folder / row.teacher
         options = {"objectives": row.objectives, "teacher": str(teacher), **self._length(name)}
         if row.continues_teacher:
             options["student"] = str(teacher)
             if "student_model_type" in self.student_recipe:
-                config = VidLanKDTeacherConfig.from_pretrained(teacher, trust_remote_code=False)
-                options["student_model_type"] = config.text_config.model_type
+                options["student_model_type"] = self._text_config(teacher).model_type
         if row.num_vokens:
             options["vokens"] = str(self.vokens_run(name).folder)
         options |= row.options
         if (tokenizer := self._student_tokenizer(row)) is not None:
             options["tokenizer"] = str(tokenizer)
-        names = {name: options[name] for name in ("teacher", "student", "vokens", "tokenizer") if name in options}
-        files = StudentArguments(**{"student": self.student_recipe.get("student", "small"), **names})
-        settings = {**self.student_recipe, **options, "seed": self.seed, "fingerprints": files.fingerprints()}
-        settings["objectives"] = self._objectives(name)
-        arguments = self._arguments(folder, {**options, "no_probe": True})
-        return ExperimentRun(folder, "distill", arguments, settings)
+        return options
+
+    def _text_config(self, teacher: Path):
+        return VidLanKDTeacherConfig.from_pretrained(teacher, trust_remote_code=False).text_config
 
     def _student_tokenizer(self, row: Row) -> Path | None:
         """Folder of the tokenizer of a row's student; `None` if it is the teacher's."""
@@ -162,8 +183,8 @@ class SeedRuns:
                 )
         return result
 
-    def keep(self, name: str, log: Path | None = None) -> dict:
-        """Writes the result file of a trained student."""
+    def keep(self, name: str, log: Path | None = None, gpu: str | None = None) -> dict:
+        """Writes the result file of a trained student; `log` and `gpu` are for the probes."""
         folder = self.folder / "students" / name
         state = read_json(folder / "trainer_state.json", dict, "remove its folder to train again")
         run = read_json(folder / "run.json", dict, "remove its folder to train again")
@@ -179,8 +200,8 @@ class SeedRuns:
             "command": run["command"],
         }
         if self.world is not None:
-            result["probe"] = probe(folder, self.world, log)
-            result["teacher_probe"] = probe(self.folder / ROWS[name].teacher, self.world, log)
+            result["probe"] = probe(folder, self.world, log, gpu)
+            result["teacher_probe"] = probe(self.folder / ROWS[name].teacher, self.world, log, gpu)
         self.results.mkdir(parents=True, exist_ok=True)
         atomic_write(self.results / f"{name}.json", json.dumps(result, indent=1) + "\n")
         return result
@@ -201,9 +222,11 @@ class SeedRuns:
             "student_recipe": _affecting_results(self.student_recipe),
         }
 
-    def _arguments(self, folder: Path, options: dict) -> list[str]:
-        data = {"world": self.world} if self.config is None else {"config": self.config}
-        return flags({**data, "output_dir": folder, "seed": self.seed, "report_to": "none", **options})
+    def _arguments(self, section: str, folder: Path, options: dict) -> list[str]:
+        given = {} if self.world is None else {"world": self.world}
+        if self.config is not None and (self.world is None or read_config(self.config, section, section_needed=False)):
+            given["config"] = self.config
+        return flags({**given, "output_dir": folder, "seed": self.seed, "report_to": "none", **options})
 
     def _objectives(self, name: str) -> dict[str, dict]:
         objectives = objectives_recipe(ROWS[name].objectives)
@@ -223,6 +246,15 @@ class SeedRuns:
 
     def _sequence_flops(self, name: str) -> float:
         """FLOPs of a student's training step per sequence."""
+        recipe, (student, teacher) = self.student_recipe, self._models(name)
+        if ROWS[name].objectives:
+            student.add_objectives(self._objectives(name), teacher.config.hidden_size)
+        sequences = int(recipe.get("per_device_train_batch_size", 8))
+        length, masked = int(recipe.get("block_tokens", 126)) + 2, float(recipe.get("mlm_probability", 0.15))
+        return step_flops(student, teacher, sequences, length, masked) / sequences
+
+    def _models(self, name: str) -> tuple:
+        """The student of a row before training, without objectives, and its teacher."""
         row, recipe, folder = ROWS[name], self.student_recipe, self.folder / ROWS[name].teacher
         teacher, own_tokenizer = load_teacher(folder), self._student_tokenizer(row)
         new = recipe.get("student", "small"), recipe.get("student_model_type")
@@ -230,8 +262,4 @@ class SeedRuns:
         tokenizer = None if own_tokenizer is None else load_tokenizer(str(own_tokenizer))
         student = build_student(start, str(folder), row.options.get("student_model_type", model_type), tokenizer)
         student.remove_objectives()
-        if row.objectives:
-            student.add_objectives(self._objectives(name), teacher.config.hidden_size)
-        sequences = int(recipe.get("per_device_train_batch_size", 8))
-        length, masked = int(recipe.get("block_tokens", 126)) + 2, float(recipe.get("mlm_probability", 0.15))
-        return step_flops(student, teacher, sequences, length, masked) / sequences
+        return student, teacher

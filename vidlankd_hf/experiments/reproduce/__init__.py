@@ -1,0 +1,1 @@
+"""The paper's experiment: its tables, what the runs will cost, and the preparation of the data."""
