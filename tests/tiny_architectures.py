@@ -56,7 +56,7 @@ def shrunk(values: dict) -> dict:
             small[name] = 0  # also where the default is none
         elif name in SIZES and isinstance(value, int) and not isinstance(value, bool):
             small[name] = min(value, SIZES[name]) if value > 0 else value
-        elif name in ("layer_types", "mlp_layer_types") and isinstance(value, list):
+        elif name in ("layer_types", "mlp_layer_types", "moe_layers", "no_rope_layers") and isinstance(value, list):
             small[name] = None  # derived from the number of layers
         elif name == "mrope_section":
             small[name] = [2, 3, 3]
@@ -69,11 +69,17 @@ def shrunk(values: dict) -> dict:
 
 # Fields that the sizes above do not make consistent.
 _ROTARY = {"text_config": {"rope_parameters": {"mrope_section": [2, 3, 3]}}}
+_BOTH_ATTENTIONS = {
+    "layer_types": ["linear_attention", "full_attention"]
+}  # with linear attention alone, no cache works
 FIELDS: dict[str, dict] = {
     **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "glm4v"), _ROTARY),
     "bridgetower": {"vision_config": {"hidden_size": 64}},
     **dict.fromkeys(("chameleon", "emu3"), {"vocabulary_map": {"<image>": 60}}),
     "clvp": {"text_config": {"num_attention_heads": 1}},
+    **dict.fromkeys(("qwen3_5", "qwen3_5_moe"), {"text_config": _BOTH_ATTENTIONS}),
+    **dict.fromkeys(("qwen3_5_text", "qwen3_5_moe_text", "qwen3_next"), _BOTH_ATTENTIONS),
+    "jamba": {"attn_layer_offset": 1, "attn_layer_period": 2},
 }
 
 
@@ -106,18 +112,21 @@ def complete_model(model_type: str) -> PreTrainedModel:
 
 # These read text without anything else, and teach.
 READS_TEXT = tuple(
-    """aimv2 albert align altclip aria aya_vision bart bert bert-generation big_bird biogpt blip blip-2 bloom
-    bridgetower camembert chameleon chinese_clip clap clip clipseg clvp cohere cohere2_vision convbert ctrl
-    data2vec-text deberta deberta-v2 deepseek_vl deepseek_vl_hybrid distilbert electra emu3 ernie eurobert evolla
-    falcon falcon_mamba flaubert flava florence2 fnet funnel fuyu gemma gemma2 gemma3 git glm4v got_ocr2 gpt2
-    gpt_neox gpt_oss gptj granite granite_speech groupvit idefics2 idefics3 instructblip instructblipvideo
-    internvl janus jina_embeddings_v3 kosmos-2 kosmos-2.5 lfm2_vl lighton_ocr llama llava llava_next
-    llava_next_video llava_onevision longformer longt5 m2m_100 mamba marian mbart megatron-bert metaclip_2 mistral
-    mistral3 mixtral mllama mobilebert modernbert modernvbert mpnet mpt mra mt5 nomic_bert nystromformer olmo
-    olmo2 openai-gpt opt ovis2 owlv2 owlvit paligemma pe_audio pegasus phi phi3 phi4_multimodal qwen2 qwen2_5_vl
-    qwen2_audio qwen2_vl qwen3 qwen3_vl qwen3_vl_moe rembert roberta roformer rwkv sam3 seamless_m4t siglip
-    siglip2 smollm3 smolvlm splinter squeezebert stablelm starcoder2 t5 umt5 video_llava vipllava
-    vision-text-dual-encoder visual_bert voxtral xclip xglm xlm xlm-roberta xlm-roberta-xl xlnet yoso""".split()
+    """aimv2 albert align altclip aria aya_vision bart bert bert-generation big_bird bigbird_pegasus biogpt blenderbot
+    blenderbot-small blip blip-2 bloom bridgetower camembert chameleon chinese_clip clap clip clipseg clvp cohere
+    cohere2_vision convbert ctrl data2vec-text deberta deberta-v2 deepseek_vl deepseek_vl_hybrid distilbert electra
+    emu3 ernie ernie4_5 eurobert evolla exaone4 exaone4_5 falcon falcon_mamba flaubert flava florence2 fnet funnel
+    fuyu gemma gemma2 gemma3 gemma3_text git glm glm4 glm4_moe glm4v got_ocr2 gpt2 gpt_bigcode gpt_neox gpt_oss gptj
+    granite granite_speech granitemoe groupvit gte ibert idefics2 idefics3 instructblip instructblipvideo internvl
+    jamba janus jina_embeddings_v3 kosmos-2 kosmos-2.5 layoutlm lfm2 lfm2_vl lighton_ocr llama llama4 llama4_text
+    llava llava_next llava_next_video llava_onevision longformer longt5 m2m_100 mamba marian mbart megatron-bert
+    metaclip_2 ministral3 mistral mistral3 mixtral mllama mobilebert modernbert modernvbert mpnet mpt mra mt5
+    nomic_bert nystromformer olmo olmo2 olmo3 olmoe openai-gpt opt ovis2 owlv2 owlvit paligemma pe_audio pegasus
+    persimmon phi phi3 phi4_multimodal phimoe qwen2 qwen2_5_vl qwen2_audio qwen2_moe qwen2_vl qwen3 qwen3_5
+    qwen3_5_moe qwen3_5_moe_text qwen3_5_text qwen3_moe qwen3_next qwen3_vl qwen3_vl_moe recurrent_gemma rembert
+    roberta roc_bert roformer rwkv sam3 seamless_m4t siglip siglip2 smollm3 smolvlm splinter squeezebert stablelm
+    starcoder2 switch_transformers t5 t5gemma t5gemma2 umt5 video_llava vipllava vision-text-dual-encoder
+    visual_bert voxtral xclip xglm xlm xlm-roberta xlm-roberta-xl xlnet xlstm yoso""".split()
 )
 # These need more than text, or return something else than a state for each token.
 CANNOT = {

@@ -26,7 +26,9 @@ def states_of_the_text(model) -> torch.Tensor:
     except (TypeError, ValueError, AttributeError, RuntimeError):
         states = None
     if states is None or model.config.is_encoder_decoder:
-        states = text_part(model)(**INPUTS).last_hidden_state
+        part = text_part(model)
+        part.config.use_cache = False  # some cannot fill a cache with so few layers
+        states = part(**INPUTS).last_hidden_state
     return states
 
 

@@ -107,7 +107,7 @@ def test_weights_have_the_dtype_asked_for(tmp_path, tokenizer, monkeypatch):
     with pytest.raises(ValueError, match="dtype is float8: choose one of float32, float16, bfloat16, int8"):
         load_teacher(tmp_path, dtype="float8")
     monkeypatch.setattr("vidlankd_hf.models.load_teacher.is_bitsandbytes_available", lambda: False)
-    with pytest.raises(ValueError, match="needs the package bitsandbytes and a GPU: install it"):
+    with pytest.raises(ValueError, match="needs the package bitsandbytes: install it"):
         load_teacher(tmp_path, dtype="int8")
 
 

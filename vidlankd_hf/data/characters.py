@@ -17,7 +17,7 @@ _SAMPLE = 200_000  # bytes that are used to guess an encoding
 
 def has_text(text: str) -> bool:
     """Whether a text has a visible character. Blanks, format and zero-width characters are invisible."""
-    return any(map(_is_seen, text))
+    return "!" <= text[:1] <= "~" or any(map(_is_seen, text))
 
 
 def without_margins(text: str) -> str:

@@ -6,6 +6,7 @@ from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
+from tokenizers import Encoding, Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 Spans = list[tuple[int, int]]
@@ -60,13 +61,32 @@ def tokenize_with_spans(
     """
     if not texts:
         return [], np.zeros((0, 2), np.int64)
-    unneeded = {"return_attention_mask": False, "return_token_type_ids": False}
-    options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
-    encoded = tokenizer(list(texts), **options, **unneeded)
-    # `return_offsets_mapping` gives the same, but checks and copies every span in Python.
-    numbers = chain.from_iterable(chain.from_iterable(encoding.offsets for encoding in encoded.encodings))
-    spans = np.fromiter(numbers, np.int64, 2 * sum(map(len, encoded["input_ids"]))).reshape(-1, 2)
-    return _without_control_tokens(encoded["input_ids"], tokenizer, texts, None), spans
+    backend = tokenizer.backend_tokenizer  # `tokenizer(...)` gives the same, but copies every token in Python
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = True  # as ordinary characters
+    encodings = backend.encode_batch(list(texts), add_special_tokens=False)
+    ids = [encoding.ids for encoding in encodings]
+    numbers = chain.from_iterable(chain.from_iterable(encoding.offsets for encoding in encodings))
+    spans = np.fromiter(numbers, np.int64, 2 * sum(map(len, ids))).reshape(-1, 2)
+    for i, text in enumerate(texts):
+        if not (text[:1].isprintable() or text[0].isspace()):
+            first = sum(map(len, ids[:i]))
+            spans[first : first + len(ids[i])] = _spans_after_invisible(backend, text, encodings[i])
+    return _without_control_tokens(ids, tokenizer, texts, None), spans
+
+
+def _spans_after_invisible(backend: Tokenizer, text: str, encoding: Encoding) -> np.ndarray:
+    """Returns the spans `[n, 2]` of the tokens of a text that begins with invisible characters.
+
+    Where SentencePiece's rules remove such characters, the spans of all tokens are too small by their number. The text
+    without them has the same tokens and correct spans.
+    """
+    for start in range(next((i for i, c in enumerate(text[:32]) if c.isprintable()), len(text[:32])), 0, -1):
+        rest = backend.encode(text[start:], add_special_tokens=False)
+        if rest.ids == encoding.ids:
+            return np.array(rest.offsets, np.int64).reshape(-1, 2) + start
+    return np.array(encoding.offsets, np.int64).reshape(-1, 2)
 
 
 def _without_control_tokens(
@@ -97,16 +117,17 @@ def special_tokens_around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int]
     """Returns the ids of the special tokens that a tokenizer puts before and after a text.
 
     Raises:
-        ValueError: The tokenizer changes the tokens between them.
+        ValueError: The tokenizer changes the tokens between them, or has no token for `x`.
     """
-    ordinary = tokenizer("x", add_special_tokens=False, verbose=False)["input_ids"]
-    ids = tokenizer("x", verbose=False)["input_ids"]
-    for first in range(len(ids) - len(ordinary) + 1):
+    options = {"padding": False, "verbose": False}
+    ordinary = tokenizer("x", add_special_tokens=False, **options)["input_ids"]
+    ids = tokenizer("x", **options)["input_ids"]
+    for first in range(len(ids) - len(ordinary) + 1 if ordinary else 0):
         if ids[first : first + len(ordinary)] == ordinary:
             return ids[:first], ids[first + len(ordinary) :]
     raise ValueError(
-        f"the tokenizer encodes 'x' as {ids}, which does not contain {ordinary}, its encoding without special tokens: "
-        "use another tokenizer"
+        f"the tokenizer encodes 'x' as {ids} with special tokens and as {ordinary} without them, so it is unknown "
+        "which special tokens it adds: use another tokenizer"
     )
 
 

@@ -1,6 +1,7 @@
 """Loads a teacher: any text encoder or language model, or the text part of a larger model."""
 
 import inspect
+import logging
 from pathlib import Path
 
 import torch
@@ -62,11 +63,13 @@ def _weights(dtype: torch.dtype | str) -> dict:
         raise ValueError(f"the teacher's dtype is {name}: choose one of {', '.join(DTYPES)}")
     if name != "int8":
         return {"dtype": getattr(torch, name)}
-    if not is_bitsandbytes_available() or not torch.cuda.is_available():
+    if not is_bitsandbytes_available():
         raise ValueError(
-            "the teacher's dtype is int8, which needs the package bitsandbytes and a GPU: install it (pip install "
+            "the teacher's dtype is int8, which needs the package bitsandbytes: install it (pip install -U "
             "bitsandbytes), or choose bfloat16"
         )
+    # It warns in every layer of every step that inputs are rounded.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     return {"dtype": torch.bfloat16, "quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
 
 

@@ -27,7 +27,7 @@ from .loading import gathered_parameters
 from .video_encoder import VideoEncoder
 
 # What transformers calls the part of a multimodal model that reads text.
-TEXT_PARTS = ("text_model", "language_model", "text_encoder", "text_encoder_model", "text_decoder")
+TEXT_PARTS = ("text_model", "language_model", "text_encoder", "text_encoder_model", "text_decoder", "model")
 REMEDY = (
     "give a VidLanKDTeacher, a text encoder (BERT, T5), a language model (Llama), or a multimodal model with one "
     "of these (CLIP, SigLIP, FLAVA, LLaVA, Qwen-VL)"
