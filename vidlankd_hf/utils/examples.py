@@ -13,8 +13,8 @@ ACCELERATE_CONFIGS = _ROOT / "accelerate_configs"
 COMMANDS = {
     "make-world": "make_world", "extract": "extract_features", "inspect": "inspect_data", "prepare": "prepare",
     "teacher": "pretrain_teacher", "vokenize": "vokenize", "distill": "distill", "probe": "probe", "ground": "ground",
-    "finetune": "finetune", "evaluate": "evaluate_all", "ablate": "ablate", "demo": "demo", "plot": "plot_run",
-    "convert": "convert_original", "convert-howto100m": "convert_howto100m",
+    "finetune": "finetune", "evaluate": "evaluate_all", "ablate": "ablate", "real-nouns": "real_nouns", "demo": "demo",
+    "plot": "plot_run", "convert": "convert_original", "convert-howto100m": "convert_howto100m",
     "import-features": "import_features",
 }  # fmt: skip
 

@@ -1,0 +1,40 @@
+"""The nouns that choose the recipe and those of the report have nothing in common."""
+
+from vidlankd_hf.experiments.real_nouns.nouns import (
+    PROBED_SETS,
+    benchmark_nouns,
+    has_attribute,
+    memory_colors_nouns,
+    part_of,
+    read_items,
+)
+from vidlankd_hf.experiments.real_nouns.scores import nouns_of_part
+
+
+def test_parts_are_disjoint_complete_and_memory_colors_is_for_the_report(benchmarks):
+    memory = memory_colors_nouns(benchmarks)
+    assert memory == {"banana", "strawberry", "lime", "tomato"}
+    selection = set().union(*(nouns_of_part(name, "selection", benchmarks) for name in PROBED_SETS))
+    report = set().union(*(nouns_of_part(name, "report", benchmarks) for name in PROBED_SETS))
+    every = {item["object"] for name in PROBED_SETS for item in read_items(name, benchmarks)}
+    assert not selection & report and selection | report == every and memory <= report and selection
+
+
+def test_the_part_of_a_noun_never_changes():
+    parts = {noun: part_of(noun, frozenset()) for noun in ("banana", "car", "guitar", "dog", "piano", "fern")}
+    assert parts == {"banana": "report", "car": "selection", "guitar": "selection", "dog": "report",
+                     "piano": "report", "fern": "report"}  # fmt: skip
+    assert part_of("car", frozenset({"car"})) == "report"
+
+
+def test_a_noun_of_two_splits_is_scored_once(benchmarks):
+    assert [item["object"] for item in read_items("vicomte_color", benchmarks)] == ["lime", "pea"]
+
+
+def test_attribute_words_are_recognized_as_words():
+    assert has_attribute("a Red apple") and has_attribute("wooden shoe") and has_attribute("round-table")
+    assert not has_attribute("the redwood grew") and not has_attribute("bored")
+
+
+def test_the_nouns_of_all_benchmarks_are_found(benchmarks):
+    assert {"banana", "fern", "chair", "man", "pea"} <= set(benchmark_nouns(benchmarks))
