@@ -15,7 +15,7 @@ from pathlib import Path
 from vidlankd_hf.cli import CommandLine, run_example
 from vidlankd_hf.experiments.real_nouns import build
 from vidlankd_hf.experiments.real_nouns.report import write_report
-from vidlankd_hf.experiments.real_nouns.run import run_seed
+from vidlankd_hf.experiments.real_nouns.run import draw_before_and_after, run_seed
 from vidlankd_hf.experiments.real_nouns.runs import SeedRuns
 from vidlankd_hf.experiments.real_nouns.tables import ROWS
 from vidlankd_hf.reliability.run_dir import run_script
@@ -54,8 +54,10 @@ def main() -> None:
         results[seed], failures = run_seed(runs, args.rows)
         failed += [f"seed {seed}, {failure}" for failure in failures]
 
-    print(write_report(results, args.benchmarks, args.output_dir / "report").read_text())
-    print(f"Done in {(time.monotonic() - started) / 60:.1f} min. Report: {args.output_dir / 'report'}.")
+    report = args.output_dir / "report"
+    print(write_report(results, report).read_text())
+    draw_before_and_after(results[args.seeds[0]], options["cache"], args.benchmarks, report / "colours.png")
+    print(f"Done in {(time.monotonic() - started) / 60:.1f} min. Report: {report}.")
     if failed:
         raise SystemExit("These runs failed, so the tables lack their rows:\n" + "\n".join(failed))
 

@@ -1,23 +1,22 @@
 """The nouns that choose the recipe and those of the report have nothing in common."""
 
 from vidlankd_hf.experiments.real_nouns.nouns import (
+    PARTS,
     PROBED_SETS,
     benchmark_nouns,
     has_attribute,
-    memory_colors_nouns,
     part_of,
     read_items,
 )
-from vidlankd_hf.experiments.real_nouns.scores import nouns_of_part
 
 
-def test_parts_are_disjoint_complete_and_memory_colors_is_for_the_report(benchmarks):
-    memory = memory_colors_nouns(benchmarks)
+def test_parts_are_disjoint_and_memory_colors_is_for_the_report(benchmarks):
+    memory = frozenset(item["object"] for item in read_items("memory_colors", benchmarks))
     assert memory == {"banana", "strawberry", "lime", "tomato"}
-    selection = set().union(*(nouns_of_part(name, "selection", benchmarks) for name in PROBED_SETS))
-    report = set().union(*(nouns_of_part(name, "report", benchmarks) for name in PROBED_SETS))
-    every = {item["object"] for name in PROBED_SETS for item in read_items(name, benchmarks)}
-    assert not selection & report and selection | report == every and memory <= report and selection
+    nouns = {item["object"] for name in PROBED_SETS for item in read_items(name, benchmarks)}
+    parts = {part: {noun for noun in nouns if part_of(noun, memory) == part} for part in PARTS}
+    assert not parts["selection"] & parts["report"] and parts["selection"] | parts["report"] == nouns
+    assert memory <= parts["report"] and parts["selection"] and parts["report"] - memory
 
 
 def test_the_part_of_a_noun_never_changes():

@@ -102,10 +102,11 @@ def test_commands_train_everything_from_the_base(runs):
     )
 
 
-def test_the_report_shows_rows_that_have_results_and_pairs_them_with_text_only(runs, trained, benchmarks, tmp_path):
+def test_the_report_shows_rows_that_have_results_and_pairs_them_with_text_only(runs, trained, tmp_path):
     results, _ = run_seed(runs, ["text_only", "regression_headless_10"])
-    page = write_report({0: results}, benchmarks, tmp_path / "report").read_text()
-    assert f"| {LABELS['regression_headless_10']} | 0.750 |" in page and LABELS["crd"] not in page
+    page = write_report({0: results}, tmp_path / "report").read_text()
+    assert f"| {LABELS['regression_headless_10']} | 0.750 |" in page and f"| {LABELS['crd']} |" not in page
+    assert f"- {LABELS['crd']} (`crd`): seed 0" in page and "(`text_only`)" not in page
     found = json.loads((tmp_path / "report" / "report.json").read_text())
     assert {entry["row"] for entry in found} == {"regression_headless_10"}
     assert all(entry["difference"] == pytest.approx(0.5) for entry in found)

@@ -17,8 +17,7 @@ OTHER_MATERIALS = ("wooden", "steel", "silver", "brass", "copper", "wool", "silk
 ATTRIBUTES = frozenset(
     (*COLORS, *CODA_COLORS, *VICOMTE_COLORS, *MATERIALS, *SHAPES, *OTHER_COLOURS, *SIZES, *OTHER_MATERIALS)
 )
-COLOUR_SETS = ("memory_colors", "coda", "vicomte_color")
-PROBED_SETS = (*COLOUR_SETS, "vicomte_material")
+PROBED_SETS = ("memory_colors", "coda", "vicomte_color", "vicomte_material")
 PARTS = ("selection", "report")
 
 
@@ -58,8 +57,3 @@ def benchmark_nouns(source: str | Path) -> list[str]:
     for name in ("spatial_size", "spatial_height", "spatial_position"):
         nouns |= {item[side].lower() for item in ZERO_SHOT[name].items(source) for side in ("object", "other")}
     return sorted(nouns)
-
-
-def memory_colors_nouns(source: str | Path) -> frozenset[str]:
-    """The nouns of Memory Colors."""
-    return frozenset(item["object"] for item in read_items("memory_colors", source))

@@ -1,16 +1,16 @@
 """The report, made from the stored results: tables, paired tests, and what the probe predicts for ten nouns."""
 
 import json
-from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 
 from ...utils.io import atomic_write
 from ...utils.json_files import read_json
-from .nouns import PARTS, PROBED_SETS
+from .nouns import PARTS, PROBED_SETS, part_of
 from .runs import MINILM, PICTURES
-from .scores import compare, nouns_of_part
-from .tables import ROWS
+from .scores import compare
+from .tables import ROWS, TEACHERS
 
 LABELS = {
     PICTURES: "mean features of the pictures",
@@ -40,42 +40,61 @@ def read_results(folder: str | Path) -> Results:
     }
 
 
-def write_report(results: Results, benchmarks: Path, folder: Path) -> Path:
-    """Writes `report.md`, `report.json` and, with the extra `world`, `colours.png` into `folder`.
+def write_report(results: Results, folder: Path) -> Path:
+    """Writes `report.md` and `report.json` (the paired comparisons) into `folder`, from the stored results alone.
 
     Returns:
         The path of `report.md`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    parts = {name: {part: nouns_of_part(name, part, benchmarks) for part in PARTS} for name in PROBED_SETS}
-    atomic_write(folder / "report.json", json.dumps(comparisons(results, parts), indent=1) + "\n")
-    atomic_write(folder / "report.md", "\n\n".join(tables(results, parts)) + "\n")
+    atomic_write(folder / "report.json", json.dumps(comparisons(results), indent=1) + "\n")
+    atomic_write(folder / "report.md", "\n\n".join(tables(results).values()) + "\n")
     return folder / "report.md"
 
 
-def tables(results: Results, parts: dict[str, dict[str, set[str]]]) -> list[str]:
-    """All tables as Markdown.
+def tables(results: Results) -> dict[str, str]:
+    """All tables as Markdown, by name; those without any row are left out."""
+    found = comparisons(results)
+    made = {
+        "probe": probe_table(results, "report", "pictured"),
+        "probe-selection": probe_table(results, "selection", "pictured"),
+        "probe-not-pictured": probe_table(results, "report", "not_pictured"),
+        "probe-joint": probe_table(results, "report", "joint"),
+        "paired": paired_table(found) if found else "",
+        "masked": masked_table(results) if any(row in kept for kept in results.values() for row in ROWS) else "",
+        "missing": missing(results),
+    }
+    return {name: text for name, text in made.items() if text}
 
-    Args:
-        results: The stored results.
-        parts: For each probed set the nouns of each part.
+
+def missing(results: Results) -> str:
+    """Names the rows that have no result for some of the seeds, which are those that have any result."""
+    lines = []
+    for row in (*TEACHERS, *ROWS):
+        without = [str(seed) for seed, kept in results.items() if row not in kept]
+        if without:
+            lines.append(f"- {LABELS[row]} (`{row}`): seed {', '.join(without)}")
+    return "\n".join(["**Not run:**", "", *lines]) if lines else ""
+
+
+def nouns_of(results: Results, name: str, part: str, group: str) -> set[str]:
+    """The nouns of a set, part and group that were scored.
+
+    The parts follow from the results, because these hold all nouns of Memory Colors.
     """
-    made = [probe_table(results, parts, part, "pictured") for part in reversed(PARTS)]
-    made += [probe_table(results, parts, "report", group) for group in ("not_pictured", "joint")]
-    return [*made, paired_table(comparisons(results, parts)), masked_table(results, parts)]
+    runs = [run["probe"] for kept in results.values() for run in kept.values()]
+    memory = frozenset(noun for probe in runs for nouns in probe["memory_colors"].values() for noun in nouns)
+    nouns = {noun for probe in runs for noun in probe[name].get(group, {})}
+    return {noun for noun in nouns if part_of(noun, memory) == part}
 
 
-def probe_table(results: Results, parts: dict, part: str, group: str) -> str:
+def probe_table(results: Results, part: str, group: str) -> str:
     """Accuracy of the probe on the nouns of a part and group, and the masked-language-model loss next to it."""
 
-    def scores_of(name: str) -> Callable[[dict], dict[str, float]]:
-        return lambda run: _of(run["probe"][name].get(group, {}), parts[name][part])
-
-    names = [
-        name for name in PROBED_SETS if any(scores_of(name)(r) for rows in results.values() for r in rows.values())
-    ]
-    counts = {name: max(len(scores_of(name)(run)) for rows in results.values() for run in rows.values())
-              for name in names}  # fmt: skip
+    kept = {name: nouns_of(results, name, part, group) for name in PROBED_SETS}
+    names = [name for name in PROBED_SETS if kept[name]]
+    every = [run for rows in results.values() for run in rows.values()]
+    counts = {name: max(len(_of(run["probe"][name].get(group, {}), kept[name])) for run in every) for name in names}
     head = ["model", *(f"{TITLES[name]} ({counts[name]})" for name in names), "MLM loss", "MLM accuracy"]
     lines = [f"**Probe, nouns for the {part}, {group.replace('_', ' ')}.** {_seeds(results)}", "", _line(head),
              "|" + "---|" * len(head)]  # fmt: skip
@@ -83,35 +102,41 @@ def probe_table(results: Results, parts: dict, part: str, group: str) -> str:
         runs = [rows[row] for rows in results.values() if row in rows]
         if not runs:
             continue
-        cells = [_spread([mean(scores_of(name)(run).values()) for run in runs if scores_of(name)(run)])
-                 for name in names]  # fmt: skip
+        scores = {name: _scores(runs, name, group, kept[name]) for name in names}
+        cells = [_spread(scores[name]) for name in names]
         cells += [_spread([run[key] for run in runs if key in run]) for key in ("mlm_loss", "mlm_accuracy")]
         lines.append(_line([LABELS[row], *cells]))
     return "\n".join(lines)
 
 
-def comparisons(results: Results, parts: dict) -> list[dict]:
+def accuracies(results: Results, row: str, part: str, group: str) -> dict[str, float]:
+    """For each probed set the accuracy of a row, mean over nouns and seeds."""
+    runs = [rows[row] for rows in results.values() if row in rows]
+    scores = {name: _scores(runs, name, group, nouns_of(results, name, part, group)) for name in PROBED_SETS}
+    return {name: mean(values) for name, values in scores.items() if values}
+
+
+def comparisons(results: Results) -> list[dict]:
     """Paired comparisons of every student with text-only, over the nouns of each set, part and group."""
-    rows = [row for row in ROWS if row != CONTROL and any({row, CONTROL} <= set(kept) for kept in results.values())]
     found = []
-    for row in rows:
+    for row in (row for row in ROWS if row != CONTROL):
         both = [kept for kept in results.values() if {row, CONTROL} <= set(kept)]
-        for name in PROBED_SETS:
-            for group in ("pictured", "not_pictured"):
-                for part in PARTS:
-                    scores = [[_of(kept[which]["probe"][name].get(group, {}), parts[name][part]) for kept in both]
-                              for which in (row, CONTROL)]  # fmt: skip
-                    if scores[0][0]:
-                        place = {"row": row, "set": name, "group": group, "part": part, "seeds": len(both)}
-                        found.append({**place, **compare(*scores)})
+        for name, group, part in product(PROBED_SETS, ("pictured", "not_pictured"), PARTS) if both else ():
+            nouns = nouns_of(results, name, part, group)
+            students, controls = (
+                [_of(kept[which]["probe"][name].get(group, {}), nouns) for kept in both] for which in (row, CONTROL)
+            )
+            if nouns:
+                place = {"row": row, "set": name, "group": group, "part": part, "seeds": len(both)}
+                found.append({**place, **compare(students, controls)})
     return found
 
 
 def paired_table(found: list[dict]) -> str:
     """Differences to text-only on the pictured nouns for the report."""
     head = ["student minus text only", *(TITLES[name] for name in PROBED_SETS)]
-    lines = ["**Difference to text only, pictured nouns for the report.** Mean over seeds, 95 % interval over nouns, p of a "
-             "paired randomization test.", "", _line(head), "|" + "---|" * len(head)]  # fmt: skip
+    lines = ["**Difference to text only, pictured nouns for the report.** Mean over seeds, 95 % interval over nouns, p "
+             "of a paired randomization test.", "", _line(head), "|" + "---|" * len(head)]  # fmt: skip
     for row in dict.fromkeys(entry["row"] for entry in found):
         cells = []
         for name in PROBED_SETS:
@@ -123,7 +148,7 @@ def paired_table(found: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def masked_table(results: Results, parts: dict) -> str:
+def masked_table(results: Results) -> str:
     """Accuracy of masked words without any training: pictured nouns for the report, and all spatial comparisons."""
     spatial = [name for name in TITLES if name.startswith("spatial")]
     head = ["student", *(TITLES[name] for name in (*PROBED_SETS, *spatial))]
@@ -134,11 +159,17 @@ def masked_table(results: Results, parts: dict) -> str:
         if runs:
             cells = []
             for name in PROBED_SETS:
-                kept = [_of(run["masked"][name], parts[name]["report"]) for run in runs]
+                kept = [_of(run["masked"][name], nouns_of(results, name, "report", "pictured")) for run in runs]
                 cells.append(_spread([mean(scores.values()) for scores in kept if scores]))
             cells += [_spread([run["spatial"][name] for run in runs]) for name in spatial]
             lines.append(_line([LABELS[row], *cells]))
     return "\n".join(lines)
+
+
+def _scores(runs: list[dict], name: str, group: str, nouns: set[str]) -> list[float]:
+    """Mean score over nouns of each run that was scored on them."""
+    scores = [_of(run["probe"][name].get(group, {}), nouns) for run in runs]
+    return [mean(of_nouns.values()) for of_nouns in scores if of_nouns]
 
 
 def _of(scores: dict[str, float], nouns: set[str]) -> dict[str, float]:

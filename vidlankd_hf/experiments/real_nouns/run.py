@@ -2,11 +2,16 @@
 
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from .figure import draw_colours
+from .nouns import benchmark_nouns
+from .pictures import find_pictures
+from .report import CONTROL, nouns_of
 from .runs import MINILM, PICTURES, SeedRuns
-from .tables import ROWS, TEACHERS
+from .tables import BEST, ROWS, TEACHERS
 
 
 def run_seed(runs: SeedRuns, names: Sequence[str]) -> tuple[dict[str, dict], list[str]]:
@@ -49,3 +54,13 @@ def make(runs: SeedRuns, name: str) -> dict:
                 runs.teacher_run(ROWS[name].teacher).make(quiet=True)
             runs.student_run(name).make(quiet=True)
     return runs.keep(name)
+
+
+def draw_before_and_after(results: dict[str, dict], cache: Path, benchmarks: Path, path: Path) -> bool:
+    """Draws ten nouns for the report by text-only and by `BEST`; returns whether both have results."""
+    if not {CONTROL, BEST} <= set(results):
+        return False
+    pictures = find_pictures(cache, benchmark_nouns(benchmarks))
+    nouns = nouns_of({0: results}, "coda", "report", "pictured")
+    draw_colours(results[CONTROL], results[BEST], pictures, benchmarks, nouns, path)
+    return True

@@ -10,7 +10,7 @@ from ...evaluation.probing import masked_scores, noun_states
 from ...evaluation.significance import paired_test
 from ...evaluation.zero_shot import ZERO_SHOT
 from ...utils.extras import requires_extra
-from .nouns import PROBED_SETS, memory_colors_nouns, part_of, read_items
+from .nouns import PROBED_SETS, read_items
 
 FOLDS, REPEATS = 5, 5
 PENALTIES = (10.0, 100.0, 1000.0, 10000.0)
@@ -150,12 +150,6 @@ def _masked(name: str, items: list[dict], model: Any, tokenizer: Any) -> dict[st
         f"{item['object']} {number}" if compared else item["object"]: int(is_right(item, int(label)))
         for number, (item, label) in enumerate(zip(items, predicted))
     }
-
-
-def nouns_of_part(name: str, part: str, benchmarks: Path) -> set[str]:
-    """The nouns of a set in a part: `"selection"` or `"report"`."""
-    memory = memory_colors_nouns(benchmarks)
-    return {item["object"] for item in read_items(name, benchmarks) if part_of(item["object"], memory) == part}
 
 
 def compare(first: list[dict[str, float]], second: list[dict[str, float]]) -> dict[str, Any]:

@@ -54,3 +54,4 @@ ROWS = {
     "by_text_teacher": Row("regression (weight 10), no head, teacher: captions only", _regression(10.0),
                            "text_teacher"),
 }  # fmt: skip
+BEST = "regression_headless_10"  # the row of the figure
