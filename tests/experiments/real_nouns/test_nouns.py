@@ -21,9 +21,9 @@ def test_parts_are_disjoint_and_memory_colors_is_for_the_report(benchmarks):
 
 def test_the_part_of_a_noun_never_changes():
     parts = {noun: part_of(noun, frozenset()) for noun in ("banana", "car", "guitar", "dog", "piano", "fern")}
-    assert parts == {"banana": "report", "car": "selection", "guitar": "selection", "dog": "report",
-                     "piano": "report", "fern": "report"}  # fmt: skip
-    assert part_of("car", frozenset({"car"})) == "report"
+    assert parts == {"banana": "selection", "car": "report", "guitar": "selection", "dog": "report",
+                     "piano": "report", "fern": "selection"}  # fmt: skip
+    assert part_of("banana", frozenset({"banana"})) == "report"
 
 
 def test_a_noun_of_two_splits_is_scored_once(benchmarks):

@@ -15,8 +15,9 @@ def states_of_colours(noise: float) -> dict[str, np.ndarray]:
     return {n: 3 * np.eye(8)[COLOURS.index(c)] + noise * rng.standard_normal(8) for n, c in FRUIT.items()}
 
 
+@pytest.mark.filterwarnings("ignore:invalid value")
 def test_a_probe_scores_states_that_hold_the_colour_and_not_those_that_do_not(benchmarks, monkeypatch):
-    monkeypatch.setattr(scores, "PENALTIES", (1.0,))
+    monkeypatch.setattr(scores, "PENALTIES", (1.0, 2.0))
     pictured = set(FRUIT) - {"pea", "fern"}
     knowing = score_states(states_of_colours(0.05), benchmarks, pictured)["probe"]["coda"]
     assert set(knowing["pictured"]) == pictured and set(knowing["not_pictured"]) == {"pea", "fern"}

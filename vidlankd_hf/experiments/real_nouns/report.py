@@ -135,8 +135,8 @@ def comparisons(results: Results) -> list[dict]:
 def paired_table(found: list[dict]) -> str:
     """Differences to text-only on the pictured nouns for the report."""
     head = ["student minus text only", *(TITLES[name] for name in PROBED_SETS)]
-    lines = ["**Difference to text only, pictured nouns for the report.** Mean over seeds, 95 % interval over nouns, p "
-             "of a paired randomization test.", "", _line(head), "|" + "---|" * len(head)]  # fmt: skip
+    lines = ["**Difference to text only, pictured nouns for the report.** Mean over seeds, 95 % interval over nouns, "
+             "p of a paired randomization test.", "", _line(head), "|" + "---|" * len(head)]  # fmt: skip
     for row in dict.fromkeys(entry["row"] for entry in found):
         cells = []
         for name in PROBED_SETS:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import AutoModelForMaskedLM, AutoTokenizer
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
 from ...data.features import FeatureStore
 from ...models.load_teacher import load_teacher
@@ -113,7 +113,7 @@ class SeedRuns:
         if name == PICTURES:
             scores = score_states(self.picture_vectors(), self.benchmarks, set(nouns))
         elif name == MINILM:
-            model = AutoModelForMaskedLM.from_pretrained(self.data / MINILM, trust_remote_code=False).eval()
+            model = AutoModel.from_pretrained(self.data / MINILM, trust_remote_code=False).eval()
             tokenizer = AutoTokenizer.from_pretrained(self.data / MINILM, trust_remote_code=False)
             scores = score_model(model, tokenizer, self.benchmarks, nouns, masked=False)
         else:
