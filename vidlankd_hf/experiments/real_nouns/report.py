@@ -25,6 +25,7 @@ TITLES = {
     "vicomte_material": "ViComTe material", "spatial_size": "size", "spatial_height": "height",
     "spatial_position": "position",
 }  # fmt: skip
+LANGUAGE = {"mlm_loss": "MLM loss", "mlm_accuracy": "MLM accuracy"}
 CONTROL = "text_only"
 # seed -> row -> stored result
 Results = dict[int, dict[str, dict]]
@@ -95,17 +96,16 @@ def probe_table(results: Results, part: str, group: str) -> str:
     names = [name for name in PROBED_SETS if kept[name]]
     every = [run for rows in results.values() for run in rows.values()]
     counts = {name: max(len(_of(run["probe"][name].get(group, {}), kept[name])) for run in every) for name in names}
-    head = ["model", *(f"{TITLES[name]} ({counts[name]})" for name in names), "MLM loss", "MLM accuracy"]
+    losses = [key for key in LANGUAGE if any(key in run for run in every)]
+    head = ["model", *(f"{TITLES[name]} ({counts[name]})" for name in names), *(LANGUAGE[key] for key in losses)]
     lines = [f"**Probe, nouns for the {part}, {group.replace('_', ' ')}.** {_seeds(results)}", "", _line(head),
              "|" + "---|" * len(head)]  # fmt: skip
     for row in LABELS:
         runs = [rows[row] for rows in results.values() if row in rows]
-        if not runs:
-            continue
-        scores = {name: _scores(runs, name, group, kept[name]) for name in names}
-        cells = [_spread(scores[name]) for name in names]
-        cells += [_spread([run[key] for run in runs if key in run]) for key in ("mlm_loss", "mlm_accuracy")]
-        lines.append(_line([LABELS[row], *cells]))
+        scores = [_scores(runs, name, group, kept[name]) for name in names]
+        if any(scores):
+            values = [*scores, *([run[key] for run in runs if key in run] for key in losses)]
+            lines.append(_line([LABELS[row], *map(_spread, values)]))
     return "\n".join(lines)
 
 
