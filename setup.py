@@ -24,6 +24,7 @@ def long_description() -> str:
 deepspeed = ["deepspeed>=0.16.9"]
 world = ["matplotlib>=3.9", "scikit-learn>=1.5", "scipy>=1.13"]
 downstream = world
+real = [*world, "resvg-py>=0.5"]
 ray = ["ray[data]>=2.40"]
 hdf5 = ["h5py>=3.11"]
 notebook = ["nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"]
@@ -109,12 +110,13 @@ setup(
         "deepspeed": deepspeed,
         "world": world,
         "downstream": downstream,
+        "real": real,
         "ray": ray,
         "hdf5": hdf5,
         "notebook": notebook,
         "tensorboard": tensorboard,
         "slurm": slurm,
-        "all": sorted({*deepspeed, *world, *ray, *hdf5, *notebook, *tensorboard, *slurm}),
+        "all": sorted({*deepspeed, *world, *real, *ray, *hdf5, *notebook, *tensorboard, *slurm}),
         "test": test,
         "docs": docs,
         "dev": [*test, *docs, *types, "ruff>=0.12"],

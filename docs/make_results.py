@@ -17,6 +17,7 @@ from vidlankd_hf.evaluation import report as downstream
 from vidlankd_hf.experiments.ablations import report as ablations
 from vidlankd_hf.experiments.ablations.tables import TABLES
 from vidlankd_hf.experiments.ablations.tradeoff import points
+from vidlankd_hf.experiments.real_nouns import report as real_nouns
 from vidlankd_hf.experiments.world import report as world
 from vidlankd_hf.experiments.world.tradeoff import draw_tradeoff
 
@@ -179,9 +180,20 @@ def measurement_results() -> dict[str, str]:
     return found
 
 
+def real_noun_results() -> dict[str, str]:
+    """Tables of real nouns, and the probe's accuracy on pictured nouns for the report."""
+    kept = real_nouns.read_results(EVIDENCE / "real_nouns")
+    found = {f"real-{name}": text for name, text in real_nouns.tables(kept).items()}
+    for row in {row for rows in kept.values() for row in rows}:
+        for name, value in real_nouns.accuracies(kept, row, "report", "pictured").items():
+            found[f"real.{row}.{name}"] = f"{value:.3f}"
+    return found
+
+
 def results() -> dict[str, str]:
     """Every table and number that a marker can name."""
-    found = {**world_results(), **ablation_results(), **objective_results(), **downstream_results()}
+    found = {**world_results(), **ablation_results(), **objective_results(), **downstream_results(),
+             **real_noun_results()}  # fmt: skip
     for name in STEPS:
         found |= step_results(name)
     return {**found, **measurement_results()}

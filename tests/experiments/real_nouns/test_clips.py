@@ -1,0 +1,34 @@
+"""Clips move, are real videos, and their files belong together."""
+
+import json
+
+import av
+import numpy as np
+from PIL import Image
+
+from vidlankd_hf.experiments.real_nouns import clips
+from vidlankd_hf.experiments.real_nouns.clips import FRAMES, SIDE, make_clips, slide
+from vidlankd_hf.experiments.real_nouns.nouns import has_attribute
+from vidlankd_hf.experiments.real_nouns.pictures import find_pictures
+
+
+def test_a_picture_moves_over_a_background_that_does_not():
+    frames = slide(Image.new("RGBA", (60, 90), (250, 0, 0, 255)), np.random.default_rng(3))
+    assert frames.shape == (FRAMES, SIDE, SIDE, 3) and frames.dtype == np.uint8
+    centers = [np.argwhere((frame == (250, 0, 0)).all(-1)).mean(0) for frame in (frames[0], frames[-1])]
+    assert np.linalg.norm(centers[0] - centers[1]) > 3
+
+
+def test_clips_captions_and_nouns_belong_together(packages, tmp_path, monkeypatch):
+    monkeypatch.setattr(clips, "PATCHES_PER_COLOUR", 1)
+    pictures = find_pictures(packages, ["banana"])
+    assert make_clips(pictures, tmp_path / "clips", seed=0, with_patches=True) == len(pictures) + 11
+    captions = [json.loads(line) for line in (tmp_path / "clips" / "captions.jsonl").read_text().splitlines()]
+    shown = [json.loads(line) for line in (tmp_path / "clips" / "pictures.jsonl").read_text().splitlines()]
+    videos = {path.name for path in (tmp_path / "clips" / "videos").iterdir()}
+    assert {row["video"] for row in captions} == videos
+    for caption, row, picture in zip(captions, shown, pictures):
+        assert caption["video"] == row["video"] and row["noun"] == picture.noun
+        assert picture.noun in caption["text"] and not has_attribute(caption["text"])
+    with av.open(str(tmp_path / "clips" / "videos" / captions[0]["video"])) as video:
+        assert sum(1 for _ in video.decode(video=0)) == FRAMES

@@ -1,0 +1,134 @@
+"""Rows are run once, results belong to their settings, and the report needs nothing but the results."""
+
+import json
+from pathlib import Path
+
+import pytest
+from fruit import FRUIT
+from helpers import refusal
+
+from vidlankd_hf import VidLanKDStudent, bert_config
+from vidlankd_hf.experiments.real_nouns import run
+from vidlankd_hf.experiments.real_nouns.build import choose
+from vidlankd_hf.experiments.real_nouns.figure import choose_nouns, draw_colours
+from vidlankd_hf.experiments.real_nouns.pictures import Picture, find_pictures
+from vidlankd_hf.experiments.real_nouns.report import LABELS, write_report
+from vidlankd_hf.experiments.real_nouns.run import run_seed
+from vidlankd_hf.experiments.real_nouns.runs import MINILM, PICTURES, SeedRuns
+from vidlankd_hf.experiments.real_nouns.tables import ROWS
+
+
+@pytest.fixture
+def runs(tmp_path, benchmarks):
+    clips = tmp_path / "data" / "clips"
+    clips.mkdir(parents=True)
+    lines = [json.dumps({"video": f"{n}.mp4", "noun": n, "package": "noto"}) for n in FRUIT]
+    (clips / "pictures.jsonl").write_text("\n".join(lines) + "\n")
+    return SeedRuns(0, tmp_path / "data", tmp_path / "seed-0", tmp_path / "results", benchmarks)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_students_have_valid_objectives_and_known_teachers(name):
+    student = VidLanKDStudent(bert_config("tiny", vocab_size=50))
+    student.add_objectives(ROWS[name].objectives, teacher_hidden_size=128)
+
+
+def scored(level: float, trained: bool) -> dict:
+    probe = {
+        "memory_colors": {"pictured": {n: level for n in list(FRUIT)[:4]}},
+        "coda": {"pictured": {n: level for n in FRUIT}, "not_pictured": {}, "joint": {n: level for n in FRUIT}},
+        "vicomte_color": {"pictured": {}},
+        "vicomte_material": {"pictured": {}},
+    }
+    more = {
+        "mlm_loss": 3.0, "mlm_accuracy": 0.4, "masked": {name: {"banana": 1} for name in probe},
+        "spatial": {"spatial_size": 0.5, "spatial_height": 0.5, "spatial_position": 0.25},
+    }  # fmt: skip
+    return {"probe": probe, "colours": {n: [1 / 11] * 11 for n in FRUIT}, **(more if trained else {})}
+
+
+@pytest.fixture
+def trained(runs, monkeypatch):
+    """Rows that would be trained; their results are made up."""
+    made = []
+
+    def make(runs, name):
+        made.append(name)
+        if name == "nst":
+            raise RuntimeError("out of memory")
+        level = 0.75 if name.startswith("regression") else 0.25
+        result = {**runs.identity(name), **scored(level, name in ROWS)}
+        runs.results.mkdir(exist_ok=True)
+        (runs.results / f"{name}.json").write_text(json.dumps(result))
+        return result
+
+    monkeypatch.setattr(run, "make", make)
+    return made
+
+
+def test_each_row_is_run_once_after_its_teacher_and_a_failure_does_not_stop_the_others(runs, trained):
+    results, failed = run_seed(runs, ["text_only", "nst", "regression_headless_10", "shuffled"])
+    assert trained == [PICTURES, MINILM, "text_only", "teacher", "nst", "regression_headless_10",
+                       "shuffled_teacher", "shuffled"]  # fmt: skip
+    assert failed == ["nst: out of memory"] and set(results) == {*trained} - {"nst"}
+    trained.clear()
+    run_seed(runs, ["text_only", "nst", "regression_headless_10"])
+    assert trained == ["nst"]
+
+
+def test_results_of_other_settings_are_refused(runs, trained, tmp_path, benchmarks):
+    run_seed(runs, ["text_only"])
+    other = SeedRuns(0, runs.data, runs.folder, runs.results, benchmarks, steps=3)
+    with pytest.raises(ValueError, match="text_only.json has base_recipe .* remove the file or give another"):
+        other.result("text_only")
+    (runs.data / "clips" / "pictures.jsonl").write_text("")
+    with pytest.raises(ValueError, match="has clips 10, but this run has 0"):
+        runs.result(PICTURES)
+
+
+def test_commands_train_everything_from_the_base(runs):
+    base, teacher, student = (r.arguments for r in (runs.base_run(), runs.teacher_run("shuffled_teacher"),
+                                                    runs.student_run("shuffled")))  # fmt: skip
+
+    def value(arguments, name):
+        return arguments[arguments.index(f"--{name}") + 1]
+
+    assert value(base, "objectives") == "{}" and value(base, "student").endswith("minilm")
+    assert value(teacher, "text_model").endswith("base") and value(teacher, "shuffle_videos") == "True"
+    assert value(student, "student").endswith("base") and value(student, "teacher").endswith("shuffled_teacher")
+    text_only = runs.student_run("text_only").arguments
+    assert value(text_only, "student").endswith("base") and value(text_only, "max_steps") == value(
+        student, "max_steps"
+    )
+
+
+def test_the_report_shows_rows_that_have_results_and_pairs_them_with_text_only(runs, trained, tmp_path):
+    results, _ = run_seed(runs, ["text_only", "regression_headless_10"])
+    page = write_report({0: results}, tmp_path / "report").read_text()
+    assert f"| {LABELS['regression_headless_10']} | 0.750 |" in page and f"| {LABELS['crd']} |" not in page
+    assert f"- {LABELS['crd']} (`crd`): seed 0" in page and "(`text_only`)" not in page
+    found = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert {entry["row"] for entry in found} == {"regression_headless_10"}
+    assert all(entry["difference"] == pytest.approx(0.5) for entry in found)
+    assert {(e["set"], e["part"]) for e in found} == {("memory_colors", "report"), ("coda", "report"),
+                                                      ("coda", "selection")}  # fmt: skip
+
+
+def test_the_figure_shows_nouns_that_people_agree_on_one_colour_after_another(runs, packages, benchmarks, tmp_path):
+    people = {"banana": [0.9, 0.1], "lemon": [0.95, 0.05], "fern": [0.0, 1.0], "cat": [0.5, 0.5]}
+    assert choose_nouns(people, people, {*people}) == ["fern", "lemon", "banana", "cat"]
+    pictures = find_pictures(packages, ["banana", "fern", "cherry"])
+    shown = {"colours": {noun: [1 / 11] * 11 for noun in ("banana", "fern", "cherry")}}
+    draw_colours(shown, shown, pictures, benchmarks, {"banana", "fern", "cherry"}, tmp_path / "colours.png")
+    assert (tmp_path / "colours.png").stat().st_size > 5000
+
+
+def test_a_trial_keeps_evenly_spaced_nouns():
+    pictures = [Picture(noun, "noto", Path(noun)) for noun in "aabbccddee"]
+    assert [picture.noun for picture in choose(pictures, 2)] == ["a", "a", "c", "c"]
+    assert choose(pictures, None) == pictures
+
+
+def test_an_unknown_row_is_refused(monkeypatch, tmp_path):
+    words = ("--benchmarks", tmp_path, "--text", tmp_path, "--output_dir", tmp_path / "out")
+    assert refusal(monkeypatch, "real_nouns", *words, "--rows", "regresion_1") == "2"

@@ -1,0 +1,160 @@
+"""The runs of one seed: the commands that train its language model, teachers and students, and the stored results."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
+
+from ...data.features import FeatureStore
+from ...models.load_teacher import load_teacher
+from ...models.objectives import objectives_recipe
+from ...reliability.same_run import affects_results
+from ...utils.examples import flags
+from ...utils.io import atomic_write
+from ...utils.json_files import read_json, read_text
+from ..grid import ExperimentRun, held_out_language
+from .scores import score_model, score_states
+from .tables import BASE, BASE_RECIPE, LENGTH, ROWS, STUDENT_RECIPE, TEACHER_RECIPE, TEACHERS
+
+PICTURES, MINILM = "pictures", "minilm"  # rows without training: the features, and MiniLM as it is
+REMEDY = "remove it to run it again"
+
+
+class SeedRuns:
+    """The runs of one seed of language model, teachers and students; the data are those of all seeds.
+
+    Each row has one JSON file with its settings and scores. The tables need nothing else, so these files can be
+    committed and the models removed.
+
+    Args:
+        seed: Seed of the training.
+        data: Folder of [`build`].
+        folder: Folder for the seed's models.
+        results: Folder for the seed's JSON files.
+        benchmarks: Folder of the benchmarks.
+        steps: Steps of every run, for a quick trial; `None` means those of the recipes.
+    """
+
+    def __init__(self, seed: int, data: Path, folder: Path, results: Path, benchmarks: Path, steps: int | None = None):
+        self.seed, self.data, self.folder, self.results, self.benchmarks = seed, data, folder, results, benchmarks
+        short: dict[str, Any] = {} if steps is None else {"max_steps": steps, "warmup_steps": 0, "held_out_videos": 4}
+        self.base_recipe = {**BASE_RECIPE, **{n: v for n, v in short.items() if n != "held_out_videos"}}
+        self.teacher_recipe = {**TEACHER_RECIPE, **short}
+        self.student_recipe = {**STUDENT_RECIPE, **{n: v for n, v in short.items() if n != "held_out_videos"}}
+
+    def base_run(self) -> ExperimentRun:
+        """Returns the run that gives MiniLM a masked-language-model head."""
+        options = {"student": self.data / MINILM, "teacher": self.data / MINILM, "objectives": {}}
+        return self._distillation(self.folder / BASE, self.base_recipe, options)
+
+    def teacher_run(self, name: str) -> ExperimentRun:
+        """Returns the run that trains a teacher of `TEACHERS`; the base must exist."""
+        folder, settings = self.folder / name, {**self.teacher_recipe, **TEACHERS[name], "seed": self.seed}
+        options = {
+            **settings, "features": self.data / "features", "captions": self.data / "clips" / "captions.jsonl",
+            "tokenizer": self.folder / BASE, "text_model": self.folder / BASE, "output_dir": folder,
+            "cache_dir": self.folder / "cache",
+        }  # fmt: skip
+        return ExperimentRun(folder, "pretrain_teacher", flags(options), _settings(settings))
+
+    def student_run(self, name: str) -> ExperimentRun:
+        """Returns the run that trains the student of a row of `ROWS`; base and teacher must exist."""
+        row = ROWS[name]
+        teacher = self.folder / (row.teacher if row.objectives else BASE)
+        options = {"student": self.folder / BASE, "teacher": teacher, "objectives": row.objectives}
+        return self._distillation(self.folder / "students" / name, self.student_recipe, options)
+
+    def _distillation(self, folder: Path, recipe: dict, options: dict) -> ExperimentRun:
+        settings = {**recipe, "block_tokens": LENGTH - 2, "seed": self.seed}
+        arguments = {**settings, **options, "text": self.data / "text" / "text.txt", "output_dir": folder,
+                     "cache_dir": self.folder / "cache"}  # fmt: skip
+        checked = {**_settings(settings), "objectives": objectives_recipe(options["objectives"])}
+        return ExperimentRun(folder, "distill", flags(arguments), checked)
+
+    def identity(self, name: str) -> dict:
+        """Settings that a stored result must share with this run."""
+        clips = read_text(self.data / "clips" / "pictures.jsonl").splitlines()
+        common = {"row": name, "seed": self.seed, "clips": len(clips), "base_recipe": _settings(self.base_recipe)}
+        if name in (PICTURES, MINILM):
+            return {"row": name, "clips": len(clips)}
+        teacher = name if name in TEACHERS else ROWS[name].teacher
+        taught: dict[str, Any] = {}
+        if name in TEACHERS or ROWS[name].objectives:
+            taught = {"teacher": TEACHERS[teacher], "teacher_recipe": _settings(self.teacher_recipe)}
+        if name in TEACHERS:
+            return {**common, **taught}
+        objectives = objectives_recipe(ROWS[name].objectives)
+        return {**common, **taught, "objectives": objectives, "student_recipe": _settings(self.student_recipe)}
+
+    def result(self, name: str) -> dict | None:
+        """Reads the stored result of a row; `None` if there is none.
+
+        Raises:
+            ValueError: The result was made with other settings.
+        """
+        path = self.results / f"{name}.json"
+        if not path.exists():
+            return None
+        result = read_json(path, dict, REMEDY)
+        for key, value in json.loads(json.dumps(self.identity(name))).items():
+            if result.get(key) != value:
+                raise ValueError(
+                    f"{path} has {key} {result.get(key)}, but this run has {value}: remove the file or give another "
+                    "--results folder"
+                )
+        return result
+
+    def keep(self, name: str) -> dict:
+        """Scores the model of a row and writes its result file."""
+        nouns = self.shown_nouns()
+        trained: dict[str, Any] = {}
+        if name == PICTURES:
+            scores = score_states(self.picture_vectors(), self.benchmarks, set(nouns))
+        elif name == MINILM:
+            model = AutoModel.from_pretrained(self.data / MINILM, trust_remote_code=False).eval()
+            tokenizer = AutoTokenizer.from_pretrained(self.data / MINILM, trust_remote_code=False)
+            scores = score_model(model, tokenizer, self.benchmarks, nouns, masked=False)
+        else:
+            folder = self.folder / name if name in TEACHERS else self.folder / "students" / name
+            trained = _training_of(folder)
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            if name in TEACHERS:
+                scores = score_model(load_teacher(folder).eval(), tokenizer, self.benchmarks, nouns, masked=False)
+            else:
+                trained |= held_out_language(folder)
+                student = AutoModelForMaskedLM.from_pretrained(folder, trust_remote_code=False).eval()
+                scores = score_model(student, tokenizer, self.benchmarks, nouns)
+        result = {**self.identity(name), **trained, **scores}
+        self.results.mkdir(parents=True, exist_ok=True)
+        atomic_write(self.results / f"{name}.json", json.dumps(result) + "\n")
+        return result
+
+    def shown_nouns(self) -> list[str]:
+        """The nouns of the clips, sorted."""
+        lines = read_text(self.data / "clips" / "pictures.jsonl").splitlines()
+        return sorted({json.loads(line)["noun"] for line in lines})
+
+    def picture_vectors(self) -> dict[str, np.ndarray]:
+        """The mean feature of each noun's clips."""
+        store, of_noun = FeatureStore(self.data / "features"), {}
+        for line in read_text(self.data / "clips" / "pictures.jsonl").splitlines():
+            shown = json.loads(line)
+            features = store.read(shown["video"])[0].float().numpy()
+            of_noun.setdefault(shown["noun"], []).append(features.mean(0))
+        return {noun: np.mean(features, 0) for noun, features in of_noun.items()}
+
+
+def _settings(recipe: dict) -> dict:
+    """The settings of a recipe that affect results."""
+    return {name: value for name, value in recipe.items() if affects_results(name)}
+
+
+def _training_of(folder: Path) -> dict[str, Any]:
+    """Steps, seconds, command and held-out scores of a finished run."""
+    state = read_json(folder / "trainer_state.json", dict, REMEDY)
+    last = {key: value for entry in state["log_history"] for key, value in entry.items()}
+    command = read_json(folder / "run.json", dict, REMEDY)["command"]
+    held_out = {name: last[name] for name in sorted(last) if "r@" in name}
+    return {"steps": state["global_step"], "seconds": last["train_runtime"], "command": command, **held_out}
