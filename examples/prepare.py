@@ -16,7 +16,7 @@ from vidlankd_hf.training.prepare import prepare_blocks, prepare_windows
 from vidlankd_hf.utils.errors import show_log
 
 CONVERSION = {"features_2d", "features_3d", "captions", "output_dir", "max_missing", "width_2d", "width_3d",
-              "remove_overlap"}  # fmt: skip
+              "remove_overlap", "shard_bytes"}  # fmt: skip
 
 
 def main() -> None:
