@@ -156,7 +156,9 @@ def run_stage(stage: str, tree: Path, args: argparse.Namespace) -> dict:
     found = measured(command_of(stage, tree, args), tree / f"{stage}.log", half if stage == "teacher" else None)
     if stage == "resume":
         history = json.loads((tree / "teacher" / "trainer_state.json").read_text())["log_history"]
-        found["evaluation"] = {name: value for row in history for name, value in row.items() if name.startswith("eval_")}
+        found["evaluation"] = {
+            name: value for row in history for name, value in row.items() if name.startswith("eval_")
+        }
     return {**found, **written_by(stage, tree)}
 
 
@@ -183,7 +185,9 @@ def report_order(tree: Path) -> None:
 
 def skip_reason(stage: str, fraction: Fraction, done: dict, args: argparse.Namespace) -> str | None:
     """Why a stage is left out at this fraction, from what the smaller fractions needed; None if it is not."""
-    smaller = [f for f in done if f < fraction and stage in done[f]["stages"] and "cpu_seconds" in done[f]["stages"][stage]]
+    smaller = [
+        f for f in done if f < fraction and stage in done[f]["stages"] and "cpu_seconds" in done[f]["stages"][stage]
+    ]
     if not smaller:
         return None
     nearest = max(smaller)
@@ -207,7 +211,12 @@ def full_size(results: dict) -> dict:
         (one, a), (two, b) = rows[-2:]
         unit = UNITS.get(stage, "videos")
         missing = (FULL[unit] - two[unit]) / (two[unit] - one[unit])
-        names = {"cpu_seconds": "cpu_seconds", "anonymous": "anonymous", "written_bytes": "bytes", "written_files": "files"}
+        names = {
+            "cpu_seconds": "cpu_seconds",
+            "anonymous": "anonymous",
+            "written_bytes": "bytes",
+            "written_files": "files",
+        }
         found[stage] = {new: b[old] + (b[old] - a[old]) * missing for old, new in names.items()}
         found[stage] |= {"unit": unit, "cpu_hours": found[stage].pop("cpu_seconds") / 3600}
         found[stage]["memory_ratio"] = b["anonymous"] / a["anonymous"]
@@ -216,7 +225,9 @@ def full_size(results: dict) -> dict:
 
 
 def table_of(results: dict) -> str:
-    lines = ["| stage | fraction | CPU s | anonymous memory, MB | ratio | files open | files mapped | written, MB | files |"]
+    lines = [
+        "| stage | fraction | CPU s | anonymous memory, MB | ratio | files open | files mapped | written, MB | files |"
+    ]
     lines.append("|---|---|---|---|---|---|---|---|---|")
     for stage in STAGES:
         before = None

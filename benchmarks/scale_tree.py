@@ -170,10 +170,14 @@ def make_tree(folder: Path, fraction: Fraction, text: list[Path], width: int, sp
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fraction", type=Fraction, required=True, help="such as 1/1000")
-    parser.add_argument("--text", type=Path, nargs="+", required=True, help="text files (.txt, .txt.xz) to take words from")
+    parser.add_argument(
+        "--text", type=Path, nargs="+", required=True, help="text files (.txt, .txt.xz) to take words from"
+    )
     parser.add_argument("--output_dir", type=Path, required=True, help="folder to create; a complete one is kept")
     parser.add_argument("--width", type=int, default=8, help="width of both streams")
-    parser.add_argument("--sparse", action="store_true", help="feature files of holes; needs --width 2048 to be as large")
+    parser.add_argument(
+        "--sparse", action="store_true", help="feature files of holes; needs --width 2048 to be as large"
+    )
     parser.add_argument("--tokenizer", type=Path, help="folder to copy; default: one is trained on --text")
     args = parser.parse_args()
     print(json.dumps(make_tree(args.output_dir, args.fraction, args.text, args.width, args.sparse, args.tokenizer)))
