@@ -5,15 +5,19 @@
 
 Each stage runs in its own process, on a tree that scale_tree.py makes:
 
-  convert   published features and caption.json to shards       captions  captions to windows
-  text      text to blocks of tokens                            order     the order of an epoch, of windows and blocks
-  teacher   half of the steps of a tiny teacher, then SIGKILL   resume    the rest, and retrieval over held-out windows
-  distill   a tiny student                                      vokenize  a voken for each token of --voken_share of the text
-  ground    one sentence, over a fixed number of clips
+  convert   published features and caption.json to shards
+  captions  captions to windows
+  text      text to blocks of tokens
+  order     the order of an epoch, of windows and of blocks
+  teacher   half of the steps of a tiny teacher, then SIGKILL
+  resume    the rest of the steps, and retrieval over 50 held-out videos
+  distill   a tiny student
+  vokenize  200 clips, and a voken for each token of --voken_share of the text
+  ground    one sentence, over 200 clips
 
-Measured are CPU seconds; anonymous memory, which excludes mapped files, of the process and its workers, and of the
-largest process with mapped files; files open in one process; and the size and number of files written. A finished
-stage is kept: the same command again continues. `full_size` extrapolates what grows in proportion from the two largest
+Measured are CPU seconds; the peak of anonymous memory of a process and its workers, which excludes mapped files; the
+resident memory of the largest process; files open in one process; and the size and number of files written. A finished
+stage is kept: the same command again continues. `full_size` extrapolates in a straight line from the two largest
 fractions. Models are tiny and features narrow, so that nothing but the amount of data grows: the figures tell how
 preparation and data handling scale, not how long the training of a model takes.
 """
@@ -34,7 +38,7 @@ import yaml
 from scale_tree import CAPTIONS, TOKENS, VIDEOS, WINDOWS, make_tree
 
 ROOT = Path(__file__).resolve().parents[1]
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.1
 STAGES = ("convert", "captions", "text", "order", "teacher", "resume", "distill", "vokenize", "ground")
 UNITS = {"convert": "videos", "captions": "captions", "text": "tokens", "order": "windows", "vokenize": "tokens"}
 FULL = {"videos": VIDEOS, "captions": CAPTIONS, "tokens": TOKENS, "windows": WINDOWS}
@@ -109,7 +113,7 @@ def measured(command: list[str], log: Path, until: Path | None = None) -> dict:
             if until is not None and until.exists():
                 os.killpg(child.pid, signal.SIGKILL)
                 until, killed = None, True
-            observe(process, peak, with_maps=polls % 20 == 0)
+            observe(process, peak, with_maps=polls % 10 == 0)
             polls += 1
             time.sleep(POLL_SECONDS)
     child.returncode = os.waitstatus_to_exitcode(status)
@@ -201,7 +205,10 @@ def skip_reason(stage: str, fraction: Fraction, done: dict, args: argparse.Names
 
 
 def full_size(results: dict) -> dict:
-    """Extrapolates the stages that grow in proportion, from the two largest fractions that were measured."""
+    """Extrapolates each stage in a straight line from the two largest fractions that were measured.
+
+    CPU time is extrapolated for the stages whose work is proportional to the data; of the others only memory is.
+    """
     found = {}
     for stage in STAGES:
         rows = [(result["tree"], result["stages"][stage]) for result in results.values()
@@ -211,24 +218,28 @@ def full_size(results: dict) -> dict:
         (one, a), (two, b) = rows[-2:]
         unit = UNITS.get(stage, "videos")
         missing = (FULL[unit] - two[unit]) / (two[unit] - one[unit])
-        names = {
-            "cpu_seconds": "cpu_seconds",
-            "anonymous": "anonymous",
-            "written_bytes": "bytes",
-            "written_files": "files",
-        }
-        found[stage] = {new: b[old] + (b[old] - a[old]) * missing for old, new in names.items()}
-        found[stage] |= {"unit": unit, "cpu_hours": found[stage].pop("cpu_seconds") / 3600}
-        found[stage]["memory_ratio"] = b["anonymous"] / a["anonymous"]
-        found[stage]["per_cpu_second"] = (two[unit] - one[unit]) / max(1e-9, b["cpu_seconds"] - a["cpu_seconds"])
+
+        def at_full_size(name: str, a=a, b=b, missing=missing) -> float:
+            return b[name] + (b[name] - a[name]) * missing
+
+        found[stage] = {"unit": unit, "memory_ratio": b["anonymous"] / a["anonymous"]}
+        found[stage]["anonymous"] = at_full_size("anonymous")
+        if stage in UNITS:
+            seconds = b["cpu_seconds"] - a["cpu_seconds"]
+            found[stage] |= {"cpu_hours": at_full_size("cpu_seconds") / 3600, "bytes": at_full_size("written_bytes")}
+            found[stage] |= {
+                "files": at_full_size("written_files"),
+                "per_cpu_second": (two[unit] - one[unit]) / seconds,
+            }
     return found
 
 
+COLUMNS = ("stage", "fraction", "CPU s", "anonymous memory, MB", "ratio", "files open", "files mapped", "written, MB",
+           "files written")  # fmt: skip
+
+
 def table_of(results: dict) -> str:
-    lines = [
-        "| stage | fraction | CPU s | anonymous memory, MB | ratio | files open | files mapped | written, MB | files |"
-    ]
-    lines.append("|---|---|---|---|---|---|---|---|---|")
+    rows = [COLUMNS, ["---"] * len(COLUMNS)]
     for stage in STAGES:
         before = None
         for fraction, result in results.items():
@@ -236,15 +247,13 @@ def table_of(results: dict) -> str:
             if row is None:
                 continue
             if "skipped" in row:
-                lines.append(f"| {stage} | {fraction} | skipped: {row['skipped']} | | | | | | |")
+                rows.append([stage, fraction, f"skipped: {row['skipped']}"])
                 continue
             ratio = "" if before is None else f"{row['anonymous'] / before:.3f}"
-            before = row["anonymous"]
-            lines.append(
-                f"| {stage} | {fraction} | {row['cpu_seconds']:.1f} | {row['anonymous'] / 1e6:.0f} | {ratio} | "
-                f"{row['open_files']} | {row['mapped_files']} | {row['written_bytes'] / 1e6:.1f} | {row['written_files']} |"
-            )
-    return "\n".join(lines)
+            before, memory, written = row["anonymous"], row["anonymous"] / 1e6, row["written_bytes"] / 1e6
+            places = row["open_files"], row["mapped_files"], f"{written:.1f}", row["written_files"]
+            rows.append([stage, fraction, f"{row['cpu_seconds']:.1f}", f"{memory:.0f}", ratio, *places])
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
 
 
 def main() -> None:
@@ -290,7 +299,7 @@ def main() -> None:
             words = [line.partition(" ") for line in order.read_text().splitlines()]
             about["windows"] = next(json.loads(rest)["windows"] for name, _, rest in words if name == "WINDOWS")
     report = {
-        "arguments": {"width": args.width, "steps": args.steps, "num_proc": args.num_proc, "voken_share": args.voken_share},
+        "arguments": {name: getattr(args, name) for name in ("width", "steps", "num_proc", "voken_share")},
         "machine": subprocess.run(
             [sys.executable, "-c", "import json, measuring; print(json.dumps(measuring.describe_machine('cpu')))"],
             cwd=Path(__file__).parent, capture_output=True, text=True, check=True,

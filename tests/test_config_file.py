@@ -74,7 +74,7 @@ def test_bad_file_is_an_error(tmp_path, content, message):
 
 
 def test_there_is_a_recipe_and_one_with_the_papers_settings_for_each_size():
-    assert [path.stem for path in RECIPES] == ["base", "paper_base", "paper_small", "small"]
+    assert [path.stem for path in RECIPES] == ["base", "clip_base", "paper_base", "paper_small", "small"]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -84,12 +84,15 @@ def test_recipes_bound_what_is_kept_and_held_out_and_load_in_other_processes(mon
         assert args.save_total_limit == 2 and args.dataloader_num_workers >= 2 and args.bf16 != args.fp16
         assert getattr(data, held_out) >= 1, "a share of HowTo100M or Wikipedia would take hours to evaluate"
     args, data = parse(monkeypatch, "pretrain_teacher.py", "--config", path)
-    conversion = read_config(path, "convert_howto100m", CONVERSION)
-    assert data.streaming and data.features == conversion["output_dir"]
-    assert data.captions == f"{data.features}/captions.jsonl"
+    if path.stem == "clip_base":
+        made = vars(parse_command(monkeypatch, "extract_features", ["--config", path])[0])["output_dir"]
+    else:
+        made = read_config(path, "convert_howto100m", CONVERSION)["output_dir"]
+        assert data.captions == f"{data.features}/captions.jsonl"
+    assert data.streaming and data.features == made
     teacher = args.output_dir
     args, data = parse(monkeypatch, "distill.py", "--config", path)
-    assert data.teacher == teacher and data.student == path.stem.removeprefix("paper_")
+    assert data.teacher == teacher and data.student in ("small", "base") and path.stem.endswith(data.student)
 
 
 @pytest.mark.parametrize("size", ["small", "base"])
@@ -116,6 +119,13 @@ def test_other_recipes_differ_from_the_papers_where_its_settings_failed(monkeypa
     assert differ <= {*allowed, "bf16", "fp16", "output_dir", "teacher"}
     names = {name for name in ours["distill"] if ours["distill"][name] != papers["distill"].get(name)}
     assert names == {"teacher", "output_dir", "objectives", "bf16"}
+    if size == "base":
+        clip = read_yaml(RECIPES[0].parent / "clip_base.yaml")
+        places = {"features", "captions", "max_unpaired", "output_dir", "teacher"}
+        for part in ("pretrain_teacher", "distill"):
+            assert {
+                name for name in {*ours[part], *clip[part]} if ours[part].get(name) != clip[part].get(name)
+            } <= places
     assert ours["pretrain_teacher"]["contrast"] == "infonce" and ours["distill"]["objectives"]["nst"] == 1000
 
 

@@ -114,7 +114,7 @@ def test_wrong_commands_are_noticed(workplace, monkeypatch, code, message):
 def test_commands_files_and_options_in_the_comments_of_a_recipe_exist(workplace, monkeypatch, path):
     lines = [line.removeprefix("#") for line in path.read_text().splitlines() if line.startswith("#")]
     found, text = commands_in("\n".join(line for line in lines if line.startswith("     "))), "\n".join(lines)
-    assert [words[0] for words in found] == ["vidlankd", "accelerate", "accelerate"]
+    assert [words[0] for words in found][-3:] == ["vidlankd", "accelerate", "accelerate"]
     for words in found:
         check_command(monkeypatch, words)
     files = re.findall(r"(?:docs|examples|accelerate_configs)/[\w/]+\.\w+", text)

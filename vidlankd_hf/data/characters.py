@@ -85,7 +85,7 @@ def decode(content: bytes, path: Path, encoding: str | None = None) -> str:
 
 
 def decoded_parts(parts: Iterable[bytes], whole: Callable[[], bytes], path: Path) -> Iterator[str]:
-    """Decodes parts of a file as [`decode`] decodes the file; `whole` returns its content, for encodings and errors."""
+    """Decodes a file by parts, as [`decode`] does; `whole` returns its content, for other encodings and errors."""
     decoder, first = codecs.getincrementaldecoder("utf-8")(), True
     for part in parts:
         if first and (marked_encoding(part) or 0 in part[:_SAMPLE]):

@@ -56,8 +56,7 @@ def prepare_windows(
     It verifies the files once per run and machine, and divides again if they are damaged. Calls of several
     processes at the same time, also on several machines with a common `cache_dir`, share the work.
 
-    Memory of a process holds the captions of one part (64 MiB of JSON lines, or the text of one caption file), the
-    captions of one shard, and the names of all videos.
+    Memory of a process holds the captions of one shard, and the names of all videos.
 
     Args:
         features, captions, caption_format, remove_overlap, caption_encoding, caption_columns, max_unpaired: See
