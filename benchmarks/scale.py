@@ -226,11 +226,9 @@ def full_size(results: dict) -> dict:
         found[stage]["anonymous"] = at_full_size("anonymous")
         if stage in UNITS:
             seconds = b["cpu_seconds"] - a["cpu_seconds"]
-            found[stage] |= {"cpu_hours": at_full_size("cpu_seconds") / 3600, "bytes": at_full_size("written_bytes")}
-            found[stage] |= {
-                "files": at_full_size("written_files"),
-                "per_cpu_second": (two[unit] - one[unit]) / seconds,
-            }
+            found[stage]["per_cpu_second"] = (two[unit] - one[unit]) / seconds
+            found[stage]["cpu_hours"] = at_full_size("cpu_seconds") / 3600
+            found[stage] |= {"bytes": at_full_size("written_bytes"), "files": at_full_size("written_files")}
     return found
 
 

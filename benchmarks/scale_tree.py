@@ -6,8 +6,8 @@
 
 What is as in HowTo100M and Wikipedia: the number of videos, captions and tokens of the text, in proportion; the length
 of videos, the number of captions of a video and their words; the names and layout of the files (one .npy file per
-video and stream, in subfolders; one caption.json). What is not: features are 8 wide (--width) and are noise; words come
-from --text, so captions do not describe their videos. With --sparse --width 2048, feature files are as large as
+video and stream, in subfolders; one caption.json). What is not: features are 8 wide (--width) and are noise; words
+come from --text, so captions do not describe their videos. With --sparse --width 2048, feature files are as large as
 the published ones and take no disk space, because they are holes that read as zeros.
 
 The settings have a tiny teacher and student, and shards of as many videos as a shard of the published features has.

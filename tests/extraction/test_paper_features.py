@@ -83,9 +83,10 @@ def test_the_recipe_with_clip_and_a_3d_encoder_of_16_frames(tmp_path, videos):
 
     rng, lines = np.random.default_rng(0), []
     for name in store.video_ids:
-        for start in range(int(store.duration(name))):
+        for start in np.arange(0, store.duration(name), 0.25).tolist():
             text = " ".join(rng.choice(WORDS, 12))
-            lines.append({"video": name, "start": start, "end": min(start + 1, store.duration(name)), "text": text})
+            end = min(start + 0.25, store.duration(name))
+            lines.append({"video": name, "start": start, "end": end, "text": text})
     (tmp_path / "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     recipe["pretrain_teacher"] |= {
         "features": str(store_path), "captions": f"{tmp_path}/captions.jsonl", "tokenizer": f"{tmp_path}/tokenizer",
