@@ -167,6 +167,29 @@ def downstream_results() -> dict[str, str]:
     return found
 
 
+def scale_results() -> dict[str, str]:
+    """Memory against the amount of data, and what follows for the complete HowTo100M and Wikipedia."""
+    content, memory, full = read("scale/scale.json"), [], []
+    fractions = content["fractions"]
+    for stage, complete in content["full_size"].items():
+        runs = [result["stages"].get(stage, {}) for result in fractions.values()]
+        cells = [f"{run['anonymous'] / 1e6:.0f}" if "anonymous" in run else "" for run in runs]
+        opened = max(run.get("open_files", 0) for run in runs)
+        memory.append([stage, *cells, f"{complete['memory_ratio']:.3f}", opened])
+        if "cpu_hours" in complete:
+            rate = f"{complete['per_cpu_second']:,.0f} {complete['unit']}" if stage != "order" else ""
+            full.append([
+                stage, rate, f"{complete['cpu_hours']:.1f}" if stage != "order" else "", f"{complete['files']:,.0f}",
+                f"{complete['anonymous'] / 1e9:.1f}",
+            ])  # fmt: skip
+    columns = ["stage", *(f"MB at {fraction}" for fraction in fractions), "last ratio", "files open"]
+    found = {"scale-memory": table(columns, memory)}
+    found["scale-full"] = table(["stage", "per CPU second", "CPU hours", "files", "memory, GB"], full)
+    for stage, complete in content["full_size"].items():
+        found |= {f"scale.{stage}.{name}": f"{complete[name] / 1e9:.1f} GB" for name in ("bytes",) if name in complete}
+    return found
+
+
 def measurement_results() -> dict[str, str]:
     found = {}
     for name, content in read("measurements.json").items():
@@ -192,8 +215,8 @@ def real_noun_results() -> dict[str, str]:
 
 def results() -> dict[str, str]:
     """Every table and number that a marker can name."""
-    found = {**world_results(), **ablation_results(), **objective_results(), **downstream_results(),
-             **real_noun_results()}  # fmt: skip
+    found = {**world_results(), **ablation_results(), **objective_results(), **downstream_results()}
+    found |= scale_results() | real_noun_results()
     for name in STEPS:
         found |= step_results(name)
     return {**found, **measurement_results()}

@@ -30,12 +30,13 @@ def main() -> None:
     parser.add_argument(
         "--remove_overlap", type=string_to_bool, help="remove text that rolling captions repeat; default: yes"
     )
+    parser.add_argument("--shard_bytes", type=int, default=2**30, help="approximate size of a shard")
     parser.add_argument("--num_proc", type=int, default=1, help="processes on this machine")
     args = parser.parse()
     features, widths = (args.features_2d, args.features_3d), (args.width_2d, args.width_3d)
     counts = convert_howto100m(
         *features, args.captions, args.output_dir, args.max_missing, widths, args.remove_overlap,
-        num_proc=args.num_proc,
+        args.shard_bytes, args.num_proc,
     )  # fmt: skip
     for name, count in counts.items():
         print(f"{name:30}{count:,}")

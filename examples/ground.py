@@ -26,7 +26,7 @@ GROUPS = {
     "what to show": ("sentences", "num_nearest", "heat_clip", "window", "output_dir"),
     "models": ("teacher", "student", "no_student", "objective", "batch_size"),
     "clips": ("world", "features", "streams", "captions", "videos", "max_length", "max_unpaired", "caption_format",
-              "caption_encoding", "caption_columns", "remove_overlap"),
+              "caption_encoding", "caption_columns", "remove_overlap", "streaming", "num_clips", "cache_dir"),
 }  # fmt: skip
 
 
@@ -47,7 +47,12 @@ def main() -> None:
         model_type = AutoConfig.from_pretrained(args.student, trust_remote_code=False).model_type
         student = student_class(model_type).from_pretrained(args.student, trust_remote_code=False)
         check_same_teacher(args.student, args.teacher)
-    clips = args.load(tokenizer, args.max_length or 128, streams=args.streams, max_unpaired=args.max_unpaired)
+    clips = args.load(
+        tokenizer, args.max_length or 128, streams=args.streams, max_unpaired=args.max_unpaired,
+        streaming=args.streaming, cache_dir=args.cache_dir,
+    )  # fmt: skip
+    if args.streaming:
+        clips = clips.draw(min(args.num_clips, len(clips)), seed=0)
     ids = clips.with_format(None)["id"]
     if args.heat_clip is not None and args.heat_clip not in ids:
         parser.error(f"there is no clip {args.heat_clip!r}: clips have ids such as {ids[0]!r}")
@@ -81,7 +86,7 @@ def main() -> None:
 
 def check(args: GroundingArguments, parser: CommandLine) -> None:
     """Ends the script with a message if an option is missing or wrong."""
-    for name in ("num_nearest", "window", "batch_size"):
+    for name in ("num_nearest", "num_clips", "window", "batch_size"):
         if getattr(args, name) < 1:
             parser.error(f"--{name} is {getattr(args, name)}: give 1 or more")
     if args.features and not (args.captions and args.sentences):

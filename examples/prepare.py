@@ -20,7 +20,7 @@ from vidlankd_hf.utils.errors import show_log
 from vidlankd_hf.utils.io import atomic_write
 
 CONVERSION = {"features_2d", "features_3d", "captions", "output_dir", "max_missing", "width_2d", "width_3d",
-              "remove_overlap"}  # fmt: skip
+              "remove_overlap", "shard_bytes"}  # fmt: skip
 
 
 def main() -> None:

@@ -37,7 +37,10 @@ def main() -> None:
     state = PartialState(cpu=not torch.accelerator.is_available())
     tokenizer = load_tokenizer(args.vokenizer)
     vokenizer = VidLanKDTeacher.from_pretrained(args.vokenizer, trust_remote_code=False)
-    clips = args.load(tokenizer, args.max_length or 128, streams=args.streams, max_unpaired=args.max_unpaired)
+    clips = args.load(
+        tokenizer, args.max_length or 128, streams=args.streams, max_unpaired=args.max_unpaired,
+        streaming=args.streaming, cache_dir=args.cache_dir,
+    )  # fmt: skip
     blocks = load_text_blocks(args.text, tokenizer, args.cache_dir, block_tokens=args.block_tokens or BLOCK_TOKENS)
     info = vokenize(
         vokenizer,

@@ -9,9 +9,11 @@ from helpers import example, parse_command
 
 from vidlankd_hf.cli import CommandLine, read_config
 from vidlankd_hf.evaluation.comparison import options_in
+from vidlankd_hf.utils.yaml_files import read_yaml
 
 RECIPE = {"learning_rate": 0.5, "max_steps": 7}
 ROOT = Path(__file__).parent.parent
+CONVERSION = example("prepare").CONVERSION
 RECIPES = sorted((ROOT / "examples" / "recipes").glob("*.yaml"))
 
 
@@ -71,22 +73,60 @@ def test_bad_file_is_an_error(tmp_path, content, message):
         read_config(tmp_path / "b.yaml", "distill", [])
 
 
+def test_there_is_a_recipe_and_one_with_the_papers_settings_for_each_size():
+    assert [path.stem for path in RECIPES] == ["base", "clip_base", "paper_base", "paper_small", "small"]
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_recipes_are_the_papers(monkeypatch, path):
-    base = path.stem == "base"
+def test_recipes_bound_what_is_kept_and_held_out_and_load_in_other_processes(monkeypatch, path):
+    for script, held_out in (("pretrain_teacher.py", "held_out_videos"), ("distill.py", "held_out_text")):
+        args, data = parse(monkeypatch, script, "--config", path)
+        assert args.save_total_limit == 2 and args.dataloader_num_workers >= 2 and args.bf16 != args.fp16
+        assert getattr(data, held_out) >= 1, "a share of HowTo100M or Wikipedia would take hours to evaluate"
+    args, data = parse(monkeypatch, "pretrain_teacher.py", "--config", path)
+    if path.stem == "clip_base":
+        made = vars(parse_command(monkeypatch, "extract_features", ["--config", path])[0])["output_dir"]
+    else:
+        made = read_config(path, "convert_howto100m", CONVERSION)["output_dir"]
+        assert data.captions == f"{data.features}/captions.jsonl"
+    assert data.streaming and data.features == made
+    teacher = args.output_dir
+    args, data = parse(monkeypatch, "distill.py", "--config", path)
+    assert data.teacher == teacher and data.student in ("small", "base") and path.stem.endswith(data.student)
+
+
+@pytest.mark.parametrize("size", ["small", "base"])
+def test_recipes_with_the_papers_settings_have_them(monkeypatch, size):
+    path, base = RECIPES[0].parent / f"paper_{size}.yaml", size == "base"
     args, data = parse(monkeypatch, "pretrain_teacher.py", "--config", path)
     assert (args.learning_rate, args.warmup_steps, args.max_grad_norm) == (5e-5, 0, 1.0)
     assert (args.weight_decay, args.adam_epsilon, args.max_length, args.max_video_length) == (0.01, 1e-6, 128, 384)
     assert args.per_device_train_batch_size * 4 == (64 if base else 128)  # on the paper's four GPUs
-    assert (data.text_model, data.contrast, data.margin) == (path.stem, "hinge", 1.0)
+    assert (data.text_model, data.contrast, data.margin) == (size, "hinge", 1.0)
     args, data = parse(monkeypatch, "distill.py", "--config", path)
     assert (args.learning_rate, args.warmup_steps) == (2e-4, 5000 if base else 10_000)
-    assert args.per_device_train_batch_size * 4 == 256 and data.student == path.stem
+    assert args.per_device_train_batch_size * 4 == 256 and args.objectives == {"nst": 1, "crd": 1}
     assert (args.max_steps, args.num_train_epochs) == ((500_000, 3.0) if base else (-1, 40))
 
 
-def test_there_are_two_recipes():
-    assert [path.stem for path in RECIPES] == ["base", "small"]
+@pytest.mark.parametrize("size", ["small", "base"])
+def test_other_recipes_differ_from_the_papers_where_its_settings_failed(monkeypatch, size):
+    ours, papers = (read_yaml(RECIPES[0].parent / f"{name}{size}.yaml") for name in ("", "paper_"))
+    assert ours["convert_howto100m"] == papers["convert_howto100m"]
+    differ = {name for part in ours for name in {*ours[part], *papers[part]}
+              if ours[part].get(name) != papers[part].get(name)}  # fmt: skip
+    allowed = {"contrast", "margin", "per_device_train_batch_size", "learning_rate", "warmup_steps", "objectives"}
+    assert differ <= {*allowed, "bf16", "fp16", "output_dir", "teacher"}
+    names = {name for name in ours["distill"] if ours["distill"][name] != papers["distill"].get(name)}
+    assert names == {"teacher", "output_dir", "objectives", "bf16"}
+    if size == "base":
+        clip = read_yaml(RECIPES[0].parent / "clip_base.yaml")
+        places = {"features", "captions", "max_unpaired", "output_dir", "teacher"}
+        for part in ("pretrain_teacher", "distill"):
+            assert {
+                name for name in {*ours[part], *clip[part]} if ours[part].get(name) != clip[part].get(name)
+            } <= places
+    assert ours["pretrain_teacher"]["contrast"] == "infonce" and ours["distill"]["objectives"]["nst"] == 1000
 
 
 def test_saved_settings_repeat_a_run_even_if_the_recipe_has_changed(monkeypatch, tmp_path):

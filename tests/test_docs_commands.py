@@ -110,6 +110,20 @@ def test_wrong_commands_are_noticed(workplace, monkeypatch, code, message):
             check_command(monkeypatch, words)
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "examples" / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_commands_files_and_options_in_the_comments_of_a_recipe_exist(workplace, monkeypatch, path):
+    lines = [line.removeprefix("#") for line in path.read_text().splitlines() if line.startswith("#")]
+    found, text = commands_in("\n".join(line for line in lines if line.startswith("     "))), "\n".join(lines)
+    assert [words[0] for words in found][-3:] == ["vidlankd", "accelerate", "accelerate"]
+    for words in found:
+        check_command(monkeypatch, words)
+    files = re.findall(r"(?:docs|examples|accelerate_configs)/[\w/]+\.\w+", text)
+    files += [f"examples/recipes/{name}" for name in re.findall(r"(?<![\w/])\w+\.yaml", text)]
+    assert len(files) > 5 and not [name for name in files if not (ROOT / name).is_file()]
+    options = set(re.findall(r"--\w+", text)) - OTHER_OPTIONS
+    assert options <= set().union(*(options_of(monkeypatch, n) for n in ("prepare", "pretrain_teacher", "distill")))
+
+
 def options_of(monkeypatch, name: str) -> set[str]:
     """All options of an example."""
     from vidlankd_hf.cli import CommandLine

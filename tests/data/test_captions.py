@@ -6,7 +6,9 @@ import lzma
 
 import pytest
 
+from vidlankd_hf.data import captions, compressed
 from vidlankd_hf.data.captions import Caption, read_captions, remove_rolling_overlap
+from vidlankd_hf.data.compressed import read_parts
 
 # As yt-dlp writes YouTube's recognized speech: each line is shown twice more, and with each new line once more.
 YOUTUBE = """WEBVTT
@@ -280,3 +282,47 @@ def test_captions_that_overlap_in_time_are_all_kept(tmp_path):
 def test_folder_without_subtitles_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="holds no .srt, .vtt, .json3, .srv3, .csv file"):
         read_captions(tmp_path)
+
+
+HOWTO = {f"v{i}": {"start": [0, 2], "end": [2, 4.5], "text": [f"größe {i}", "z\\w" * i]} for i in range(1, 40)}
+ACTIVITYNET = {f"v_{i}": {"timestamps": [[0, 1.25]], "sentences": [f"ü{i}"]} for i in range(40)}
+YOUCOOK = {"database": {f"v{i}": {"annotations": [{"segment": [1, 2], "sentence": "stir"}]} for i in range(40)}}
+
+
+@pytest.mark.parametrize("content", [HOWTO, ACTIVITYNET, YOUCOOK], ids=["howto100m", "activitynet", "youcook2"])
+def test_a_json_file_gives_the_same_captions_in_parts_of_any_size(tmp_path, monkeypatch, content):
+    path = write(tmp_path / "a.json", json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+    expected = read_captions(path)
+    assert len(expected) in (40, 78)
+    for size in (1, 7, 100, 999):
+        monkeypatch.setattr(compressed, "READ_BYTES", size)
+        assert read_captions(path) == expected
+
+
+def test_a_large_json_file_is_read_as_its_captions_are_needed(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.json", HOWTO)
+    monkeypatch.setattr(compressed, "READ_BYTES", 64)
+    read = []
+    monkeypatch.setattr(captions, "read_parts", lambda path: (read.append(part) or part for part in read_parts(path)))
+    texts = captions.iterate_captions(path)
+    next(texts)
+    assert 0 < len(b"".join(read)) < 1000 < path.stat().st_size
+    assert len([*texts]) == 77 and b"".join(read) == path.read_bytes()
+
+
+@pytest.mark.parametrize("size", [50, 10**6])
+@pytest.mark.parametrize(
+    "end, message",
+    [
+        (b'"v9": {"start": [1]', "a.json is not JSON: "),
+        (b'"v1": {"start": [], "end": [], "text": []}}', "'v1' occurs twice"),
+        (b'"a": {"start": [], "end": [], "text": []}} x', r"line 41: must hold a JSON object with an entry.* '} x'"),
+        (b'"a": {"start": [], "end": [], "text": ["gr\xfc\xdfe"]}}', "is not UTF-8 .*probably cp1252"),
+    ],
+)
+def test_faults_at_the_end_of_a_json_file_are_named_in_parts_too(tmp_path, monkeypatch, size, end, message):
+    text = ",\n".join(f"{json.dumps(video)}: {json.dumps(entry)}" for video, entry in HOWTO.items())
+    path = write(tmp_path / "a.json", b"{\n" + text.encode() + b",\n" + end)
+    monkeypatch.setattr(compressed, "READ_BYTES", size)
+    with pytest.raises(ValueError, match=message):
+        read_captions(path)

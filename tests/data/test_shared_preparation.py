@@ -169,8 +169,9 @@ def test_killed_preparation_repeats_only_the_tasks_that_ran(sources, tokenizer, 
 def test_parts_of_captions_hold_each_caption_once_in_order(sources, monkeypatch):
     path = sources / "captions.jsonl"
     whole = read_captions(path)
-    for size in (7, 100, 999, 10**6):
+    for size, read in ((7, 3), (100, 10**6), (999, 100), (10**6, 100), (10**6, 10**6)):
         monkeypatch.setattr(caption_parts, "PART_BYTES", size)
+        monkeypatch.setattr(caption_parts, "READ_BYTES", read)
         source, corrections = CaptionSource(path), caption_parts.Counter()
         assert [caption for part in source.parts() for caption in source.read(part, corrections)] == whole
 

@@ -1,5 +1,6 @@
 """Windows on disk equal the windows in memory, in every epoch; held-out windows are of other videos."""
 
+import numpy as np
 import pytest
 import torch
 from streamed_windows import ids, make_sampler
@@ -107,3 +108,23 @@ def test_number_of_videos_is_held_out_or_by_default_a_share_of_limited_size(load
     monkeypatch.setattr("vidlankd_hf.data.streaming.MOST_HELD_OUT", len(stream) // 4)
     few = split_by_video(stream)[1]
     assert len(many) > len(stream) / 2 > len(few)
+
+
+@pytest.mark.parametrize("shuffle", [None, 5])
+def test_drawn_windows_are_those_of_the_stream(load_windows, shuffle):
+    stream = load_windows(shuffle_videos_seed=shuffle)
+    drawn = stream.draw(9, seed=1)
+    assert len(drawn) == 9 and drawn.with_format(None)["id"] == stream.draw(9, seed=1).with_format(None)["id"]
+    assert drawn.with_format(None)["id"] != stream.draw(9, seed=2).with_format(None)["id"]
+    everything = {row["id"]: row for row in stream.read(range(len(stream)), [0] * len(stream))}
+    for row, described in zip(drawn, drawn.with_format(None)):
+        expected = everything[row["id"]]
+        assert {name: row[name] for name in ("video", "text", "start", "end")} == {
+            name: expected[name] for name in ("video", "text", "start", "end")
+        }
+        assert np.array_equal(row["video_features"], expected["video_features"])
+        assert described["video"] == expected["video"] and "video_features" not in described
+    places = [list(everything).index(row["id"]) for row in drawn]
+    assert places == sorted(places), "so that each shard is read once"
+    with pytest.raises(ValueError, match="cannot draw 10000 of .* windows"):
+        stream.draw(10_000, seed=1)

@@ -10,6 +10,7 @@ from helpers import FEATURE_SIZE, WORDS, make_config, make_teacher, make_tokeniz
 from transformers import AutoConfig, AutoModel, BertModel, RobertaConfig, RobertaForMaskedLM
 
 from vidlankd_hf import TeacherConfig, TeacherTrainer, VideoTextCollator, VidLanKDTeacher, VidLanKDTeacherConfig
+from vidlankd_hf.training import sampler as sampler_module
 from vidlankd_hf.training.sampler import EpochDataset, EpochSampler
 from vidlankd_hf.training.teacher_trainer import recall_at
 
@@ -249,6 +250,12 @@ def test_unknown_contrast_and_invalid_batch_sizes_are_errors(tokenizer, tmp_path
         train("teacher", tmp_path, per_device_train_batch_size=1)
     with pytest.raises(ValueError, match="48 samples.*64"):
         train("teacher", tmp_path, per_device_train_batch_size=64)
+
+
+def test_order_does_not_depend_on_how_many_places_are_listed_at_a_time(monkeypatch):
+    expected = list(EpochSampler(50, 8, seed=3))
+    monkeypatch.setattr(sampler_module, "LISTED", 7)
+    assert list(EpochSampler(50, 8, seed=3)) == expected
 
 
 def test_order_has_complete_steps_and_depends_on_the_epoch_only():

@@ -24,7 +24,7 @@ from .source_files import combined_hash
 from .token_tasks import TokenTasks, type_of_ids
 
 BLOCKS, PIECES = "blocks.npy", "pieces.jsonl"
-PIECE_BYTES = 2**25  # an interruption loses at most this much of blocks.npy, and the tasks in progress
+PIECE_BYTES = 2**22  # an interruption loses at most this much of blocks.npy, and the tasks in progress
 
 
 def write_blocks(texts_to_tokenize: TokenTasks, folder: Path, block_tokens: int) -> dict:

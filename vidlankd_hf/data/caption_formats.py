@@ -16,6 +16,8 @@ from .caption_presets import COLUMNS, read_ego4d, read_msrvtt, read_vatex, read_
 from .subtitles import Rows, read_srt, read_webvtt
 from .youtube_subtitles import read_json3, read_srv3
 
+Text = str | Iterable[str]  # of a file, or its parts in order
+MOST_ENTRY = 2**30  # characters of an entry that is read in parts
 SUBTITLE_SUFFIXES = (".srt", ".vtt", ".json3", ".srv3", ".csv")
 _COMPRESSIONS = (".xz", ".gz", ".bz2")
 
@@ -41,21 +43,27 @@ def detect_format(path: Path, text: str) -> str:
         return suffix[1:]
     if suffix == ".csv":
         return "howto100m"
-    if suffix == ".json":
-        name, first = next(_entries(text, path), ("", None))
-        if name == "database":
-            return "youcook2"
-        if isinstance(first, dict):
-            if {"timestamps", "sentences"} <= set(first):
-                return "activitynet"
-            if {"start", "end", "text"} <= set(first):
-                return "howto100m"
+    if suffix == ".json" and (kind := format_of_entries(path, text)):
+        return kind
     if suffix == ".txt" and "\t" in text.partition("\n")[0]:
         return "msvd"
     raise ValueError(
         f"{path} has an unknown format (suffix {suffix!r}): give .jsonl, .srt, .vtt, .json3, .srv3, a table with "
         f"--caption_columns, or set --caption_format, format= in Python ({', '.join(FORMATS)})"
     )
+
+
+def format_of_entries(path: Path, text: Text) -> str | None:
+    """The format of a .json file, by its first entry; None if it is unknown."""
+    name, first = next(_entries(text, path), ("", None))
+    if name == "database":
+        return "youcook2"
+    if isinstance(first, dict):
+        if {"timestamps", "sentences"} <= set(first):
+            return "activitynet"
+        if {"start", "end", "text"} <= set(first):
+            return "howto100m"
+    return None
 
 
 def read_jsonl(text: str, path: Path) -> Rows:
@@ -80,9 +88,9 @@ def _lines(text: str, path: Path) -> Iterator[tuple[str, str]]:
             yield f"{name}, line {number}", line
 
 
-def read_howto100m(text: str, path: Path) -> Rows:
+def read_howto100m(text: Text, path: Path) -> Rows:
     """Reads `{video: {"start": [], "end": [], "text": []}}`, or the CSV file of one video."""
-    if suffix_of(path) == ".csv":
+    if isinstance(text, str) and suffix_of(path) == ".csv":
         yield from _read_csv(text, path)
         return
     for video, entry in _entries(text, path):
@@ -127,7 +135,7 @@ def _number(text: str) -> float | str:
         return text
 
 
-def read_activitynet(text: str, path: Path) -> Rows:
+def read_activitynet(text: Text, path: Path) -> Rows:
     """Reads `{video: {"timestamps": [[start, end]], "sentences": []}}`."""
     for video, entry in _entries(text, path):
         where = f"{path}, video {video!r}"
@@ -139,7 +147,7 @@ def read_activitynet(text: str, path: Path) -> Rows:
         yield from _numbered(rows, video, where)
 
 
-def read_youcook2(text: str, path: Path) -> Rows:
+def read_youcook2(text: Text, path: Path) -> Rows:
     """Reads `{"database": {video: {"annotations": [{"segment": [start, end], "sentence"}]}}}`."""
     database = dict(_entries(text, path)).get("database")
     if not isinstance(database, dict):
@@ -168,25 +176,95 @@ class DuplicateName(ValueError):
     """A name occurs twice in a JSON object."""
 
 
-def _entries(text: str, path: Path) -> Iterator[tuple[str, Any]]:
+class NotEntries(ValueError):
+    """A JSON file holds something other than an object with an entry for each video."""
+
+
+def _entries(text: Text, path: Path) -> Iterator[tuple[str, Any]]:
     """Parses the entries of a JSON object one by one, since HowTo100M's file is several gigabytes."""
+    source = _Source(text, path)
     decoder = json.JSONDecoder(object_pairs_hook=lambda pairs: _unique(pairs, path))
-    position, end, names = _expect(r"\s*\{\s*", text, 0, path), re.compile(r"\s*\}\s*$"), set[str]()
-    while not end.match(text, position):
-        if names:
-            position = _expect(r"\s*,\s*", text, position, path)
-        try:
-            name, position = decoder.raw_decode(text, position)
-            position = _expect(r"\s*:\s*", text, position, path)
-            value, position = decoder.raw_decode(text, position)
-        except DuplicateName:
-            raise
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path} is not JSON: {error}") from error
+    names, begin, comma = set[str](), re.compile(r"\s*\{\s*"), re.compile(r"\s*,\s*")
+    colon, end = re.compile(r"\s*:\s*"), re.compile(r"\s*\}\s*$")
+    source.position = source.retry(lambda: (source.expect(begin, source.position), None))[0]
+    while not source.ends_with(end):
+
+        def entry() -> tuple[int, Any]:
+            position = source.expect(comma, source.position) if names else source.position
+            name, position = decoder.raw_decode(source.text, position)
+            value, position = decoder.raw_decode(source.text, source.expect(colon, position))
+            return position, (name, value)
+
+        source.position, (name, value) = source.retry(entry)
         if name in names:
             raise DuplicateName(f"{path}: {name[:80]!r} occurs twice: keep one of the two")
         names.add(name)
         yield name, value
+
+
+class _Source:
+    """The text of a JSON file, of which only the part from `position` on is in memory.
+
+    Args:
+        text: The text, or its parts.
+        path: The file, for messages.
+    """
+
+    def __init__(self, text: Text, path: Path):
+        self.parts = iter(() if isinstance(text, str) else text)
+        self.text = text if isinstance(text, str) else next(self.parts, "")
+        self.path, self.position, self.lines, self.characters = path, 0, 0, 0  # the last two: before `text`
+
+    def retry(self, parse: Callable[[], tuple[int, Any]]) -> tuple[int, Any]:
+        """What `parse` returns, a position first; reads on while it fails, or ends where the text in memory ends."""
+        while True:
+            try:
+                parsed = parse()
+                if parsed[0] < len(self.text) or not self._read_on():
+                    return parsed
+            except DuplicateName:
+                raise
+            except (ValueError, RecursionError) as error:
+                if isinstance(error, RecursionError) or not self._read_on():
+                    raise self._explained(error) from error
+
+    def ends_with(self, end: re.Pattern) -> bool:
+        """Whether only `end` is left."""
+        while (found := end.match(self.text, self.position) is not None) and self._read_on():
+            pass
+        return found
+
+    def expect(self, pattern: re.Pattern, position: int) -> int:
+        match = pattern.match(self.text, position)
+        if match is None:
+            line = self.lines + self.text.count("\n", 0, position) + 1
+            raise NotEntries(
+                f"{self.path}, line {line}: must hold a JSON object with an entry for each video, but has "
+                f"{self.text[position : position + 40]!r}"
+            )
+        return match.end()
+
+    def _read_on(self) -> bool:
+        """Adds at least as much as there is, so that long entries are not parsed often; false if nothing is left."""
+        left = self.text[self.position :]
+        if len(left) > MOST_ENTRY:
+            return False
+        found, size = [left], 0
+        while size <= len(left) and (part := next(self.parts, None)) is not None:
+            found.append(part)
+            size += len(part)
+        if size:
+            self.lines += self.text.count("\n", 0, self.position)
+            self.characters += self.position
+            self.text, self.position = "".join(found), 0
+        return size > 0
+
+    def _explained(self, error: Exception) -> Exception:
+        if isinstance(error, NotEntries):
+            return error
+        if isinstance(error, json.JSONDecodeError) and self.characters:
+            return ValueError(f"{self.path} is not JSON: {error.msg}: char {self.characters + error.pos}")
+        return ValueError(f"{self.path} is not JSON: {error}")
 
 
 def _unique(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
@@ -196,17 +274,6 @@ def _unique(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
         twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
         raise DuplicateName(f"{path}: {twice[:80]!r} occurs twice: keep one of the two")
     return fields
-
-
-def _expect(pattern: str, text: str, position: int, path: Path) -> int:
-    match = re.compile(pattern).match(text, position)
-    if match is None:
-        line = text.count("\n", 0, position) + 1
-        raise ValueError(
-            f"{path}, line {line}: must hold a JSON object with an entry for each video, but has "
-            f"{text[position : position + 40]!r}"
-        )
-    return match.end()
 
 
 READERS: dict[str, Callable[[str, Path], Rows]] = {
@@ -224,5 +291,11 @@ READERS: dict[str, Callable[[str, Path], Rows]] = {
     "vatex": read_vatex,
     "vatex_youtube": read_vatex_youtube,
     "ego4d": read_ego4d,
+}
+BY_ENTRY: dict[str, Callable[[Text, Path], Rows]] = {  # readers of .json that need not have all of it in memory
+    "howto100m": read_howto100m,
+    "sentencified_htm": read_howto100m,
+    "activitynet": read_activitynet,
+    "youcook2": read_youcook2,
 }
 FORMATS = (*READERS, *COLUMNS)  # COLUMNS are for tables; see caption_tables.py

@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 from .caption_formats import suffix_of
 from .caption_tables import is_table, read_table
-from .captions import TABLE, Caption, Reading, caption_files, checked_captions, iterate_captions, read_file
+from .captions import TABLE, Caption, Reading, caption_files, checked_captions, iterate_captions, open_file, read_file
 from .characters import decode, marked_encoding
-from .compressed import is_compressed, read_bytes
+from .compressed import is_compressed
 
-PART_BYTES = 2**26  # about 600,000 captions, which take a process some seconds
+PART_BYTES = 2**26  # about 600,000 captions, which take a process a minute
+READ_BYTES = 2**20  # of a part, in memory at a time
 
 
 class CaptionPart(NamedTuple):
@@ -76,10 +77,12 @@ class CaptionSource(NamedTuple):
             yield TABLE, read_table(self.path, self.format, self.columns, self.encoding), False
         elif part.end is not None:
             (file,) = part.files
-            yield read_file(file, decode(_lines(file, part.begin, part.end), file, None), "jsonl")
+            for begin in range(part.begin, part.end, READ_BYTES):
+                lines = _lines(file, begin, min(part.end, begin + READ_BYTES))
+                yield read_file(file, decode(lines, file, None), "jsonl")
         else:
             for file in part.files:
-                yield read_file(file, decode(read_bytes(file), file, self.encoding), self.format)
+                yield open_file(file, self.encoding, self.format)
 
 
 def _lines(file: Path, begin: int, end: int) -> bytes:

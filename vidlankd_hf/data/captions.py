@@ -11,10 +11,19 @@ from typing import Any, NamedTuple
 from ..utils.folders import files_below, is_media, listed
 from ..utils.messages import nearest, number_of
 from .account import Account
-from .caption_formats import FORMATS, READERS, SUBTITLE_SUFFIXES, detect_format, suffix_of, video_name
+from .caption_formats import (
+    BY_ENTRY,
+    FORMATS,
+    READERS,
+    SUBTITLE_SUFFIXES,
+    detect_format,
+    format_of_entries,
+    suffix_of,
+    video_name,
+)
 from .caption_tables import is_table, read_table, table_files
-from .characters import decode, without_margins
-from .compressed import read_bytes
+from .characters import decode, decoded_parts, without_margins
+from .compressed import read_bytes, read_parts
 from .rolling_captions import remove_rolling_overlap
 from .subtitles import Rows, has_word_times
 
@@ -175,7 +184,18 @@ def readings_of(
         yield TABLE, read_table(path, format, columns, encoding, account), False
         return
     for file in caption_files(path, account):
-        yield read_file(file, decode(read_bytes(file), file, encoding), format)
+        yield open_file(file, encoding, format)
+
+
+def open_file(file: Path, encoding: str | None, format: str | None) -> Reading:
+    """The format of a file, its rows, and whether its lines repeat those before them."""
+    if suffix_of(file) == ".json" and encoding is None and format in (None, *BY_ENTRY):
+        text, begin = itertools.tee(decoded_parts(read_parts(file), lambda: read_bytes(file), file))
+        kind = format or format_of_entries(file, begin)
+        del begin  # which would keep all parts
+        if kind is not None:
+            return kind, BY_ENTRY[kind](text, file), kind == "howto100m"
+    return read_file(file, decode(read_bytes(file), file, encoding), format)
 
 
 def read_file(file: Path, text: str, format: str | None) -> Reading:

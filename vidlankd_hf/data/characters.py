@@ -3,6 +3,7 @@
 import codecs
 import re
 import unicodedata
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 # Invisible characters of other categories: combining grapheme joiner, fillers, Braille blank.
@@ -81,6 +82,26 @@ def decode(content: bytes, path: Path, encoding: str | None = None) -> str:
         f"{path} is not {known.upper().removesuffix('-SIG')} (byte {wrong}), but probably {guess}: if so, give "
         f"--caption_encoding {guess} (encoding= in read_captions), or convert it, for example with iconv"
     )
+
+
+def decoded_parts(parts: Iterable[bytes], whole: Callable[[], bytes], path: Path) -> Iterator[str]:
+    """Decodes a file by parts, as [`decode`] does; `whole` returns its content, for other encodings and errors."""
+    decoder, first = codecs.getincrementaldecoder("utf-8")(), True
+    for part in parts:
+        if first and (marked_encoding(part) or 0 in part[:_SAMPLE]):
+            yield decode(whole(), path)
+            return
+        first = False
+        try:
+            yield decoder.decode(part)
+        except UnicodeDecodeError:
+            decode(whole(), path)  # raises an error that says what is wrong
+            raise
+    try:
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        decode(whole(), path)
+        raise
 
 
 def _guess(content: bytes) -> str:

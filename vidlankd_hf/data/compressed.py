@@ -23,16 +23,17 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         ValueError: The file cannot be read, is damaged, or expands to more than 200 times its size (and 64 MiB).
     """
-    return b"".join(_parts(path))
+    return b"".join(read_parts(path))
 
 
 def check_expansion(path: Path) -> None:
     """Reads a compressed file to its end, or until it has expanded too much; raises as [`read_bytes`] does."""
-    for _ in _parts(path) if is_compressed(path) else ():
+    for _ in read_parts(path) if is_compressed(path) else ():
         pass
 
 
-def _parts(path: Path) -> Iterator[bytes]:
+def read_parts(path: Path) -> Iterator[bytes]:
+    """The content of a file, as [`read_bytes`] reads it, in parts of 1 MiB."""
     try:
         most, size = FREE_BYTES + MOST_RATIO * path.stat().st_size, 0
         with open_decompressed(path) as file:

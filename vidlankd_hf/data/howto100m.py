@@ -6,6 +6,7 @@ nor durations: step i of a stream gets the time (i + 0.5) / rate, and a video wi
 """
 
 import json
+import os
 import re
 import shutil
 import zlib
@@ -129,7 +130,13 @@ class _Conversion:
         """Runs all tasks that are not done, and joins what they wrote."""
         tasks = SharedTasks(self.folder, self.num_proc)
         tasks.folder.mkdir(exist_ok=True)
-        path, counts, shards = self.folder / MISSES, Counter({"videos": 0, "captions": 0}), []
+        counts: dict[str, int] = {"videos": 0, "captions": 0}
+        write_manifest(self.folder, STREAMS, self._join(tasks, counts), **{COUNTS: counts})
+        tasks.remove()
+
+    def _join(self, tasks: SharedTasks, counts: dict[str, int]) -> Iterator[dict]:
+        """Joins the captions and misses of all tasks; yields the result of each shard, and counts in the end."""
+        path, held = self.folder / MISSES, set[str]()
         with open(path, "wb") as list_of_misses, atomic_file(self.folder / "captions.jsonl") as out:
             misses = Misses(list_of_misses)
             for name, result in self._shards(tasks):
@@ -141,14 +148,15 @@ class _Conversion:
                     raise
                 if "shard" in result:
                     out.write((tasks.folder / f"{name}.captions").read_bytes())
-                    shards.append(result["shard"])
-                    counts.update({"videos": len(result["shard"]["videos"]), "captions": result["captions"]})
-        held = {shard["name"] for shard in shards if shard["videos"]}
+                    counts["videos"] += len(result["shard"]["videos"])
+                    counts["captions"] += result["captions"]
+                    if result["shard"]["videos"]:
+                        held.add(result["shard"]["name"])
+                    yield result["shard"]
         for left in self.folder.glob("shard-*.safetensors*"):  # of an earlier plan
             if left.name.partition(".")[0] + ".safetensors" not in held:
                 left.unlink()
-        write_manifest(self.folder, STREAMS, shards, **{COUNTS: {**counts, **misses.counts}})
-        tasks.remove()
+        counts |= misses.counts
 
     def _shards(self, tasks: SharedTasks) -> Iterator[tuple[str, dict]]:
         """Yields name and result of the plan and of each shard."""
@@ -165,7 +173,7 @@ class _Conversion:
 
     def _make_plan(self, tasks: Path, name: str, _: None) -> dict:
         """Lists the videos of each shard, with their files and captions, and what is missing."""
-        files, twice = dict[str, dict[str, Path]](), set[str]()
+        files, twice = dict[str, dict[str, str]](), set[str]()  # a Path takes five times the memory
         for stream, folder in (("frame", self.features_2d), ("clip", self.features_3d)):
             files[stream] = {}
             for video, path in _files(folder):
@@ -183,7 +191,7 @@ class _Conversion:
                     misses.check(self.max_missing, self.folder / MISSES)
 
             for video in sorted(twice):
-                miss(video, "two files", str(files["frame"].get(video) or files["clip"][video]))
+                miss(video, "two files", files["frame"].get(video) or files["clip"][video])
             for video in sorted(videos - twice):
                 for stream, dimension in (("frame", "2D"), ("clip", "3D")):
                     if video not in files[stream]:
@@ -201,7 +209,7 @@ class _Conversion:
                     continue
                 entries = list(spoken)
                 paths: list[list[Any]] = [
-                    [str(files[stream][video]), *_identity(files[stream][video])] for stream in STREAMS
+                    [files[stream][video], *_identity(Path(files[stream][video]))] for stream in STREAMS
                 ]
                 lines = [(caption.start, caption.end, caption.text) for _, caption in entries]
                 row = (json.dumps([video, paths, self.widths, entries[0][0], lines]) + "\n").encode()
@@ -273,12 +281,13 @@ def _identity(path: Path) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns]
 
 
-def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+def _files(folder: Path) -> Iterator[tuple[str, str]]:
     """Yields (video, path) for the .npy files in a folder and its subfolders."""
-    paths = sorted(path for path in folder.rglob("*") if _SUFFIX.search(path.name))
+    found = ((where, name) for where, _, names in os.walk(folder) for name in names if _SUFFIX.search(name))
+    paths = sorted(os.path.join(where, name) for where, name in found)
     if not paths:
         raise ValueError(f"{folder} is not a folder with a .npy file for each video: give the folder of the features")
-    yield from ((_SUFFIX.sub("", path.name), path) for path in paths)
+    yield from ((_SUFFIX.sub("", os.path.basename(path)), path) for path in paths)
 
 
 def _read(path: Path, stream: str, width: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -111,7 +111,8 @@ class VideoNames:
         self._ids = set(video_ids)
         self._by_stem = defaultdict(list)
         for video in video_ids:
-            self._by_stem[_SUFFIX.sub("", video)].append(video)
+            if (stem := _SUFFIX.sub("", video)) != video:  # a name without suffix is found as it is
+                self._by_stem[stem].append(video)
         self.found: dict[str, str] = {}
 
     def find(self, name: str) -> str | None:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from torch.utils.data import Dataset
+from datasets import Dataset
+from torch.utils.data import Dataset as TorchDataset
 
 from ..utils.json_files import read_json
 from ..utils.messages import number_of
@@ -20,7 +21,7 @@ HELD_OUT_SHARE = 0.05  # of the videos, by default
 MIN_VIDEOS = 64  # per shard, so that a batch has clips of several videos
 
 
-class VideoTextStream(Dataset):
+class VideoTextStream(TorchDataset):
     """The windows of [`load_video_text`] as a map-style data set on disk; returned with `streaming=True`.
 
     Windows are numbered shard by shard. A shard has the windows of one feature shard (a "file" in the code below), or
@@ -122,15 +123,47 @@ class VideoTextStream(Dataset):
         """
         rows = []
         for index, epoch in zip(indices, epochs):
-            file = int(np.searchsorted(self._before_file, index, side="right")) - 1
-            window = int(self._begins[file] + index - self._before_file[file])
-            shard = self._shard(file)
-            clip = None
-            if self._others is not None:
-                other_file, other = self._others.of(file, shard.locate(window)[0])
-                clip = self._shard(other_file).features, self._shard(other_file).entry(other)
+            shard, window, other = self._locate(index)
+            clip = None if other is None else (other[0].features, other[0].entry(other[1]))
             rows.append(shard.sample(window, epoch, self.seed, self.streams, self.mil_candidates, clip))
         return rows
+
+    def _locate(self, index: int) -> tuple[WindowShard, int, tuple[WindowShard, int] | None]:
+        """The shard of a window, its number there, and the other video whose clip it has, with its shard."""
+        file = int(np.searchsorted(self._before_file, index, side="right")) - 1
+        window = int(self._begins[file] + index - self._before_file[file])
+        shard = self._shard(file)
+        if self._others is None:
+            return shard, window, None
+        other_file, other = self._others.of(file, shard.locate(window)[0])
+        return shard, window, (self._shard(other_file), other)
+
+    def draw(self, count: int, seed: int) -> Dataset:
+        """Draws windows at random, in memory that does not depend on the amount of data.
+
+        Args:
+            count: Number of windows.
+            seed: Seed of the draw.
+
+        Returns:
+            A data set like that of [`load_video_text`] without streaming, in the order of this one. Its features are
+            read when a row is accessed, and it is the same in every epoch.
+
+        Raises:
+            ValueError: There are fewer windows.
+        """
+        if not 1 <= count <= len(self):
+            raise ValueError(f"cannot draw {count} of {number_of(len(self), 'window')}: give 1 to {len(self)}")
+        rows = []
+        for index in np.sort(np.random.default_rng(seed).choice(len(self), count, replace=False)).tolist():
+            shard, window, other = self._locate(index)
+            entry = None if other is None else other[0].entry(other[1])
+            rows.append({**shard.describe(*shard.locate(window), other=entry), "window": index})
+        return Dataset.from_list(rows).with_transform(self._read_rows)
+
+    def _read_rows(self, rows: dict[str, list]) -> dict[str, list]:
+        read = self.read(rows["window"], [0] * len(rows["window"]))
+        return {name: [row[name] for row in read] for name in read[0]}
 
     def _shard(self, file: int) -> WindowShard:
         if file not in self._open:

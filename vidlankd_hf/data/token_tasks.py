@@ -1,6 +1,6 @@
 """Tokenizes texts in tasks of some batches each, which several processes share.
 
-A task stores the tokens of its batches in `tasks/text-<first row>.npz`; the process that writes the blocks takes them
+A task stores the tokens of its batches in `tasks/rows-<first row>.npz`; the process that writes the blocks takes them
 from there in order, and removes the file.
 """
 
@@ -22,7 +22,7 @@ from .shared_tasks import SharedTasks, TasksRemoved
 from .tokenization import special_tokens_around, tokenize
 from .vocabulary import tokenizer_fingerprint
 
-TASK_CHARACTERS = 2**24  # about 4 million tokens, which take a process about ten seconds
+TASK_CHARACTERS = 2**22  # about a million tokens, which take a process about three seconds
 LEAST_ROOM = 4  # a window of the teacher must hold this many tokens of text
 Tokenized = tuple[int, int, np.ndarray, AlignedTexts | None]  # texts in a batch, those without tokens, ids, alignment
 Group = tuple[int, list[list]]  # row of the first text, and batches of texts
@@ -162,10 +162,10 @@ def _tasks(batches: Iterable[list]) -> Iterator[tuple[str, Group]]:
         group.append(batch)
         characters += sum(len(text) for text in batch if isinstance(text, str))
         if characters >= TASK_CHARACTERS:
-            yield f"text-{first:012d}", (first, group)
+            yield f"rows-{first:012d}", (first, group)
             first, group, characters = first + sum(map(len, group)), [], 0
     if group:
-        yield f"text-{first:012d}", (first, group)
+        yield f"rows-{first:012d}", (first, group)
 
 
 def _tokenize_group(

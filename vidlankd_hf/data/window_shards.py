@@ -56,8 +56,7 @@ def prepare_windows(
     It verifies the files once per run and machine, and divides again if they are damaged. Calls of several
     processes at the same time, also on several machines with a common `cache_dir`, share the work.
 
-    Memory of a process holds the captions of one part (64 MiB of JSON lines, or the text of one caption file), the
-    captions of one shard, and the names of all videos.
+    Memory of a process holds the captions of one shard, and the names of all videos.
 
     Args:
         features, captions, caption_format, remove_overlap, caption_encoding, caption_columns, max_unpaired: See
@@ -176,18 +175,29 @@ class WindowShard(Windows):
             A row with the columns of [`load_video_text`].
         """
         video, number = self.locate(window)
-        entry = self.entry(video)
-        name, shard = entry["video"], self.features
-        shift = shift_of(seed, epoch, name)
-        text, start, end = self.read(video, number, shift)
-        if clip is not None:
-            shard, entry = clip
-            start, end = 0.0, entry["duration"]
-        features, times = shard.read_span(entry, streams, start, end)
-        row = {"id": f"{name}#{number}", "video": entry["video"], "text": text, "start": start, "end": end}
+        shard, entry = (self.features, self.entry(video)) if clip is None else clip
+        shift = shift_of(seed, epoch, self.entry(video)["video"])
+        row = self.describe(video, number, shift, None if clip is None else entry)
         if mil_candidates is not None:
             row["candidates"] = self.read_around(video, number, shift, mil_candidates)
+        features, times = shard.read_span(entry, streams, row["start"], row["end"])
         return {**row, "video_features": features, "times": times}
+
+    def describe(self, video: int, number: int, shift: float = 0.0, other: dict | None = None) -> dict:
+        """The columns of a window that are not read from features.
+
+        Args:
+            video: Position of the video in this shard.
+            number: Number of the window in the video.
+            shift: From [`shift_of`].
+            other: Index entry of another video, whose complete clip goes with the window.
+        """
+        name = self.entry(video)["video"]
+        text, start, end = self.read(video, number, shift)
+        if other is not None:
+            start, end = 0.0, other["duration"]
+        clip = name if other is None else other["video"]
+        return {"id": f"{name}#{number}", "video": clip, "text": text, "start": start, "end": end}
 
     def entry(self, video: int) -> dict:
         """The entry of a video in the features' index."""

@@ -29,7 +29,7 @@ from .windows import make_windows
 
 logger = logging.getLogger(__name__)
 
-BUFFER_CHARACTERS = 64 * 2**20  # of captions, before they are written
+BUFFER_CHARACTERS = 2**23  # of captions, before they are written
 UNPAIRED = "unpaired.jsonl"
 Places = list[list[int]]  # begin, length and CRC-32 of the captions of one shard in a file
 
@@ -125,10 +125,12 @@ class WindowWriter:
                     out.write(content)
                 pending.clear()
 
-            captions = self.source.read(part, corrections)
+            captions, video, shard = self.source.read(part, corrections), None, ""
             for caption in iterate_pairs(store, captions, unpaired, self.names):
+                if caption.video != video:
+                    video, shard = caption.video, store.entry(caption.video)["shard"]
                 row = json.dumps(caption) + "\n"
-                pending[store.entry(caption.video)["shard"]].append(row)
+                pending[shard].append(row)
                 held += len(row)
                 if held > BUFFER_CHARACTERS:
                     flush()

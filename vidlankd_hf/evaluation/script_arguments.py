@@ -48,6 +48,11 @@ class GroundingArguments(PairingArguments):
     )
     videos: str | None = HfArg(default=None, help="folder of the video files, for the frames; default: the world's")
     max_length: int | None = HfArg(default=None, help="tokens per window; default: 128, for the world 32")
+    streaming: bool = HfArg(
+        default=False, help="read captions from disk, and search --num_clips clips that are drawn at random"
+    )
+    num_clips: int = HfArg(default=50_000, help="clips to search with --streaming; all if there are fewer")
+    cache_dir: str = HfArg(default="outputs/cache", help="folder of prepared captions with --streaming")
     num_nearest: int = HfArg(default=6, help="clips shown for each token")
     heat_clip: str | None = HfArg(default=None, help="id of the heat map's clip; default: one near the sentence")
     window: int = HfArg(default=1, help="video steps that the encoder sees for each step of the heat map")

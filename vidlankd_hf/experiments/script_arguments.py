@@ -21,7 +21,8 @@ class VokenizationArguments(PairingArguments):
     block_tokens: int | None = HfArg(default=None, help="text tokens per block; default: 126, for the world 30")
     max_length: int | None = HfArg(default=None, help="tokens per window; default: 128, for the world 32")
     max_video_length: int = HfArg(default=384, help="video steps per clip")
-    cache_dir: str = HfArg(default="outputs/cache", help="where tokenized text is kept")
+    streaming: bool = HfArg(default=False, help="read captions from disk, in memory that does not grow with the data")
+    cache_dir: str = HfArg(default="outputs/cache", help="folder of tokenized text, and of captions with --streaming")
     seed: int = HfArg(default=0, help="seed for choosing the clips")
     batch_size: int = HfArg(default=64, help="blocks per batch")
 

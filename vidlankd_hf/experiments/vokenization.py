@@ -27,6 +27,7 @@ from tqdm.auto import tqdm
 
 from ..data.sealed_json import sealed
 from ..data.shared_tasks import SharedTasks, TasksRemoved
+from ..data.streaming import VideoTextStream
 from ..data.text_blocks import TextBlocks, read_vokens_info
 from ..data.vocabulary import vocabulary_fingerprint
 from ..evaluation.grounding import check_video_encoder, encode_clips
@@ -43,7 +44,7 @@ def vokenize(
     vokenizer: VidLanKDTeacher,
     tokenizer,
     blocks: TextBlocks,
-    clips: Dataset,
+    clips: Dataset | VideoTextStream,
     folder: str | Path,
     num_vokens: int = 50_000,
     seed: int = 0,
@@ -83,8 +84,10 @@ def vokenize(
     if vocabulary_fingerprint(tokenizer) != blocks.info["vocabulary"]:
         raise ValueError("the blocks were made with another tokenizer: make them with the vokenizer's tokenizer")
     vokenizer.eval().to(state.device)
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(clips))[:num_vokens])
-    clips = clips.select(chosen)
+    if isinstance(clips, VideoTextStream):
+        clips = clips.draw(num_vokens, seed)
+    else:
+        clips = clips.select(np.sort(np.random.default_rng(seed).permutation(len(clips))[:num_vokens]))
     work = _Vokenization(folder, vokenizer, tokenizer, blocks, clips, max_video_length, batch_size)
 
     def help_in(_: Path) -> bool:

@@ -14,10 +14,8 @@ COMMANDS = {
     "make-world": "make_world", "extract": "extract_features", "inspect": "inspect_data", "prepare": "prepare",
     "teacher": "pretrain_teacher", "vokenize": "vokenize", "distill": "distill", "probe": "probe", "ground": "ground",
     "finetune": "finetune", "evaluate": "evaluate_all", "ablate": "ablate", "reproduce": "reproduce",
-    "real-nouns": "real_nouns",
-    "demo": "demo", "plot": "plot_run",
-    "convert": "convert_original", "convert-howto100m": "convert_howto100m",
-    "import-features": "import_features",
+    "real-nouns": "real_nouns", "demo": "demo", "plot": "plot_run", "convert": "convert_original",
+    "convert-howto100m": "convert_howto100m", "import-features": "import_features",
 }  # fmt: skip
 
 
