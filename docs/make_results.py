@@ -83,7 +83,8 @@ def ablation_results() -> dict[str, str]:
             if row["gap_closed"]:
                 found[f"ablation.{row['student']}.gap"] = f"{round(100 * row['gap_closed']['mean'])} %"
             found[f"ablation.{row['student']}.teacher"] = f"{row['teacher']['mean']:.2f}"
-    found["ablation-costs"] = table(["student", "steps", "TFLOP"], costs.values())
+    if costs:
+        found["ablation-costs"] = table(["student", "steps", "TFLOP"], costs.values())
     return found
 
 
@@ -247,7 +248,8 @@ def draw_figures() -> None:
     for name in TABLES:
         if rows := ablations.table_rows(name, kept):
             ablations.draw(name, rows, kept, EVIDENCE / "ablations" / f"{name}.png")
-    draw_tradeoff(points(kept), EVIDENCE / "ablations" / "tradeoff.png")
+    if kept:
+        draw_tradeoff(points(kept), EVIDENCE / "ablations" / "tradeoff.png")
     for name in ("step-small", "step-base", "step-small-amd"):
         content = read(f"{name}/step.json")
         draw_step(content["rows"], content["machine"], EVIDENCE / name / "step.png")

@@ -13,7 +13,9 @@ from helpers import make_student, make_teacher, make_tokenizer, refusal
 from vidlankd_hf import VidLanKDStudent, VidLanKDTeacher, VidLanKDTeacherConfig, bert_config
 from vidlankd_hf.experiments import grid
 from vidlankd_hf.experiments.ablations.report import write_table
+from vidlankd_hf.experiments.ablations.run_seed import steps_of_seed
 from vidlankd_hf.experiments.ablations.runs import SeedRuns
+from vidlankd_hf.experiments.ablations.scores import Scoring
 from vidlankd_hf.experiments.ablations.tables import ROWS, TABLES, TEACHERS, WORLD_TABLES
 from vidlankd_hf.experiments.ablations.tradeoff import points
 from vidlankd_hf.experiments.flops import step_flops
@@ -89,7 +91,7 @@ def test_table_holds_means_and_deviations_over_seeds_and_the_gap_of_each_seed(tm
     assert rows["crd"]["mean"]["mean"] == pytest.approx(0.55)
     # Seed 1: (.5 - .3) / (.9 - .3); seed 2: (.6 - .4) / (.9 - .4).
     assert rows["crd"]["gap_closed"]["mean"] == pytest.approx((1 / 3 + 0.4) / 2)
-    assert "| CRD (weight 1) | 0.75 ± 0.21 |" in text and "37 %" in text and "0.30" in text
+    assert "| CRD (weight 1.5) | 0.75 ± 0.21 |" in text and "37 %" in text and "0.30" in text
     assert (tmp_path / "figure.png").stat().st_size > 5000
 
 
@@ -118,6 +120,29 @@ def seed_runs(folder, config=None):
     return SeedRuns(1, folder / "models", folder / "results", config)
 
 
+def test_students_of_the_world_continue_one_language_model_for_each_model_type_and_tokenizer(tmp_path):
+    runs = seed_runs(tmp_path)
+    starts = {name: runs.starts_from(name) for name in ROWS}
+    assert starts["continue"] is None and len({*starts.values()} - {None}) == 5
+    assert starts["text_only"] == starts["crd"] == starts["by_image_teacher"] == starts["clip_crd"]
+    assert starts["roberta_crd"] == starts["roberta_text_only"] != starts["roberta_bpe_crd"]
+    run = runs.language_model_run("roberta_bpe_crd")
+    assert run.folder == starts["roberta_bpe_crd"] and run.settings["student_model_type"] == "roberta"
+    assert run.settings["objectives"] == {} and run.settings["max_steps"] > runs.student_recipe["max_steps"]
+    assert run.settings["tokenizer"] == str(runs.byte_level_tokenizer)
+
+
+def test_language_model_is_trained_once_before_its_students(tmp_path):
+    steps = {step.name: step for step in steps_of_seed(seed_runs(tmp_path), ["crd", "nst"], Scoring(), None)}
+    assert steps["seed 1, bert_language_model"].needs == ("seed 1, teacher",)
+    assert all("seed 1, bert_language_model" in steps[f"seed 1, {name}"].needs for name in ("crd", "nst"))
+    assert len(steps) == 5  # with the world and the teacher
+
+
+def test_students_on_own_data_start_as_the_settings_say(config, tmp_path):
+    assert not any(map(seed_runs(tmp_path, config).starts_from, ROWS))
+
+
 def test_results_with_other_settings_are_refused(tmp_path):
     runs = seed_runs(tmp_path)
     (tmp_path / "results").mkdir()
@@ -130,7 +155,10 @@ def test_results_with_other_settings_are_refused(tmp_path):
 
 
 def test_committed_results_suffice_for_their_tables(tmp_path):
-    for folder in sorted((ROOT / "docs" / "evidence" / "ablations").glob("seed-*")):
+    folders = sorted((ROOT / "docs" / "evidence" / "ablations").glob("seed-*"))
+    if not folders:
+        pytest.skip("no rows are committed")
+    for folder in folders:
         runs = SeedRuns(int(folder.name.removeprefix("seed-")), tmp_path, folder)
         stored = {path.stem for path in folder.iterdir()}
         assert stored and all(runs.result(name) is not None for name in stored), folder

@@ -39,10 +39,15 @@ def steps_of_seed(
         steps.append(step("world", partial(make_world, runs), (), False))
     if any(ROWS[name].byte_level for name in pending):
         steps.append(step("byte-level tokenizer", partial(make_tokenizer, runs), of_world, False))
-    for teacher in dict.fromkeys(ROWS[name].teacher for name in pending):
+    starts = {folder.name: name for name in pending if (folder := runs.starts_from(name)) is not None}
+    for teacher in dict.fromkeys([*(["teacher"] if starts else []), *(ROWS[name].teacher for name in pending)]):
         steps.append(step(teacher, partial(make_teacher, runs, teacher, launcher), of_world, alone))
+    for start, name in starts.items():
+        needs = ["teacher", *(["byte-level tokenizer"] if ROWS[name].byte_level else [])]
+        steps.append(step(start, partial(make_language_model, runs, name, launcher), (*needs,), alone))
     for name in pending:
-        needs = [ROWS[name].teacher]
+        folder = runs.starts_from(name)
+        needs = [ROWS[name].teacher, *([] if folder is None else [folder.name])]
         if ROWS[name].byte_level:
             needs.append("byte-level tokenizer")
         if ROWS[name].num_vokens:
@@ -77,6 +82,10 @@ def make_teacher(runs: SeedRuns, name: str, launcher: list[str] | None, quiet: b
     if runs.world is None:
         return made
     return f"{run.folder}: probe {accuracy(probe(run.folder, runs.world, run.log if quiet else None, gpu)):.2f}"
+
+
+def make_language_model(runs: SeedRuns, name: str, launcher: list[str] | None, quiet: bool, gpu: str | None) -> str:
+    return make_run(runs.language_model_run(name), launcher, quiet, gpu)
 
 
 def make_vokens(runs: SeedRuns, name: str, launcher: list[str] | None, quiet: bool, gpu: str | None) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from ...cli import read_config
 from ...data.text_blocks import load_text
 from ...data.vocabulary import load_tokenizer
-from ...models.configuration import VidLanKDTeacherConfig
+from ...models.configuration import SIZES, VidLanKDTeacherConfig
 from ...models.load_teacher import load_teacher
 from ...models.objectives import objectives_recipe
 from ...reliability.same_run import affects_results
@@ -20,7 +20,7 @@ from ...utils.json_files import read_json
 from ..flops import step_flops
 from ..grid import ExperimentRun, held_out_language, probe
 from ..script_arguments import VokenizationArguments
-from ..world.recipe import CLIP_RECIPE, STUDENT_RECIPE, TEACHER_RECIPE
+from ..world.recipe import CLIP_RECIPE, LANGUAGE_MODEL, STUDENT_RECIPE, TEACHER_RECIPE
 from .tables import ROWS, TEACHERS, Row
 from .tokenizer import train_byte_level_tokenizer
 
@@ -111,6 +111,39 @@ class SeedRuns:
             options = {**{name: value for name, value in both.items() if name in names}, **options}
         return ExperimentRun(folder, "vokenize", flags(options), None)
 
+    def starts_from(self, name: str) -> Path | None:
+        """Folder of the language model that the student of a row of `ROWS` continues; `None` if it starts otherwise.
+
+        On the grounded world, every model type has one for each tokenizer. On your own data, students start as your
+        settings say.
+        """
+        row = ROWS[name]
+        if self.world is None or row.continues_teacher or self.student_recipe.get("student") not in SIZES:
+            return None
+        kind = row.options.get("student_model_type", "bert")
+        return self.folder / "_".join([kind, *(["bpe"] if row.byte_level else []), "language_model"])
+
+    def language_model_run(self, name: str) -> ExperimentRun:
+        """Returns the run that trains the language model of a row of `ROWS`; the default teacher must exist."""
+        row = ROWS[name]
+        options = {
+            **LANGUAGE_MODEL,
+            "teacher": str(self.folder / "teacher"),
+            "max_steps": self._language_model_steps(),
+        }
+        if "student_model_type" in row.options:
+            options["student_model_type"] = row.options["student_model_type"]
+        if row.byte_level:
+            options["tokenizer"] = str(self.byte_level_tokenizer)
+        folder, settings = self.starts_from(name), {**self.student_recipe, **options, "seed": self.seed}
+        return ExperimentRun(
+            folder, "distill", self._arguments("distill", folder, {**options, "no_probe": True}), settings
+        )
+
+    def _language_model_steps(self) -> int:
+        """As many more than a student has as in the recipe."""
+        return round(int(self.student_recipe["max_steps"]) * LANGUAGE_MODEL["max_steps"] / STUDENT_RECIPE["max_steps"])
+
     def student_run(self, name: str) -> ExperimentRun:
         """Returns the run that trains the student of a row of `ROWS`; its teacher, and any vokens, must exist."""
         options = self._student_options(name)
@@ -130,6 +163,7 @@ class SeedRuns:
         row = ROWS[name]
         teacher = self.folder / row.teacher
         options = {"objectives": row.objectives, "teacher": str(teacher), **self._length(name)}
+        language_model = self.starts_from(name)
         if row.continues_teacher:
             options["student"] = str(teacher)
             if "student_model_type" in self.student_recipe:
@@ -137,7 +171,10 @@ class SeedRuns:
         if row.num_vokens:
             options["vokens"] = str(self.vokens_run(name).folder)
         options |= row.options
-        if (tokenizer := self._student_tokenizer(row)) is not None:
+        if language_model is not None:
+            options["student"] = str(language_model)
+            options.pop("student_model_type", None)
+        elif (tokenizer := self._student_tokenizer(row)) is not None:
             options["tokenizer"] = str(tokenizer)
         return options
 
@@ -218,6 +255,7 @@ class SeedRuns:
             "equal_compute": row.equal_compute,
             **({"byte_level": True} if row.byte_level else {}),
             **({"options": row.options} if row.options else {}),
+            **({"language_model_steps": self._language_model_steps()} if self.starts_from(name) else {}),
             "teacher_recipe": _affecting_results(CLIP_RECIPE if _is_clip(row.teacher) else self.teacher_recipe),
             "student_recipe": _affecting_results(self.student_recipe),
         }
@@ -235,11 +273,16 @@ class SeedRuns:
         return objectives
 
     def _length(self, name: str) -> dict:
-        """Returns the option that replaces the recipe's number of steps or epochs for a student with equal compute."""
-        if not ROWS[name].equal_compute:
+        """Returns the option that replaces the recipe's number of steps or epochs, if the student has another one.
+
+        It has equal compute, or makes up for the steps of the language model that it does not start from.
+        """
+        row, steps = ROWS[name], int(self.student_recipe.get("max_steps", -1))
+        if row.continues_teacher and self.starts_from("text_only") is not None:
+            return {"max_steps": steps + self._language_model_steps()}
+        if not row.equal_compute:
             return {}
         more = self._sequence_flops("crd") / self._sequence_flops(name)
-        steps = int(self.student_recipe.get("max_steps", -1))
         if steps > 0:
             return {"max_steps": round(steps * more)}
         return {"num_train_epochs": float(self.student_recipe.get("num_train_epochs", 3.0)) * more}

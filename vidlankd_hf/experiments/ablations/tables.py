@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from ..world.recipe import OBJECTIVES
+
 # Settings in which each teacher differs from the default one.
 TEACHERS = {
     "teacher": {},
@@ -48,27 +50,25 @@ def _headless(name: str, weight: float) -> dict:
     return {name: {"weight": weight, "head": False}}
 
 
-CRD, VOKEN, CLEAN = {"crd": 1.0}, {"voken": 1.0}, {"teacher_input": "clean"}
+NST, CRD = OBJECTIVES["nst"], OBJECTIVES["crd"]
+VOKEN, MASKED = {"voken": 1.0}, {"teacher_input": "masked"}
+AT_NST, AT_CRD = f"NST (weight {NST['nst']:g})", f"CRD (weight {CRD['crd']:g})"
 ROWS = {
     "text_only": Row("text only"),
     "text_only_equal_compute": Row("text only, equal compute", equal_compute=True),
     "continue": Row("teacher's text encoder, trained on text", continues_teacher=True),
-    "soft_label": Row("soft labels", {"soft_label": 1.0}),
+    "soft_label": Row("soft labels", {"soft_label": 1.0}, options=MASKED),
     "regression": Row("regression", {"regression": 1.0}),
     "regression_headless": Row("regression, no head", _headless("regression", 1.0)),
-    "nst": Row("NST (weight 1000)", {"nst": 1000.0}),
-    "nst_headless": Row("NST (weight 1000), no head", _headless("nst", 1000.0)),
-    "nst_tokens": Row("NST (weight 1000), token axis", {"nst": {"weight": 1000.0, "axis": "tokens"}}),
-    "nst_at_1": Row("NST (weight 1)", {"nst": 1.0}),
-    "nst_at_10": Row("NST (weight 10)", {"nst": 10.0}),
-    "nst_at_100": Row("NST (weight 100)", {"nst": 100.0}),
-    "nst_at_10000": Row("NST (weight 10000)", {"nst": 10000.0}),
-    "crd": Row("CRD (weight 1)", CRD),
-    "crd_headless": Row("CRD (weight 1), no head", _headless("crd", 1.0)),
-    "crd_at_0.1": Row("CRD (weight 0.1)", {"crd": 0.1}),
-    "crd_at_10": Row("CRD (weight 10)", {"crd": 10.0}),
+    "nst": Row(AT_NST, NST),
+    "nst_headless": Row(f"{AT_NST}, no head", _headless("nst", NST["nst"])),
+    "nst_tokens": Row(f"{AT_NST}, token axis", {"nst": {"weight": NST["nst"], "axis": "tokens"}}),
+    **{f"nst_at_{weight}": Row(f"NST (weight {weight})", {"nst": float(weight)}) for weight in (1, 100, 1000, 10000)},
+    "crd": Row(AT_CRD, CRD),
+    "crd_headless": Row(f"{AT_CRD}, no head", _headless("crd", CRD["crd"])),
+    **{f"crd_at_{weight}": Row(f"CRD (weight {weight})", {"crd": float(weight)}) for weight in ("0.3", "5")},
     "infonce": Row("InfoNCE (weight 1)", {"infonce": 1.0}),
-    "nst+crd": Row("NST (weight 1000) + CRD (weight 1)", {"nst": 1000.0, "crd": 1.0}),
+    "nst+crd": Row(f"{AT_NST} + {AT_CRD}", {**NST, **CRD}),
     "by_text_teacher": Row("CRD, teacher: captions only (MLM)", CRD, "text_teacher"),
     "by_contrast_teacher": Row("CRD, teacher: contrast only", CRD, "contrast_teacher"),
     "by_hinge_teacher": Row("CRD, teacher: paper's hinge loss", CRD, "hinge_teacher"),
@@ -83,14 +83,15 @@ ROWS = {
 # Students of a CLIP, which has another tokenizer than they have.
 ROWS |= {
     "clip_crd": Row("CRD, teacher: a CLIP", CRD, "clip_model"),
-    "clip_nst": Row("NST (weight 1000), teacher: a CLIP", {"nst": 1000.0}, "clip_model"),
+    "clip_nst": Row(f"{AT_NST}, teacher: a CLIP", NST, "clip_model"),
     "clip_shuffled": Row("CRD, teacher: a CLIP, shuffled captions", CRD, "shuffled_clip_model"),
 }
 # Students of other model types, with the teacher's tokenizer and with one of their own.
 MODEL_TYPES = {"roberta": "RoBERTa", "modernbert": "ModernBERT"}
-LEARNING = {"text_only": ("text only", {}, "teacher"), "nst": ("NST (weight 1000)", {"nst": 1000.0}, "teacher")}
-LEARNING |= {
-    "crd": ("CRD (weight 1)", CRD, "teacher"),
+LEARNING = {
+    "text_only": ("text only", {}, "teacher"),
+    "nst": (AT_NST, NST, "teacher"),
+    "crd": (AT_CRD, CRD, "teacher"),
     "shuffled": ("CRD, shuffled captions", CRD, "shuffled_teacher"),
 }
 ROWS |= {
@@ -106,7 +107,7 @@ ROWS |= {
     for name, (label, objectives, teacher) in LEARNING.items()
 }
 ROWS |= {
-    f"{name}_clean": Row(f"{ROWS[name].label}, teacher reads clean text", ROWS[name].objectives, options=CLEAN)
+    f"{name}_masked": Row(f"{ROWS[name].label}, teacher reads masked tokens", ROWS[name].objectives, options=MASKED)
     for name in ("nst", "crd")
 }
 TABLES = {
@@ -131,7 +132,7 @@ TABLES = {
     ),
     "weights": (
         "Objective weights",
-        "nst_at_1 nst_at_10 nst_at_100 nst nst_at_10000 crd_at_0.1 crd crd_at_10".split(),
+        "nst_at_1 nst_at_100 nst_at_1000 nst nst_at_10000 crd_at_0.3 crd crd_at_5".split(),
     ),
     "tokenizer": (
         "A teacher with another tokenizer than the student",
@@ -139,7 +140,7 @@ TABLES = {
     ),
     "input": (
         "What the teacher reads: the student's masked tokens, or clean text",
-        "nst nst_clean crd crd_clean".split(),
+        "nst nst_masked crd crd_masked".split(),
     ),
     "clip": (
         "A CLIP as the teacher",

@@ -19,7 +19,7 @@ from ...reliability.run_dir import is_finished
 from ...utils.json_files import read_json
 from ...utils.yaml_files import read_yaml
 from ..ablations.experiment import Experiment
-from ..ablations.run_seed import make_student, make_teacher, make_vokens, make_world, score
+from ..ablations.run_seed import make_language_model, make_student, make_teacher, make_vokens, make_world, score
 from ..ablations.scores import Scoring, read_scores
 from ..ablations.tables import ROWS, TEACHERS
 from ..flops import step_flops, teacher_step_flops
@@ -83,7 +83,12 @@ class Estimator:
     def cost(self, step: Step) -> Cost:
         """Estimates a step of [`steps_of_seed`]; other steps have no estimate."""
         function, arguments = step.work.func, step.work.args
-        estimate = {make_teacher: self._teacher, make_student: self._student, make_vokens: self._vokens}.get(function)
+        estimate = {
+            make_teacher: self._teacher,
+            make_language_model: self._language_model,
+            make_student: self._student,
+            make_vokens: self._vokens,
+        }.get(function)
         if estimate is not None:
             return estimate(step.name, arguments[0], arguments[1])
         if function is score:
@@ -97,6 +102,13 @@ class Estimator:
         steps = self._steps(run.settings, self.counts.get("windows"))
         flops = None if steps is None else steps * self._teacher_step(runs, run.settings, teacher)
         return self._training(name, run, steps, flops, "teacher", _weights(runs.teacher_model(teacher)))
+
+    def _language_model(self, name: str, runs: PlannedRuns, row: str) -> Cost:
+        run, student = runs.language_model_run(row), runs._models(row)[0]
+        steps, length = run.settings["max_steps"], int(run.settings["block_tokens"]) + 2
+        masked = float(run.settings.get("mlm_probability", 0.15))
+        flops = steps * self.processes * step_flops(student, None, _per_process(run.settings), length, masked)
+        return self._training(name, run, steps, flops, "student", _weights(student))
 
     def _student(self, name: str, runs: PlannedRuns, row: str) -> Cost:
         run = runs.student_run(row)
