@@ -12,6 +12,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from statistics import mean
 
 from vidlankd_hf.evaluation import report as downstream
 from vidlankd_hf.experiments.ablations import report as ablations
@@ -66,6 +67,7 @@ def world_results() -> dict[str, str]:
         found |= {f"{name}.{attribute}": f"{value:.2f}" for attribute, (value, _) in entry["accuracy"].items()}
         found[f"{name}.mean"] = f"{entry['mean']:.2f}"
         found[f"{name}.gap"] = f"{round(100 * entry['gap_closed'])} %"
+        found |= {f"{name}.{key}": f"{mean(by.values()):.2f}" for key, by in entry["language"].items() if by}
     return found
 
 
