@@ -111,6 +111,17 @@ def test_weights_have_the_dtype_asked_for(tmp_path, tokenizer, monkeypatch):
         load_teacher(tmp_path, dtype="int8")
 
 
+def test_int8_teacher_gives_almost_the_same_states(tmp_path, tokenizer):
+    pytest.importorskip("bitsandbytes")
+    model = make_vision_language_model("flava", tokenizer).eval()
+    model.save_pretrained(tmp_path)
+    teacher, ids = load_teacher(tmp_path, dtype="int8"), torch.randint(5, 60, (4, 9))
+    assert teacher.encoder.layer[0].attention.attention.query.weight.dtype == torch.int8
+    with torch.no_grad():
+        exact, found = model.text_model(ids).last_hidden_state, teacher(ids.to(teacher.device)).last_hidden_state
+    assert torch.cosine_similarity(exact, found.float().cpu(), dim=-1).min() > 0.98
+
+
 @pytest.mark.parametrize("name, kind", [("flava", "roberta"), ("align", "modernbert"), ("flava", "bert")])
 def test_student_learns_the_states_of_a_text_encoder(tmp_path, tokenizer, name, kind):
     make_vision_language_model(name, tokenizer).save_pretrained(tmp_path / "teacher")

@@ -3,11 +3,13 @@
 import re
 from collections.abc import Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from tokenizers import Encoding, Tokenizer
 from transformers import PreTrainedTokenizerBase
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding, Tokenizer
 
 Spans = list[tuple[int, int]]
 
@@ -76,7 +78,7 @@ def tokenize_with_spans(
     return _without_control_tokens(ids, tokenizer, texts, None), spans
 
 
-def _spans_after_invisible(backend: Tokenizer, text: str, encoding: Encoding) -> np.ndarray:
+def _spans_after_invisible(backend: "Tokenizer", text: str, encoding: "Encoding") -> np.ndarray:
     """Returns the spans `[n, 2]` of the tokens of a text that begins with invisible characters.
 
     Where SentencePiece's rules remove such characters, the spans of all tokens are too small by their number. The text
