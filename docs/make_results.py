@@ -178,18 +178,15 @@ def scale_results() -> dict[str, str]:
         runs = [result["stages"].get(stage, {}) for result in fractions.values()]
         cells = [f"{run['anonymous'] / 1e6:.0f}" if "anonymous" in run else "" for run in runs]
         opened = max(run.get("open_files", 0) for run in runs)
-        memory.append([stage, *cells, f"{complete['memory_ratio']:.3f}", opened])
-        if "cpu_hours" in complete:
-            rate = f"{complete['per_cpu_second']:,.0f} {complete['unit']}" if stage != "order" else ""
-            full.append([
-                stage, rate, f"{complete['cpu_hours']:.1f}" if stage != "order" else "", f"{complete['files']:,.0f}",
-                f"{complete['anonymous'] / 1e9:.1f}",
-            ])  # fmt: skip
-    columns = ["stage", *(f"MB at {fraction}" for fraction in fractions), "last ratio", "files open"]
-    found = {"scale-memory": table(columns, memory)}
-    found["scale-full"] = table(["stage", "per CPU second", "CPU hours", "files", "memory, GB"], full)
-    for stage, complete in content["full_size"].items():
-        found |= {f"scale.{stage}.{name}": f"{complete[name] / 1e9:.1f} GB" for name in ("bytes",) if name in complete}
+        memory.append([stage, *cells, f"{complete['memory_ratio']:.2f}", opened])
+        if stage in ("convert", "captions", "text"):
+            rate = f"{complete['per_cpu_second']:,.0f} {complete['unit']}"
+            full.append([stage, rate, f"{complete['cpu_hours']:.1f}", f"{complete['files']:,.0f}"])
+    found = {"scale-full": table(["stage", "per CPU second", "CPU hours", "files written"], full)}
+    columns = ["stage", *fractions, "last ratio", "files open"]
+    found["scale-memory"] = table(columns, memory)
+    for stage in ("captions", "text"):
+        found[f"scale.{stage}.bytes"] = f"{content['full_size'][stage]['bytes'] / 1e9:.1f} GB"
     return found
 
 

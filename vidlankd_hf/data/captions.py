@@ -190,11 +190,10 @@ def readings_of(
 def open_file(file: Path, encoding: str | None, format: str | None) -> Reading:
     """The format of a file, its rows, and whether its lines repeat those before them."""
     if suffix_of(file) == ".json" and encoding is None and format in (None, *BY_ENTRY):
-        text, begin = itertools.tee(decoded_parts(read_parts(file), lambda: read_bytes(file), file))
-        kind = format or format_of_entries(file, begin)
-        del begin  # which would keep all parts
+        parts, begin = decoded_parts(read_parts(file), lambda: read_bytes(file), file), list[str]()
+        kind = format or format_of_entries(file, (begin.append(part) or part for part in parts))
         if kind is not None:
-            return kind, BY_ENTRY[kind](text, file), kind == "howto100m"
+            return kind, BY_ENTRY[kind](itertools.chain(begin, parts), file), kind == "howto100m"
     return read_file(file, decode(read_bytes(file), file, encoding), format)
 
 
