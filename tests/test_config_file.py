@@ -186,10 +186,10 @@ def test_values_in_a_file_are_checked_like_those_on_the_command_line(monkeypatch
 def test_ablations_take_recipes_and_their_own_options_from_one_file(monkeypatch, tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text("pretrain_teacher: {features: f}\ndistill: {text: t}\nablate: {seeds: [1, 2], table: [heads]}\n")
-    args, parser = parse_command(monkeypatch, "ablate", ["--config", path, "--seeds", "3"])
+    (args,), parser = parse_command(monkeypatch, "ablate", ["--config", path, "--seeds", "3"])
     assert (args.seeds, args.table) == ([3], ["heads"])
     path.write_text("pretrain_teacher: {features: f}\ndistill: {text: t}\n")
-    assert parse_command(monkeypatch, "ablate", ["--config", path])[0].table == ["all"]
+    assert parse_command(monkeypatch, "ablate", ["--config", path])[0][0].table is None
     parser.save_settings(tmp_path, sections={"distill": {"text": "t"}})
     saved = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert saved == {"distill": {"text": "t"}, "ablate": {"seeds": [3], "table": ["heads"]}}

@@ -318,7 +318,7 @@ def estimates(experiment, tflops=None):
 
 
 def test_plan_has_every_command_with_its_cost_at_the_given_rate(tmp_path, own_data):
-    experiment = experiment_of(tmp_path, own_data, [1], PlannedRuns, launcher="accelerate launch --num_processes 2")
+    experiment = experiment_of(tmp_path, own_data, [8], PlannedRuns, launcher="accelerate launch --num_processes 2")
     costs, text = estimates(experiment, tflops=0.5)
     crd, runs = costs["crd"], experiment.runs[1]
     assert crd.steps == 4 and crd.flops == pytest.approx(4 * 4 * 2 * runs._sequence_flops("crd"))
@@ -331,7 +331,7 @@ def test_plan_has_every_command_with_its_cost_at_the_given_rate(tmp_path, own_da
 
 
 def test_rates_are_measured_on_finished_runs_and_what_is_done_costs_nothing(tmp_path, own_data):
-    experiment = experiment_of(tmp_path, own_data, [1], PlannedRuns)
+    experiment = experiment_of(tmp_path, own_data, [6], PlannedRuns)
     costs, text = estimates(experiment)
     assert costs["crd"].hours is None and "unknown: no run is finished, and --tflops is not given" in text
     runs = experiment.runs[1]

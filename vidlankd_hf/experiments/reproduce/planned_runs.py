@@ -24,6 +24,10 @@ STREAM_WIDTH = 2048  # of the paper's features, if there are none yet
 class PlannedRuns(SeedRuns):
     """The runs of a seed whose teachers need not exist: models have the shapes of the recipes and no weights."""
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._teachers, self._counted = dict[str, VidLanKDTeacher](), dict[str, float]()
+
     def student_run(self, name: str) -> ExperimentRun:
         options = self._student_options(name)
         return self._student_run(name, options, {**self.student_recipe, **options})
@@ -43,6 +47,11 @@ class PlannedRuns(SeedRuns):
 
     def teacher_model(self, name: str) -> VidLanKDTeacher:
         """A teacher of `TEACHERS`."""
+        if name not in self._teachers:
+            self._teachers[name] = self._make_teacher(name)
+        return self._teachers[name]
+
+    def _make_teacher(self, name: str) -> VidLanKDTeacher:
         recipe = {**self.teacher_recipe, **TEACHERS[name]}
         size, names = recipe.get("text_model", TeacherArguments.text_model), TeacherArguments.__dataclass_fields__
         own = TeacherArguments(**{key: value for key, value in recipe.items() if key in names})
@@ -54,6 +63,11 @@ class PlannedRuns(SeedRuns):
         video = video_config_like(text, width)
         with torch.device("meta"):
             return VidLanKDTeacher(VidLanKDTeacherConfig(text_config=text, video_config=video, **own.design))
+
+    def _sequence_flops(self, name: str) -> float:
+        if name not in self._counted:
+            self._counted[name] = super()._sequence_flops(name)
+        return self._counted[name]
 
     def _models(self, name: str) -> tuple:
         row, recipe = ROWS[name], self.student_recipe
