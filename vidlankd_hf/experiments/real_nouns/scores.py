@@ -64,7 +64,7 @@ def score_states(states: dict[str, np.ndarray], benchmarks: Path, pictured: set[
     for name in PROBED_SETS:
         items = [item for item in scored_items(name, benchmarks, pictured) if item["object"] in states]
         vectors = np.array([states[item["object"]] for item in items])
-        shown = np.array([item["object"] in pictured for item in items])
+        shown = np.array([item["object"] in pictured for item in items], dtype=bool)
         groups = {"pictured": shown, "not_pictured": ~shown, "joint": np.ones_like(shown)}
         if shown.all():
             groups = {"pictured": shown}
