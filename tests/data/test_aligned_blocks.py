@@ -8,7 +8,8 @@ import torch
 from datasets import Dataset
 from helpers import WORDS, make_tokenizer
 from tokenizer_families import TEXTS, make_family
-from transformers import BertTokenizerLegacy
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import BertTokenizerLegacy, PreTrainedTokenizerFast
 
 from vidlankd_hf import TextCollator, load_text_blocks
 from vidlankd_hf.data import block_writer, token_tasks
@@ -300,17 +301,11 @@ def test_blocks_that_are_hardly_aligned_are_counted_and_refused_if_they_are_many
         load([good] * 80 + [" ".join([bad] * 40)], tmp_path / "many", teacher_length=12)
 
 
-def test_text_that_the_teacher_cannot_read_is_named(tmp_path, monkeypatch):
+def test_text_that_the_teacher_cannot_read_is_named(tmp_path):
     (tmp_path / "a.txt").write_text("\n".join([*["hello world"] * 50, "hello cursed world", "hello"]))
-    student, teacher = make_family("wordpiece"), make_tokenizer(["hello", "world"])
-    call = type(teacher).__call__
-
-    def refusing(self, text, *arguments, **options):
-        if self is teacher and isinstance(text, list) and any("cursed" in one for one in text):
-            raise RuntimeError("WordLevel error: Missing [UNK] token from the vocabulary")
-        return call(self, text, *arguments, **options)
-
-    monkeypatch.setattr(type(teacher), "__call__", refusing)
+    knows_three_words = Tokenizer(models.WordLevel({"hello": 0, "world": 1, "x": 2}, unk_token="[UNK]"))
+    knows_three_words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    student, teacher = make_family("wordpiece"), PreTrainedTokenizerFast(tokenizer_object=knows_three_words)
     with pytest.raises(ValueError, match="a.txt, line 51: .*cannot be tokenized by the teacher's tokenizer.*Missing"):
         load_text_blocks(tmp_path / "a.txt", student, tmp_path / "cache", block_tokens=10, teacher_tokenizer=teacher)
 

@@ -27,7 +27,7 @@ from .loading import gathered_parameters
 from .video_encoder import VideoEncoder
 
 # What transformers calls the part of a multimodal model that reads text.
-TEXT_PARTS = ("text_model", "language_model", "text_encoder", "text_encoder_model", "text_decoder", "model")
+TEXT_PARTS = ("text_model", "language_model", "text_encoder", "text_encoder_model", "text_decoder")
 REMEDY = (
     "give a VidLanKDTeacher, a text encoder (BERT, T5), a language model (Llama), or a multimodal model with one "
     "of these (CLIP, SigLIP, FLAVA, LLaVA, Qwen-VL)"
@@ -298,6 +298,8 @@ def text_part(model: PreTrainedModel) -> PreTrainedModel:
         candidates = [model.base_model, *(getattr(model, name, None) for name in TEXT_PARTS)]
         if getattr(model.config, "is_encoder_decoder", False):
             candidates.append(model.get_encoder())
+        elif hasattr(model, "lm_head"):  # Llama 4's language model does not say which part is its base model
+            candidates.append(getattr(model, "model", None))
         inner = next((part for part in candidates if isinstance(part, PreTrainedModel) and part is not model), None)
         if inner is None:
             break
