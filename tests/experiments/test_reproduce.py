@@ -319,6 +319,7 @@ def estimates(experiment, tflops=None):
 
 def test_plan_has_every_command_with_its_cost_at_the_given_rate(tmp_path, own_data):
     experiment = experiment_of(tmp_path, own_data, [8], PlannedRuns, launcher="accelerate launch --num_processes 2")
+    experiment.names = ["crd"]
     costs, text = estimates(experiment, tflops=0.5)
     crd, runs = costs["crd"], experiment.runs[1]
     assert crd.steps == 4 and crd.flops == pytest.approx(4 * 4 * 2 * runs._sequence_flops("crd"))
@@ -332,6 +333,7 @@ def test_plan_has_every_command_with_its_cost_at_the_given_rate(tmp_path, own_da
 
 def test_rates_are_measured_on_finished_runs_and_what_is_done_costs_nothing(tmp_path, own_data):
     experiment = experiment_of(tmp_path, own_data, [6], PlannedRuns)
+    experiment.names = ["crd", "by_shuffled_teacher"]
     costs, text = estimates(experiment)
     assert costs["crd"].hours is None and "unknown: no run is finished, and --tflops is not given" in text
     runs = experiment.runs[1]
@@ -358,6 +360,7 @@ def test_without_counts_the_steps_of_an_epoch_are_unknown_and_the_plan_says_what
         section["num_train_epochs"] = section.pop("max_steps") / 2
     own_data.write_text(yaml.safe_dump(sections))
     experiment = experiment_of(tmp_path, own_data, [8], PlannedRuns)
+    experiment.names = ["text_only"]
     costs, text = estimates(experiment)
     assert costs["teacher"].steps is None and "vidlankd prepare --config CONFIG --counts" in text
     size = sum(path.stat().st_size for path in Path(sections["distill"]["text"]).iterdir())
