@@ -83,4 +83,4 @@ def patch(rgb: tuple[int, int, int], rng: np.random.Generator) -> np.ndarray:
 def _background(rng: np.random.Generator) -> tuple[int, int, int]:
     """A muted tint between dark and light grey."""
     grey = rng.uniform(60, 200)
-    return tuple(int(value) for value in np.clip(grey + rng.uniform(-18, 18, 3), 0, 255))  # type: ignore[return-value]
+    return tuple(int(value) for value in np.clip(grey + rng.uniform(-18, 18, 3), 0, 255))
