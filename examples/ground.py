@@ -47,12 +47,7 @@ def main() -> None:
         model_type = AutoConfig.from_pretrained(args.student, trust_remote_code=False).model_type
         student = student_class(model_type).from_pretrained(args.student, trust_remote_code=False)
         check_same_teacher(args.student, args.teacher)
-    clips = args.load(
-        tokenizer, args.max_length or 128, streams=args.streams, max_unpaired=args.max_unpaired,
-        streaming=args.streaming, cache_dir=args.cache_dir,
-    )  # fmt: skip
-    if args.streaming:
-        clips = clips.draw(min(args.num_clips, len(clips)), seed=0)
+    clips = args.load_clips(tokenizer)
     ids = clips.with_format(None)["id"]
     if args.heat_clip is not None and args.heat_clip not in ids:
         parser.error(f"there is no clip {args.heat_clip!r}: clips have ids such as {ids[0]!r}")

@@ -100,7 +100,7 @@ def test_fine_tuning_and_scoring_pass_with_slow_data(tmp_path):
     tokenizer = make_pair_tokenizer()
     make_student(tokenizer).export().save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
-    task = ["--task", "sst2", "--data", tmp_path / "data" / "sst2"]
+    task = ["--task", "sst2", "--data", tmp_path / "data"]
     said = launch("finetune", "--model", tmp_path / "model", *task, "--output_dir", tmp_path / "tuned",
                   "--keep_model", "true", *QUICK)  # fmt: skip
     assert "2 processes" in said

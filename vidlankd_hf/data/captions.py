@@ -191,10 +191,16 @@ def open_file(file: Path, encoding: str | None, format: str | None) -> Reading:
     """The format of a file, its rows, and whether its lines repeat those before them."""
     if suffix_of(file) == ".json" and encoding is None and format in (None, *BY_ENTRY):
         parts, begin = decoded_parts(read_parts(file), lambda: read_bytes(file), file), list[str]()
-        kind = format or format_of_entries(file, (begin.append(part) or part for part in parts))
+        kind = format or format_of_entries(file, _kept_in(begin, parts))
         if kind is not None:
             return kind, BY_ENTRY[kind](itertools.chain(begin, parts), file), kind == "howto100m"
     return read_file(file, decode(read_bytes(file), file, encoding), format)
+
+
+def _kept_in(held: list[str], parts: Iterable[str]) -> Iterator[str]:
+    for part in parts:
+        held.append(part)
+        yield part
 
 
 def read_file(file: Path, text: str, format: str | None) -> Reading:

@@ -195,6 +195,8 @@ class FeatureStore:
         """
         count, (total, squares) = 0, torch.zeros(2, self.feature_size, dtype=torch.float64)
         for video in self.video_ids[:: -(-len(self) // max_videos)]:
+            if self.entry(video)["shard"] not in self._open_shards:
+                self._open_shards.clear()  # videos are in the order of their shards
             features = self.read(video)[0].double()
             count, total, squares = count + len(features), total + features.sum(0), squares + features.square().sum(0)
         mean = total / count

@@ -59,6 +59,12 @@ class GroundingArguments(PairingArguments):
     output_dir: str = HfArg(default="outputs/grounding", help="new folder for the page and pictures")
     batch_size: int = HfArg(default=64, help="clips per batch")
 
+    def load_clips(self, tokenizer):
+        """Loads the clips, or draws `num_clips` of them with `streaming`."""
+        length, options = self.max_length or 128, {"streams": self.streams, "max_unpaired": self.max_unpaired}
+        clips = self.load(tokenizer, length, streaming=self.streaming, cache_dir=self.cache_dir, **options)
+        return clips.draw(min(self.num_clips, len(clips)), seed=0) if self.streaming else clips
+
 
 @dataclass
 class ComparisonArguments:
