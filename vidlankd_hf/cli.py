@@ -75,7 +75,7 @@ class CommandLine(HfArgumentParser):
             for name, text in texts.items() if isinstance(texts, dict) else ():
                 self.options[name].help = text or self.options[name].help
         for name, text in (defaults or {}).items():
-            self.options[name].help = f"{self.options[name].help} (default: {text})"
+            self.options[name].help = f"{self.options[name].help.partition('; default:')[0]} (default: {text})"
         self.add_argument("--config", metavar="PATH", help="YAML file of these settings, or with one section per "
                           "script; the command line overrides it (default: none)")  # fmt: skip
         self.add_argument("--help", "-h", action="help", help="show this message and exit")

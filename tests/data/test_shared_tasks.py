@@ -56,7 +56,7 @@ EXPECTED = str([(name, number**2) for number, name in enumerate(NAMES)])
 def test_processes_run_each_task_once_and_all_get_all_results_in_order(tmp_path, num_proc):
     processes = [start(tmp_path, num_proc=num_proc) for _ in range(2)]
     said = [process.communicate(timeout=60)[0].strip() for process in processes]
-    assert said == [EXPECTED] * 2
+    assert [text.splitlines()[-1] for text in said] == [EXPECTED] * 2  # a slow machine also says who waits
     assert sorted(name for name, _ in log_of(tmp_path)) == sorted(NAMES)
     assert len({pid for _, pid in log_of(tmp_path)}) > 1, "both work"
 

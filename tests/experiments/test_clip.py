@@ -6,6 +6,7 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
+from helpers import make_student
 from transformers import CLIPTextModel
 
 from vidlankd_hf import load_teacher
@@ -76,8 +77,10 @@ def test_the_clip_of_a_row_is_trained_once_and_its_text_tower_teaches_students_w
     assert tokenizer("The DAX,")["input_ids"] == tokenizer("the dax,")["input_ids"]
     assert [score["num_nouns"] for score in probe_model(teacher, tokenizer, runs.world)] == [48, 48, 48]
     row = "clip_crd" if name == "clip_model" else "clip_shuffled"
+    start = runs.starts_from(row)
+    make_student(load_tokenizer(str(runs.world / "tokenizer"))).save_pretrained(start)
     words = runs.student_run(row).arguments
-    assert words[words.index("--tokenizer") + 1] == str(runs.world / "tokenizer")
+    assert words[words.index("--student") + 1] == str(start) and start == runs.starts_from("text_only")
     assert runs._sequence_flops(row) > 0 and runs.identity(row)["teacher_recipe"] == CLIP_RECIPE
 
     monkeypatch.setitem(CLIP_RECIPE, "max_steps", 3)

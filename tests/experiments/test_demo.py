@@ -1,8 +1,8 @@
 """The demo: which runs it makes, in which order."""
 
 import pytest
-from helpers import example
 
+from vidlankd_hf.experiments.world.demo import stages_of
 from vidlankd_hf.experiments.world.recipe import STUDENT_RECIPE
 
 
@@ -12,7 +12,7 @@ def option(run, name):
 
 @pytest.mark.parametrize("thorough", [False, True])
 def test_every_student_continues_the_language_model_for_equally_many_steps(tmp_path, thorough):
-    *earlier, students = example("demo").stages_of(1, tmp_path, thorough)
+    *earlier, students = stages_of(1, tmp_path, thorough)
     made = {run.folder for stage in earlier for run, _ in stage}
     assert {"text_only", "shuffled", "nst", "crd"} <= {run.folder.name for run, _ in students}
     for run, row in students:
@@ -23,7 +23,7 @@ def test_every_student_continues_the_language_model_for_equally_many_steps(tmp_p
 
 def test_every_run_needs_only_earlier_stages(tmp_path):
     made = set()
-    for stage in example("demo").stages_of(1, tmp_path, thorough=True):
+    for stage in stages_of(1, tmp_path, thorough=True):
         for run, _ in stage:
             needed = [option(run, name) for name in ("world", "teacher", "student") if f"--{name}" in run.arguments]
             assert {path for path in needed if path.startswith(str(tmp_path))} <= made
@@ -31,13 +31,13 @@ def test_every_run_needs_only_earlier_stages(tmp_path):
 
 
 def test_language_model_learns_from_text_alone(tmp_path):
-    runs = {run.folder.name: run for stage in example("demo").stages_of(1, tmp_path, False) for run, _ in stage}
+    runs = {run.folder.name: run for stage in stages_of(1, tmp_path, False) for run, _ in stage}
     assert option(runs["language_model"], "objectives") == "{}" and option(runs["language_model"], "student") == "tiny"
     assert runs["language_model"].settings["max_steps"] > STUDENT_RECIPE["max_steps"]
 
 
 def test_the_papers_student_has_its_weights_and_its_teacher(tmp_path):
-    runs = {run.folder.name: run for stage in example("demo").stages_of(1, tmp_path, True) for run, _ in stage}
+    runs = {run.folder.name: run for stage in stages_of(1, tmp_path, True) for run, _ in stage}
     assert option(runs["paper"], "teacher") == str(tmp_path / "hinge_teacher")
     assert option(runs["hinge_teacher"], "contrast") == "hinge" and option(runs["paper"], "teacher_input") == "masked"
     assert {name: o["weight"] for name, o in runs["paper"].settings["objectives"].items()} == {"nst": 1.0, "crd": 1.0}

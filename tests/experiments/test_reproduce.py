@@ -116,7 +116,7 @@ def test_ablation_table_shows_the_tasks_next_to_the_loss_with_marks(tmp_path):
     text = report.write_table("continue", results, tmp_path, kept_scores()).read_text()
     assert "| SST2 | MLM loss |" in text
     assert "| text only | 50.0 ± 0.0 (1 of 4 collapsed) | 2.00 ± 0.00 |" in text
-    assert "| CRD (weight 1) | 87.5 ± 25.0* | 2.00 ± 0.00 |" in text and report.LEGEND in text
+    assert f"| {ROWS['crd'].label} | 87.5 ± 25.0* | 2.00 ± 0.00 |" in text and report.LEGEND in text
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]
     assert rows[1]["tasks"]["sst2"]["mean"] == 87.5
     assert report.LEGEND not in report.write_table("continue", results, tmp_path).read_text()
@@ -225,11 +225,11 @@ def test_steps_hold_teachers_before_students_before_scores_for_every_seed(tmp_pa
     steps = experiment_of(tmp_path, tables=[6], seeds=[1, 2], tasks=["world"]).steps()
     needs = {step.name: step.needs for step in steps}
     assert needs["seed 2, world"] == () and needs["seed 2, image_teacher"] == ("seed 2, world",)
-    assert needs["seed 2, by_image_teacher"] == ("seed 2, image_teacher",)
+    assert needs["seed 2, by_image_teacher"] == ("seed 2, image_teacher", "seed 2, bert_language_model")
     assert needs["seed 2, by_image_teacher on world"] == ("seed 2, by_image_teacher",)
     places = {step.name: i for i, step in enumerate(steps)}
     assert all(places[need] < places[name] for name in needs for need in needs[name])
-    assert len(steps) == 2 * (1 + 4 + 5 + 5)
+    assert len(steps) == 2 * (1 + 4 + 1 + 5 + 5)  # the 1s: world and language model
 
 
 def test_only_what_has_no_stored_result_is_made(tmp_path):
@@ -244,7 +244,8 @@ def test_only_what_has_no_stored_result_is_made(tmp_path):
     path.write_text(json.dumps(entry("world", [tuned(1, GOOD)], identity=experiment.scoring.identity("world"))))
     names = {step.name.removeprefix("seed 1, ") for step in experiment.steps()}
     assert names == {
-        "world", "teacher", "continue", "text_only", "continue on world", "text_only on world"
+        *("world", "teacher", "bert_language_model"),
+        *("continue", "text_only", "continue on world", "text_only on world"),
     }, "the text-only student is trained again only if its folder is gone; crd needs nothing"  # fmt: skip
 
 
@@ -395,7 +396,7 @@ def test_published_numbers_stand_beside_ours_only_for_tasks_that_were_scored(tmp
     results = {seed: {name: result(name) for name in ("text_only", "crd")} for seed in (1, 2)}
     text = write_tables([1, 2, 4], results, kept_scores(), False, tmp_path).read_text()
     assert "| student | SST2 | MLM loss | steps | TFLOP |" in text
-    assert "| CRD (weight 1) | 87.5 ± 25.0* | 2.00 ± 0.00 | 10 | 1.5 ± 0.0 |" in text
+    assert f"| {ROWS['crd'].label} | 87.5 ± 25.0* | 2.00 ± 0.00 | 10 | 1.5 ± 0.0 |" in text
     assert "| *the paper: text only* | 89.3 | | | |" in text and "SWAG" not in text
     assert "No meaning for these data: its tasks were not scored: it needs mnli" in text
     assert "Without a result: text only, equal compute; CRD, teacher: shuffled captions; vokens, K = 3000" in text
@@ -405,7 +406,7 @@ def test_published_numbers_stand_beside_ours_only_for_tasks_that_were_scored(tmp
     lines = [*csv.DictReader((tmp_path / "tables.csv").open())]
     ours = [row for row in lines if row["source"] == "ours" and row["column"] == "sst2" and row["table"] == "1"]
     assert [(row["row"], row["mean"], row["collapsed"], row["runs"]) for row in ours] == [
-        ("text only", "50.0", "1", "4"), ("CRD (weight 1)", "87.5", "0", "4")
+        ("text only", "50.0", "1", "4"), (ROWS["crd"].label, "87.5", "0", "4")
     ]  # fmt: skip
     assert float(ours[1]["p"]) < 0.05 and ours[0]["p"] == ""
     published = {row["row"]: row["mean"] for row in lines if row["source"] == "published"}

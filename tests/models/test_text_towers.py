@@ -130,8 +130,8 @@ def test_student_learns_the_states_of_a_text_encoder(tmp_path, tokenizer, name, 
     trainer = train("student", tmp_path / "run", {"nst": 100.0, "crd": 1.0, "regression": 1.0}, teacher=teacher,
                     student_model_type=kind, max_steps=40)  # fmt: skip
     steps = logged(trainer, "mlm_loss", "nst_loss", "crd_loss", "regression_loss")
-    assert steps[-1]["crd_loss"] < 0.8 * steps[0]["crd_loss"]
-    assert steps[-1]["regression_loss"] < 0.8 * steps[0]["regression_loss"]
+    assert steps[-1]["crd_loss"] < 0.85 * steps[0]["crd_loss"]
+    assert steps[-1]["regression_loss"] < 0.85 * steps[0]["regression_loss"]
     assert (
         all(torch.equal(before[n], t) for n, t in trainer.teacher_model.state_dict().items()) and not teacher.training
     )

@@ -34,7 +34,7 @@ def make_backbones(weights: Path, folder: Path) -> None:
 
 def efficientnet_lite(weights: Path) -> EfficientNetModel:
     """EfficientNet-Lite0 as an `EfficientNetModel` whose squeeze-and-excitation gates are always open."""
-    config = EfficientNetConfig(
+    config = EfficientNetConfig(  # type: ignore[call-arg]
         image_size=224,
         hidden_act="relu6",
         batch_norm_eps=1e-3,

@@ -75,7 +75,7 @@ class SeedRuns:
 
     def identity(self, name: str) -> dict:
         """Settings that a stored result must share with this run."""
-        clips = read_text(self.data / "clips" / "pictures.jsonl").splitlines()
+        clips = self._pictures()
         common = {"row": name, "seed": self.seed, "clips": len(clips), "base_recipe": _settings(self.base_recipe)}
         if name in (PICTURES, MINILM):
             return {"row": name, "clips": len(clips)}
@@ -131,16 +131,22 @@ class SeedRuns:
         atomic_write(self.results / f"{name}.json", json.dumps(result) + "\n")
         return result
 
+    def _pictures(self) -> list[dict]:
+        """The video and the noun of each clip."""
+        path = self.data / "clips" / "pictures.jsonl"
+        try:
+            return [json.loads(line) for line in read_text(path).splitlines()]
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} is damaged ({error}): remove {self.data} to make it again") from error
+
     def shown_nouns(self) -> list[str]:
         """The nouns of the clips, sorted."""
-        lines = read_text(self.data / "clips" / "pictures.jsonl").splitlines()
-        return sorted({json.loads(line)["noun"] for line in lines})
+        return sorted({shown["noun"] for shown in self._pictures()})
 
     def picture_vectors(self) -> dict[str, np.ndarray]:
         """The mean feature of each noun's clips."""
         store, of_noun = FeatureStore(self.data / "features"), {}
-        for line in read_text(self.data / "clips" / "pictures.jsonl").splitlines():
-            shown = json.loads(line)
+        for shown in self._pictures():
             features = store.read(shown["video"])[0].float().numpy()
             of_noun.setdefault(shown["noun"], []).append(features.mean(0))
         return {noun: np.mean(features, 0) for noun, features in of_noun.items()}

@@ -55,7 +55,11 @@ class PlannedRuns(SeedRuns):
         recipe = {**self.teacher_recipe, **TEACHERS[name]}
         size, names = recipe.get("text_model", TeacherArguments.text_model), TeacherArguments.__dataclass_fields__
         own = TeacherArguments(**{key: value for key, value in recipe.items() if key in names})
-        text = bert_config(size, vocab_size=self.vocabulary) if size in SIZES else AutoConfig.from_pretrained(size)
+        text = (
+            bert_config(size, vocab_size=self.vocabulary)
+            if size in SIZES
+            else AutoConfig.from_pretrained(size, trust_remote_code=False)
+        )
         features = Path(self.teacher_recipe["features"] if self.world is None else self.world / "features")
         width = STREAM_WIDTH * len(own.streams or ("frame", "clip"))
         if features.is_dir():
@@ -79,6 +83,6 @@ class PlannedRuns(SeedRuns):
             model_type = row.options.get("student_model_type", model_type)
             config = student_config(size, None, model_type, vocab_size=self.vocabulary)
         else:
-            config = AutoConfig.from_pretrained(size)
+            config = AutoConfig.from_pretrained(size, trust_remote_code=False)
         with torch.device("meta"):
             return student_class(config.model_type)(config), teacher

@@ -62,5 +62,6 @@ PAPER = {"objectives": {"nst": 1.0, "crd": 1.0}, "teacher_input": "masked"}
 
 def in_help(recipe: dict) -> dict[str, str]:
     """Returns `defaults` for `CommandLine` that show the recipe's values next to the ordinary defaults."""
-    ordinary = {"save_total_limit": "all"}  # instead of None
+    # instead of None
+    ordinary = {"save_total_limit": "all", "teacher_input": "masked, but clean if its tokenizer is not the student's"}
     return {name: f"{ordinary.get(name, '%(default)s')}; grounded world: {value}" for name, value in recipe.items()}

@@ -41,9 +41,10 @@ def draw_tradeoff(points: list[dict], path: str | Path) -> None:
         if chosen:
             axis.scatter([p["mlm_loss"] for p in chosen], [p["gap_closed"] for p in chosen], label=label, **style)
         for point in chosen:
-            place = {"xytext": (7, 0), "textcoords": "offset points", "va": "center", "fontsize": 8}
+            place = {"xytext": (6, 6), "textcoords": "offset points", "fontsize": 9}
             axis.annotate(point.get("label", ""), (point["mlm_loss"], point["gap_closed"]), **place)
-    axis.set(xlabel="masked-language-model loss on held-out text (lower is better)", ylim=(-0.15, 1.15))
+    axis.set(xlabel="masked-language-model loss on held-out text, nats (lower is better)", ylim=(-0.15, 1.15))
+    axis.margins(x=0.2 if any("label" in point for point in points) else 0.05)  # room for the labels
     axis.set(ylabel="share of the gap closed (higher is better)", yticks=[0, 0.25, 0.5, 0.75, 1])
     axis.set_yticklabels(["0", "25 %", "50 %", "75 %", "100 %"])
     axis.spines[["top", "right"]].set_visible(False)
