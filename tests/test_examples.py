@@ -61,6 +61,7 @@ def test_interrupted_run_continues_with_the_same_command(tiny_world, teacher, tm
     assert (parts / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_saved_settings_repeat_a_run(tiny_world, teacher, tmp_path):
     first, again = tmp_path / "first", tmp_path / "again"
     common = ["--world", tiny_world, "--teacher", teacher, "--cache_dir", tmp_path, "--no_probe", "--logging_steps", 1]

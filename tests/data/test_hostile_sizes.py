@@ -299,6 +299,7 @@ def test_odd_json_of_objectives_downstream_data_and_logs_is_an_error_in_a_few_wo
         assert len(str(error.value)) < 600
 
 
+@pytest.mark.slow
 def test_hostile_lines_of_text_are_errors(tmp_path):
     """In a separate process, which the JSON reader of Arrow may end."""
     lines = ['{"text": ' + "[" * 200_000 + "}", '{"text": ' + "9" * 5000 + "}", '{"text": "\\ud83d"}']

@@ -41,6 +41,7 @@ def test_every_caption_has_the_frame_in_the_middle_of_its_time(tiny_world):
             assert np.abs(frame.astype(float) - render_video(looks, cast[other], 0, other)[0]).mean() > 8
 
 
+@pytest.mark.slow
 def test_the_control_gives_every_video_the_captions_of_another_one(tiny_world):
     own = defaultdict(list)
     for line in (tiny_world / "captions.jsonl").read_text().splitlines():
@@ -60,7 +61,7 @@ def runs(tiny_world, tmp_path, monkeypatch):
     return runs
 
 
-@pytest.mark.parametrize("name", ["clip_model", "shuffled_clip_model"])
+@pytest.mark.parametrize("name", ["clip_model", pytest.param("shuffled_clip_model", marks=pytest.mark.slow)])
 def test_the_clip_of_a_row_is_trained_once_and_its_text_tower_teaches_students_with_the_worlds_tokenizer(
     runs, monkeypatch, name
 ):

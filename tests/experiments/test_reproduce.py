@@ -274,6 +274,7 @@ def test_section_without_data_changes_the_recipe_of_the_grounded_world(tmp_path)
         experiment_of(tmp_path, path)
 
 
+@pytest.mark.slow
 def test_planned_models_have_the_shapes_of_trained_ones(tmp_path, tiny_world, own_data):
     runs = PlannedRuns(1, tmp_path / "models", tmp_path / "results", str(own_data))
     teacher = runs.teacher_model("teacher")
@@ -332,6 +333,7 @@ def test_plan_has_every_command_with_its_cost_at_the_given_rate(tmp_path, own_da
     assert f"{len(costs)} runs. In all: " in text and "Rate of a student: 0.5 TFLOP/s, given by --tflops." in text
 
 
+@pytest.mark.slow
 def test_rates_are_measured_on_finished_runs_and_what_is_done_costs_nothing(tmp_path, own_data):
     experiment = experiment_of(tmp_path, own_data, [6], PlannedRuns)
     experiment.names = ["crd", "by_shuffled_teacher"]

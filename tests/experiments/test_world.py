@@ -282,6 +282,7 @@ def test_a_finished_world_is_left_alone_and_another_is_refused(tiny_world, capsy
     assert {path: path.stat().st_mtime_ns for path in tiny_world.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_an_interrupted_world_continues_with_the_stage_that_was_interrupted(tiny_world, tmp_path, monkeypatch):
     import vidlankd_hf.experiments.world.build as build
 

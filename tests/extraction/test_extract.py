@@ -88,6 +88,7 @@ def test_every_frame_is_in_a_clip_whose_timestamp_is_its_middle(tmp_path, videos
     torch.testing.assert_close(times, torch.tensor([7.5, 23.5, 39.5, 41.5, 7.5, 15.5, 4.5]))
 
 
+@pytest.mark.slow
 def test_batch_size_and_order_of_paths_change_nothing(tmp_path, videos, backbones):
     one = extract_features(videos, tmp_path / "one", backbones, batch_size=1)
     paths = sorted(videos.glob("*.mp4"), reverse=True)
