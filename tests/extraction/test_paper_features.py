@@ -91,7 +91,7 @@ def test_the_recipe_with_clip_and_a_3d_encoder_of_16_frames(tmp_path, videos):
     recipe["pretrain_teacher"] |= {
         "features": str(store_path), "captions": f"{tmp_path}/captions.jsonl", "tokenizer": f"{tmp_path}/tokenizer",
         "output_dir": f"{tmp_path}/teacher", "cache_dir": f"{tmp_path}/cache", "text_model": "tiny", "max_length": 16,
-        "max_steps": 2, "per_device_train_batch_size": 2, "held_out_videos": 0, "bf16": False, "use_cpu": True,
+        "max_steps": 2, "per_device_train_batch_size": 8, "held_out_videos": 0, "bf16": False, "use_cpu": True,
         "warmup_steps": 0, "report_to": "none", "dataloader_num_workers": 2,
     }  # fmt: skip
     config.write_text(yaml.safe_dump(recipe))
