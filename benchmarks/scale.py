@@ -167,7 +167,7 @@ def run_stage(stage: str, tree: Path, args: argparse.Namespace) -> dict:
 
 
 def report_order(tree: Path) -> None:
-    """Iterates over the order of one epoch of windows and of blocks; runs in a process of its own."""
+    """Iterates over the order of one epoch of windows and of blocks, in a separate process."""
     from vidlankd_hf import load_text_blocks, load_video_text
     from vidlankd_hf.data.vocabulary import load_tokenizer
     from vidlankd_hf.training.sampler import EpochSampler

@@ -1,5 +1,6 @@
 """Experiment grids: each run is one example that fills one folder, and finished runs are skipped."""
 
+import json
 import shlex
 import time
 from collections.abc import Callable
@@ -150,6 +151,37 @@ def run_in_parallel(work: Callable[[Any, bool], str], items: list, jobs: int, pr
         for line in pool.map(lambda item: work(item, jobs > 1), items):
             tqdm.write(line)
             progress.update()
+
+
+def affecting_results(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a recipe that affect results."""
+    return {name: value for name, value in recipe.items() if affects_results(name)}
+
+
+def read_result(path: Path, identity: dict[str, Any]) -> dict | None:
+    """Reads the stored result of a row; `None` if there is none.
+
+    Args:
+        path: JSON file of the result.
+        identity: Settings that it must have been made with. In those named `*_recipe`, only what affects results
+            counts.
+
+    Raises:
+        ValueError: The result was made with other settings.
+    """
+    if not path.exists():
+        return None
+    result = read_json(path, dict, "remove it to run it again")
+    for key, value in json.loads(json.dumps(identity)).items():
+        stored = result.get(key)
+        if key.endswith("_recipe") and isinstance(stored, dict):
+            stored = affecting_results(stored)
+        if stored != value:
+            raise ValueError(
+                f"{path} has {key} {stored}, but this run has {value}: remove the file or give another "
+                "--results folder"
+            )
+    return result
 
 
 def held_out_language(student: Path) -> dict[str, float]:

@@ -28,8 +28,8 @@ def on_this_machine(jobs: int) -> Iterator[Callable[[list[Step]], list]]:
     """Yields a `submit` for [`run_steps`] that runs some steps at the same time; the others wait their turn.
 
     Args:
-        jobs: Number of steps at the same time, each on a GPU of its own or, if there are fewer, a shared one. If it
-            is above 1, their output goes to log files. A step that must be alone waits until no other one runs.
+        jobs: Number of steps at the same time. Each has its own GPU; if there are fewer GPUs, steps share them. If
+            it is above 1, their output goes to log files. A step that must be alone waits until no other one runs.
     """
     gpus, taking = visible_gpus(), Lock()
     free: SimpleQueue[str | None] = SimpleQueue()

@@ -11,14 +11,13 @@ from ...data.vocabulary import load_tokenizer
 from ...models.configuration import SIZES, VidLanKDTeacherConfig
 from ...models.load_teacher import load_teacher
 from ...models.objectives import objectives_recipe
-from ...reliability.same_run import affects_results
 from ...training.build import build_student
 from ...training.script_arguments import StudentArguments
 from ...utils.examples import flags
 from ...utils.io import atomic_write
 from ...utils.json_files import read_json
 from ..flops import step_flops
-from ..grid import ExperimentRun, held_out_language, probe
+from ..grid import ExperimentRun, affecting_results, held_out_language, probe, read_result
 from ..script_arguments import VokenizationArguments
 from ..world.recipe import CLIP_RECIPE, LANGUAGE_MODEL, STUDENT_RECIPE, TEACHER_RECIPE
 from .tables import ROWS, TEACHERS, Row
@@ -54,10 +53,6 @@ def read_recipes(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _is_clip(teacher: str) -> bool:
     return TEACHERS[teacher].get("architecture") == "clip"
-
-
-def _affecting_results(recipe: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in recipe.items() if affects_results(name)}
 
 
 class SeedRuns:
@@ -205,20 +200,7 @@ class SeedRuns:
         Raises:
             ValueError: The result was made with other settings.
         """
-        path = self.results / f"{name}.json"
-        if not path.exists():
-            return None
-        result, asked = read_json(path, dict, "remove it to train again"), self.identity(name)
-        for key, value in json.loads(json.dumps(asked)).items():
-            stored = result.get(key)
-            if key in ("teacher_recipe", "student_recipe") and isinstance(stored, dict):
-                stored = _affecting_results(stored)
-            if stored != value:
-                raise ValueError(
-                    f"{path} has {key} {stored}, but this run has {value}: remove the file or give another "
-                    "--results folder"
-                )
-        return result
+        return read_result(self.results / f"{name}.json", self.identity(name))
 
     def keep(self, name: str, log: Path | None = None, gpu: str | None = None) -> dict:
         """Writes the result file of a trained student; `log` and `gpu` are for the probes."""
@@ -256,8 +238,8 @@ class SeedRuns:
             **({"byte_level": True} if row.byte_level else {}),
             **({"options": row.options} if row.options else {}),
             **({"language_model_steps": self._language_model_steps()} if self.starts_from(name) else {}),
-            "teacher_recipe": _affecting_results(CLIP_RECIPE if _is_clip(row.teacher) else self.teacher_recipe),
-            "student_recipe": _affecting_results(self.student_recipe),
+            "teacher_recipe": affecting_results(CLIP_RECIPE if _is_clip(row.teacher) else self.teacher_recipe),
+            "student_recipe": affecting_results(self.student_recipe),
         }
 
     def _arguments(self, section: str, folder: Path, options: dict) -> list[str]:

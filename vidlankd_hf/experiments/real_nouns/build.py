@@ -82,7 +82,7 @@ def extract(folder: Path) -> None:
 
 
 def main() -> None:
-    """Builds the data as a process of its own, whose memory is free afterwards."""
+    """Builds the data in a separate process, which frees its memory when it ends."""
     parser = argparse.ArgumentParser()
     for name in ("folder", "cache", "benchmarks"):
         parser.add_argument(f"--{name}", type=Path, required=True)

@@ -105,7 +105,7 @@ def fetch(key: str, cache: Path) -> Path:
         _run(COMMANDS[package.registry](package), part / "download")
         archives = sorted((part / "download").iterdir())
         if len(archives) != 1:
-            raise RuntimeError(f"the download of {package.name} has {len(archives)} files, not one: remove {part}")
+            raise RuntimeError(f"{package.name} came as {len(archives)} files, but should be 1: remove {part}")
         found = sha256_of(archives[0])
         if found != package.sha256:
             raise ValueError(

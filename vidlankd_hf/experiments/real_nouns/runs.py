@@ -10,11 +10,10 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 from ...data.features import FeatureStore
 from ...models.load_teacher import load_teacher
 from ...models.objectives import objectives_recipe
-from ...reliability.same_run import affects_results
 from ...utils.examples import flags
 from ...utils.io import atomic_write
 from ...utils.json_files import read_json, read_text
-from ..grid import ExperimentRun, held_out_language
+from ..grid import ExperimentRun, affecting_results, held_out_language, read_result
 from .scores import score_model, score_states
 from .tables import BASE, BASE_RECIPE, LENGTH, ROWS, STUDENT_RECIPE, TEACHER_RECIPE, TEACHERS
 
@@ -57,7 +56,7 @@ class SeedRuns:
             "tokenizer": self.folder / BASE, "text_model": self.folder / BASE, "output_dir": folder,
             "cache_dir": self.folder / "cache",
         }  # fmt: skip
-        return ExperimentRun(folder, "pretrain_teacher", flags(options), _settings(settings))
+        return ExperimentRun(folder, "pretrain_teacher", flags(options), affecting_results(settings))
 
     def student_run(self, name: str) -> ExperimentRun:
         """Returns the run that trains the student of a row of `ROWS`; base and teacher must exist."""
@@ -70,23 +69,24 @@ class SeedRuns:
         settings = {**recipe, "block_tokens": LENGTH - 2, "seed": self.seed}
         arguments = {**settings, **options, "text": self.data / "text" / "text.txt", "output_dir": folder,
                      "cache_dir": self.folder / "cache"}  # fmt: skip
-        checked = {**_settings(settings), "objectives": objectives_recipe(options["objectives"])}
+        checked = {**affecting_results(settings), "objectives": objectives_recipe(options["objectives"])}
         return ExperimentRun(folder, "distill", flags(arguments), checked)
 
     def identity(self, name: str) -> dict:
         """Settings that a stored result must share with this run."""
         clips = self._pictures()
-        common = {"row": name, "seed": self.seed, "clips": len(clips), "base_recipe": _settings(self.base_recipe)}
+        base = affecting_results(self.base_recipe)
+        common = {"row": name, "seed": self.seed, "clips": len(clips), "base_recipe": base}
         if name in (PICTURES, MINILM):
             return {"row": name, "clips": len(clips)}
         teacher = name if name in TEACHERS else ROWS[name].teacher
         taught: dict[str, Any] = {}
         if name in TEACHERS or ROWS[name].objectives:
-            taught = {"teacher": TEACHERS[teacher], "teacher_recipe": _settings(self.teacher_recipe)}
+            taught = {"teacher": TEACHERS[teacher], "teacher_recipe": affecting_results(self.teacher_recipe)}
         if name in TEACHERS:
             return {**common, **taught}
         objectives = objectives_recipe(ROWS[name].objectives)
-        return {**common, **taught, "objectives": objectives, "student_recipe": _settings(self.student_recipe)}
+        return {**common, **taught, "objectives": objectives, "student_recipe": affecting_results(self.student_recipe)}
 
     def result(self, name: str) -> dict | None:
         """Reads the stored result of a row; `None` if there is none.
@@ -94,17 +94,7 @@ class SeedRuns:
         Raises:
             ValueError: The result was made with other settings.
         """
-        path = self.results / f"{name}.json"
-        if not path.exists():
-            return None
-        result = read_json(path, dict, REMEDY)
-        for key, value in json.loads(json.dumps(self.identity(name))).items():
-            if result.get(key) != value:
-                raise ValueError(
-                    f"{path} has {key} {result.get(key)}, but this run has {value}: remove the file or give another "
-                    "--results folder"
-                )
-        return result
+        return read_result(self.results / f"{name}.json", self.identity(name))
 
     def keep(self, name: str) -> dict:
         """Scores the model of a row and writes its result file."""
@@ -150,11 +140,6 @@ class SeedRuns:
             features = store.read(shown["video"])[0].float().numpy()
             of_noun.setdefault(shown["noun"], []).append(features.mean(0))
         return {noun: np.mean(features, 0) for noun, features in of_noun.items()}
-
-
-def _settings(recipe: dict) -> dict:
-    """The settings of a recipe that affect results."""
-    return {name: value for name, value in recipe.items() if affects_results(name)}
 
 
 def _training_of(folder: Path) -> dict[str, Any]:
