@@ -10,14 +10,14 @@ tradeoff.png. Finished runs are not repeated.
 
 import json
 import time
-from functools import partial
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from vidlankd_hf.cli import CommandLine, run_example
-from vidlankd_hf.experiments.grid import ExperimentRun, held_out_language, probe, run_in_parallel
-from vidlankd_hf.experiments.world.demo import stages_of
+from vidlankd_hf.experiments.grid import run_steps
+from vidlankd_hf.experiments.jobs import on_this_machine
+from vidlankd_hf.experiments.world.demo import steps_of
 from vidlankd_hf.experiments.world.recipe import WORLD_SEED
 from vidlankd_hf.experiments.world.report import write_report
 
@@ -37,28 +37,14 @@ def main() -> None:
 
     parser.save_settings(args.output_dir)
     folders = {s: args.output_dir / f"seed-{s}" if len(args.seeds) > 1 else args.output_dir for s in args.seeds}
-    stages = [
-        (folder / "world", stage)
-        for seed, folder in folders.items()
-        for stage in stages_of(seed, folder, args.thorough)
-    ]
     started, rows = time.monotonic(), []
-
-    def make(world: Path, entry: tuple[ExperimentRun, dict | None], quiet: bool) -> str:
-        run, row = entry
-        run.make(quiet)
-        if row is None:
-            return f"{run.folder} is ready."
-        scores = probe(run.folder, world, run.log if quiet else None)
-        language = held_out_language(run.folder) if run.example == "distill" else {}
-        rows.extend({**row, **score, **language} for score in scores)
-        accuracies = " ".join(f"{score['accuracy']:.2f}" for score in scores)
-        return f"{run.folder} colour, shape, motion: {accuracies}"
-
-    with tqdm(total=sum(len(stage) for _, stage in stages), desc="runs", unit="run", smoothing=0) as progress:
-        for world, stage in stages:
-            # Models this small do not gain from more threads: two runs at a time, one thread each.
-            run_in_parallel(partial(make, world), stage, 2, progress)
+    steps = [step for s, folder in folders.items() for step in steps_of(s, folder, args.thorough, rows.extend)]
+    # Models this small do not gain from more threads: two runs at a time, one thread each.
+    with on_this_machine(2) as submit, tqdm(total=len(steps), desc="runs", unit="run", smoothing=0) as progress:
+        failed = run_steps(steps, submit, progress)
+    if failed:
+        why = "\n".join(f"{name}: {reason}" for name, reason in failed.items())
+        raise SystemExit(f"These runs failed; the same command repeats only them:\n{why}")
     rows.sort(key=lambda row: (row["seed"], row["model"], str(row["weights"])))
     (args.output_dir / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
     write_report(args.output_dir / "results.json", args.output_dir)

@@ -134,8 +134,8 @@ def test_students_of_the_world_continue_one_language_model_for_each_model_type_a
 
 def test_language_model_is_trained_once_before_its_students(tmp_path):
     steps = {step.name: step for step in steps_of_seed(seed_runs(tmp_path), ["crd", "nst"], Scoring(), None)}
-    assert steps["seed 1, bert_language_model"].needs == ("seed 1, teacher",)
-    assert all("seed 1, bert_language_model" in steps[f"seed 1, {name}"].needs for name in ("crd", "nst"))
+    assert steps["seed 1, language_model"].needs == ("seed 1, teacher",)
+    assert all("seed 1, language_model" in steps[f"seed 1, {name}"].needs for name in ("crd", "nst"))
     assert len(steps) == 5  # with the world and the teacher
 
 

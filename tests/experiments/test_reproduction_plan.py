@@ -19,7 +19,7 @@ def test_steps_hold_teachers_before_students_before_scores_for_every_seed(tmp_pa
     steps = experiment_of(tmp_path, tables=[6], seeds=[1, 2], tasks=["world"]).steps()
     needs = {step.name: step.needs for step in steps}
     assert needs["seed 2, world"] == () and needs["seed 2, image_teacher"] == ("seed 2, world",)
-    assert needs["seed 2, by_image_teacher"] == ("seed 2, image_teacher", "seed 2, bert_language_model")
+    assert needs["seed 2, by_image_teacher"] == ("seed 2, image_teacher", "seed 2, language_model")
     assert needs["seed 2, by_image_teacher on world"] == ("seed 2, by_image_teacher",)
     places = {step.name: i for i, step in enumerate(steps)}
     assert all(places[need] < places[name] for name in needs for need in needs[name])
@@ -38,7 +38,7 @@ def test_only_what_has_no_stored_result_is_made(tmp_path):
     path.write_text(json.dumps(entry("world", [tuned(1, GOOD)], identity=experiment.scoring.identity("world"))))
     names = {step.name.removeprefix("seed 1, ") for step in experiment.steps()}
     assert names == {
-        *("world", "teacher", "bert_language_model"),
+        *("world", "teacher", "language_model"),
         *("continue", "text_only", "continue on world", "text_only on world"),
     }, "the text-only student is trained again only if its folder is gone; crd needs nothing"  # fmt: skip
 

@@ -4,7 +4,6 @@ import json
 import shlex
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,15 +141,6 @@ def run_steps(steps: list[Step], submit: Callable[[list[Step]], list], progress:
         if not over and running:
             time.sleep(0.1)
     return failed
-
-
-def run_in_parallel(work: Callable[[Any, bool], str], items: list, jobs: int, progress: tqdm) -> None:
-    """Calls `work(item, quiet)` for `jobs` items at a time and prints what it returns; quiet if `jobs` > 1."""
-    jobs = max(1, min(jobs, len(items)))
-    with ThreadPoolExecutor(jobs) as pool:
-        for line in pool.map(lambda item: work(item, jobs > 1), items):
-            tqdm.write(line)
-            progress.update()
 
 
 def affecting_results(recipe: dict[str, Any]) -> dict[str, Any]:

@@ -115,8 +115,9 @@ class SeedRuns:
         row = ROWS[name]
         if self.world is None or row.continues_teacher or self.student_recipe.get("student") not in SIZES:
             return None
-        kind = row.options.get("student_model_type", "bert")
-        return self.folder / "_".join([kind, *(["bpe"] if row.byte_level else []), "language_model"])
+        kind = row.options.get("student_model_type")
+        parts = [*([kind] if kind else []), *(["bpe"] if row.byte_level else []), "language_model"]
+        return self.folder / "_".join(parts)
 
     def language_model_run(self, name: str) -> ExperimentRun:
         """Returns the run that trains the language model of a row of `ROWS`; the default teacher must exist."""
