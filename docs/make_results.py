@@ -72,7 +72,7 @@ def world_results() -> dict[str, str]:
 
 
 def ablation_results() -> dict[str, str]:
-    kept, found, costs = ablations.read_kept(EVIDENCE / "ablations"), {}, {}
+    kept, found, costs, gaps = ablations.read_kept(EVIDENCE / "ablations"), {}, {}, {}
     for name in TABLES:
         rows = ablations.table_rows(name, kept)
         if not rows:  # nothing committed yet
@@ -85,6 +85,10 @@ def ablation_results() -> dict[str, str]:
             if row["gap_closed"]:
                 found[f"ablation.{row['student']}.gap"] = f"{round(100 * row['gap_closed']['mean'])} %"
             found[f"ablation.{row['student']}.teacher"] = f"{row['teacher']['mean']:.2f}"
+            gaps[row["student"]] = row["gap_closed"] and row["gap_closed"]["mean"]
+    for name, gap in gaps.items():  # of a student with its own tokenizer, relative to the one with the teacher's
+        if gap and (same := gaps.get(name.replace("_bpe", ""))) and "_bpe" in name:
+            found[f"ablation.{name}.relative"] = f"{round(100 * gap / same)} %"
     if costs:
         found["ablation-costs"] = table(["student", "steps", "TFLOP"], costs.values())
     return found
