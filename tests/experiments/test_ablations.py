@@ -11,6 +11,7 @@ import yaml
 from helpers import make_student, make_teacher, make_tokenizer, refusal
 
 from vidlankd_hf import VidLanKDStudent, VidLanKDTeacher, VidLanKDTeacherConfig, bert_config
+from vidlankd_hf.data.vocabulary import load_tokenizer
 from vidlankd_hf.experiments import grid
 from vidlankd_hf.experiments.ablations.report import write_table
 from vidlankd_hf.experiments.ablations.run_seed import steps_of_seed
@@ -130,6 +131,16 @@ def test_students_of_the_world_continue_one_language_model_for_each_model_type_a
     assert run.folder == starts["roberta_bpe_crd"] and run.settings["student_model_type"] == "roberta"
     assert run.settings["objectives"] == {} and run.settings["max_steps"] > runs.student_recipe["max_steps"]
     assert run.settings["tokenizer"] == str(runs.byte_level_tokenizer)
+
+
+def test_byte_level_tokenizer_cuts_the_text_into_hardly_more_tokens_than_the_teachers(tmp_path, tiny_world):
+    runs = seed_runs(tmp_path)
+    runs.world = Path(tiny_world)
+    runs.make_byte_level_tokenizer()
+    texts = (runs.world / "text" / "train.txt").read_text().splitlines()
+    tokenizers = [load_tokenizer(str(path)) for path in (runs.byte_level_tokenizer, runs.world / "tokenizer")]
+    own, teachers = (sum(map(len, t(texts, add_special_tokens=False)["input_ids"])) for t in tokenizers)
+    assert own <= 1.05 * teachers
 
 
 def test_language_model_is_trained_once_before_its_students(tmp_path):

@@ -189,11 +189,15 @@ class SeedRuns:
         return self.folder / "byte_level_tokenizer"
 
     def make_byte_level_tokenizer(self) -> None:
-        """Trains the byte-level tokenizer on the students' text, with as many tokens as the teacher's has."""
+        """Trains the byte-level tokenizer on the students' text, with 256 tokens (the bytes) more than the teacher's.
+
+        Few of the bytes occur in the text. With as many tokens in all, it would split words that the teacher reads as
+        one token.
+        """
         source = self.student_recipe["text"] if self.world is None else str(self.world / "text" / "train.txt")
         teacher = self.teacher_recipe["tokenizer"] if self.world is None else str(self.world / "tokenizer")
         texts = (row["text"] for row in load_text(source, streaming=True))
-        train_byte_level_tokenizer(texts, len(load_tokenizer(teacher)), self.byte_level_tokenizer)
+        train_byte_level_tokenizer(texts, 256 + len(load_tokenizer(teacher)), self.byte_level_tokenizer)
 
     def result(self, name: str) -> dict | None:
         """Reads the stored result of a student; `None` if there is none.
