@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from vidlankd_hf.experiments.ablations.tradeoff import points
 from vidlankd_hf.experiments.flops import step_flops
 from vidlankd_hf.experiments.grid import ExperimentRun
 from vidlankd_hf.experiments.world.tradeoff import draw_tradeoff
+from vidlankd_hf.training.build import build_student
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,6 +70,29 @@ def test_counting_flops_changes_no_weight_and_counts_what_the_teacher_computes()
     assert alone < counts["voken"] < counts["soft_label"] and alone < counts["regression"]
     assert all((weight == before[name]).all() for name, weight in student.state_dict().items())
     assert all(parameter.grad is None for parameter in student.parameters())
+
+
+@pytest.mark.parametrize("model_type", ["roberta", "modernbert"])
+def test_flops_of_other_model_types_are_counted(tmp_path, model_type):
+    tokenizer = make_tokenizer()
+    teacher = make_teacher(tokenizer)
+    teacher.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    student = build_student("tiny", str(tmp_path), model_type)
+    alone = step_flops(student, None, 2, 16)
+    student.add_objectives({"crd": 1.0}, teacher.config.hidden_size)
+    assert step_flops(student, teacher, 2, 16) > alone > 0
+
+
+def test_flops_are_counted_while_other_threads_load_models(tmp_path):
+    runs, tokenizer = seed_runs(tmp_path), make_tokenizer()
+    for name in ("teacher", "shuffled_teacher"):
+        make_teacher(tokenizer).save_pretrained(runs.folder / name)
+        tokenizer.save_pretrained(runs.folder / name)
+    names = ["text_only", "by_shuffled_teacher", "roberta_crd", "modernbert_crd"]
+    with ThreadPoolExecutor(4) as pool:
+        counts = list(pool.map(runs._sequence_flops, 3 * names))
+    assert counts == 3 * counts[:4] and len({*counts}) == 3  # BERT and RoBERTa cost the same
 
 
 def kept(name, colour, teacher=0.9, **more):

@@ -1,8 +1,11 @@
 """Counts the FLOPs of a training step, to compare runs at equal compute."""
 
+from itertools import chain
+
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -32,7 +35,6 @@ def step_flops(
         FLOPs per step; a product of `[m, k]` and `[k, n]` counts 2mkn.
     """
     with FakeTensorMode(), sdpa_kernel(SDPBackend.MATH):  # the counter does not support the CPU's fused attention
-        student, teacher = _without_weights(student), _without_weights(teacher)
         input_ids, positions = _text(sequences, length, mlm_probability)
         with FlopCounterMode(display=False) as counter:
             inputs = {"input_ids": input_ids, "masked_positions": positions, "masked_labels": positions}
@@ -41,9 +43,9 @@ def step_flops(
             if student.teacher_needs:
                 with torch.no_grad():
                     asked = {"masked_positions": positions} if "logits" in student.teacher_needs else {}
-                    output = teacher(input_ids=input_ids, **asked)
+                    output = _call(teacher, {"input_ids": input_ids, **asked})
                 inputs |= {"teacher_states": output.last_hidden_state, "teacher_logits": output.get("logits")}
-            student(**inputs).loss.backward()
+            _call(student, inputs).loss.backward()
     return counter.get_total_flops()
 
 
@@ -60,7 +62,6 @@ def teacher_step_flops(
         mlm_probability: As in [`step_flops`].
     """
     with FakeTensorMode(), sdpa_kernel(SDPBackend.MATH):
-        teacher = _without_weights(teacher)
         input_ids, positions = _text(sequences, length, mlm_probability)
         inputs = {"input_ids": input_ids}
         if "mlm" in teacher.loss_terms:
@@ -68,7 +69,7 @@ def teacher_step_flops(
         if teacher.video_encoder is not None:
             inputs["video_features"] = torch.zeros(sequences, video_steps, teacher.config.video_config.feature_size)
         with FlopCounterMode(display=False) as counter:
-            teacher(**inputs).loss.backward()
+            _call(teacher, inputs).loss.backward()
     return counter.get_total_flops()
 
 
@@ -78,6 +79,10 @@ def _text(sequences: int, length: int, mlm_probability: float) -> tuple[torch.Te
     return torch.zeros(sequences, length, dtype=torch.long), torch.zeros(sequences, masked, dtype=torch.long)
 
 
-def _without_weights(model: nn.Module | None) -> nn.Module | None:
-    """Builds a model of the same configuration with fake weights."""
-    return None if model is None else type(model)(model.config).train(model.training)
+def _call(model: nn.Module, inputs: dict[str, torch.Tensor]):
+    """Calls a model with fake tensors instead of its weights."""
+    weights = {
+        name: torch.empty(tensor.shape, dtype=tensor.dtype, requires_grad=tensor.requires_grad)
+        for name, tensor in chain(model.named_parameters(), model.named_buffers())
+    }
+    return functional_call(model, weights, (), inputs)

@@ -3,6 +3,7 @@
 import json
 from dataclasses import fields
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from ...cli import read_config
@@ -23,6 +24,7 @@ from ..world.recipe import CLIP_RECIPE, LANGUAGE_MODEL, STUDENT_RECIPE, TEACHER_
 from .tables import ROWS, TEACHERS, Row
 from .tokenizer import train_byte_level_tokenizer
 
+_LOADING = Lock()  # loading changes PyTorch's initialization for all threads while it runs
 DATA = {"pretrain_teacher": ("features", "captions", "tokenizer"), "distill": ("text",)}
 
 
@@ -276,7 +278,9 @@ class SeedRuns:
 
     def _sequence_flops(self, name: str) -> float:
         """FLOPs of a student's training step per sequence."""
-        recipe, (student, teacher) = self.student_recipe, self._models(name)
+        recipe = self.student_recipe
+        with _LOADING:
+            student, teacher = self._models(name)
         if ROWS[name].objectives:
             student.add_objectives(self._objectives(name), teacher.config.hidden_size)
         sequences = int(recipe.get("per_device_train_batch_size", 8))
