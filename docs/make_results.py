@@ -73,9 +73,9 @@ def world_results() -> dict[str, str]:
 
 def ablation_results() -> dict[str, str]:
     kept, found, costs, gaps = ablations.read_kept(EVIDENCE / "ablations"), {}, {}, {}
-    for name in TABLES:
+    for name, (_, students) in TABLES.items():
         rows = ablations.table_rows(name, kept)
-        if not rows:  # nothing committed yet
+        if len(rows) < len(students):  # not all committed yet
             continue
         found[f"ablation-{name}"] = ablations.markdown_table(name, rows, kept, costs=False)
         for row in rows:
@@ -248,8 +248,9 @@ def draw_figures() -> None:
     world.draw(read("results.json"), EVIDENCE / "report.png")
     draw_tradeoff(world.points(read("results.json")), EVIDENCE / "tradeoff.png")
     kept = ablations.read_kept(EVIDENCE / "ablations")
-    for name in TABLES:
-        if rows := ablations.table_rows(name, kept):
+    for name, (_, students) in TABLES.items():
+        rows = ablations.table_rows(name, kept)
+        if len(rows) == len(students):
             ablations.draw(name, rows, kept, EVIDENCE / "ablations" / f"{name}.png")
     if kept:
         draw_tradeoff(points(kept), EVIDENCE / "ablations" / "tradeoff.png")

@@ -105,6 +105,13 @@ def kept(name, colour, teacher=0.9, **more):
     return {"teacher": TEACHERS[ROWS[name].teacher], "probe": scores, "teacher_probe": taught, **cost, **more}
 
 
+def test_students_without_a_teacher_show_none(tmp_path):
+    results = {1: {name: kept(name, 0.5) for name in ("text_only", "roberta_text_only", "roberta_crd", "roberta_nst")}}
+    lines = write_table("tokenizer", results, tmp_path).read_text().splitlines()
+    teachers = {line.split("|")[1].strip(): line.split("|")[7].strip() for line in lines if "RoBERTa" in line}
+    assert teachers[ROWS["roberta_text_only"].label] == "" and teachers[ROWS["roberta_crd"].label] == "0.90"
+
+
 def test_table_holds_means_and_deviations_over_seeds_and_the_gap_of_each_seed(tmp_path):
     results = {
         1: {"text_only": kept("text_only", 0.0), "crd": kept("crd", 0.6)},
@@ -118,6 +125,7 @@ def test_table_holds_means_and_deviations_over_seeds_and_the_gap_of_each_seed(tm
     # Seed 1: (.5 - .3) / (.9 - .3); seed 2: (.6 - .4) / (.9 - .4).
     assert rows["crd"]["gap_closed"]["mean"] == pytest.approx((1 / 3 + 0.4) / 2)
     assert "| CRD (weight 1.5) | 0.75 ± 0.21 |" in text and "37 %" in text and "0.30" in text
+    assert f"| {ROWS['continue'].label} (seed 2) |" in text
     assert (tmp_path / "figure.png").stat().st_size > 5000
 
 

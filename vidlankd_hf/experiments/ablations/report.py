@@ -12,7 +12,7 @@ from .scores import column_values
 from .tables import ROWS, TABLES
 
 ATTRIBUTES = ("colour", "shape", "motion")
-TEXT_ONLY = ("text_only", "text_only_equal_compute")
+TEXT_ONLY = tuple(name for name, row in ROWS.items() if not row.objectives and not row.continues_teacher)
 LEGEND = """
 Tasks: scores from 0 to 100, mean ± standard deviation over the runs (seeds of training times seeds of fine-tuning).
 `*`: differs from text only at p < 0.05 by a paired randomization test over the examples. Collapsed: the answers are
@@ -140,13 +140,12 @@ def task_columns(rows: list[dict]) -> dict[str, str]:
 def markdown_table(name: str, rows: list[dict], results: dict[int, dict[str, dict]], costs: bool = True) -> str:
     """Formats the rows of [`table_rows`] as a table with its title; `costs` adds steps and TFLOP."""
     seeds = sorted({seed for row in rows for seed in row["seeds"]})
-    uneven = any(row["seeds"] != seeds for row in rows)
     probed = any(row["mean"] for row in rows)
     spread = "; mean ± standard deviation" if len(seeds) > 1 else ""
     tasks = task_columns(rows)
     head = ["student"] + ([*ATTRIBUTES, "mean", "gap closed", "its teacher"] if probed else [])
     scored = any(row["mlm_accuracy"] for row in rows)
-    head += [*tasks.values(), "MLM loss"] + ["MLM accuracy"] * scored + ["steps", "TFLOP"] * costs + ["seeds"] * uneven
+    head += [*tasks.values(), "MLM loss"] + ["MLM accuracy"] * scored + ["steps", "TFLOP"] * costs
     lines = [f"**{TABLES[name][0]}.** Seeds {', '.join(map(str, seeds))}{spread}.", ""]
     lines += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     if probed:
@@ -154,7 +153,8 @@ def markdown_table(name: str, rows: list[dict], results: dict[int, dict[str, dic
         cells = [f"{chance[a]:.2f}" for a in ATTRIBUTES] + [f"{mean(chance.values()):.2f}"]
         lines.append(f"| chance | {' | '.join(cells)} |{' |' * (len(head) - 5)}")
     for row in rows:
-        cells = [row["what"]]
+        which = f" (seed{'s' * (len(row['seeds']) > 1)} {', '.join(map(str, row['seeds']))})"
+        cells = [row["what"] + which * (row["seeds"] != seeds)]
         if probed:
             gap = row["gap_closed"]
             cells += [_cell(row[key]) for key in (*ATTRIBUTES, "mean")]
@@ -162,7 +162,7 @@ def markdown_table(name: str, rows: list[dict], results: dict[int, dict[str, dic
             cells += ["" if row["student"] in TEXT_ONLY else _cell(row["teacher"])]
         cells += [score_cell(row["tasks"].get(column)) for column in tasks]
         cells += [_cell(row["mlm_loss"])] + [_cell(row["mlm_accuracy"])] * scored
-        cells += cost_cells(row) * costs + [str(len(row["seeds"]))] * uneven
+        cells += cost_cells(row) * costs
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", LEGEND] if tasks else lines)
 
