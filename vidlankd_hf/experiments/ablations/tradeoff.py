@@ -4,7 +4,7 @@ from .report import TEXT_ONLY, row_of
 from .tables import ROWS
 
 # Teachers that have seen nothing that belongs to the words.
-CONTROLS = ("text_teacher", "shuffled_teacher")
+CONTROLS = ("text_teacher", "shuffled_teacher", "shuffled_clip_model")
 
 
 def points(results: dict[int, dict[str, dict]]) -> list[dict]:
@@ -15,14 +15,14 @@ def points(results: dict[int, dict[str, dict]]) -> list[dict]:
 
     Returns:
         Entries with `student`, `mlm_loss`, `gap_closed` and `kind`: an objective, `"text_only"` or `"control"`.
-        Students of other model types are left out: their losses are not comparable.
+        Students of other model types or with fewer seeds than text-only are left out: their losses are not comparable.
     """
-    found = []
+    found, seeds = [], row_of("text_only", results)["seeds"]
     for student, row in ROWS.items():
         if "student_model_type" in row.options:
             continue
         made = row_of(student, results)
-        if not made["seeds"] or not made["gap_closed"]:
+        if made["seeds"] != seeds or not made["gap_closed"]:
             continue
         kind = next(reversed(row.objectives), "text_only")
         if row.teacher in CONTROLS or (student not in TEXT_ONLY and not row.objectives):
