@@ -24,7 +24,7 @@ from ..world.recipe import CLIP_RECIPE, LANGUAGE_MODEL, STUDENT_RECIPE, TEACHER_
 from .tables import ROWS, TEACHERS, Row
 from .tokenizer import train_byte_level_tokenizer
 
-_LOADING = Lock()  # loading changes PyTorch's initialization for all threads while it runs
+_COUNTING = Lock()  # loading models and counting FLOPs change settings of PyTorch for all threads while they run
 DATA = {"pretrain_teacher": ("features", "captions", "tokenizer"), "distill": ("text",)}
 
 
@@ -279,13 +279,13 @@ class SeedRuns:
     def _sequence_flops(self, name: str) -> float:
         """FLOPs of a student's training step per sequence."""
         recipe = self.student_recipe
-        with _LOADING:
-            student, teacher = self._models(name)
-        if ROWS[name].objectives:
-            student.add_objectives(self._objectives(name), teacher.config.hidden_size)
         sequences = int(recipe.get("per_device_train_batch_size", 8))
         length, masked = int(recipe.get("block_tokens", 126)) + 2, float(recipe.get("mlm_probability", 0.15))
-        return step_flops(student, teacher, sequences, length, masked) / sequences
+        with _COUNTING:
+            student, teacher = self._models(name)
+            if ROWS[name].objectives:
+                student.add_objectives(self._objectives(name), teacher.config.hidden_size)
+            return step_flops(student, teacher, sequences, length, masked) / sequences
 
     def _models(self, name: str) -> tuple:
         """The student of a row before training, without objectives, and its teacher."""
