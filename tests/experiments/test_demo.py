@@ -38,6 +38,11 @@ def test_every_run_waits_for_the_models_and_the_world_that_it_reads(tmp_path):
         made.add(str(run.folder))
 
 
+def test_only_the_world_runs_alone(tmp_path):
+    steps = steps_of(1, tmp_path, True, print)
+    assert [step.name for step in steps if step.alone] == [str(tmp_path / "world")]
+
+
 def test_language_model_learns_from_text_alone(tmp_path):
     runs = by_name(tmp_path, False)
     assert option(runs["language_model"], "objectives") == "{}" and option(runs["language_model"], "student") == "tiny"

@@ -81,7 +81,8 @@ def test_jobs_have_a_gpu_each_and_a_launched_run_has_the_machine_to_itself(monke
     steps = [record.step(name, seconds=0.1) for name in "abcd"]
     run([*steps[:2], record.step("launched", alone=True, seconds=0.1), *steps[2:]], jobs=2)
     given = {name: options for what, name, options in record.events if what == "begin"}
-    assert given["launched"] == {"quiet": True, "gpu": None}
+    assert given["launched"] == {"quiet": False, "gpu": None}
+    assert all(given[name]["quiet"] for name in "abcd")
     assert {given["a"]["gpu"], given["b"]["gpu"]} == {"4", "5"} == {given["c"]["gpu"], given["d"]["gpu"]}
     begin, end = record.place("begin", "launched"), record.place("end", "launched")
     assert end == begin + 1, "nothing begins or ends meanwhile"

@@ -29,7 +29,8 @@ def on_this_machine(jobs: int) -> Iterator[Callable[[list[Step]], list]]:
 
     Args:
         jobs: Number of steps at the same time. Each has its own GPU; if there are fewer GPUs, steps share them. If
-            it is above 1, their output goes to log files. A step that must be alone waits until no other one runs.
+            it is above 1, their output goes to log files. A step that must be alone waits until no other one runs, and
+            shows its output.
     """
     gpus, taking = visible_gpus(), Lock()
     free: SimpleQueue[str | None] = SimpleQueue()
@@ -40,7 +41,7 @@ def on_this_machine(jobs: int) -> Iterator[Callable[[list[Step]], list]]:
         with taking:  # two steps that each wait for what the other has would wait forever
             taken = [free.get() for _ in range(jobs if step.alone else 1)]
         try:
-            return step.work(quiet=jobs > 1, gpu=None if step.alone else taken[0])
+            return step.work(quiet=jobs > 1 and not step.alone, gpu=None if step.alone else taken[0])
         finally:
             for gpu in taken:
                 free.put(gpu)

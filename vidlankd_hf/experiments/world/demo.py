@@ -91,6 +91,9 @@ def steps_of(seed: int, folder: Path, thorough: bool, keep: Callable[[list[dict]
         return f"{run.folder} colour, shape, motion: {accuracies}"
 
     return [
-        Step(str(made.run.folder), partial(make, made), tuple(str(folder / name) for name in made.needs))
+        # Nothing can run beside the world, so it may use all cores and show its progress.
+        Step(
+            str(made.run.folder), partial(make, made), tuple(str(folder / name) for name in made.needs), not made.needs
+        )
         for made in runs_of(seed, folder, thorough)
     ]
