@@ -16,7 +16,7 @@ from statistics import mean
 
 from vidlankd_hf.evaluation import report as downstream
 from vidlankd_hf.experiments.ablations import report as ablations
-from vidlankd_hf.experiments.ablations.tables import TABLES
+from vidlankd_hf.experiments.ablations.tables import ROWS, TABLES
 from vidlankd_hf.experiments.ablations.tradeoff import points
 from vidlankd_hf.experiments.real_nouns import report as real_nouns
 from vidlankd_hf.experiments.world import report as world
@@ -86,9 +86,9 @@ def ablation_results() -> dict[str, str]:
                 found[f"ablation.{row['student']}.gap"] = f"{round(100 * row['gap_closed']['mean'])} %"
             found[f"ablation.{row['student']}.teacher"] = f"{row['teacher']['mean']:.2f}"
             gaps[row["student"]] = row["gap_closed"] and row["gap_closed"]["mean"]
-    for name, gap in gaps.items():  # of a student with its own tokenizer, relative to the one with the teacher's
-        if gap and (same := gaps.get(name.replace("_bpe", ""))) and "_bpe" in name:
-            found[f"ablation.{name}.relative"] = f"{round(100 * gap / same)} %"
+    for name in gaps:  # students with their own tokenizer, relative to those with the teacher's
+        if ROWS[name].byte_level and gaps[name] and (same := gaps.get(name.replace("_bpe", ""))):
+            found[f"ablation.{name}.relative"] = f"{round(100 * gaps[name] / same)} %"
     if costs:
         found["ablation-costs"] = table(["student", "steps", "TFLOP"], costs.values())
     return found

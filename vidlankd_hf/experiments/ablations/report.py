@@ -153,8 +153,9 @@ def markdown_table(name: str, rows: list[dict], results: dict[int, dict[str, dic
         cells = [f"{chance[a]:.2f}" for a in ATTRIBUTES] + [f"{mean(chance.values()):.2f}"]
         lines.append(f"| chance | {' | '.join(cells)} |{' |' * (len(head) - 5)}")
     for row in rows:
-        which = f" (seed{'s' * (len(row['seeds']) > 1)} {', '.join(map(str, row['seeds']))})"
-        cells = [row["what"] + which * (row["seeds"] != seeds)]
+        cells = [row["what"]]
+        if row["seeds"] != seeds:
+            cells[0] += f" ({'seeds' if len(row['seeds']) > 1 else 'seed'} {', '.join(map(str, row['seeds']))})"
         if probed:
             gap = row["gap_closed"]
             cells += [_cell(row[key]) for key in (*ATTRIBUTES, "mean")]

@@ -91,7 +91,7 @@ def steps_of(seed: int, folder: Path, thorough: bool, keep: Callable[[list[dict]
         return f"{run.folder} colour, shape, motion: {accuracies}"
 
     return [
-        # Nothing can run beside the world, so it may use all cores and show its progress.
+        # No other run can start before the world is finished, so it uses all cores and shows its progress.
         Step(
             str(made.run.folder), partial(make, made), tuple(str(folder / name) for name in made.needs), not made.needs
         )
