@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import psutil
 import pytest
 from video_files import write_grey_video, write_large
 
@@ -136,5 +137,4 @@ def test_stopping_early_leaves_no_process(tmp_path):
 
 def children() -> set[int]:
     """Returns the ids of the running child processes."""
-    return {int(pid) for task in os.listdir("/proc/self/task")
-            for pid in open(f"/proc/self/task/{task}/children").read().split()}  # fmt: skip
+    return {child.pid for child in psutil.Process().children()}
