@@ -14,6 +14,8 @@ Each stage runs in its own process, on a tree that scale_tree.py makes:
   distill   a tiny student
   vokenize  200 clips, and a voken for each token of --voken_share of the text
   ground    one sentence, over 200 clips
+  reproduce all of it by one command, in a folder of its own, until SIGKILL in the middle of the teacher
+  table     the same command again: the rest of the teacher, three students, their fine-tuning, a table
 
 Measured are CPU seconds; the peak of anonymous memory of a process and its workers, which excludes mapped files; the
 resident memory of the largest process; files open in one process; and the size and number of files written. A finished
@@ -35,15 +37,17 @@ from pathlib import Path
 
 import psutil
 import yaml
-from scale_tree import CAPTIONS, TOKENS, VIDEOS, WINDOWS, make_tree
+from scale_tree import CAPTIONS, TOKENS, VIDEOS, make_tree
 
 ROOT = Path(__file__).resolve().parents[1]
 POLL_SECONDS = 0.1
-STAGES = ("convert", "captions", "text", "order", "teacher", "resume", "distill", "vokenize", "ground")
-UNITS = {"convert": "videos", "captions": "captions", "text": "tokens", "order": "windows", "vokenize": "tokens"}
-FULL = {"videos": VIDEOS, "captions": CAPTIONS, "tokens": TOKENS, "windows": WINDOWS}
+STAGES = ("convert", "captions", "text", "order", "teacher", "resume", "distill", "vokenize", "ground",
+          "reproduce", "table")  # fmt: skip
+UNITS = {"convert": "videos", "captions": "captions", "text": "tokens", "vokenize": "tokens"}
+FULL = {"videos": VIDEOS, "captions": CAPTIONS, "tokens": TOKENS}
 WRITES = {"convert": ["features"], "captions": ["cache/windows-*"], "text": ["cache/blocks-*"], "teacher": ["teacher"],
-          "distill": ["student"], "vokenize": ["vokens", "voken-cache"], "ground": ["grounding"]}  # fmt: skip
+          "distill": ["student"], "vokenize": ["vokens", "voken-cache"], "ground": ["grounding"],
+          "reproduce": ["experiment"]}  # fmt: skip
 SENTENCE = "put the water in the glass"
 CLIPS = 200
 
@@ -69,6 +73,9 @@ def command_of(stage: str, tree: Path, args: argparse.Namespace) -> list[str]:
         return example("pretrain_teacher", "--config", config, *steps)
     if stage == "distill":
         return example("distill", "--config", config)
+    if stage in ("reproduce", "table"):
+        whole = experiment(tree, args.steps, args.num_proc)
+        return example("reproduce", "--config", whole, "--tables", 8, "--jobs", 1)
     captioned = ["--features", teacher["features"], "--captions", teacher["captions"], "--streaming", "true"]
     captioned += ["--cache_dir", teacher["cache_dir"]]
     if stage == "vokenize":
@@ -77,6 +84,32 @@ def command_of(stage: str, tree: Path, args: argparse.Namespace) -> list[str]:
         return example("vokenize", *captioned, *words, "--output_dir", tree / "vokens")
     words = ["--teacher", teacher["output_dir"], "--no_student", "--sentences", SENTENCE, "--num_clips", CLIPS]
     return example("ground", *captioned, *words, "--output_dir", tree / "grounding")
+
+
+def experiment(tree: Path, steps: int, num_proc: int) -> Path:
+    """Settings of the whole experiment, from the published files to a table; it shares no output with other stages."""
+    folder = tree / "experiment"
+    folder.mkdir(exist_ok=True)
+    conversion, teacher, student = yaml.safe_load((tree / "settings.yaml").read_text()).values()
+    made = {"features": f"{folder}/features", "cache_dir": f"{folder}/cache"}
+    captions = f"{folder}/features/captions.jsonl"
+    lines = ["text\tlabel", *(f"put the water in glass {i}\t{'ab'[i % 2]}" for i in range(64))]
+    (folder / "task.tsv").write_text("\n".join(lines))
+    files, kind = {"train": "task.tsv", "dev": "task.tsv"}, {"kind": "classification", "labels": ["a", "b"]}
+    (folder / "task.yaml").write_text(yaml.safe_dump({**kind, "files": files}))
+    sections = {
+        "prepare": {"num_proc": num_proc},
+        "convert_howto100m": {**conversion, "output_dir": f"{folder}/features"},
+        "pretrain_teacher": {**teacher, **made, "captions": captions, "max_steps": steps, "save_steps": steps // 2},
+        "distill": {**student, "cache_dir": f"{folder}/cache"},
+        "evaluate_all": {
+            "task_file": [f"{folder}/task.yaml"], "seeds": 1, "finetune_options": {"max_steps": 10, "use_cpu": True},
+        },
+        "reproduce": {"output_dir": f"{folder}/out"},
+    }  # fmt: skip
+    path = folder / "experiment.yaml"
+    path.write_text(yaml.safe_dump(sections, sort_keys=False))
+    return path
 
 
 def example(name: str, *arguments) -> list[str]:
@@ -156,8 +189,11 @@ def run_stage(stage: str, tree: Path, args: argparse.Namespace) -> dict:
             shutil.rmtree(path)
     if stage == "vokenize":
         voken_text(tree, args.voken_share)
-    half = tree / "teacher" / f"checkpoint-{args.steps // 2}" / "manifest.json"
-    found = measured(command_of(stage, tree, args), tree / f"{stage}.log", half if stage == "teacher" else None)
+    half = {"teacher": tree, "reproduce": tree / "experiment" / "out" / "seed-1"}.get(stage)
+    until = half and half / "teacher" / f"checkpoint-{args.steps // 2}" / "manifest.json"
+    found = measured(command_of(stage, tree, args), tree / f"{stage}.log", until)
+    if until is not None and (until.parents[1] / "model.safetensors").exists():
+        raise RuntimeError(f"{stage} ended before it was killed: give more --steps")
     if stage == "resume":
         history = json.loads((tree / "teacher" / "trainer_state.json").read_text())["log_history"]
         found["evaluation"] = {
@@ -296,16 +332,13 @@ def main() -> None:
         if order.exists():
             words = [line.partition(" ") for line in order.read_text().splitlines()]
             about["windows"] = next(json.loads(rest)["windows"] for name, _, rest in words if name == "WINDOWS")
+    machine = [sys.executable, "-c", "import json, measuring; print(json.dumps(measuring.describe_machine('cpu')))"]
     report = {
         "arguments": {name: getattr(args, name) for name in ("width", "steps", "num_proc", "voken_share")},
-        "machine": subprocess.run(
-            [sys.executable, "-c", "import json, measuring; print(json.dumps(measuring.describe_machine('cpu')))"],
-            cwd=Path(__file__).parent, capture_output=True, text=True, check=True,
-        ).stdout,
+        "machine": json.loads(subprocess.check_output(machine, cwd=Path(__file__).parent, text=True)),
         "fractions": {str(fraction): result for fraction, result in results.items()},
         "full_size": full_size(results),
-    }  # fmt: skip
-    report["machine"] = json.loads(report["machine"])
+    }
     (args.output_dir / "scale.json").write_text(json.dumps(report, indent=1) + "\n")
     print(table_of(results))
     print(json.dumps(report["full_size"], indent=1))

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-VIDEOS, HOURS, CAPTIONS, WINDOWS = 1_220_000, 134_472, 136_000_000, 12_100_000  # HowTo100M
+VIDEOS, HOURS, CAPTIONS = 1_220_000, 134_472, 136_000_000  # HowTo100M
 TOKENS = 2_800_000_000  # English Wikipedia, in word pieces
 WIDTH, RATES = 2048, {"2d": 1.0, "3d": 1.5}  # of the published features
 SECONDS = HOURS * 3600 / VIDEOS  # of a video

@@ -10,6 +10,7 @@ TEACHERS = {
     "text_teacher": {"losses": "mlm"},
     "contrast_teacher": {"losses": "contrast"},
     "hinge_teacher": {"contrast": "hinge"},
+    "narrow_hinge_teacher": {"losses": "contrast", "contrast": "hinge", "margin": 0.2},
     "shuffled_teacher": {"shuffle_videos": True},
     "image_teacher": {"streams": ["frame"], "max_video_length": 1},
     "frame_teacher": {"streams": ["frame"]},
@@ -72,6 +73,7 @@ ROWS = {
     "by_text_teacher": Row("CRD, teacher: captions only (MLM)", CRD, "text_teacher"),
     "by_contrast_teacher": Row("CRD, teacher: contrast only", CRD, "contrast_teacher"),
     "by_hinge_teacher": Row("CRD, teacher: paper's hinge loss", CRD, "hinge_teacher"),
+    "by_narrow_hinge_teacher": Row("CRD, teacher: hinge only, margin 0.2", CRD, "narrow_hinge_teacher"),
     "by_shuffled_teacher": Row("CRD, teacher: shuffled captions", CRD, "shuffled_teacher"),
     "by_image_teacher": Row("CRD, teacher: one frame per clip", CRD, "image_teacher"),
     "by_frame_teacher": Row("CRD, teacher: frame features (2D)", CRD, "frame_teacher"),
@@ -118,7 +120,8 @@ TABLES = {
     ),
     "teacher": (
         "Teacher training",
-        "text_only by_text_teacher by_shuffled_teacher by_hinge_teacher by_contrast_teacher crd".split(),
+        "text_only by_text_teacher by_shuffled_teacher by_hinge_teacher by_narrow_hinge_teacher by_contrast_teacher "
+        "crd".split(),
     ),
     "video": ("Text, images or video", "text_only by_text_teacher by_image_teacher crd".split()),
     "features": ("Teacher input features", "text_only by_frame_teacher by_clip_teacher crd".split()),
