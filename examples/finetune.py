@@ -29,6 +29,7 @@ from vidlankd_hf.evaluation.task import Task
 from vidlankd_hf.evaluation.task_files import name_of_task
 from vidlankd_hf.hub.push import PushError, make_repository, push
 from vidlankd_hf.models.teacher import check_path
+from vidlankd_hf.reliability.launch import describe_launch
 from vidlankd_hf.reliability.run_dir import log_on_main
 from vidlankd_hf.training.script_arguments import OUTPUT, TRAINING
 
@@ -43,6 +44,7 @@ RECIPES = {name for task in TASKS.values() if isinstance(task, Task) for name in
 def main() -> None:
     parser = CommandLine(__doc__, (FinetuningArguments, TaskArguments), GROUPS, dict.fromkeys(RECIPES, "the task's"))
     args, own = parser.parse(recipe=lambda given: recipe_arguments(find_task(name_of_task(given))))
+    log_on_main(args, f"Fine-tuning: {describe_launch(args)}.")
     check_path(own.model, "a checkpoint")
     own.task = name_of_task(own)
     task = find_task(own.task)

@@ -40,7 +40,8 @@ def main() -> None:
     sections = {name: own[name] for name in SECTIONS if name in own}
     config = parser.config if sections else None
     scoring = read_scoring(config, args.tasks, args.task_file, args.data, of_world=("world",))
-    names = list(dict.fromkeys(name for number in numbers for name in TABLES[number].rows))
+    fillable = [TABLES[number] for number in numbers if TABLES[number].has_a_column_of(scoring.names)]
+    names = list(dict.fromkeys(name for table in fillable for name in table.rows))
     experiment = Experiment(args, names, config, scoring, PlannedRuns if args.dry_run else SeedRuns)
     steps = experiment.steps(None if experiment.on_world else preparation_step(experiment, config))
     if args.dry_run:

@@ -89,10 +89,14 @@ def test_held_out_windows_are_of_other_videos_and_none_is_lost(load_windows):
     assert len(train) + len(held_out) == len(stream)
     assert sorted(s["id"] for part in (train, held_out) for s in part) == sorted(s["id"] for s in stream)
     assert train.videos()[7] == train[7]["video"]
-    _, smallest = split_by_video(stream, 1e-9)
-    assert len(set(smallest.videos())) == 1, "at least one"
     with pytest.raises(ValueError, match="cannot hold out 12 of 12 videos"):
         split_by_video(stream, 0.9999)
+
+
+@pytest.mark.parametrize("share", [None, 1e-9])
+def test_share_is_at_least_two_videos_so_that_evaluation_has_negatives(load_windows, share):
+    _, held_out = load_windows().split_by_video(share)
+    assert len(set(held_out.videos())) >= 2
 
 
 def test_number_of_videos_is_held_out_or_by_default_a_share_of_limited_size(load_windows, monkeypatch):

@@ -79,6 +79,11 @@ def test_tables_without_tasks_say_so():
     assert fill_table(9, {1: {}}, {}, True)["reason"] == "none of its students has a result"
 
 
+def test_table_has_columns_only_of_its_own_tasks():
+    assert TABLES[1].has_a_column_of([]) and TABLES[2].has_a_column_of(["sst2", "mnli"])
+    assert TABLES[3].has_a_column_of(["tracie_uniform"]) and not TABLES[3].has_a_column_of(["world", "mnli"])
+
+
 # Complete runs
 
 
@@ -106,6 +111,8 @@ def test_grounded_world_fills_the_tables_that_have_a_meaning_there(tiny_world, t
     output = reproduce("--config", tmp_path / "c.yaml")
     tables = {table["number"]: table for table in json.loads((tmp_path / "out/tables/tables.json").read_text())}
     assert "no such questions" in tables[2]["reason"] and tables[2]["rows"] == []
+    students = {path.stem for path in (tmp_path / "out" / "results" / "seed-0").glob("*.json")}
+    assert students == {*TABLES[6].rows, *TABLES[8].rows}, "students of table 2 alone would be trained for nothing"
     for number in (6, 8):
         rows = tables[number]["rows"]
         assert [row["student"] for row in rows] == [*TABLES[number].rows] and not tables[number]["missing"]

@@ -191,8 +191,8 @@ class VideoTextStream(TorchDataset):
         """Splits the windows; the videos whose names have small hashes are held out.
 
         Args:
-            held_out: Approximate share (below 1) or number of the videos to hold out. Default: 5 %, but at most about
-                10,000 windows.
+            held_out: Approximate share (below 1) or number of the videos to hold out; a share is at least two videos.
+                Default: 5 %, but at most about 10,000 windows.
 
         Returns:
             Training data and held-out data.
@@ -207,8 +207,8 @@ class VideoTextStream(TorchDataset):
             held_out = min(HELD_OUT_SHARE, MOST_HELD_OUT / len(self))
         if held_out < 1:
             smallest = sorted(int(value) for hashes, _ in files for value in hashes[:2])
-            least = 2 if self.shuffle_videos_seed is not None and videos > 3 else 1  # a video needs another one
-            limit = max(int(held_out * 2**64), smallest[least - 1] + 1)
+            least = min(2, videos - 1)  # a contrast, or captions of another video, need a second one
+            limit = max(int(held_out * 2**64), smallest[max(least, 1) - 1] + 1)
         elif held_out < videos:
             limit = int(np.partition(np.concatenate([hashes for hashes, _ in files]), int(held_out))[int(held_out)])
         else:

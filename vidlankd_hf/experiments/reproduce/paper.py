@@ -3,6 +3,7 @@
 The subjects are the paper's. So are the numbers of tables 1 and 4; the numbers of the others may differ from it.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 DIAGNOSTICS = "mnli/GLUE diagnostics/"
@@ -24,6 +25,11 @@ class PaperTable:
     rows: tuple[str, ...]
     columns: tuple[str, ...] = ()
     needs: str = ""
+
+    def has_a_column_of(self, tasks: Iterable[str]) -> bool:
+        """Whether the scores on one of these tasks belong to the table."""
+        beginnings = tuple(column.partition("/")[0] for column in self.columns)
+        return not beginnings or any(task.startswith(beginnings) for task in tasks)
 
 
 CONTROLS = ("text_only", "text_only_equal_compute", "by_shuffled_teacher")

@@ -59,11 +59,11 @@ def _columns(table: PaperTable, rows: list[dict]) -> dict[str, str]:
 
 
 def _reason(table: PaperTable, columns: dict[str, str], rows: list[dict], on_world: bool) -> str | None:
-    if not rows:
-        return "none of its students has a result"
     if table.columns and not columns:
         where = "; the grounded world has no such questions" if on_world else ""
         return f"its tasks were not scored: it needs {table.needs}{where}"
+    if not rows:
+        return "none of its students has a result"
     if not columns and not any(row["mean"] for row in rows):
         return "the paper compares scores on tasks, and no task is given: give --tasks or --task_file"
     return None
