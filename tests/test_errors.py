@@ -15,6 +15,7 @@ from helpers import example, parse_command
 from launching import LIGHT
 
 from vidlankd_hf.cli import read_config, run_example
+from vidlankd_hf.reliability.run_dir import run_script
 from vidlankd_hf.utils import errors
 from vidlankd_hf.utils.examples import PACKAGE
 
@@ -138,10 +139,10 @@ def test_other_processes_wait_so_that_the_main_one_shows_the_error(monkeypatch, 
     assert waited == 2 * waits
 
 
-def test_error_of_a_command_that_another_one_started_is_not_repeated(monkeypatch):
-    code = "import sys; sys.exit('shown')"
-    message = ends_with(monkeypatch, lambda: subprocess.run([sys.executable, "-c", code], check=True))
-    assert message == "vidlankd distill: error: -c failed, see above"
+def test_error_of_a_command_that_another_one_started_is_not_repeated(monkeypatch, tmp_path):
+    (tmp_path / "shows.py").write_text("import sys; sys.exit('shown')")
+    message = ends_with(monkeypatch, lambda: run_script(tmp_path / "shows.py"))
+    assert message == "vidlankd distill: error: shows.py failed (exit code 1), see above"
 
 
 def test_interrupt_is_one_line(monkeypatch, capsys):

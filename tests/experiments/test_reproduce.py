@@ -128,7 +128,7 @@ def test_grounded_world_fills_the_tables_that_have_a_meaning_there(tiny_world, t
 def test_killed_experiment_on_streamed_own_data_continues_to_its_tables(own_data, tmp_path, own_tasks):
     sections = yaml.safe_load(own_data.read_text())
     sections["pretrain_teacher"] |= {"max_steps": 200, "save_steps": 20, "logging_steps": 20, "save_total_limit": 1}
-    for split, count in (("train", 16), ("dev", 12)):
+    for split, count in (("train", 40), ("dev", 12)):
         write_table(tmp_path / f"{split}.tsv", [{"text": f"the dax {i}", "label": "ab"[i % 2]} for i in range(count)])
     files = {"train": "train.tsv", "dev": "dev.tsv"}
     task = write_task(tmp_path / "moods.yaml", kind="classification", files=files, labels=["a", "b"])

@@ -294,8 +294,7 @@ def run_script(
         gpu: Without a launcher, the GPU to use, as in `CUDA_VISIBLE_DEVICES`; default: the first one that is visible.
 
     Raises:
-        subprocess.CalledProcessError: The example failed, and its output was shown.
-        RuntimeError: The example failed; the message holds the end of `log`.
+        RuntimeError: The example failed; with `log`, the message holds its end.
     """
     launched = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_",
                 "ACCELERATE_", "FSDP_")  # fmt: skip
@@ -309,7 +308,9 @@ def run_script(
     options: dict[str, Any] = {"env": environment, "preexec_fn": partial(end_with_parent, signal.SIGTERM)}
     options["pass_fds"] = () if lock is None else (lock,)
     if log is None:
-        subprocess.run(command, check=True, **options)
+        done = subprocess.run(command, **options)
+        if done.returncode:
+            raise RuntimeError(f"{Path(script).name} failed (exit code {done.returncode}), see above")
         return
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "a") as file:

@@ -77,7 +77,7 @@ class TeacherArguments(PairingArguments):
     losses: str = HfArg(
         default="contrast+mlm", help=f"one of {', '.join(TEACHER_LOSSES)}; mlm is a control without video"
     )
-    margin: float = HfArg(default=1.0, help="margin of the hinge losses: 1 in the paper, 0.5 for a vokenizer")
+    margin: float = HfArg(default=1.0, help="margin of the hinge losses: 1 in the paper; 0.2 learned more here")
     joint_size: int | None = HfArg(
         default=None,
         help="width to which token and clip vectors are projected; 64 for a vokenizer; default: no projection",

@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import subprocess
 import sys
 import time
 import traceback
@@ -37,8 +36,6 @@ def run_example(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print(f"\n{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
-    except subprocess.CalledProcessError as error:  # an example started by this one has shown its error
-        sys.exit(f"{Path(sys.argv[0]).name}: error: {Path(error.cmd[1]).name} failed, see above")
 
 
 def printable(text: str) -> str:
