@@ -158,20 +158,13 @@ def test_killed_experiment_on_streamed_own_data_continues_to_its_tables(own_data
 def test_steps_run_through_submitit(tiny_world, tmp_path):
     """With submitit's own executor for one machine, which needs no Slurm."""
     pytest.importorskip("submitit")
-    words = [
-        "--tables",
-        8,
-        "--seeds",
-        0,
-        "--output_dir",
-        tmp_path,
-        "--slurm",
-        '{"cluster": "local", "timeout_min": 30}',
-    ]
+    words = ["--tables", 8, "--seeds", 0, "--output_dir", tmp_path]
+    words += ["--slurm", '{"cluster": "local", "timeout_min": 30}']
     sections = {"pretrain_teacher": {"max_steps": 4}, "distill": {"max_steps": 4}}
     sections["evaluate_all"] = {"seeds": 1, "finetune_options": {"max_steps": 4}}
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(sections))
     (tmp_path / "seed-0").mkdir()
     (tmp_path / "seed-0" / "world").symlink_to(tiny_world)
     assert "## Table 8" in reproduce("--config", tmp_path / "c.yaml", *words)
-    assert len([*(tmp_path / "slurm").glob("*_result.pkl")]) == 8
+    jobs = [*(tmp_path / "slurm").glob("*_result.pkl")]
+    assert len(jobs) == 9, "world, teacher, language model, three students and their scores"
