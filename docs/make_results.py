@@ -71,24 +71,32 @@ def world_results() -> dict[str, str]:
     return found
 
 
-def ablation_results() -> dict[str, str]:
-    kept, found, costs, gaps = ablations.read_kept(EVIDENCE / "ablations"), {}, {}, {}
+def ablation_tables() -> dict[str, tuple[list[dict], dict]]:
+    """Rows and stored results of the ablation tables, for the seeds that have all students of a table."""
+    kept, found = ablations.read_kept(EVIDENCE / "ablations"), {}
     for name, (_, students) in TABLES.items():
-        rows = ablations.table_rows(name, kept)
-        if len(rows) < len(students):  # not all committed yet
-            continue
+        complete = {seed: results for seed, results in kept.items() if set(students) <= set(results)}
+        if complete:
+            found[name] = ablations.table_rows(name, complete), complete
+    return found
+
+
+def ablation_results() -> dict[str, str]:
+    found, costs = {}, {}
+    for name, (rows, kept) in ablation_tables().items():
         found[f"ablation-{name}"] = ablations.markdown_table(name, rows, kept, costs=False)
+        gaps = {row["student"]: row["gap_closed"] and row["gap_closed"]["mean"] for row in rows}
         for row in rows:
+            student, place = row["student"], f"ablation.{name}.{row['student']}"
             costs[row["what"]] = [row["what"], *ablations.cost_cells(row)]
             for key in ("colour", "shape", "motion", "mean", "mlm_loss"):
-                found[f"ablation.{row['student']}.{key}"] = f"{row[key]['mean']:.2f}"
-            if row["gap_closed"]:
-                found[f"ablation.{row['student']}.gap"] = f"{round(100 * row['gap_closed']['mean'])} %"
-            found[f"ablation.{row['student']}.teacher"] = f"{row['teacher']['mean']:.2f}"
-            gaps[row["student"]] = row["gap_closed"] and row["gap_closed"]["mean"]
-    for name in gaps:  # students with their own tokenizer, relative to those with the teacher's
-        if ROWS[name].byte_level and gaps[name] and (same := gaps.get(name.replace("_bpe", ""))):
-            found[f"ablation.{name}.relative"] = f"{round(100 * gaps[name] / same)} %"
+                found[f"{place}.{key}"] = f"{row[key]['mean']:.2f}"
+            found[f"{place}.teacher"] = f"{row['teacher']['mean']:.2f}"
+            if gaps[student]:
+                found[f"{place}.gap"] = f"{round(100 * gaps[student])} %"
+            # students with their own tokenizer, relative to those with the teacher's
+            if ROWS[student].byte_level and gaps[student] and (same := gaps.get(student.replace("_bpe", ""))):
+                found[f"{place}.relative"] = f"{round(100 * gaps[student] / same)} %"
     if costs:
         found["ablation-costs"] = table(["student", "steps", "TFLOP"], costs.values())
     return found
@@ -247,12 +255,9 @@ def draw_figures() -> None:
 
     world.draw(read("results.json"), EVIDENCE / "report.png")
     draw_tradeoff(world.points(read("results.json")), EVIDENCE / "tradeoff.png")
-    kept = ablations.read_kept(EVIDENCE / "ablations")
-    for name, (_, students) in TABLES.items():
-        rows = ablations.table_rows(name, kept)
-        if len(rows) == len(students):
-            ablations.draw(name, rows, kept, EVIDENCE / "ablations" / f"{name}.png")
-    if kept:
+    for name, (rows, kept) in ablation_tables().items():
+        ablations.draw(name, rows, kept, EVIDENCE / "ablations" / f"{name}.png")
+    if kept := ablations.read_kept(EVIDENCE / "ablations"):
         draw_tradeoff(points(kept), EVIDENCE / "ablations" / "tradeoff.png")
     for name in ("step-small", "step-base", "step-small-amd"):
         content = read(f"{name}/step.json")

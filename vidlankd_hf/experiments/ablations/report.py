@@ -146,7 +146,8 @@ def markdown_table(name: str, rows: list[dict], results: dict[int, dict[str, dic
     head = ["student"] + ([*ATTRIBUTES, "mean", "gap closed", "its teacher"] if probed else [])
     scored = any(row["mlm_accuracy"] for row in rows)
     head += [*tasks.values(), "MLM loss"] + ["MLM accuracy"] * scored + ["steps", "TFLOP"] * costs
-    lines = [f"**{TABLES[name][0]}.** Seeds {', '.join(map(str, seeds))}{spread}.", ""]
+    which = f"Seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    lines = [f"**{TABLES[name][0]}.** {which}{spread}.", ""]
     lines += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     if probed:
         chance = _chance(results)
