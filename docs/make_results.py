@@ -255,10 +255,10 @@ def draw_figures() -> None:
 
     world.draw(read("results.json"), EVIDENCE / "report.png")
     draw_tradeoff(world.points(read("results.json")), EVIDENCE / "tradeoff.png")
-    for name, (rows, kept) in ablation_tables().items():
+    tables = ablation_tables()
+    for name, (rows, kept) in tables.items():
         ablations.draw(name, rows, kept, EVIDENCE / "ablations" / f"{name}.png")
-    if kept := ablations.read_kept(EVIDENCE / "ablations"):
-        draw_tradeoff(points(kept), EVIDENCE / "ablations" / "tradeoff.png")
+    draw_tradeoff(points(tables["weights"][1]), EVIDENCE / "ablations" / "tradeoff.png")
     for name in ("step-small", "step-base", "step-small-amd"):
         content = read(f"{name}/step.json")
         draw_step(content["rows"], content["machine"], EVIDENCE / name / "step.png")

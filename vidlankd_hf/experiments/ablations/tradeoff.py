@@ -1,6 +1,6 @@
 """The students of the ablations as points of the figure of knowledge against language modeling."""
 
-from .report import TEXT_ONLY, row_of
+from .report import row_of
 from .tables import ROWS
 
 # Teachers that have seen nothing that belongs to the words.
@@ -14,7 +14,8 @@ def points(results: dict[int, dict[str, dict]]) -> list[dict]:
         results: For each seed the stored results by row name.
 
     Returns:
-        Entries with `student`, `mlm_loss`, `gap_closed` and `kind`: an objective, `"text_only"` or `"control"`.
+        Entries with `student`, `mlm_loss`, `gap_closed` and `kind`: an objective, `"text_only"`,
+        `"control"`, or `"continue"` for the teacher's own text encoder.
         Students of other model types or with fewer seeds than text-only are left out: their losses are not comparable.
     """
     found, seeds = [], row_of("text_only", results)["seeds"]
@@ -25,8 +26,10 @@ def points(results: dict[int, dict[str, dict]]) -> list[dict]:
         if made["seeds"] != seeds or not made["gap_closed"]:
             continue
         kind = next(reversed(row.objectives), "text_only")
-        if row.teacher in CONTROLS or (student not in TEXT_ONLY and not row.objectives):
+        if row.teacher in CONTROLS:
             kind = "control"
+        elif row.continues_teacher:
+            kind = "continue"
         entry = {"student": student, "kind": kind, "mlm_loss": made["mlm_loss"]["mean"]}
         found.append({**entry, "gap_closed": made["gap_closed"]["mean"]})
     return found

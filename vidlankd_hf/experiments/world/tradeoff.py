@@ -5,7 +5,7 @@ from pathlib import Path
 from ...utils.extras import requires_extra
 from ...utils.figures import COLORS
 
-# Color, marker and label of each objective; students with several objectives have those of the last.
+# Color, marker and label of each kind; students with several objectives have those of the last.
 STYLES = {
     "nst": ("#7a4fb5", "s", "NST"),
     "crd": ("#2f6fab", "o", "CRD"),
@@ -13,6 +13,7 @@ STYLES = {
     "regression": ("#c2456b", "^", "regression"),
     "soft_label": ("#8a6d3b", "v", "soft labels"),
     "voken": ("#5b7f2b", "p", "vokens"),
+    "continue": ("#3d3d3d", "P", "teacher's text encoder"),
 }
 
 
@@ -20,8 +21,8 @@ def draw_tradeoff(points: list[dict], path: str | Path) -> None:
     """Draws one marker per point; lines mark the text-only student and the teacher.
 
     Args:
-        points: Entries with `mlm_loss`, `gap_closed` and `kind`: an objective, `"text_only"` or `"control"`. One may
-            have a `label`, which is written next to its marker.
+        points: Entries with `mlm_loss`, `gap_closed` and `kind`: a key of `STYLES`, `"text_only"` or `"control"`. One
+            may have a `label`, which is written next to its marker.
         path: File of the figure.
     """
     with requires_extra("world"):
