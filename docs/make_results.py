@@ -202,6 +202,22 @@ def scale_results() -> dict[str, str]:
     return found
 
 
+def question_results() -> dict[str, str]:
+    """Answers of fine-tuned students to questions about unseen nouns, from the tables of `vidlankd reproduce`."""
+    rows = {row["student"]: row for filled in read("reproduction/tables.json") for row in filled["rows"]}
+    found, cells = {}, []
+    for student, row in rows.items():
+        scored = row["tasks"]["world"]
+        found[f"questions.{student}"] = f"{scored['mean']:.0f} %"
+        accuracy = f"{scored['mean']:.1f} ± {scored['std']:.1f}"
+        p = "" if scored["p"] is None else f"{scored['p']:.3f}" if scored["p"] >= 0.001 else "< 0.001"
+        cells.append(
+            [row["what"], accuracy, p, f"{scored['collapsed']} of {scored['runs']}", f"{row['mean']['mean']:.2f}"]
+        )
+    columns = ["student", "accuracy, %", "p against text only", "collapsed seeds", "probe"]
+    return {**found, "questions": table(columns, cells)}
+
+
 def measurement_results() -> dict[str, str]:
     found = {}
     for name, content in read("measurements.json").items():
@@ -228,7 +244,7 @@ def real_noun_results() -> dict[str, str]:
 def results() -> dict[str, str]:
     """Every table and number that a marker can name."""
     found = {**world_results(), **ablation_results(), **objective_results(), **downstream_results()}
-    found |= scale_results() | real_noun_results()
+    found |= scale_results() | question_results() | real_noun_results()
     for name in STEPS:
         found |= step_results(name)
     return {**found, **measurement_results()}
