@@ -1,7 +1,7 @@
 """Rehearses HowTo100M and Wikipedia at growing fractions of their size: time, memory and open files of each stage.
 
     OMP_NUM_THREADS=1 python benchmarks/scale.py --text MY_TEXT.txt.xz --fractions 1/10000 1/1000 1/100 \
-        --work_dir /tmp/scale --output_dir docs/evidence/scale
+        --work_dir outputs/scale --output_dir docs/evidence/scale
 
 Each stage runs in its own process, on a tree that scale_tree.py makes:
 
