@@ -14,8 +14,8 @@ Each stage runs in its own process, on a tree that scale_tree.py makes:
   distill   a tiny student
   vokenize  200 clips, and a voken for each token of --voken_share of the text
   ground    one sentence, over 200 clips
-  reproduce all of it by one command, in a folder of its own, until SIGKILL in the middle of the teacher
-  table     the same command again: the rest of the teacher, three students, their fine-tuning, a table
+  reproduce `vidlankd reproduce` starts from the published files in a new folder; SIGKILL halfway through the teacher
+  table     the same command continues: it finishes the teacher, trains and fine-tunes three students, fills a table
 
 Measured are CPU seconds; the peak of anonymous memory of a process and its workers, which excludes mapped files; the
 resident memory of the largest process; files open in one process; and the size and number of files written. A finished

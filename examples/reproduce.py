@@ -20,7 +20,7 @@ from vidlankd_hf.experiments.ablations.runs import SeedRuns
 from vidlankd_hf.experiments.ablations.scores import read_scoring
 from vidlankd_hf.experiments.grid import ExperimentRun, Step, make_run
 from vidlankd_hf.experiments.reproduce.cost import COUNTS_FILE, Estimator, write_plan
-from vidlankd_hf.experiments.reproduce.paper import TABLES
+from vidlankd_hf.experiments.reproduce.paper import TABLES, students_of
 from vidlankd_hf.experiments.reproduce.planned_runs import PlannedRuns
 from vidlankd_hf.experiments.reproduce.tables import write_tables
 from vidlankd_hf.experiments.script_arguments import ReproductionArguments
@@ -40,9 +40,9 @@ def main() -> None:
     sections = {name: own[name] for name in SECTIONS if name in own}
     config = parser.config if sections else None
     scoring = read_scoring(config, args.tasks, args.task_file, args.data, of_world=("world",))
-    fillable = [TABLES[number] for number in numbers if TABLES[number].has_a_column_of(scoring.names)]
-    names = list(dict.fromkeys(name for table in fillable for name in table.rows))
-    experiment = Experiment(args, names, config, scoring, PlannedRuns if args.dry_run else SeedRuns)
+    experiment = Experiment(
+        args, students_of(numbers, scoring.names), config, scoring, PlannedRuns if args.dry_run else SeedRuns
+    )
     steps = experiment.steps(None if experiment.on_world else preparation_step(experiment, config))
     if args.dry_run:
         estimator = Estimator(experiment, args.tflops)

@@ -8,7 +8,7 @@ from vidlankd_hf.experiments.ablations.experiment import Experiment
 from vidlankd_hf.experiments.ablations.runs import SeedRuns
 from vidlankd_hf.experiments.ablations.scores import read_scoring
 from vidlankd_hf.experiments.ablations.tables import ROWS, TEACHERS
-from vidlankd_hf.experiments.reproduce.paper import TABLES
+from vidlankd_hf.experiments.reproduce.paper import students_of
 from vidlankd_hf.experiments.script_arguments import ReproductionArguments
 
 
@@ -54,7 +54,8 @@ def scoring_of(tmp_path, **section):
 
 
 def experiment_of(tmp_path, config=None, tables=(1,), runs_class=SeedRuns, **options):
-    names = list(dict.fromkeys(name for number in tables for name in TABLES[number].rows))
     scoring = read_scoring(None if config is None else str(config), options.pop("tasks", None), None, None)
     args = ReproductionArguments(output_dir=str(tmp_path / "out"), **options)
-    return Experiment(args, names, None if config is None else str(config), scoring, runs_class)
+    return Experiment(
+        args, students_of(tables, scoring.names), None if config is None else str(config), scoring, runs_class
+    )

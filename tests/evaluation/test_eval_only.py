@@ -51,7 +51,7 @@ def test_a_fine_tuned_model_scores_as_at_the_end_of_its_training(moods, tmp_path
     assert again == json.loads(json.dumps(result))
 
 
-def test_scores_do_not_go_into_the_folder_of_the_fine_tuning(moods, tmp_path, monkeypatch):
+def test_scores_do_not_go_into_the_folder_of_the_fine_tuning(moods, tmp_path, monkeypatch, capsys):
     """So the next command of the documentation works: fine-tune, then score, without naming a folder."""
     monkeypatch.chdir(tmp_path)
     fine_tuned = Path("outputs/finetuned/config.yaml")
@@ -60,6 +60,7 @@ def test_scores_do_not_go_into_the_folder_of_the_fine_tuning(moods, tmp_path, mo
     words = ["--model", moods / "run", "--task_file", moods / "moods.yaml", "--eval_only", "true", "--no_card", "true"]
     monkeypatch.setattr("sys.argv", ["finetune", *map(str, words), "--use_cpu", "true"])
     example("finetune").main()
+    assert capsys.readouterr().out.startswith("Fine-tuning: 1 process, cpu, fp32.\n")
     (scored,) = Path("outputs/scored").iterdir()
     assert scored.name == f"moods-{moods.name}-run"
     assert json.loads((scored / "result.json").read_text())["score"] == 1.0

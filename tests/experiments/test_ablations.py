@@ -73,14 +73,15 @@ def test_table_holds_means_and_deviations_over_seeds_and_the_gap_of_each_seed(tm
 
 
 def test_point_of_a_student_is_its_loss_and_share_of_the_gap_over_seeds(tmp_path):
-    controls = {name: kept("crd", 0.3) for name in ("by_shuffled_teacher", "clip_shuffled")}
+    controls = {name: kept("crd", 0.3) for name in ("by_shuffled_teacher", "clip_shuffled", "continue")}
     results = {
         1: {"text_only": kept("text_only", 0.0), "crd": kept("crd", 0.6, mlm_loss=3.0), **controls},
         2: {"text_only": kept("text_only", 0.3), "crd": kept("crd", 0.9), "nst": kept("nst", 0.9), **controls},
     }
     found = {point["student"]: point for point in points(results)}
     assert {name: point["kind"] for name, point in found.items()} == {
-        "text_only": "text_only", "crd": "crd", "by_shuffled_teacher": "control", "clip_shuffled": "control"
+        "text_only": "text_only", "crd": "crd", "by_shuffled_teacher": "control", "clip_shuffled": "control",
+        "continue": "continue",
     }, "NST, of one seed alone, cannot be compared"  # fmt: skip
     assert found["crd"]["mlm_loss"] == 2.5 and found["crd"]["gap_closed"] == pytest.approx((1 / 3 + 0.4) / 2)
     assert found["text_only"]["gap_closed"] == 0

@@ -17,7 +17,7 @@ from task_files import write_table, write_task
 from vidlankd_hf.evaluation import TASKS
 from vidlankd_hf.experiments.ablations.tables import ROWS, TEACHERS
 from vidlankd_hf.experiments.reproduce.cost import COUNTS_FILE
-from vidlankd_hf.experiments.reproduce.paper import PUBLISHED, TABLES
+from vidlankd_hf.experiments.reproduce.paper import PUBLISHED, TABLES, students_of
 from vidlankd_hf.experiments.reproduce.tables import fill_table, write_tables
 
 ROOT = Path(__file__).parents[2]
@@ -79,9 +79,10 @@ def test_tables_without_tasks_say_so():
     assert fill_table(9, {1: {}}, {}, True)["reason"] == "none of its students has a result"
 
 
-def test_table_has_columns_only_of_its_own_tasks():
-    assert TABLES[1].has_a_column_of([]) and TABLES[2].has_a_column_of(["sst2", "mnli"])
-    assert TABLES[3].has_a_column_of(["tracie_uniform"]) and not TABLES[3].has_a_column_of(["world", "mnli"])
+def test_students_are_those_of_tables_that_the_tasks_can_fill():
+    assert students_of([2, 8], ["world", "sst2"]) == [*TABLES[8].rows]
+    assert students_of([2], ["mnli"]) == students_of([3], ["tracie_uniform"]) == [*TABLES[2].rows]
+    assert students_of([1, 8], []) == [*TABLES[1].rows, "continue"], "each once"
 
 
 # Complete runs

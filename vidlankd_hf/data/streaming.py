@@ -207,8 +207,8 @@ class VideoTextStream(TorchDataset):
             held_out = min(HELD_OUT_SHARE, MOST_HELD_OUT / len(self))
         if held_out < 1:
             smallest = sorted(int(value) for hashes, _ in files for value in hashes[:2])
-            least = min(2, videos - 1)  # a contrast, or captions of another video, need a second one
-            limit = max(int(held_out * 2**64), smallest[max(least, 1) - 1] + 1)
+            least = max(1, min(2, videos - 1))  # a contrast, or captions of another video, need a second one
+            limit = max(int(held_out * 2**64), smallest[least - 1] + 1)
         elif held_out < videos:
             limit = int(np.partition(np.concatenate([hashes for hashes, _ in files]), int(held_out))[int(held_out)])
         else:

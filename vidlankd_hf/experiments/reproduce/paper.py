@@ -3,7 +3,7 @@
 The subjects are the paper's. So are the numbers of tables 1 and 4; the numbers of the others may differ from it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 DIAGNOSTICS = "mnli/GLUE diagnostics/"
@@ -25,11 +25,6 @@ class PaperTable:
     rows: tuple[str, ...]
     columns: tuple[str, ...] = ()
     needs: str = ""
-
-    def has_a_column_of(self, tasks: Iterable[str]) -> bool:
-        """Whether the scores on one of these tasks belong to the table."""
-        beginnings = tuple(column.partition("/")[0] for column in self.columns)
-        return not beginnings or any(task.startswith(beginnings) for task in tasks)
 
 
 CONTROLS = ("text_only", "text_only_equal_compute", "by_shuffled_teacher")
@@ -70,3 +65,18 @@ PUBLISHED = {
         },
     }
 }  # fmt: skip
+
+
+def students_of(numbers: Iterable[int], tasks: Collection[str]) -> list[str]:
+    """Returns the students of tables that scores on these tasks can fill, each once.
+
+    Args:
+        numbers: Numbers of tables.
+        tasks: Names of tasks.
+    """
+    found = dict[str, None]()
+    for table in (TABLES[number] for number in numbers):
+        beginnings = tuple(column.partition("/")[0] for column in table.columns)
+        if not beginnings or any(task.startswith(beginnings) for task in tasks):
+            found |= dict.fromkeys(table.rows)
+    return list(found)
