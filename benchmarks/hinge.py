@@ -50,7 +50,7 @@ def first_direction(folder: Path, world: Path) -> float:
     tokenizer = load_tokenizer(str(folder))
     windows = load_video_text(str(world / "features"), str(world / "captions.jsonl"), tokenizer, max_length=LENGTH)
     clips = windows.select(range(0, len(windows), len(windows) // CLIPS)[:CLIPS])
-    vectors = encode_clips(VidLanKDTeacher.from_pretrained(folder), tokenizer, clips)
+    vectors = encode_clips(VidLanKDTeacher.from_pretrained(folder, trust_remote_code=False), tokenizer, clips)
     variances = torch.linalg.svdvals(vectors - vectors.mean(0)) ** 2
     return float(variances[0] / variances.sum())
 
