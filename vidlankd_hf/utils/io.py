@@ -259,9 +259,11 @@ def sync(path: str | Path) -> None:
 
 
 def sync_tree(folder: str | Path) -> None:
-    """Waits until a folder and everything below it is on the disk."""
-    for path in (*Path(folder).rglob("*"), folder):
-        sync(path)
+    """Waits until a folder and everything below it is on the disk; a link is on the disk with its folder."""
+    for path in Path(folder).rglob("*"):
+        if not path.is_symlink():
+            sync(path)
+    sync(folder)
 
 
 def sha256_of(path: str | Path) -> str:

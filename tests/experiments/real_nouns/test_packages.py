@@ -1,5 +1,7 @@
 """Packages are pinned, checked and licensed, and downloaded once."""
 
+import shutil
+import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -43,6 +45,25 @@ def test_a_package_is_downloaded_once_and_unpacked(client, tmp_path):
     folders = [fetch("tiny", tmp_path / "cache") for _ in range(2)]
     assert folders[0] == folders[1] and (folders[0] / "package" / "picture.txt").read_text() == "banana"
     assert log.read_text() == "called " and [path.name for path in folders[0].iterdir()] == ["package"]
+
+
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="builds a Debian package with dpkg-deb")
+def test_a_debian_package_with_a_dangling_link_is_unpacked_into_a_relative_cache(tmp_path, monkeypatch):
+    made = tmp_path / "made"
+    (made / "DEBIAN").mkdir(parents=True)
+    (made / "DEBIAN" / "control").write_text(
+        "Package: tiny\nVersion: 1.0\nArchitecture: all\nMaintainer: Nobody <nobody@localhost>\nDescription: a picture\n"
+    )
+    (made / "picture.txt").write_text("banana")
+    (made / "font").symlink_to("of-another-package")
+    deb = tmp_path / "tiny.deb"
+    subprocess.run(["dpkg-deb", "--root-owner-group", "--build", made, deb], check=True, capture_output=True)
+    code = f"import shutil; shutil.copy({str(deb)!r}, '.')"
+    monkeypatch.setitem(packages.COMMANDS, "debian", lambda package: [sys.executable, "-c", code])
+    monkeypatch.setitem(PACKAGES, "tiny", Package("debian", "tiny", "1.0", sha256_of(deb), "a picture", "MIT", 1))
+    monkeypatch.chdir(tmp_path)
+    folder = fetch("tiny", Path("cache"))
+    assert (folder / "picture.txt").read_text() == "banana" and (folder / "font").is_symlink()
 
 
 def test_another_archive_than_the_pinned_one_is_refused_and_leaves_nothing(client, tmp_path):

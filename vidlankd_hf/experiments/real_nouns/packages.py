@@ -139,7 +139,7 @@ COMMANDS: dict[str, Callable[[Package], list[str]]] = {
 
 def _unpack(archive: Path, folder: Path) -> None:
     if archive.suffix == ".deb":
-        _run(["dpkg-deb", "--extract", str(archive), str(folder)], folder)
+        _run(["dpkg-deb", "--extract", str(archive.resolve()), "."], folder)
     elif archive.suffix == ".whl":
         zipfile.ZipFile(archive).extractall(folder)
     else:
