@@ -52,7 +52,7 @@ def test_a_debian_package_with_a_dangling_link_is_unpacked_into_a_relative_cache
     made = tmp_path / "made"
     (made / "DEBIAN").mkdir(parents=True)
     (made / "DEBIAN" / "control").write_text(
-        "Package: tiny\nVersion: 1.0\nArchitecture: all\nMaintainer: Nobody <nobody@localhost>\nDescription: a picture\n"
+        "Package: tiny\nVersion: 1.0\nArchitecture: all\nMaintainer: Nobody\nDescription: a picture\n"
     )
     (made / "picture.txt").write_text("banana")
     (made / "font").symlink_to("of-another-package")
