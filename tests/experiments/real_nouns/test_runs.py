@@ -93,6 +93,8 @@ def test_commands_train_everything_from_the_base(runs):
     def value(arguments, name):
         return arguments[arguments.index(f"--{name}") + 1]
 
+    other = SeedRuns(1, runs.data, runs.folder.parent / "seed-1", runs.results, runs.benchmarks)
+    assert other.base_run().arguments == base  # one for all seeds
     assert value(base, "objectives") == "{}" and value(base, "student").endswith("minilm")
     assert value(teacher, "text_model").endswith("base") and value(teacher, "shuffle_videos") == "True"
     assert value(student, "student").endswith("base") and value(student, "teacher").endswith("shuffled_teacher")

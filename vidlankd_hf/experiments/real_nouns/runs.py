@@ -38,37 +38,38 @@ class SeedRuns:
 
     def __init__(self, seed: int, data: Path, folder: Path, results: Path, benchmarks: Path, steps: int | None = None):
         self.seed, self.data, self.folder, self.results, self.benchmarks = seed, data, folder, results, benchmarks
+        self.base = data / BASE
         short: dict[str, Any] = {} if steps is None else {"max_steps": steps, "warmup_steps": 0, "held_out_videos": 4}
         self.base_recipe = {**BASE_RECIPE, **{n: v for n, v in short.items() if n != "held_out_videos"}}
         self.teacher_recipe = {**TEACHER_RECIPE, **short}
         self.student_recipe = {**STUDENT_RECIPE, **{n: v for n, v in short.items() if n != "held_out_videos"}}
 
     def base_run(self) -> ExperimentRun:
-        """Returns the run that gives MiniLM a masked-language-model head."""
+        """Returns the run that gives MiniLM a masked-language-model head, once for all seeds."""
         options = {"student": self.data / MINILM, "teacher": self.data / MINILM, "objectives": {}}
-        return self._distillation(self.folder / BASE, self.base_recipe, options)
+        return self._distillation(self.base, self.base_recipe, options)
 
     def teacher_run(self, name: str) -> ExperimentRun:
         """Returns the run that trains a teacher of `TEACHERS`; the base must exist."""
         folder, settings = self.folder / name, {**self.teacher_recipe, **TEACHERS[name], "seed": self.seed}
         options = {
             **settings, "features": self.data / "features", "captions": self.data / "clips" / "captions.jsonl",
-            "tokenizer": self.folder / BASE, "text_model": self.folder / BASE, "output_dir": folder,
-            "cache_dir": self.folder / "cache",
+            "tokenizer": self.base, "text_model": self.base, "output_dir": folder,
+            "cache_dir": self.data / "cache",
         }  # fmt: skip
         return ExperimentRun(folder, "pretrain_teacher", flags(options), affecting_results(settings))
 
     def student_run(self, name: str) -> ExperimentRun:
         """Returns the run that trains the student of a row of `ROWS`; base and teacher must exist."""
         row = ROWS[name]
-        teacher = self.folder / (row.teacher if row.objectives else BASE)
-        options = {"student": self.folder / BASE, "teacher": teacher, "objectives": row.objectives}
-        return self._distillation(self.folder / "students" / name, self.student_recipe, options)
+        teacher = self.folder / row.teacher if row.objectives else self.base
+        options = {"student": self.base, "teacher": teacher, "objectives": row.objectives}
+        return self._distillation(self.folder / "students" / name, {**self.student_recipe, "seed": self.seed}, options)
 
     def _distillation(self, folder: Path, recipe: dict, options: dict) -> ExperimentRun:
-        settings = {**recipe, "block_tokens": LENGTH - 2, "seed": self.seed}
+        settings = {**recipe, "block_tokens": LENGTH - 2}
         arguments = {**settings, **options, "text": self.data / "text" / "text.txt", "output_dir": folder,
-                     "cache_dir": self.folder / "cache"}  # fmt: skip
+                     "cache_dir": self.data / "cache"}  # fmt: skip
         checked = {**affecting_results(settings), "objectives": objectives_recipe(options["objectives"])}
         return ExperimentRun(folder, "distill", flags(arguments), checked)
 

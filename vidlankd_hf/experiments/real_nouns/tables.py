@@ -7,7 +7,7 @@ LENGTH = 24  # tokens of captions and of blocks of text
 
 _TRAINING = {"per_device_eval_batch_size": 64, "logging_steps": 20, "save_steps": 200, "save_total_limit": 1,
              "warmup_steps": 30, "report_to": "none"}  # fmt: skip
-BASE_RECIPE = {**_TRAINING, "max_steps": 400, "per_device_train_batch_size": 24, "learning_rate": 5e-4}
+BASE_RECIPE = {**_TRAINING, "max_steps": 2000, "per_device_train_batch_size": 24, "learning_rate": 5e-4, "seed": 0}
 TEACHER_RECIPE = {
     **_TRAINING, "max_steps": 500, "per_device_train_batch_size": 48, "learning_rate": 3e-4,
     "held_out_videos": 200, "max_length": LENGTH,
