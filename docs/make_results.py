@@ -19,6 +19,7 @@ from vidlankd_hf.experiments.ablations import report as ablations
 from vidlankd_hf.experiments.ablations.tables import ROWS, TABLES
 from vidlankd_hf.experiments.ablations.tradeoff import points
 from vidlankd_hf.experiments.real_nouns import report as real_nouns
+from vidlankd_hf.experiments.real_nouns.figure import draw_accuracies
 from vidlankd_hf.experiments.world import report as world
 from vidlankd_hf.experiments.world.tradeoff import draw_tradeoff
 
@@ -237,7 +238,7 @@ def real_noun_results() -> dict[str, str]:
     found = {f"real-{name}": text for name, text in real_nouns.tables(kept).items()}
     for row in {row for rows in kept.values() for row in rows}:
         for name, value in real_nouns.accuracies(kept, row, "report", "pictured").items():
-            found[f"real.{row}.{name}"] = f"{value:.3f}"
+            found[f"real.{row}.{name}"] = f"{value:.2f}"
     return found
 
 
@@ -278,6 +279,7 @@ def draw_figures() -> None:
     for name in ("step-small", "step-base", "step-small-amd"):
         content = read(f"{name}/step.json")
         draw_step(content["rows"], content["machine"], EVIDENCE / name / "step.png")
+    draw_accuracies(real_nouns.read_results(EVIDENCE / "real_nouns"), EVIDENCE / "real_nouns" / "accuracy.png")
     scores = read("downstream/report.json")
     scores["models"] = [MODELS[model] for model in scores["models"]]
     downstream._figure(scores, EVIDENCE / "downstream" / "report.png")

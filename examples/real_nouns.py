@@ -14,6 +14,7 @@ from pathlib import Path
 
 from vidlankd_hf.cli import CommandLine, run_example
 from vidlankd_hf.experiments.real_nouns import build
+from vidlankd_hf.experiments.real_nouns.figure import draw_accuracies
 from vidlankd_hf.experiments.real_nouns.report import write_report
 from vidlankd_hf.experiments.real_nouns.run import draw_before_and_after, run_seed
 from vidlankd_hf.experiments.real_nouns.runs import SeedRuns
@@ -56,6 +57,7 @@ def main() -> None:
 
     report = args.output_dir / "report"
     print(write_report(results, report).read_text())
+    draw_accuracies(results, report / "accuracy.png")
     draw_before_and_after(results[args.seeds[0]], options["cache"], args.benchmarks, report / "colours.png")
     print(f"Done in {(time.monotonic() - started) / 60:.1f} min. Report: {report}.")
     if failed:

@@ -10,7 +10,7 @@ from helpers import refusal
 from vidlankd_hf import VidLanKDStudent, bert_config
 from vidlankd_hf.experiments.real_nouns import run
 from vidlankd_hf.experiments.real_nouns.build import choose
-from vidlankd_hf.experiments.real_nouns.figure import choose_nouns, draw_colours
+from vidlankd_hf.experiments.real_nouns.figure import choose_nouns, draw_accuracies, draw_colours
 from vidlankd_hf.experiments.real_nouns.pictures import Picture, find_pictures
 from vidlankd_hf.experiments.real_nouns.report import LABELS, write_report
 from vidlankd_hf.experiments.real_nouns.run import run_seed
@@ -107,8 +107,10 @@ def test_commands_train_everything_from_the_base(runs):
 def test_the_report_shows_rows_that_have_results_and_pairs_them_with_text_only(runs, trained, tmp_path):
     results, _ = run_seed(runs, ["text_only", "regression_headless_10"])
     page = write_report({0: results}, tmp_path / "report").read_text()
-    assert f"| {LABELS['regression_headless_10']} | 0.750 |" in page and f"| {LABELS['crd']} |" not in page
+    assert f"| {LABELS['regression_headless_10']} | 0.75 |" in page and f"| {LABELS['crd']} |" not in page
     assert f"- {LABELS['crd']} (`crd`): seed 0" in page and "(`text_only`)" not in page
+    draw_accuracies({0: results}, tmp_path / "accuracy.png")
+    assert (tmp_path / "accuracy.png").stat().st_size > 5000
     found = json.loads((tmp_path / "report" / "report.json").read_text())
     assert {entry["row"] for entry in found} == {"regression_headless_10"}
     assert all(entry["difference"] == pytest.approx(0.5) for entry in found)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ..world.recipe import MORE_OBJECTIVES, OBJECTIVES
+from ..world.recipe import OBJECTIVES
 
 # Settings in which each teacher differs from the default one.
 TEACHERS = {
@@ -70,7 +70,7 @@ ROWS = {
     **{f"crd_at_{weight}": Row(f"CRD (weight {weight})", {"crd": float(weight)}) for weight in ("0.3", "5")},
     "infonce": Row("InfoNCE (weight 1)", {"infonce": 1.0}),
     "nst+crd": Row(f"{AT_NST} + {AT_CRD}", {**NST, **CRD}),
-    "regression+crd": Row("regression, no head + CRD (weights 0.5)", MORE_OBJECTIVES["regression+crd"]),
+    "regression+crd": Row("regression, no head + CRD (weights 0.5)", {**_headless("regression", 0.5), "crd": 0.5}),
     "by_text_teacher": Row("CRD, teacher: captions only (MLM)", CRD, "text_teacher"),
     "by_contrast_teacher": Row("CRD, teacher: contrast only", CRD, "contrast_teacher"),
     "by_hinge_teacher": Row("CRD, teacher: paper's hinge loss", CRD, "hinge_teacher"),

@@ -1,4 +1,4 @@
-"""The figure "before, after": what the probe predicts about ten nouns, next to their pictures."""
+"""Two figures: the accuracy of each model's probe, and what it predicts about ten nouns, next to their pictures."""
 
 from pathlib import Path
 
@@ -6,12 +6,47 @@ import numpy as np
 
 from ...evaluation.zero_shot import CODA_COLORS
 from ...utils.extras import requires_extra
+from ...utils.figures import COLORS, score_legend, score_rows
 from .captions import PATCH_COLOURS
 from .nouns import read_items
 from .pictures import Picture, rasterise
+from .report import CONTROL, LABELS, TITLES, Results, accuracies
+from .runs import PICTURES
+from .tables import BEST
 
 SHOWN = 10
 RGB = {name: tuple(v / 255 for v in PATCH_COLOURS["grey" if name == "gray" else name]) for name in CODA_COLORS}
+
+# Rows of the figure of accuracies, and their colors.
+COMPARED = {CONTROL: "control", BEST: "student", "shuffled": "control", "teacher": "teacher", PICTURES: "teacher"}
+
+
+def draw_accuracies(results: Results, path: Path) -> None:
+    """Draws the probe's accuracy on the pictured nouns for the report: Memory Colors and CoDa, one marker per seed.
+
+    Args:
+        results: Stored results.
+        path: PNG file.
+    """
+    with requires_extra("world"):
+        from matplotlib.figure import Figure
+
+    rows = [row for row in COMPARED if any(row in kept for kept in results.values())]
+    figure = Figure(figsize=(10, 0.45 * len(rows) + 1.2), layout="constrained")
+    for axis, name in zip(figure.subplots(1, 2, sharey=True), ("memory_colors", "coda")):
+        scores = [
+            {
+                seed: accuracies({seed: kept}, row, "report", "pictured")[name]
+                for seed, kept in results.items()
+                if row in kept
+            }
+            for row in rows
+        ]
+        score_rows(axis, [LABELS[row] for row in rows], scores, [COLORS[COMPARED[row]] for row in rows])
+        axis.set(xlim=(0.1, 0.6), xlabel="accuracy of a linear probe")
+        axis.set_title(f"{TITLES[name]}: colors of nouns", fontsize=11)
+    score_legend(figure, sorted(results), [])
+    figure.savefig(path, dpi=120)
 
 
 def choose_nouns(before: dict[str, list[float]], people: dict[str, list[float]], nouns: set[str]) -> list[str]:

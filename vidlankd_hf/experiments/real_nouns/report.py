@@ -142,8 +142,12 @@ def paired_table(found: list[dict]) -> str:
         for name in PROBED_SETS:
             entry = next((e for e in found if (e["row"], e["set"], e["group"], e["part"]) ==
                           (row, name, "pictured", "report")), None)  # fmt: skip
-            cells.append("" if entry is None else f"{entry['difference']:+.3f} [{entry['interval'][0]:+.3f}, "
-                         f"{entry['interval'][1]:+.3f}], p {entry['p']:.3f}")  # fmt: skip
+            if entry is None:
+                cells.append("")
+                continue
+            low, high = entry["interval"]
+            p = "< 0.001" if entry["p"] < 0.001 else f"{entry['p']:.3f}"
+            cells.append(f"{entry['difference']:+.2f} [{low:+.2f}, {high:+.2f}], p {p}")
         lines.append(_line([LABELS[row], *cells]))
     return "\n".join(lines)
 
@@ -179,7 +183,7 @@ def _of(scores: dict[str, float], nouns: set[str]) -> dict[str, float]:
 def _spread(values: list[float]) -> str:
     if not values:
         return ""
-    return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
+    return f"{mean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
 
 
 def _line(cells: list[str]) -> str:

@@ -55,7 +55,6 @@ MORE_OBJECTIVES = {
     "infonce": {"infonce": 1.0},
     "nst+crd": {"nst": 3000.0, "crd": 1.5},
     "regression": {"regression": {"weight": 1.0, "head": False}},
-    "regression+crd": {"regression": {"weight": 0.5, "head": False}, "crd": 0.5},
 }
 # The paper's own settings; its teacher is trained with the hinge loss and reads the student's masked tokens.
 PAPER = {"objectives": {"nst": 1.0, "crd": 1.0}, "teacher_input": "masked"}

@@ -20,7 +20,6 @@ NAMES = {
     "infonce": "InfoNCE",
     "nst+crd": "NST + CRD",
     "regression": "regression, no head",
-    "regression+crd": "regression, no head + CRD",
     "paper": "the paper's settings",
     "teacher_hinge": "teacher, paper's hinge loss",
     "teacher": "teacher",
