@@ -33,17 +33,15 @@ def draw_accuracies(results: Results, path: Path) -> None:
 
     rows = [row for row in COMPARED if any(row in kept for kept in results.values())]
     figure = Figure(figsize=(10, 0.45 * len(rows) + 1.2), layout="constrained")
-    for axis, name in zip(figure.subplots(1, 2, sharey=True), ("memory_colors", "coda")):
-        scores = [
-            {
-                seed: accuracies({seed: kept}, row, "report", "pictured")[name]
-                for seed, kept in results.items()
-                if row in kept
-            }
-            for row in rows
-        ]
-        score_rows(axis, [LABELS[row] for row in rows], scores, [COLORS[COMPARED[row]] for row in rows])
-        axis.set(xlim=(0.1, 0.6), xlabel="accuracy of a linear probe")
+    found = [
+        {seed: accuracies({seed: kept}, row, "report", "pictured") for seed, kept in results.items() if row in kept}
+        for row in rows
+    ]
+    colors = [COLORS[COMPARED[row]] for row in rows]
+    for axis, name in zip(figure.subplots(1, 2, sharex=True, sharey=True), ("memory_colors", "coda")):
+        scores = [{seed: by_set[name] for seed, by_set in by_seed.items() if name in by_set} for by_seed in found]
+        score_rows(axis, [LABELS[row] for row in rows], scores, colors)
+        axis.set(xlabel="accuracy of a linear probe")
         axis.set_title(f"{TITLES[name]}: colors of nouns", fontsize=11)
     score_legend(figure, sorted(results), [])
     figure.savefig(path, dpi=120)
