@@ -211,9 +211,14 @@ def question_results() -> dict[str, str]:
         scored = row["tasks"]["world"]
         found[f"questions.{student}"] = f"{scored['mean']:.0f} %"
         accuracy = f"{scored['mean']:.1f} ± {scored['std']:.1f}"
-        p = "" if scored["p"] is None else f"{scored['p']:.3f}" if scored["p"] >= 0.001 else "< 0.001"
         cells.append(
-            [row["what"], accuracy, p, f"{scored['collapsed']} of {scored['runs']}", f"{row['mean']['mean']:.2f}"]
+            [
+                row["what"],
+                accuracy,
+                downstream.format_p(scored["p"]),
+                f"{scored['collapsed']} of {scored['runs']}",
+                f"{row['mean']['mean']:.2f}",
+            ]
         )
     columns = ["student", "accuracy, %", "p against text only", "collapsed seeds", "probe"]
     return {**found, "questions": table(columns, cells)}

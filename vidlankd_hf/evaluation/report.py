@@ -158,7 +158,7 @@ def _task_cells(row: dict) -> list:
     if several:
         chosen += f" (best of {', '.join(f'{value:g}' for value in row['learning_rates'])})"
     cells = [row["title"], row["model"], row["metric"], middle, f"{low} - {high}", constant, collapsed, chosen]
-    return [*cells, _p(row["p"]), f"{row['train_size']} / {row['eval_size']}", f"{row['seconds'] / 60:.1f}"]
+    return [*cells, format_p(row["p"]), f"{row['train_size']} / {row['eval_size']}", f"{row['seconds'] / 60:.1f}"]
 
 
 def _other_splits(rows: list[dict]) -> Iterator[list]:
@@ -183,15 +183,16 @@ def _zero_shot_cells(summary: dict) -> Iterable[list]:
                 cell = f"{_percent(masked['accuracy'])} ({_percent(min(one))} - {_percent(max(one))})"
             others = ", ".join(f"{key} {masked[key]:.2f}" for key in ("spearman", "contrast") if key in masked)
             constants = (_percent(masked[key]) for key in ("chance", "majority"))
-            cells = [masked["title"], masked["size"], *constants, model, cell, _p(masked["p"]), others]
-            yield [*cells, _percent(probe["accuracy"]), _p(probe["p"])]
+            cells = [masked["title"], masked["size"], *constants, model, cell, format_p(masked["p"]), others]
+            yield [*cells, _percent(probe["accuracy"]), format_p(probe["p"])]
 
 
 def _percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def _p(value: float | None) -> str:
+def format_p(value: float | None) -> str:
+    """Formats the p value of a test for a table; `None` gives an empty cell."""
     return "" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 

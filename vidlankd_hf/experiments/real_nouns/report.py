@@ -5,6 +5,7 @@ from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 
+from ...evaluation.report import format_p
 from ...utils.io import atomic_write
 from ...utils.json_files import read_json
 from .nouns import PARTS, PROBED_SETS, part_of
@@ -146,8 +147,7 @@ def paired_table(found: list[dict]) -> str:
                 cells.append("")
                 continue
             low, high = entry["interval"]
-            p = "< 0.001" if entry["p"] < 0.001 else f"{entry['p']:.3f}"
-            cells.append(f"{entry['difference']:+.2f} [{low:+.2f}, {high:+.2f}], p {p}")
+            cells.append(f"{entry['difference']:+.2f} [{low:+.2f}, {high:+.2f}], p {format_p(entry['p'])}")
         lines.append(_line([LABELS[row], *cells]))
     return "\n".join(lines)
 
