@@ -85,6 +85,11 @@ def test_point_of_a_student_is_its_loss_and_share_of_the_gap_over_seeds(tmp_path
     }, "NST, of one seed alone, cannot be compared"  # fmt: skip
     assert found["crd"]["mlm_loss"] == 2.5 and found["crd"]["gap_closed"] == pytest.approx((1 / 3 + 0.4) / 2)
     assert found["text_only"]["gap_closed"] == 0
+    for results_of_seed in results.values():
+        results_of_seed |= {name: kept(name, 0.9, mlm_loss=1.0) for name in ("text_only_twice", "crd_twice")}
+    assert {p["student"]: p["steps_factor"] for p in points(results) if "twice" in p["student"]} == {
+        "text_only_twice": 2, "crd_twice": 2
+    }  # fmt: skip
     draw_tradeoff(points(results), tmp_path / "tradeoff.png")
     assert (tmp_path / "tradeoff.png").stat().st_size > 5000
 
@@ -126,6 +131,16 @@ def test_language_model_is_trained_once_before_its_students(tmp_path):
     assert steps["seed 1, language_model"].needs == ("seed 1, teacher",)
     assert all("seed 1, language_model" in steps[f"seed 1, {name}"].needs for name in ("crd", "nst"))
     assert len(steps) == 5  # with the world and the teacher
+
+
+def test_longer_training_doubles_the_steps_of_the_recipe_and_is_part_of_what_a_result_must_share(tmp_path):
+    runs = seed_runs(tmp_path)
+    runs.student_recipe = {**runs.student_recipe, "max_steps": 30}
+    twice, once = (runs._student_options(name) for name in ("crd_twice", "crd"))
+    assert twice == {**once, "max_steps": 60}, "both continue the same language model"
+    assert runs.identity("crd_twice") == {**runs.identity("crd"), "steps_factor": 2}
+    runs.student_recipe = {"num_train_epochs": 1.5}
+    assert runs._length("crd_twice") == {"num_train_epochs": 3.0} and runs._length("crd") == {}
 
 
 def test_students_on_own_data_start_as_the_settings_say(config, tmp_path):

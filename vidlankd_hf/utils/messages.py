@@ -1,4 +1,4 @@
-"""Parts of messages: the name that a mistyped one probably means, and nouns that agree with their number."""
+"""Parts of messages: the name that a mistyped one probably means, and words that agree with their number."""
 
 import difflib
 from collections.abc import Collection
@@ -14,3 +14,8 @@ def nearest(name: Any, known: Collection[str], prefix: str = "") -> str:
 def number_of(number: int, noun: str, plural: str | None = None) -> str:
     """Returns `1 video` or `2 videos`."""
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def name_seeds(seeds: Collection[int]) -> str:
+    """Returns `seed 1` or `seeds 1, 2`."""
+    return f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}"

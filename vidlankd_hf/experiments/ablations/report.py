@@ -8,6 +8,7 @@ from ...utils.extras import requires_extra
 from ...utils.figures import COLORS, score_legend, score_rows
 from ...utils.io import atomic_write
 from ...utils.json_files import read_json
+from ...utils.messages import name_seeds
 from .scores import column_values
 from .tables import ROWS, TABLES
 
@@ -137,10 +138,6 @@ def task_columns(rows: list[dict]) -> dict[str, str]:
     return {column: title for column, title in found.items() if column.count("/") < 2}
 
 
-def _name_seeds(seeds: list[int]) -> str:
-    return f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}"
-
-
 def markdown_table(name: str, rows: list[dict], results: dict[int, dict[str, dict]], costs: bool = True) -> str:
     """Formats the rows of [`table_rows`] as a table with its title; `costs` adds steps and TFLOP."""
     seeds = sorted({seed for row in rows for seed in row["seeds"]})
@@ -150,7 +147,7 @@ def markdown_table(name: str, rows: list[dict], results: dict[int, dict[str, dic
     head = ["student"] + ([*ATTRIBUTES, "mean", "gap closed", "its teacher"] if probed else [])
     scored = any(row["mlm_accuracy"] for row in rows)
     head += [*tasks.values(), "MLM loss"] + ["MLM accuracy"] * scored + ["steps", "TFLOP"] * costs
-    lines = [f"**{TABLES[name][0]}.** {_name_seeds(seeds).capitalize()}{spread}.", ""]
+    lines = [f"**{TABLES[name][0]}.** {name_seeds(seeds).capitalize()}{spread}.", ""]
     lines += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     if probed:
         chance = _chance(results)
@@ -159,7 +156,7 @@ def markdown_table(name: str, rows: list[dict], results: dict[int, dict[str, dic
     for row in rows:
         cells = [row["what"]]
         if row["seeds"] != seeds:
-            cells[0] += f" ({_name_seeds(row['seeds'])})"
+            cells[0] += f" ({name_seeds(row['seeds'])})"
         if probed:
             gap = row["gap_closed"]
             cells += [_cell(row[key]) for key in (*ATTRIBUTES, "mean")]

@@ -242,6 +242,7 @@ class SeedRuns:
             "num_vokens": row.num_vokens,
             "continues_teacher": row.continues_teacher,
             "equal_compute": row.equal_compute,
+            **({"steps_factor": row.steps_factor} if row.steps_factor > 1 else {}),
             **({"byte_level": True} if row.byte_level else {}),
             **({"options": row.options} if row.options else {}),
             **({"language_model_steps": self._language_model_steps()} if self.starts_from(name) else {}),
@@ -264,14 +265,17 @@ class SeedRuns:
     def _length(self, name: str) -> dict:
         """Returns the option that replaces the recipe's number of steps or epochs, if the student has another one.
 
-        It has equal compute, or makes up for the steps of the language model that it does not start from.
+        It trains for a multiple of the steps, has equal compute, or makes up for the steps of the language model that
+        it does not start from.
         """
         row, steps = ROWS[name], int(self.student_recipe.get("max_steps", -1))
         if row.continues_teacher and self.starts_from("text_only") is not None:
             return {"max_steps": steps + self._language_model_steps()}
-        if not row.equal_compute:
+        more = row.steps_factor
+        if row.equal_compute:
+            more *= self._sequence_flops("crd") / self._sequence_flops(name)
+        if more == 1:
             return {}
-        more = self._sequence_flops("crd") / self._sequence_flops(name)
         if steps > 0:
             return {"max_steps": round(steps * more)}
         return {"num_train_epochs": float(self.student_recipe.get("num_train_epochs", 3.0)) * more}

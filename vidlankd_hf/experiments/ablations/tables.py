@@ -1,6 +1,6 @@
 """The ablations: teachers, rows (one student each), and the tables they appear in. A shared row is run only once."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..world.recipe import OBJECTIVES
 
@@ -33,6 +33,7 @@ class Row:
         num_vokens: Number of vokens K; the teacher is then the vokenizer.
         continues_teacher: Whether the student starts from the teacher's text encoder.
         equal_compute: Whether the student trains for more steps, up to the FLOPs of the CRD student.
+        steps_factor: Steps (or epochs) of training, as a multiple of the recipe's.
         byte_level: Whether the student has a byte-level BPE tokenizer, trained on the text, instead of the teacher's.
         options: Further options of `vidlankd distill`.
     """
@@ -43,6 +44,7 @@ class Row:
     num_vokens: int | None = None
     continues_teacher: bool = False
     equal_compute: bool = False
+    steps_factor: int = 1
     byte_level: bool = False
     options: dict = field(default_factory=dict)
 
@@ -82,6 +84,10 @@ ROWS = {
     **{f"voken_{k}": Row(f"vokens, K = {k}", VOKEN, "vokenizer", num_vokens=k) for k in (30, 300, 3000)},
     "by_vokenizer": Row("CRD, teacher: the vokenizer", CRD, "vokenizer"),
     "voken_hinge": Row("vokens, K = 300, hinge vokenizer", VOKEN, "vokenizer_hinge", num_vokens=300),
+}
+ROWS |= {
+    f"{name}_twice": replace(ROWS[name], label=f"{ROWS[name].label}, twice the steps", steps_factor=2)
+    for name in ("text_only", "nst", "crd", "regression_headless", "regression+crd")
 }
 # Students of a CLIP, which has another tokenizer than they have.
 ROWS |= {
@@ -139,6 +145,11 @@ TABLES = {
     "weights": (
         "Objective weights",
         "nst_at_1 nst_at_100 nst_at_1000 nst nst_at_10000 crd_at_0.3 crd crd_at_5".split(),
+    ),
+    "steps": (
+        "Longer training",
+        "text_only text_only_twice nst nst_twice crd crd_twice regression_headless regression_headless_twice "
+        "regression+crd regression+crd_twice".split(),
     ),
     "tokenizer": (
         "A teacher with another tokenizer than the student",

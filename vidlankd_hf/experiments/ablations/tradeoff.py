@@ -14,7 +14,7 @@ def points(results: dict[int, dict[str, dict]]) -> list[dict]:
         results: For each seed the stored results by row name.
 
     Returns:
-        Entries with `student`, `mlm_loss`, `gap_closed` and `kind`: an objective, `"text_only"`,
+        Entries with `student`, `mlm_loss`, `gap_closed`, `steps_factor` and `kind`: an objective, `"text_only"`,
         `"control"`, or `"continue"` for the teacher's own text encoder.
         Students of other model types or with fewer seeds than text-only are left out: their losses are not comparable.
     """
@@ -30,6 +30,7 @@ def points(results: dict[int, dict[str, dict]]) -> list[dict]:
             kind = "control"
         elif row.continues_teacher:
             kind = "continue"
-        entry = {"student": student, "kind": kind, "mlm_loss": made["mlm_loss"]["mean"]}
-        found.append({**entry, "gap_closed": made["gap_closed"]["mean"]})
+        entry = {"student": student, "kind": kind, "steps_factor": row.steps_factor}
+        entry["mlm_loss"], entry["gap_closed"] = (made[key]["mean"] for key in ("mlm_loss", "gap_closed"))
+        found.append(entry)
     return found

@@ -18,11 +18,12 @@ STYLES = {
 
 
 def draw_tradeoff(points: list[dict], path: str | Path) -> None:
-    """Draws one marker per point; lines mark the text-only student and the teacher.
+    """Draws one marker per point, hollow for longer training; lines mark the text-only students and the teacher.
 
     Args:
         points: Entries with `mlm_loss`, `gap_closed` and `kind`: a key of `STYLES`, `"text_only"` or `"control"`. One
-            may have a `label`, which is written next to its marker.
+            may have a `label`, which is written next to its marker, and a `steps_factor` of 2: twice the steps of the
+            other students.
         path: File of the figure.
     """
     with requires_extra("world"):
@@ -31,19 +32,23 @@ def draw_tradeoff(points: list[dict], path: str | Path) -> None:
     figure = Figure(figsize=(8.5, 5), layout="constrained")
     axis = figure.subplots()
     axis.axhline(1, color=COLORS["teacher"], lw=1.5, zorder=1, label="teacher")
-    base = [point["mlm_loss"] for point in points if point["kind"] == "text_only"]
-    if base:
-        axis.axvline(sum(base) / len(base), color=COLORS["control"], ls="--", lw=1.5, zorder=1, label="text only")
-        axis.axhline(0, color=COLORS["control"], ls="--", lw=1.5, zorder=1)
-    for kind in ("control", *STYLES):
-        chosen = [point for point in points if point["kind"] == kind]
-        color, marker, label = STYLES.get(kind, (COLORS["control"], "X", "control"))
-        style = {"color": color, "marker": marker, "edgecolor": "white", "s": 60, "zorder": 3}
-        if chosen:
-            axis.scatter([p["mlm_loss"] for p in chosen], [p["gap_closed"] for p in chosen], label=label, **style)
-        for point in chosen:
-            place = {"xytext": (6, 6), "textcoords": "offset points", "fontsize": 9}
-            axis.annotate(point.get("label", ""), (point["mlm_loss"], point["gap_closed"]), **place)
+    axis.axhline(0, color=COLORS["control"], ls="--", lw=1.5, zorder=1)
+    for factor, line, length in ((1, "--", ""), (2, ":", ", twice the steps")):
+        trained = [point for point in points if point.get("steps_factor", 1) == factor]
+        base = [point["mlm_loss"] for point in trained if point["kind"] == "text_only"]
+        if base:
+            label = f"text only{length}"
+            axis.axvline(sum(base) / len(base), color=COLORS["control"], ls=line, lw=1.5, zorder=1, label=label)
+        for kind in ("control", *STYLES):
+            chosen = [point for point in trained if point["kind"] == kind]
+            color, marker, label = STYLES.get(kind, (COLORS["control"], "X", "control"))
+            edge = {"facecolor": color, "edgecolor": "white"} if factor == 1 else {"facecolor": "none", "color": color}
+            if chosen:
+                style = {"marker": marker, **edge, "s": 60, "zorder": 3, "label": label + length}
+                axis.scatter([p["mlm_loss"] for p in chosen], [p["gap_closed"] for p in chosen], **style)
+            for point in chosen:
+                place = {"xytext": (6, 6), "textcoords": "offset points", "fontsize": 9}
+                axis.annotate(point.get("label", ""), (point["mlm_loss"], point["gap_closed"]), **place)
     axis.set(xlabel="masked-language-model loss on held-out text, nats (lower is better)", ylim=(-0.15, 1.15))
     axis.margins(x=0.2 if any("label" in point for point in points) else 0.05)  # room for the labels
     axis.set(ylabel="share of the gap closed (higher is better)", yticks=[0, 0.25, 0.5, 0.75, 1])
