@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from vidlankd_hf import VidLanKDStudent
 from vidlankd_hf.evaluation.grounding import _tokens, encode_clips, ground, nearest_clips
+from vidlankd_hf.evaluation.grounding_page import _student_name
 from vidlankd_hf.experiments.vokenization import nearest
 
 SENTENCE = "word3 word14  word15 word9"
@@ -86,6 +87,7 @@ def test_a_student_that_gives_the_teachers_states_gets_the_teachers_scores(token
     student.add_objectives({"regression": {"weight": 1.0, "head": False}}, teacher_hidden_size=32)
     found = ground(SENTENCE, teacher, tokenizer, clips, student=student, num_nearest=4)
     assert found.objective == "regression" and found.without_student is None
+    assert _student_name(found) == "Student (regression without head)"
     assert torch.allclose(found.student.similarity, found.teacher.similarity, atol=1e-4)
     assert torch.equal(found.student.nearest, found.teacher.nearest)
     assert torch.allclose(found.student.heat, found.teacher.heat, atol=1e-4)
@@ -94,7 +96,7 @@ def test_a_student_that_gives_the_teachers_states_gets_the_teachers_scores(token
 def test_a_student_is_read_through_its_distillation_head(tokenizer, clips):
     teacher, student = make_teacher(tokenizer), student_of(tokenizer, {"nst": 1.0, "crd": 1.0})
     found = ground(SENTENCE, teacher, tokenizer, clips, student=student, num_nearest=20)
-    assert found.objective == "crd"
+    assert found.objective == "crd" and found.has_head
     ids = torch.tensor([[2, *tokenizer(SENTENCE, add_special_tokens=False)["input_ids"], 3]])
     with torch.no_grad():
         tokens = student.distillation_heads["crd"](student.base_model(ids).last_hidden_state)[0, 1:-1]

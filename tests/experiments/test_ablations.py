@@ -72,7 +72,7 @@ def test_table_holds_means_and_deviations_over_seeds_and_the_gap_of_each_seed(tm
     assert (tmp_path / "figure.png").stat().st_size > 5000
 
 
-def test_point_of_a_student_is_its_loss_and_share_of_the_gap_over_seeds(tmp_path):
+def test_point_of_a_student_is_its_loss_and_share_of_the_gap_over_seeds():
     controls = {name: kept("crd", 0.3) for name in ("by_shuffled_teacher", "clip_shuffled", "continue")}
     results = {
         1: {"text_only": kept("text_only", 0.0), "crd": kept("crd", 0.6, mlm_loss=3.0), **controls},
@@ -90,8 +90,20 @@ def test_point_of_a_student_is_its_loss_and_share_of_the_gap_over_seeds(tmp_path
     assert {p["student"]: p["steps_factor"] for p in points(results) if "twice" in p["student"]} == {
         "text_only_twice": 2, "crd_twice": 2
     }  # fmt: skip
-    draw_tradeoff(points(results), tmp_path / "tradeoff.png")
-    assert (tmp_path / "tradeoff.png").stat().st_size > 5000
+
+
+def test_figure_has_a_marker_for_each_student_and_lines_for_text_only(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, *_, **__: drawn.append(figure))
+    students = [("text_only", 2.0, 0.0, 1), ("crd", 2.2, 0.9, 1), ("text_only", 1.5, 0.0, 2), ("crd", 1.6, 0.95, 2)]
+    keys = ("kind", "mlm_loss", "gap_closed", "steps_factor")
+    draw_tradeoff([dict(zip(keys, student)) for student in students], tmp_path / "tradeoff.png")
+    axis, legend = drawn[0].axes[0], [text.get_text() for text in drawn[0].legends[0].get_texts()]
+    assert [tuple(marker.get_offsets()[0]) for marker in axis.collections] == [(2.2, 0.9), (1.6, 0.95)]
+    assert [len(marker.get_facecolor()) for marker in axis.collections] == [1, 0], "hollow: twice the steps"
+    lines = {line.get_label(): line.get_xdata()[0] for line in axis.lines if line.get_label() in legend}
+    assert lines["text only"] == 2.0 and lines["text only, twice the steps"] == 1.5
+    assert {"teacher", "CRD", "CRD, twice the steps"} <= {*legend}
 
 
 def test_rows_with_different_batch_sizes_are_not_put_into_one_table(tmp_path):

@@ -69,7 +69,8 @@ class Grounding:
         num_clips: Number of clips, K.
         teacher: The teacher's scores.
         student: The student's scores, or `None`.
-        objective: Objective whose distillation head gave the student's scores.
+        objective: Objective that gave the student's scores.
+        has_head: Whether its distillation head did, and not the student's own states.
         without_student: Why there are no scores of the student, as a sentence.
         heat_clip: Index of the clip in the heat maps.
         heat_clip_reason: Why this clip was chosen, in words.
@@ -83,6 +84,7 @@ class Grounding:
     teacher: Scores
     student: Scores | None
     objective: str | None
+    has_head: bool
     without_student: str | None
     heat_clip: int
     heat_clip_reason: str
@@ -202,6 +204,7 @@ def ground(
         teacher=scores["teacher"],
         student=scores.get("student"),
         objective=name,
+        has_head=name is not None and name in student.distillation_heads,
         without_student=reason,
         heat_clip=heat_clip,
         heat_clip_reason=chosen_because,

@@ -92,7 +92,8 @@ def _clips_of(grounding: Grounding) -> set[int]:
 
 
 def _student_name(grounding: Grounding) -> str:
-    return "Student" if grounding.student is None else f"Student ({grounding.objective} head)"
+    head = "head" if grounding.has_head else "without head"
+    return "Student" if grounding.student is None else f"Student ({grounding.objective} {head})"
 
 
 def _shares_of_captions(words: set[str], captions: Sequence[str]) -> dict[str, float]:

@@ -75,7 +75,8 @@ class VideoEncoder(nn.Module):
         if width != self.config.feature_size:
             raise ValueError(
                 f"video features have width {width}, but this model expects {self.config.feature_size}: "
-                f"extract features with the same backbones, or create a teacher with feature_size={width}"
+                "read the streams that it was trained on (--streams), extract features with the same backbones, or "
+                f"create a teacher with feature_size={width}"
             )
         if steps > self.config.max_position_embeddings:
             raise ValueError(
