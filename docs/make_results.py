@@ -238,12 +238,17 @@ def measurement_results() -> dict[str, str]:
 
 
 def real_noun_results() -> dict[str, str]:
-    """Tables of real nouns, and the probe's accuracy on pictured nouns for the report."""
+    """Tables of real nouns, and the accuracy on pictured nouns for the report, by the probe and of masked words."""
     kept = real_nouns.read_results(EVIDENCE / "real_nouns")
     found = {f"real-{name}": text for name, text in real_nouns.tables(kept).items()}
     for row in {row for rows in kept.values() for row in rows}:
         for name, value in real_nouns.accuracies(kept, row, "report", "pictured").items():
             found[f"real.{row}.{name}"] = f"{value:.2f}"
+    for row in {row for rows in kept.values() for row in rows if row in real_nouns.ROWS}:
+        for name, value in real_nouns.accuracies(kept, row, "report", "masked").items():
+            found[f"real-masked.{row}.{name}"] = f"{value:.2f}"
+        losses = [rows[row]["mlm_loss"] for rows in kept.values() if row in rows]
+        found[f"real.{row}.mlm_loss"] = f"{mean(losses):.2f}"
     return found
 
 

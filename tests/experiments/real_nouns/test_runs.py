@@ -8,14 +8,16 @@ from fruit import FRUIT
 from helpers import refusal
 
 from vidlankd_hf import VidLanKDStudent, bert_config
+from vidlankd_hf.evaluation.zero_shot import CODA_COLORS
 from vidlankd_hf.experiments.real_nouns import run
 from vidlankd_hf.experiments.real_nouns.build import choose
-from vidlankd_hf.experiments.real_nouns.figure import choose_nouns, draw_accuracies, draw_colours
+from vidlankd_hf.experiments.real_nouns.figure import RGB, choose_nouns, draw_accuracies, draw_colours
 from vidlankd_hf.experiments.real_nouns.pictures import Picture, find_pictures
 from vidlankd_hf.experiments.real_nouns.report import LABELS, write_report
 from vidlankd_hf.experiments.real_nouns.run import run_seed
 from vidlankd_hf.experiments.real_nouns.runs import MINILM, PICTURES, SeedRuns
-from vidlankd_hf.experiments.real_nouns.tables import ROWS
+from vidlankd_hf.experiments.real_nouns.tables import BEST, ROWS
+from vidlankd_hf.utils.figures import MARKERS
 
 
 @pytest.fixture
@@ -81,6 +83,7 @@ def test_results_of_other_settings_are_refused(runs, trained, tmp_path, benchmar
     other = SeedRuns(0, runs.data, runs.folder, runs.results, benchmarks, steps=3)
     with pytest.raises(ValueError, match="text_only.json has base_recipe .* remove the file or give another"):
         other.result("text_only")
+    assert runs.identity(PICTURES)["streams"] == runs.teacher_recipe["streams"], "the features that the teacher sees"
     (runs.data / "clips" / "pictures.jsonl").write_text("")
     with pytest.raises(ValueError, match="has clips 10, but this run has 0"):
         runs.result(PICTURES)
@@ -109,23 +112,49 @@ def test_the_report_shows_rows_that_have_results_and_pairs_them_with_text_only(r
     page = write_report({0: results}, tmp_path / "report").read_text()
     assert f"| {LABELS['regression_headless_10']} | 0.75 |" in page and f"| {LABELS['crd']} |" not in page
     assert f"- {LABELS['crd']} (`crd`): seed 0" in page and "(`text_only`)" not in page
-    without = {row: {**run, "probe": {**run["probe"], "coda": {}}} for row, run in results.items()}  # a quick trial
-    draw_accuracies({0: results, 1: without}, tmp_path / "accuracy.png")
-    assert (tmp_path / "accuracy.png").stat().st_size > 5000
+    fewer = write_report({0: results, 1: {"text_only": results["text_only"]}}, tmp_path / "fewer").read_text()
+    named = f"| {LABELS['regression_headless_10']} (seed 0) |"
+    assert named in fewer and f"| {LABELS['regression_headless_10']} |" not in fewer
+    assert "| text only | 0.25 ± 0.00 |" in fewer
     found = json.loads((tmp_path / "report" / "report.json").read_text())
     assert {entry["row"] for entry in found} == {"regression_headless_10"}
-    assert all(entry["difference"] == pytest.approx(0.5) for entry in found)
-    assert {(e["set"], e["part"]) for e in found} == {("memory_colors", "report"), ("coda", "report"),
-                                                      ("coda", "selection")}  # fmt: skip
+    assert all(e["difference"] == pytest.approx(0.0 if e["group"] == "masked" else 0.5) for e in found)
+    assert {(e["set"], e["part"]) for e in found if e["group"] == "pictured"} == {
+        ("memory_colors", "report"), ("coda", "report"), ("coda", "selection")
+    }  # fmt: skip
+    assert [(e["set"], e["nouns"]) for e in found if e["group"] == "masked"] == [("memory_colors", 1), ("coda", 1)]
 
 
-def test_the_figure_shows_nouns_that_people_agree_on_one_colour_after_another(runs, packages, benchmarks, tmp_path):
+def test_the_figure_of_accuracies_has_a_marker_for_each_seed(runs, trained, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, *_, **__: drawn.append(figure))
+    results, _ = run_seed(runs, ["text_only", "regression_headless_10"])
+    without = {row: {**run, "probe": {**run["probe"], "coda": {}}} for row, run in results.items()}  # a quick trial
+    draw_accuracies({0: results, 1: without}, tmp_path / "accuracy.png")
+    names = [label.get_text() for label in drawn[0].axes[0].get_yticklabels()]
+    for axis, seeds in zip(drawn[0].axes, (2, 1)):  # Memory Colors of both seeds, CoDa of the first
+        markers = [line for line in axis.lines if line.get_marker() in MARKERS]
+        found = [line.get_xdata()[0] for line in markers if names[round(line.get_ydata()[0])] == LABELS[BEST]]
+        assert found == [0.75] * seeds
+
+
+def test_the_figure_chooses_nouns_that_people_agree_on_one_colour_after_another():
     people = {"banana": [0.9, 0.1], "lemon": [0.95, 0.05], "fern": [0.0, 1.0], "cat": [0.5, 0.5]}
     assert choose_nouns(people, people, {*people}) == ["fern", "lemon", "banana", "cat"]
-    pictures = find_pictures(packages, ["banana", "fern", "cherry"])
-    shown = {"colours": {noun: [1 / 11] * 11 for noun in ("banana", "fern", "cherry")}}
-    draw_colours(shown, shown, pictures, benchmarks, {"banana", "fern", "cherry"}, tmp_path / "colours.png")
-    assert (tmp_path / "colours.png").stat().st_size > 5000
+
+
+def test_the_figure_shows_the_likeliest_colors_next_to_pictures_that_may_be_published(
+    packages, benchmarks, tmp_path, monkeypatch
+):
+    drawn = []
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, *_, **__: drawn.append(figure))
+    nouns = ["banana", "cherry", "fern"]  # no free package shows a fern
+    before, after = ({"colours": {n: [c == color for c in CODA_COLORS] for n in nouns}} for color in ("brown", "blue"))
+    draw_colours(before, after, find_pictures(packages, nouns), benchmarks, {*nouns}, tmp_path / "colours.png")
+    rows = [drawn[0].axes[4 * block : 4 * block + 4] for block in range(2)]
+    shown = {row[0].get_ylabel(): [axis.get_facecolor()[:3] for axis in row[1:]] for row in rows}
+    assert shown == {noun: [RGB["brown"], RGB["blue"], RGB[FRUIT[noun]]] for noun in ("banana", "cherry")}
+    draw_colours(before, after, [], benchmarks, {*nouns}, tmp_path / "none.png")  # a quick trial with other nouns
 
 
 def test_a_trial_keeps_evenly_spaced_nouns():

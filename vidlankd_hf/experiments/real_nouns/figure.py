@@ -1,4 +1,4 @@
-"""Two figures: the accuracy of each model's probe, and what it predicts about ten nouns, next to their pictures."""
+"""Two figures: the accuracy of each model's probe, and the colors that it predicts, next to pictures."""
 
 from pathlib import Path
 
@@ -14,7 +14,9 @@ from .report import CONTROL, LABELS, TITLES, Results, accuracies
 from .runs import PICTURES
 from .tables import BEST
 
-SHOWN = 10
+SHOWN, BLOCKS = 24, 3  # nouns in the figure of colors, and its columns of nouns
+# Packages whose pictures the figure of colors may show, so that it can be published: Apache-2.0 and public domain.
+FREE = ("noto", "openclipart")
 RGB = {name: tuple(v / 255 for v in PATCH_COLOURS["grey" if name == "gray" else name]) for name in CODA_COLORS}
 
 # Rows of the figure of accuracies, and their colors.
@@ -67,7 +69,9 @@ def choose_nouns(before: dict[str, list[float]], people: dict[str, list[float]],
 def draw_colours(
     before: dict, after: dict, pictures: list[Picture], benchmarks: Path, nouns: set[str], path: Path
 ) -> None:
-    """Draws a row for each of ten nouns of CoDa: a picture, and bars of colours by text only, distilled and people.
+    """Draws nouns of CoDa with a picture and their likeliest color by text only, the distilled student and people.
+
+    Only nouns with a picture from a package of `FREE` are shown.
 
     Args:
         before: Stored result of the text-only student.
@@ -81,23 +85,22 @@ def draw_colours(
         from matplotlib.figure import Figure
 
     people = {item["object"]: item["distribution"] for item in read_items("coda", benchmarks)}
-    chosen = choose_nouns(before["colours"], people, nouns)
-    first = {picture.noun: picture for picture in reversed(pictures)}
-    figure = Figure(figsize=(8.5, 0.75 * len(chosen) + 0.6), layout="constrained")
-    axes = figure.subplots(len(chosen), 4, width_ratios=(0.6, 2, 2, 2), squeeze=False)
-    titles = ("", "text only", "distilled from video", "people (CoDa)")
-    for row, noun in zip(axes, chosen):
-        row[0].imshow(rasterise(first[noun].path))
-        row[0].set_ylabel(noun, rotation=0, ha="right", va="center")
-        for axis, values in zip(row[1:], (before["colours"][noun], after["colours"][noun], people[noun])):
-            left = 0.0
-            for colour, share in zip(CODA_COLORS, values):
-                axis.barh(0, share, left=left, color=RGB[colour], edgecolor="#9aa5b1", lw=0.4)
-                left += share
-            axis.set(xlim=(0, 1), ylim=(-0.5, 0.5))
-        for axis in row:
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
-    for axis, title in zip(axes[0], titles):
-        axis.set_title(title, fontsize=10)
+    first = {picture.noun: picture for picture in reversed(pictures) if picture.package in FREE}
+    chosen = choose_nouns(before["colours"], people, nouns & set(first))
+    rows = max(1, -(-len(chosen) // BLOCKS))
+    figure = Figure(figsize=(11, 0.62 * rows + 0.5), layout="constrained")
+    axes = figure.subplots(rows, 4 * BLOCKS, width_ratios=(1, 1.2, 1.2, 1.2) * BLOCKS, squeeze=False)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    for number, noun in enumerate(chosen):
+        block, row = divmod(number, rows)
+        picture, *swatches = axes[row, 4 * block : 4 * block + 4]
+        picture.imshow(rasterise(first[noun].path))
+        picture.set_ylabel(noun, rotation=0, ha="right", va="center")
+        for axis, values in zip(swatches, (before["colours"][noun], after["colours"][noun], people[noun])):
+            axis.set_facecolor(RGB[CODA_COLORS[int(np.argmax(values))]])
+            axis.spines[:].set(visible=True, color="#9aa5b1")
+    for column, title in enumerate(("", "text only", "distilled", "people") * BLOCKS):
+        axes[0, column].set_title(title, fontsize=9)
     figure.savefig(path, dpi=120)

@@ -8,6 +8,7 @@ from statistics import mean, stdev
 from ...evaluation.report import format_p
 from ...utils.io import atomic_write
 from ...utils.json_files import read_json
+from ...utils.messages import name_seeds
 from .nouns import PARTS, PROBED_SETS, part_of
 from .runs import MINILM, PICTURES
 from .scores import compare
@@ -19,6 +20,7 @@ LABELS = {
     "teacher": "teacher",
     "shuffled_teacher": "teacher, shuffled pictures",
     "text_teacher": "teacher, captions only",
+    "object_teacher": "teacher, EfficientNet too",
     **{name: row.label for name, row in ROWS.items()},
 }
 TITLES = {
@@ -62,7 +64,8 @@ def tables(results: Results) -> dict[str, str]:
         "probe-selection": probe_table(results, "selection", "pictured"),
         "probe-not-pictured": probe_table(results, "report", "not_pictured"),
         "probe-joint": probe_table(results, "report", "joint"),
-        "paired": paired_table(found) if found else "",
+        "paired": paired_table(found, results, "pictured") if found else "",
+        "paired-masked": paired_table(found, results, "masked") if found else "",
         "masked": masked_table(results) if any(row in kept for kept in results.values() for row in ROWS) else "",
         "missing": missing(results),
     }
@@ -73,17 +76,19 @@ def missing(results: Results) -> str:
     """Names the rows that have no result for some of the seeds, which are those that have any result."""
     lines = []
     for row in (*TEACHERS, *ROWS):
-        without = [str(seed) for seed, kept in results.items() if row not in kept]
+        without = [seed for seed, kept in results.items() if row not in kept]
         if without:
-            lines.append(f"- {LABELS[row]} (`{row}`): seed {', '.join(without)}")
+            lines.append(f"- {LABELS[row]} (`{row}`): {name_seeds(without)}")
     return "\n".join(["**Not run:**", "", *lines]) if lines else ""
 
 
 def nouns_of(results: Results, name: str, part: str, group: str) -> set[str]:
     """The nouns of a set, part and group that were scored.
 
-    The parts follow from the results, because these hold all nouns of Memory Colors.
+    The parts follow from the results, because these hold all nouns of Memory Colors. The nouns of the group `masked`
+    (masked words) are the pictured ones.
     """
+    group = "pictured" if group == "masked" else group
     runs = [run["probe"] for kept in results.values() for run in kept.values()]
     memory = frozenset(noun for probe in runs for nouns in probe["memory_colors"].values() for noun in nouns)
     nouns = {noun for probe in runs for noun in probe[name].get(group, {})}
@@ -106,49 +111,53 @@ def probe_table(results: Results, part: str, group: str) -> str:
         scores = [_scores(runs, name, group, kept[name]) for name in names]
         if any(scores):
             values = [*scores, *([run[key] for run in runs if key in run] for key in losses)]
-            lines.append(_line([LABELS[row], *map(_spread, values)]))
+            lines.append(_line([_name(row, results), *map(_spread, values)]))
     return "\n".join(lines)
 
 
 def accuracies(results: Results, row: str, part: str, group: str) -> dict[str, float]:
-    """For each probed set the accuracy of a row, mean over nouns and seeds."""
+    """For each probed set the accuracy of a row by the probe, or of masked words, mean over nouns and seeds."""
     runs = [rows[row] for rows in results.values() if row in rows]
     scores = {name: _scores(runs, name, group, nouns_of(results, name, part, group)) for name in PROBED_SETS}
     return {name: mean(values) for name, values in scores.items() if values}
 
 
 def comparisons(results: Results) -> list[dict]:
-    """Paired comparisons of every student with text-only, over the nouns of each set, part and group."""
+    """Paired comparisons of every student with text-only, over the nouns of each set, part and group.
+
+    The group `masked` has the scores of masked words; the other groups have those of the probe.
+    """
     found = []
     for row in (row for row in ROWS if row != CONTROL):
         both = [kept for kept in results.values() if {row, CONTROL} <= set(kept)]
-        for name, group, part in product(PROBED_SETS, ("pictured", "not_pictured"), PARTS) if both else ():
+        for name, group, part in product(PROBED_SETS, ("pictured", "not_pictured", "masked"), PARTS) if both else ():
             nouns = nouns_of(results, name, part, group)
             students, controls = (
-                [_of(kept[which]["probe"][name].get(group, {}), nouns) for kept in both] for which in (row, CONTROL)
+                [_of(_group(kept[which], name, group), nouns) for kept in both] for which in (row, CONTROL)
             )
-            if nouns:
+            if students[0]:
                 place = {"row": row, "set": name, "group": group, "part": part, "seeds": len(both)}
                 found.append({**place, **compare(students, controls)})
     return found
 
 
-def paired_table(found: list[dict]) -> str:
-    """Differences to text-only on the pictured nouns for the report."""
+def paired_table(found: list[dict], results: Results, group: str) -> str:
+    """Differences to text-only on the pictured nouns for the report, by the probe or (`masked`) by masked words."""
+    title = "Masked words: difference" if group == "masked" else "Difference"
     head = ["student minus text only", *(TITLES[name] for name in PROBED_SETS)]
-    lines = ["**Difference to text only, pictured nouns for the report.** Mean over seeds, 95 % interval over nouns, "
+    lines = [f"**{title} to text only, pictured nouns for the report.** Mean over seeds, 95 % interval over nouns, "
              "p of a paired randomization test.", "", _line(head), "|" + "---|" * len(head)]  # fmt: skip
     for row in dict.fromkeys(entry["row"] for entry in found):
         cells = []
         for name in PROBED_SETS:
             entry = next((e for e in found if (e["row"], e["set"], e["group"], e["part"]) ==
-                          (row, name, "pictured", "report")), None)  # fmt: skip
+                          (row, name, group, "report")), None)  # fmt: skip
             if entry is None:
                 cells.append("")
                 continue
             low, high = entry["interval"]
             cells.append(f"{entry['difference']:+.2f} [{low:+.2f}, {high:+.2f}], p {format_p(entry['p'])}")
-        lines.append(_line([LABELS[row], *cells]))
+        lines.append(_line([_name(row, results), *cells]))
     return "\n".join(lines)
 
 
@@ -163,17 +172,20 @@ def masked_table(results: Results) -> str:
         if runs:
             cells = []
             for name in PROBED_SETS:
-                kept = [_of(run["masked"][name], nouns_of(results, name, "report", "pictured")) for run in runs]
-                cells.append(_spread([mean(scores.values()) for scores in kept if scores]))
+                cells.append(_spread(_scores(runs, name, "masked", nouns_of(results, name, "report", "masked"))))
             cells += [_spread([run["spatial"][name] for run in runs]) for name in spatial]
-            lines.append(_line([LABELS[row], *cells]))
+            lines.append(_line([_name(row, results), *cells]))
     return "\n".join(lines)
 
 
 def _scores(runs: list[dict], name: str, group: str, nouns: set[str]) -> list[float]:
     """Mean score over nouns of each run that was scored on them."""
-    scores = [_of(run["probe"][name].get(group, {}), nouns) for run in runs]
+    scores = [_of(_group(run, name, group), nouns) for run in runs]
     return [mean(of_nouns.values()) for of_nouns in scores if of_nouns]
+
+
+def _group(run: dict, name: str, group: str) -> dict[str, float]:
+    return run["masked"][name] if group == "masked" else run["probe"][name].get(group, {})
 
 
 def _of(scores: dict[str, float], nouns: set[str]) -> dict[str, float]:
@@ -186,10 +198,16 @@ def _spread(values: list[float]) -> str:
     return f"{mean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
 
 
+def _name(row: str, results: Results) -> str:
+    """Label of a row, with its seeds if it has not been run with all of them."""
+    seeds = [seed for seed, rows in results.items() if row in rows]
+    return LABELS[row] if len(seeds) == len(results) else f"{LABELS[row]} ({name_seeds(seeds)})"
+
+
 def _line(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
 def _seeds(results: Results) -> str:
-    seeds = ", ".join(map(str, results))
-    return f"Seeds {seeds}; mean ± standard deviation." if len(results) > 1 else f"Seed {seeds}."
+    spread = "; mean ± standard deviation" if len(results) > 1 else ""
+    return f"{name_seeds(results).capitalize()}{spread}."

@@ -79,7 +79,8 @@ class SeedRuns:
         base = affecting_results(self.base_recipe)
         common = {"row": name, "seed": self.seed, "clips": len(clips), "base_recipe": base}
         if name in (PICTURES, MINILM):
-            return {"row": name, "clips": len(clips)}
+            streams = {"streams": self.teacher_recipe["streams"]} if name == PICTURES else {}
+            return {"row": name, "clips": len(clips), **streams}
         teacher = name if name in TEACHERS else ROWS[name].teacher
         taught: dict[str, Any] = {}
         if name in TEACHERS or ROWS[name].objectives:
@@ -135,8 +136,8 @@ class SeedRuns:
         return sorted({shown["noun"] for shown in self._pictures()})
 
     def picture_vectors(self) -> dict[str, np.ndarray]:
-        """The mean feature of each noun's clips."""
-        store, of_noun = FeatureStore(self.data / "features"), {}
+        """The mean feature of each noun's clips, as the teacher sees them."""
+        store, of_noun = FeatureStore(self.data / "features", self.teacher_recipe["streams"]), {}
         for shown in self._pictures():
             features = store.read(shown["video"])[0].float().numpy()
             of_noun.setdefault(shown["noun"], []).append(features.mean(0))

@@ -9,16 +9,19 @@ _TRAINING = {"per_device_eval_batch_size": 64, "logging_steps": 20, "save_steps"
              "warmup_steps": 30, "report_to": "none"}  # fmt: skip
 BASE_RECIPE = {**_TRAINING, "max_steps": 2000, "per_device_train_batch_size": 24, "learning_rate": 5e-4, "seed": 0}
 TEACHER_RECIPE = {
-    **_TRAINING, "max_steps": 500, "per_device_train_batch_size": 48, "learning_rate": 3e-4,
-    "held_out_videos": 200, "max_length": LENGTH,
+    **_TRAINING, "max_steps": 1000, "per_device_train_batch_size": 48, "learning_rate": 3e-4, "bf16": True,
+    "held_out_videos": 200, "max_length": LENGTH, "streams": ["color", "middle"],
 }  # fmt: skip
-STUDENT_RECIPE = {**_TRAINING, "max_steps": 400, "per_device_train_batch_size": 24, "learning_rate": 3e-4}
+STUDENT_RECIPE = {
+    **_TRAINING, "max_steps": 400, "per_device_train_batch_size": 24, "learning_rate": 3e-4, "bf16": True,
+}  # fmt: skip
 
 # Settings in which each teacher differs from the ordinary one.
 TEACHERS: dict[str, dict] = {
     "teacher": {},
     "shuffled_teacher": {"shuffle_videos": True},
     "text_teacher": {"losses": "mlm"},
+    "object_teacher": {"streams": ["objects", "color", "middle"]},
 }
 
 
@@ -53,5 +56,7 @@ ROWS = {
     "infonce": Row("InfoNCE (weight 1)", {"infonce": 1.0}),
     "by_text_teacher": Row("regression (weight 10), no head, teacher: captions only", _regression(10.0),
                            "text_teacher"),
+    "by_object_teacher": Row("regression (weight 10), no head, teacher: EfficientNet too", _regression(10.0),
+                             "object_teacher"),
 }  # fmt: skip
 BEST = "regression_headless_10"  # the row of the figure

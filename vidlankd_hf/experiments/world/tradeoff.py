@@ -39,18 +39,22 @@ def draw_tradeoff(points: list[dict], path: str | Path) -> None:
         if base:
             label = f"text only{length}"
             axis.axvline(sum(base) / len(base), color=COLORS["control"], ls=line, lw=1.5, zorder=1, label=label)
-        for kind in ("control", *STYLES):
+        for kind in (*STYLES, "control"):
             chosen = [point for point in trained if point["kind"] == kind]
             color, marker, label = STYLES.get(kind, (COLORS["control"], "X", "control"))
             edge = {"facecolor": color, "edgecolor": "white"} if factor == 1 else {"facecolor": "none", "color": color}
             if chosen:
                 style = {"marker": marker, **edge, "s": 60, "zorder": 3, "label": label + length}
                 axis.scatter([p["mlm_loss"] for p in chosen], [p["gap_closed"] for p in chosen], **style)
-            for point in chosen:
-                place = {"xytext": (6, 6), "textcoords": "offset points", "fontsize": 9}
-                axis.annotate(point.get("label", ""), (point["mlm_loss"], point["gap_closed"]), **place)
+    height, labelled = 2.0, [point for point in points if "label" in point and point["kind"] != "text_only"]
+    for point in sorted(labelled, key=lambda point: -point["gap_closed"]):
+        height = min(point["gap_closed"] + 0.03, height - 0.055)  # labels of close points stand below each other
+        line = {"arrowstyle": "-", "lw": 0.6, "color": COLORS["control"]}
+        style = {"fontsize": 9, "va": "center", "arrowprops": line, "bbox": {"fc": "white", "ec": "none", "pad": 1}}
+        place = (point["mlm_loss"], point["gap_closed"]), (12, height)
+        axis.annotate(point["label"], *place, textcoords=("offset points", "data"), **style)
     axis.set(xlabel="masked-language-model loss on held-out text, nats (lower is better)", ylim=(-0.15, 1.15))
-    axis.margins(x=0.2 if any("label" in point for point in points) else 0.05)  # room for the labels
+    axis.margins(x=0.35 if any("label" in point for point in points) else 0.05)  # room for the labels
     axis.set(ylabel="share of the gap closed (higher is better)", yticks=[0, 0.25, 0.5, 0.75, 1])
     axis.set_yticklabels(["0", "25 %", "50 %", "75 %", "100 %"])
     axis.spines[["top", "right"]].set_visible(False)
