@@ -1,4 +1,4 @@
-"""The report, made from the stored results: tables, paired tests, and what the probe predicts for ten nouns."""
+"""The report, made from the stored results: tables and paired tests."""
 
 import json
 from itertools import product

@@ -56,7 +56,7 @@ def make(runs: SeedRuns, name: str) -> dict:
 
 
 def draw_before_and_after(results: dict[str, dict], cache: Path, benchmarks: Path, path: Path) -> bool:
-    """Draws ten nouns for the report by text-only and by `BEST`; returns whether both have results."""
+    """Draws the colors of nouns for the report by text-only and by `BEST`; returns whether both have results."""
     if not {CONTROL, BEST} <= set(results):
         return False
     pictures = find_pictures(cache, benchmark_nouns(benchmarks))
