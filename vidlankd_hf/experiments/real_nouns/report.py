@@ -20,7 +20,7 @@ LABELS = {
     "teacher": "teacher",
     "shuffled_teacher": "teacher, shuffled pictures",
     "text_teacher": "teacher, captions only",
-    "object_teacher": "teacher, EfficientNet too",
+    "object_teacher": "teacher with EfficientNet",
     **{name: row.label for name, row in ROWS.items()},
 }
 TITLES = {
@@ -142,14 +142,15 @@ def comparisons(results: Results) -> list[dict]:
 
 
 def paired_table(found: list[dict], results: Results, group: str) -> str:
-    """Differences to text-only on the pictured nouns for the report, by the probe or (`masked`) by masked words."""
+    """Differences to text-only in the colors of pictured nouns for the report, by the probe or by masked words."""
     title = "Masked words: difference" if group == "masked" else "Difference"
-    head = ["student minus text only", *(TITLES[name] for name in PROBED_SETS)]
+    names = [name for name in PROBED_SETS if name != "vicomte_material"]
+    head = ["student minus text only", *(TITLES[name] for name in names)]
     lines = [f"**{title} to text only, pictured nouns for the report.** Mean over seeds, 95 % interval over nouns, "
              "p of a paired randomization test.", "", _line(head), "|" + "---|" * len(head)]  # fmt: skip
     for row in dict.fromkeys(entry["row"] for entry in found):
         cells = []
-        for name in PROBED_SETS:
+        for name in names:
             entry = next((e for e in found if (e["row"], e["set"], e["group"], e["part"]) ==
                           (row, name, group, "report")), None)  # fmt: skip
             if entry is None:
