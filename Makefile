@@ -12,8 +12,8 @@ WORLD := $(if $(OWN),$(or $(wildcard $(READY)),$(VENV)/.installed-world))
 demo: $(WORLD)  ## the main job on the grounded world: world, teacher, students, probe, report
 	$(PYTHON) examples/demo.py
 
-evidence: $(WORLD)  ## the demo over three seeds of world and training, with more students
-	$(PYTHON) examples/demo.py --output_dir outputs/evidence --seeds 1 2 3 --thorough
+evidence: $(WORLD)  ## the demo over five seeds of world and training, with more students
+	$(PYTHON) examples/demo.py --output_dir outputs/evidence --seeds 1 2 3 4 5 --thorough
 
 ablations: $(WORLD)  ## every comparison of the paper on the grounded world, one seed
 	$(PYTHON) examples/ablate.py
