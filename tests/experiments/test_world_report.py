@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from vidlankd_hf.experiments.world.report import points, summarize, write_report
+from vidlankd_hf.experiments.world.report import label, points, summarize, write_report
 
 
 def rows_of(model, accuracy, seed=1, weights=None):
@@ -29,6 +29,13 @@ def test_gap_closed_is_over_the_same_seeds():
     assert entries["NST (weight 1)"]["gap_closed"] == pytest.approx(0.25)
     assert entries["NST (weight 1000)"]["accuracy"]["shape"] == pytest.approx((0.7, 0.1 / 2**0.5))
     assert entries["NST (weight 1)"]["seeds"] == [1]
+
+
+def test_students_of_one_objective_have_different_names():
+    assert label("nst", {"nst": 3000.0}) == "NST (weight 3000)"
+    assert label("nst_tokens", {"nst": 3.0}) == "NST over tokens, no head (weight 3)"
+    assert label("nst+crd", {"nst": 3000.0, "crd": 1.5}) == "NST (weight 3000) + CRD (weight 1.5)"
+    assert label("text_only", {}) == "text only"
 
 
 def test_report_holds_every_model_and_a_picture(tmp_path):

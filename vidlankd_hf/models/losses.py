@@ -93,13 +93,15 @@ class NSTLoss(nn.Module):
     form needs no D x D matrix, and the widths may differ. The loss is 0 if the neurons respond to the same tokens.
 
     Args:
-        axis: `"neurons"` compares neurons by their activations over tokens, as above. `"tokens"`, for an ablation,
-            compares tokens by their states; it needs Ds = Dt.
+        axis: `"neurons"`, the paper's, compares the sets of neurons, as above: it matches which tokens are alike,
+            whatever the directions of their states. `"tokens"` compares the sets of token states: it matches these
+            directions, and needs Ds = Dt. With S and T for the L x D matrices of states, the loss is then
+            `|S^T S - T^T T|_F^2 / L^2`.
 
     Shapes: student states `[B, L, Ds]`, teacher states `[B, L, Dt]`, mask `[B, L]`; a mean over sequences.
 
-    Scale: about 0.1 at the start, later 0.01. With weight 1 it is negligible compared to the MLM loss (about 6); see
-    docs/objectives.md for weights that work.
+    Scale: over neurons, about 0.1 at the start, later 0.01. With weight 1 it is negligible compared to the MLM loss
+    (about 6); see docs/objectives.md for weights that work. Over tokens, about 0.5 at the start, later 0.1.
 
     Source: Huang and Wang, 2017 (arXiv 1707.01219), eq. 6; VidLanKD (arXiv 2107.02681), section 3.3.
 

@@ -203,7 +203,7 @@ def draw(name: str, rows: list[dict], results: dict[int, dict[str, dict]], path:
             lines.append(Line2D([], [], color=COLORS["control"], ls="--", label="text only"))
         axis.axvline(mean(_chance(results).values()), color=COLORS["chance"], lw=1.5, zorder=1)
         lines.append(Line2D([], [], color=COLORS["chance"], label="chance"))
-        axis.set(xlim=(0, 1), xlabel="probe accuracy on unseen nouns, mean of colour, shape and motion")
+        axis.set(xlim=(0, 1), xlabel="mean probe accuracy on unseen nouns")
     else:
         axis.set_xlabel("masked-language-model loss on held-out text")
     score_legend(figure, sorted({seed for row in rows for seed in row["seeds"]}), lines)

@@ -66,6 +66,9 @@ ROWS = {
     "nst": Row(AT_NST, NST),
     "nst_headless": Row(f"{AT_NST}, no head", _headless("nst", NST["nst"])),
     "nst_tokens": Row(f"{AT_NST}, token axis", {"nst": {"weight": NST["nst"], "axis": "tokens"}}),
+    "nst_tokens_headless": Row(
+        "NST (weight 3), token axis, no head", {"nst": {"weight": 3.0, "axis": "tokens", "head": False}}
+    ),
     **{f"nst_at_{weight}": Row(f"NST (weight {weight})", {"nst": float(weight)}) for weight in (1, 100, 1000, 10000)},
     "crd": Row(AT_CRD, CRD),
     "crd_headless": Row(f"{AT_CRD}, no head", _headless("crd", CRD["crd"])),
@@ -87,7 +90,7 @@ ROWS = {
 }
 ROWS |= {
     f"{name}_twice": replace(ROWS[name], label=f"{ROWS[name].label}, twice the steps", steps_factor=2)
-    for name in ("text_only", "nst", "crd", "regression_headless", "regression+crd")
+    for name in ("text_only", "nst", "nst_tokens_headless", "crd", "regression_headless", "regression+crd")
 }
 # Students of a CLIP, which has another tokenizer than they have.
 ROWS |= {
@@ -135,7 +138,7 @@ TABLES = {
     "features": ("Teacher input features", "text_only by_frame_teacher by_clip_teacher crd".split()),
     "heads": (
         "Distillation head and NST axis",
-        "nst nst_headless nst_tokens crd crd_headless regression regression_headless".split(),
+        "nst nst_headless nst_tokens nst_tokens_headless crd crd_headless regression regression_headless".split(),
     ),
     "continue": ("Distillation, or training the teacher itself on the text", "text_only continue crd".split()),
     "vokens": (
@@ -148,8 +151,8 @@ TABLES = {
     ),
     "steps": (
         "Longer training",
-        "text_only text_only_twice nst nst_twice crd crd_twice regression_headless regression_headless_twice "
-        "regression+crd regression+crd_twice".split(),
+        "text_only text_only_twice nst nst_twice nst_tokens_headless nst_tokens_headless_twice crd crd_twice "
+        "regression_headless regression_headless_twice regression+crd regression+crd_twice".split(),
     ),
     "tokenizer": (
         "A teacher with another tokenizer than the student",

@@ -54,6 +54,9 @@ ROWS = {
     "regression_10": Row("regression (weight 10)", _regression(10.0, head=True)),
     "regression_1": Row("regression (weight 1)", _regression(1.0, head=True)),
     "nst": Row("NST (weight 1000)", {"nst": 1000.0}),
+    "nst_tokens": Row(
+        "NST (weight 30), token axis, no head", {"nst": {"weight": 30.0, "axis": "tokens", "head": False}}
+    ),
     "crd": Row("CRD (weight 1)", {"crd": 1.0}),
     "infonce": Row("InfoNCE (weight 1)", {"infonce": 1.0}),
 }  # fmt: skip

@@ -55,6 +55,7 @@ MORE_OBJECTIVES = {
     "infonce": {"infonce": 1.0},
     "nst+crd": {"nst": 3000.0, "crd": 1.5},
     "regression": {"regression": {"weight": 1.0, "head": False}},
+    "nst_tokens": {"nst": {"weight": 3.0, "axis": "tokens", "head": False}},
 }
 # The paper's own settings; its teacher is trained with the hinge loss and reads the student's masked tokens.
 PAPER = {"objectives": {"nst": 1.0, "crd": 1.0}, "teacher_input": "masked"}

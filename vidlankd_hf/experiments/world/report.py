@@ -20,6 +20,7 @@ NAMES = {
     "infonce": "InfoNCE",
     "nst+crd": "NST + CRD",
     "regression": "regression, no head",
+    "nst_tokens": "NST over tokens, no head",
     "paper": "the paper's settings",
     "teacher_hinge": "teacher, paper's hinge loss",
     "teacher": "teacher",
@@ -37,6 +38,8 @@ def label(model: str, weights: dict[str, float]) -> str:
         return NAMES[model]
     if model == "shuffled":
         return f"{NAMES[model]} ({' + '.join(NAMES.get(name, name) for name in names)})"
+    if len(names) == 1:
+        return f"{NAMES.get(model, model)} (weight {weights[names[0]]:g})"
     return " + ".join(f"{NAMES.get(name, name)} (weight {weights[name]:g})" for name in names) or NAMES[model]
 
 

@@ -47,10 +47,11 @@ def draw_tradeoff(points: list[dict], path: str | Path) -> None:
                 style = {"marker": marker, **edge, "s": 60, "zorder": 3, "label": label + length}
                 axis.scatter([p["mlm_loss"] for p in chosen], [p["gap_closed"] for p in chosen], **style)
     height, labelled = 2.0, [point for point in points if "label" in point and point["kind"] != "text_only"]
-    for point in sorted(labelled, key=lambda point: -point["gap_closed"]):
+    for i, point in enumerate(sorted(labelled, key=lambda point: -point["gap_closed"])):
         height = min(point["gap_closed"] + 0.03, height - 0.055)  # labels of close points stand below each other
         line = {"arrowstyle": "-", "lw": 0.6, "color": COLORS["control"]}
         style = {"fontsize": 9, "va": "center", "arrowprops": line, "bbox": {"fc": "white", "ec": "none", "pad": 1}}
+        style["zorder"] = 2.9 - 0.01 * i  # the line to a point passes behind the labels above
         place = (point["mlm_loss"], point["gap_closed"]), (12, height)
         axis.annotate(point["label"], *place, textcoords=("offset points", "data"), **style)
     axis.set(xlabel="masked-language-model loss on held-out text, nats (lower is better)", ylim=(-0.15, 1.15))
