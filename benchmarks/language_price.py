@@ -85,7 +85,7 @@ def main() -> None:
         rows.append([ROWS[name].label, f"{mean:.3f}", "", "", "", ""])
         if name != args.reference:
             each, (low, high) = compare([losses for losses, _ in results], [losses for losses, _ in base])
-            ratio = np.mean([accuracy / least for (_, accuracy), (_, least) in zip(results, base)])
+            ratio = np.mean([ours / theirs for (_, ours), (_, theirs) in zip(results, base)])
             rows[-1][2:] = [f"{np.mean(each):+.3f}", f"{low:+.3f} to {high:+.3f}",
                             ", ".join(f"{value:+.3f}" for value in each), f"{ratio:.3f}"]  # fmt: skip
         print(f"| {' | '.join(rows[-1])} |", flush=True)

@@ -220,7 +220,7 @@ def question_results() -> dict[str, str]:
                 f"{row['mean']['mean']:.2f}",
             ]
         )
-    columns = ["student", "accuracy, %", "p against text only", "collapsed seeds", "probe"]
+    columns = ["student", "accuracy, %", "p against text only", "collapsed runs", "probe"]
     return {**found, "questions": table(columns, cells)}
 
 
