@@ -39,10 +39,8 @@ def probes(seed: Path, objective: str) -> list[float]:
     found = []
     for name in (objective, f"{objective}_headless"):
         folder = seed / "students" / name
-        student, tokenizer = (
-            VidLanKDStudent.from_pretrained(folder, trust_remote_code=False),
-            load_tokenizer(str(folder)),
-        )
+        student = VidLanKDStudent.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = load_tokenizer(str(folder))
         models = [student, BehindHead(student, objective)] if name == objective else [student]
         found += [accuracy(probe_model(model.eval(), tokenizer, seed / "world")) for model in models]
     return found
