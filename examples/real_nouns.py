@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--num_nouns", type=int, help="nouns to show, for a quick trial; default: all")
     parser.add_argument("--steps", type=int, help="steps of every run, for a quick trial; default: the recipe's")
     parser.add_argument("--patches", action="store_true", help="also show plain colors, with captions that name them")
+    parser.add_argument("--sizes", action="store_true", help="show objects in their relative sizes")
     args = parser.parse()
     unknown = [row for row in args.rows if row not in ROWS]
     if unknown:
@@ -47,7 +48,7 @@ def main() -> None:
     options = {"folder": data, "cache": args.cache or args.output_dir / "packages", "benchmarks": args.benchmarks,
                "text": args.text, "seed": 0}  # fmt: skip
     options |= {} if args.num_nouns is None else {"limit": args.num_nouns}
-    run_script(build.__name__, *flags(options), *["--patches"] * args.patches)
+    run_script(build.__name__, *flags(options), *["--patches"] * args.patches, *["--sizes"] * args.sizes)
     results, failed = {}, []
     for seed in args.seeds:
         folders = args.output_dir / f"seed-{seed}", results_dir / f"seed-{seed}"

@@ -7,9 +7,10 @@ import numpy as np
 from PIL import Image
 
 from vidlankd_hf.experiments.real_nouns import clips
-from vidlankd_hf.experiments.real_nouns.clips import FRAMES, SIDE, make_clips, slide
+from vidlankd_hf.experiments.real_nouns.clips import FRAMES, SIDE, make_clips, scale_of, slide
 from vidlankd_hf.experiments.real_nouns.nouns import has_attribute
 from vidlankd_hf.experiments.real_nouns.pictures import find_pictures
+from vidlankd_hf.experiments.real_nouns.sizes import CENTIMETERS
 
 
 def test_a_picture_moves_over_a_background_that_does_not():
@@ -17,6 +18,27 @@ def test_a_picture_moves_over_a_background_that_does_not():
     assert frames.shape == (FRAMES, SIDE, SIDE, 3) and frames.dtype == np.uint8
     centers = [np.argwhere((frame == (250, 0, 0)).all(-1)).mean(0) for frame in (frames[0], frames[-1])]
     assert np.linalg.norm(centers[0] - centers[1]) > 3
+
+
+def test_the_scale_of_an_object_grows_with_its_size_whatever_the_size_of_its_picture():
+    nouns = sorted(CENTIMETERS, key=CENTIMETERS.get)
+    scales = [scale_of(noun) for noun in nouns]
+    assert scales == sorted(scales) and (scales[0], scales[-1]) == clips.SIZE_SCALES
+    assert scale_of("ant") < scale_of("banana") < scale_of("dog") < scale_of("truck")
+    for side in (40, 128):
+        frames = slide(Image.new("RGBA", (side, side), (250, 0, 0, 255)), np.random.default_rng(0), scale=0.5)
+        assert ((frames == (250, 0, 0)).all(-1).sum((1, 2)) == (SIDE // 2) ** 2).all()
+
+
+def test_objects_of_unknown_size_have_random_scales(packages, tmp_path, monkeypatch):
+    used = []
+    monkeypatch.setattr(clips, "slide", lambda image, rng, scale: used.append(scale) or slide(image, rng, scale))
+    pictures = find_pictures(packages, ["banana"])
+    make_clips(pictures, tmp_path / "known", seed=0, keep_sizes=True)
+    assert used == [scale_of("banana")] * len(pictures)
+    monkeypatch.delitem(CENTIMETERS, "banana")
+    make_clips(pictures, tmp_path / "unknown", seed=0, keep_sizes=True)
+    assert used[len(pictures) :] == [None] * len(pictures)
 
 
 def test_clips_captions_and_nouns_belong_together(packages, tmp_path, monkeypatch):

