@@ -76,6 +76,9 @@ ROWS = {
     "infonce": Row("InfoNCE (weight 1)", {"infonce": 1.0}),
     "nst+crd": Row(f"{AT_NST} + {AT_CRD}", {**NST, **CRD}),
     "regression+crd": Row("regression, no head + CRD (weights 0.5)", {**_headless("regression", 0.5), "crd": 0.5}),
+    "regression+infonce": Row(
+        "regression, no head + InfoNCE (weights 0.5)", {**_headless("regression", 0.5), "infonce": 0.5}
+    ),
     "by_text_teacher": Row("CRD, teacher: captions only (MLM)", CRD, "text_teacher"),
     "by_contrast_teacher": Row("CRD, teacher: contrast only", CRD, "contrast_teacher"),
     "by_hinge_teacher": Row("CRD, teacher: paper's hinge loss", CRD, "hinge_teacher"),
@@ -90,7 +93,15 @@ ROWS = {
 }
 ROWS |= {
     f"{name}_twice": replace(ROWS[name], label=f"{ROWS[name].label}, twice the steps", steps_factor=2)
-    for name in ("text_only", "nst", "nst_tokens_headless", "crd", "regression_headless", "regression+crd")
+    for name in (
+        "text_only",
+        "nst",
+        "nst_tokens_headless",
+        "crd",
+        "regression_headless",
+        "regression+crd",
+        "regression+infonce",
+    )
 }
 # Students of a CLIP, which has another tokenizer than they have.
 ROWS |= {
@@ -152,7 +163,8 @@ TABLES = {
     "steps": (
         "Longer training",
         "text_only text_only_twice nst nst_twice nst_tokens_headless nst_tokens_headless_twice crd crd_twice "
-        "regression_headless regression_headless_twice regression+crd regression+crd_twice".split(),
+        "regression_headless regression_headless_twice regression+crd regression+crd_twice "
+        "regression+infonce regression+infonce_twice".split(),
     ),
     "tokenizer": (
         "A teacher with another tokenizer than the student",
