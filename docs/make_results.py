@@ -249,6 +249,10 @@ def real_noun_results() -> dict[str, str]:
             found[f"real-masked.{row}.{name}"] = f"{value:.2f}"
         losses = [rows[row]["mlm_loss"] for rows in kept.values() if row in rows]
         found[f"real.{row}.mlm_loss"] = f"{mean(losses):.2f}"
+    for entry in real_nouns.comparisons(kept):
+        place = {"pictured": "real", "masked": "real-masked"}.get(entry["group"])
+        if place and entry["part"] == "report":
+            found[f"{place}.{entry['row']}.{entry['set']}.p"] = f"p {downstream.format_p(entry['p'])}"
     return found
 
 
