@@ -26,6 +26,7 @@ def runs(tmp_path, benchmarks):
     clips.mkdir(parents=True)
     lines = [json.dumps({"video": f"{n}.mp4", "noun": n, "package": "noto"}) for n in FRUIT]
     (clips / "pictures.jsonl").write_text("\n".join(lines) + "\n")
+    (tmp_path / "data" / "world.json").write_text(json.dumps({"patches": False, "sizes": False}))
     return SeedRuns(0, tmp_path / "data", tmp_path / "seed-0", tmp_path / "results", benchmarks)
 
 
@@ -87,6 +88,22 @@ def test_results_of_other_settings_are_refused(runs, trained, tmp_path, benchmar
     (runs.data / "clips" / "pictures.jsonl").write_text("")
     with pytest.raises(ValueError, match="has clips 10, but this run has 0"):
         runs.result(PICTURES)
+
+
+def test_results_of_other_clips_are_refused(runs, trained):
+    run_seed(runs, ["text_only"])
+    (runs.data / "world.json").write_text(json.dumps({"patches": False, "sizes": True}))
+    with pytest.raises(ValueError, match=r"has clip_options None, but this run has \['sizes'\]"):
+        runs.result(PICTURES)
+    (runs.results / f"{PICTURES}.json").unlink()
+    with pytest.raises(ValueError, match="clip_options None"):
+        run_seed(runs, ["regression_headless_10"])
+    for path in runs.results.iterdir():
+        path.unlink()
+    run_seed(runs, ["text_only"])
+    (runs.data / "world.json").write_text(json.dumps({"patches": False, "sizes": False}))
+    with pytest.raises(ValueError, match=r"has clip_options \['sizes'\], but this run has None"):
+        runs.result("text_only")
 
 
 def test_commands_train_everything_from_the_base(runs):

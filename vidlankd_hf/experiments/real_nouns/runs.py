@@ -18,6 +18,7 @@ from .scores import score_model, score_states
 from .tables import BASE, BASE_RECIPE, LENGTH, ROWS, STUDENT_RECIPE, TEACHER_RECIPE, TEACHERS
 
 PICTURES, MINILM = "pictures", "minilm"  # rows without training: the features, and MiniLM as it is
+CLIP_OPTIONS = ("patches", "sizes")
 REMEDY = "remove it to run it again"
 
 
@@ -77,10 +78,11 @@ class SeedRuns:
         """Settings that a stored result must share with this run."""
         clips = self._pictures()
         base = affecting_results(self.base_recipe)
-        common = {"row": name, "seed": self.seed, "clips": len(clips), "base_recipe": base}
+        shown = {"clips": len(clips), "clip_options": self._clip_options()}
+        common = {"row": name, "seed": self.seed, **shown, "base_recipe": base}
         if name in (PICTURES, MINILM):
             streams = {"streams": self.teacher_recipe["streams"]} if name == PICTURES else {}
-            return {"row": name, "clips": len(clips), **streams}
+            return {"row": name, **shown, **streams}
         teacher = name if name in TEACHERS else ROWS[name].teacher
         taught: dict[str, Any] = {}
         if name in TEACHERS or ROWS[name].objectives:
@@ -130,6 +132,11 @@ class SeedRuns:
             return [json.loads(line) for line in read_text(path).splitlines()]
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is damaged ({error}): remove {self.data} to make it again") from error
+
+    def _clip_options(self) -> list[str] | None:
+        """The options that changed what the clips show; `None` if there are none."""
+        world = read_json(self.data / "world.json", dict, f"remove {self.data} to make it again")
+        return [name for name in CLIP_OPTIONS if world.get(name)] or None
 
     def shown_nouns(self) -> list[str]:
         """The nouns of the clips, sorted."""
