@@ -28,8 +28,8 @@ def test_explained_variance_equals_that_of_scikit_learn(benchmark_of_sizes):
 def test_the_interval_of_a_better_model_is_above_zero_and_that_of_the_same_model_is_zero(benchmark_of_sizes):
     generator = np.random.default_rng(1)
     sizes = generator.normal(size=300)
-    noise = generator.normal(size=300)
-    good, bad = (np.array([sizes + scale * noise, sizes - scale * noise]) for scale in (0.5, 1.0))
+    noises = generator.normal(size=(2, 300)) * [[1.0], [3.0]]  # the second seed is worse, with both models
+    good, bad = sizes + 0.5 * noises, sizes + noises
     low, high = benchmark_of_sizes.interval(good, bad, sizes)
     exact = np.mean(
         [benchmark_of_sizes.explained(g, sizes) - benchmark_of_sizes.explained(b, sizes) for g, b in zip(good, bad)]

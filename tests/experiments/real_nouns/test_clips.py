@@ -25,9 +25,10 @@ def test_the_scale_of_an_object_grows_with_its_size_whatever_the_size_of_its_pic
     scales = [scale_of(noun) for noun in nouns]
     assert scales == sorted(scales) and (scales[0], scales[-1]) == clips.SIZE_SCALES
     assert scale_of("ant") < scale_of("banana") < scale_of("dog") < scale_of("truck")
-    for side in (40, 128):
-        frames = slide(Image.new("RGBA", (side, side), (250, 0, 0, 255)), np.random.default_rng(0), scale=0.5)
-        assert ((frames == (250, 0, 0)).all(-1).sum((1, 2)) == (SIDE // 2) ** 2).all()
+    for size in ((40, 10), (128, 32), (32, 128)):
+        frames = slide(Image.new("RGBA", size, (250, 0, 0, 255)), np.random.default_rng(0), scale=0.5)
+        shown = (frames == (250, 0, 0)).all(-1)
+        assert (shown.sum((1, 2)) == SIDE // 2 * SIDE // 8).all()
 
 
 def test_objects_of_unknown_size_have_random_scales(packages, tmp_path, monkeypatch):
@@ -39,6 +40,14 @@ def test_objects_of_unknown_size_have_random_scales(packages, tmp_path, monkeypa
     monkeypatch.delitem(CENTIMETERS, "banana")
     make_clips(pictures, tmp_path / "unknown", seed=0, keep_sizes=True)
     assert used[len(pictures) :] == [None] * len(pictures)
+
+
+def test_without_the_option_every_object_has_a_random_scale(packages, tmp_path, monkeypatch):
+    used = []
+    monkeypatch.setattr(clips, "slide", lambda image, rng, scale: used.append(scale) or slide(image, rng, scale))
+    pictures = find_pictures(packages, ["banana"])
+    make_clips(pictures, tmp_path / "clips", seed=0)
+    assert used == [None] * len(pictures)
 
 
 def test_clips_captions_and_nouns_belong_together(packages, tmp_path, monkeypatch):

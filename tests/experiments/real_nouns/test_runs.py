@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 from fruit import FRUIT
-from helpers import refusal
+from helpers import example, refusal
 
 from vidlankd_hf import VidLanKDStudent, bert_config
 from vidlankd_hf.evaluation.zero_shot import CODA_COLORS
-from vidlankd_hf.experiments.real_nouns import run
+from vidlankd_hf.experiments.real_nouns import build, run
 from vidlankd_hf.experiments.real_nouns.build import choose
 from vidlankd_hf.experiments.real_nouns.figure import RGB, choose_nouns, draw_accuracies, draw_colours
 from vidlankd_hf.experiments.real_nouns.pictures import Picture, find_pictures
@@ -88,6 +88,52 @@ def test_results_of_other_settings_are_refused(runs, trained, tmp_path, benchmar
     (runs.data / "clips" / "pictures.jsonl").write_text("")
     with pytest.raises(ValueError, match="has clips 10, but this run has 0"):
         runs.result(PICTURES)
+
+
+def build_with(monkeypatch, tmp_path, *options) -> list[tuple]:
+    """Builds data whose stages do nothing; returns the arguments of `make_clips`."""
+    made = []
+    for stage in ("fetch", "copy_minilm", "make_backbones", "extract", "write_text", "benchmark_nouns"):
+        monkeypatch.setattr(build, stage, lambda *args: tmp_path)
+    monkeypatch.setattr(build, "find_pictures", lambda *args: [Picture("banana", "noto", tmp_path)])
+    monkeypatch.setattr(build, "make_clips", lambda *args: made.append(args))
+    words = ["--folder", tmp_path / "built", "--cache", tmp_path, "--benchmarks", tmp_path, "--text", tmp_path]
+    monkeypatch.setattr("sys.argv", ["build", *map(str, words), "--seed", "0", *options])
+    build.main()
+    return made
+
+
+@pytest.mark.parametrize("options", [(), ("--patches",), ("--sizes",)])
+def test_the_options_of_clips_reach_them_and_are_kept(options, monkeypatch, tmp_path):
+    ((*_, patches, sizes),) = build_with(monkeypatch, tmp_path, *options)
+    assert [patches, sizes] == [name in options for name in ("--patches", "--sizes")]
+    world = json.loads((tmp_path / "built" / "world.json").read_text())
+    assert [bool(world["patches"]), bool(world["sizes"])] == [patches, sizes]
+    for other in {(), ("--patches",), ("--sizes",)} - {options}:
+        with pytest.raises(ValueError, match="was started with other settings"):
+            build_with(monkeypatch, tmp_path, *other)
+
+
+def test_a_folder_that_was_begun_before_the_option_of_sizes_is_continued(monkeypatch, tmp_path):
+    settings = {"seed": 0, "limit": None, "patches": False, "text": [tmp_path.name]}
+    (tmp_path / "built").mkdir()
+    (tmp_path / "built" / "settings.json").write_text(json.dumps(settings))
+    assert build_with(monkeypatch, tmp_path)
+
+
+def test_the_command_passes_the_options_of_clips_on(monkeypatch, tmp_path):
+    command, passed = example("real_nouns"), []
+
+    def stop(module, *words):
+        passed.extend(words)
+        raise SystemExit
+
+    monkeypatch.setattr(command, "run_script", stop)
+    words = ["--benchmarks", tmp_path, "--text", tmp_path, "--output_dir", tmp_path / "out", "--sizes"]
+    monkeypatch.setattr("sys.argv", ["real_nouns.py", *map(str, words)])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert "--sizes" in passed and "--patches" not in passed
 
 
 def test_results_of_other_clips_are_refused(runs, trained):

@@ -38,7 +38,8 @@ def build(
         patches: Whether to add clips of plain colours.
         sizes: Whether objects of known size keep their relative sizes.
     """
-    settings = {"seed": seed, "limit": limit, "patches": patches, "sizes": sizes,
+    # `None` is what folders hold that were begun before this option existed.
+    settings = {"seed": seed, "limit": limit, "patches": patches, "sizes": sizes or None,
                 "text": sorted(path.name for path in text)}  # fmt: skip
     begin_folder(folder, settings, "data of the experiment")
     if (folder / "world.json").is_file():

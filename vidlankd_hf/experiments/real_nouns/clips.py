@@ -65,7 +65,7 @@ def make_clips(
 def scale_of(noun: str) -> float | None:
     """Longer side of an object in its relative size, as a share of the frame; `None` if its size is not known.
 
-    It grows with the logarithm of the size, because a truck is a thousand times as long as an ant.
+    It grows with the logarithm of the size, because a truck is two thousand times as long as an ant.
     """
     if noun not in CENTIMETERS:
         return None
@@ -81,7 +81,7 @@ def slide(image: Image.Image, rng: np.random.Generator, scale: float | None = No
         rng: Chooses places, background and, without `scale`, the scale.
         scale: Longer side of the picture, as a share of the frame.
     """
-    factor = (scale or rng.uniform(*SCALES)) * SIDE / max(image.size)
+    factor = (rng.uniform(*SCALES) if scale is None else scale) * SIDE / max(image.size)
     image = image.resize([max(1, round(side * factor)) for side in image.size], Image.Resampling.BILINEAR)
     room = np.array([SIDE - image.width, SIDE - image.height])
     start, end = rng.uniform(0, 1, (2, 2)) * room
