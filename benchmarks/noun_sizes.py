@@ -15,6 +15,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from sklearn.metrics import r2_score
 from transformers import AutoTokenizer
 
 from vidlankd_hf.evaluation.probing import noun_states
@@ -35,22 +36,12 @@ def predicted_sizes(folder: Path, nouns: list[str], sizes: np.ndarray) -> np.nda
     return np.mean([cross_predicted(states, sizes, repeat) for repeat in range(REPEATS)], axis=0)
 
 
-def explained(predicted: np.ndarray, sizes: np.ndarray) -> float:
-    """Share of the variance that predictions explain (R2)."""
-    return 1 - float(((predicted - sizes) ** 2).sum() / ((sizes - sizes.mean()) ** 2).sum())
-
-
 def interval(predicted: np.ndarray, reference: np.ndarray, sizes: np.ndarray) -> list[float]:
     """The 95 % interval over nouns of the difference in R2 between predictions `[seeds, N]`, mean over seeds."""
     draws = np.random.default_rng(0).integers(0, len(sizes), (RESAMPLES, len(sizes)))
     differences = [
-        np.mean(
-            [
-                explained(p[drawn], sizes[drawn]) - explained(r[drawn], sizes[drawn])
-                for p, r in zip(predicted, reference)
-            ]
-        )
-        for drawn in draws
+        np.mean([r2_score(sizes[i], p[i]) - r2_score(sizes[i], r[i]) for p, r in zip(predicted, reference)])
+        for i in draws
     ]
     return [float(value) for value in np.quantile(differences, (0.025, 0.975))]
 
@@ -77,13 +68,13 @@ def main() -> None:
     rows, reference = [], None
     for name in args.models:
         predicted = np.array([predicted_sizes(seed / name, nouns, sizes) for seed in args.seeds])
-        scores = [explained(of_seed, sizes) for of_seed in predicted]
+        scores = [r2_score(sizes, of_seed) for of_seed in predicted]
         row = [name, f"{np.mean(scores):.2f}", "", ""]
         if reference is None:
             reference = predicted
         else:
             low, high = interval(predicted, reference, sizes)
-            difference = np.mean(scores) - np.mean([explained(of_seed, sizes) for of_seed in reference])
+            difference = np.mean(scores) - np.mean([r2_score(sizes, of_seed) for of_seed in reference])
             row[2:] = f"{difference:+.2f}", f"{low:+.2f} to {high:+.2f}"
         rows.append([*row, f"{np.mean([decided(dict(zip(nouns, of_seed)), items) for of_seed in predicted]):.2f}"])
         print(f"| {' | '.join(rows[-1])} |", flush=True)

@@ -193,19 +193,24 @@ def logged(trainer, *names) -> list[dict]:
     return [{n: entry[n] for n in names} for entry in trainer.state.log_history if "loss" in entry]
 
 
-def example(name: str):
-    """Imports an example script as a module."""
+def script(folder: str, name: str):
+    """Imports a script of the project, such as `script("benchmarks", "heads")`, as a module."""
     import importlib.util
     import sys
     from pathlib import Path
 
-    key = f"example_{name}"
+    key = f"{folder}_{name}"
     if key not in sys.modules:
-        path = Path(__file__).parent.parent / "examples" / f"{name}.py"
+        path = Path(__file__).parent.parent / folder / f"{name}.py"
         spec = importlib.util.spec_from_file_location(key, path)
         sys.modules[key] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[key])
     return sys.modules[key]
+
+
+def example(name: str):
+    """Imports an example script as a module."""
+    return script("examples", name)
 
 
 def refusal(monkeypatch, name: str, *words) -> str:

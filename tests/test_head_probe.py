@@ -1,24 +1,16 @@
 """The benchmark of the distillation heads probes what the objective compares with the teacher."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 
 from vidlankd_hf import VidLanKDStudent
 
-from .helpers import make_config, make_tokenizer
-
-SCRIPT = Path(__file__).parent.parent / "benchmarks" / "heads.py"
+from .helpers import make_config, make_tokenizer, script
 
 
 @pytest.fixture(scope="module")
 def heads():
-    spec = importlib.util.spec_from_file_location("heads", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("benchmarks", "heads")
 
 
 def test_the_states_behind_the_head_are_those_that_the_objective_compares(heads):

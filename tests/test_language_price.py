@@ -1,24 +1,16 @@
 """The benchmark of the price in language: its losses equal a naive loop, and students are compared block by block."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from transformers import BertForMaskedLM
 
-from .helpers import make_config, make_texts, make_tokenizer
-
-SCRIPT = Path(__file__).parent.parent / "benchmarks" / "language_price.py"
+from .helpers import make_config, make_texts, make_tokenizer, script
 
 
 @pytest.fixture(scope="module")
 def price():
-    spec = importlib.util.spec_from_file_location("language_price", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("benchmarks", "language_price")
 
 
 def test_the_losses_of_blocks_equal_a_loop_over_masked_tokens(price, tmp_path):
